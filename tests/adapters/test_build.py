@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
 
-from statesize import capture
 from statesize.adapters.build import from_observation
 from statesize.adapters.check import Agreement
 from statesize.adapters.observation import Observation
@@ -25,29 +23,3 @@ def test_an_operator_that_is_refused_names_its_mixer():
         captured.units_operator([2])
     with pytest.raises(InputError, match=r"^Mixer layers\.3@1 .*\(0, 2, 1, 0\)"):
         _ = captured.operator
-
-
-class Scores(nn.Module):
-    """Linear attention of one head that declares its T."""
-
-    def __init__(self):
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(4, 4) for _ in range(3))
-
-    def operator(self, hidden):
-        return Dense((self.query(hidden) @ self.key(hidden).mT).tril()[:, None])
-
-    def forward(self, hidden):
-        return self.operator(hidden).dense()[:, 0] @ self.value(hidden)
-
-
-def test_an_operator_is_given_what_hooks_make_of_the_input():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(9, 4), Scores())
-    model[1].register_forward_pre_hook(lambda _, args: (args[0] / 2,))
-    ids = torch.arange(9)[None]
-    (item,) = capture(model, ids)
-    with torch.no_grad():
-        expected = model[1].operator(model[0](ids) / 2).dense()
-    torch.testing.assert_close(item.operator.dense(), expected, rtol=1e-6, atol=1e-7)
-    assert len(model[1]._forward_pre_hooks) == 1

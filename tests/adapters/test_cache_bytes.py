@@ -1,7 +1,5 @@
 """State bytes of every family are those of the cache that the model itself makes, at two lengths and in two dtypes."""
 
-from collections.abc import Iterable
-
 import pytest
 import torch
 from oracles.tiny_families import MORE, beyond, names, tiny, token_ids
@@ -10,9 +8,7 @@ from torch.nn import functional
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from statesize import capture
-from statesize.adapters import Captured, FoundMixer
-from statesize.adapters.kernels.convolutions import SHORT_CONVOLUTION
-from statesize.adapters.models.own_cache import bytes_beside
+from statesize.adapters.models.own_cache import SHORT_CONVOLUTION, bytes_beside
 
 FAMILIES = [*names(), *(name for name in MORE if name not in names())]
 # Windows, chunks, latents, keys of indexers, states, convolutions, shifted tokens: one of each kind of cache.
@@ -82,9 +78,8 @@ def cached(family: str, model: nn.Module, ids: Tensor) -> int:
 
 
 def measured(model: nn.Module, ids: Tensor) -> int:
-    """State bytes of all mixers, and of the convolutions that are in none of them."""
-    items = list(capture(model, ids))
-    return sum(item.state_bytes for item in items) + outside(items, model, ids)
+    """State bytes of all mixers."""
+    return sum(item.state_bytes for item in capture(model, ids))
 
 
 def found(model: nn.Module, ids: Tensor) -> int:
@@ -92,13 +87,7 @@ def found(model: nn.Module, ids: Tensor) -> int:
     kernels = capture(model, ids).mixers
     names = {kernel.name.partition("@")[0] for kernel in kernels if kernel.kind != SHORT_CONVOLUTION}
     beside = sum(bytes_beside(model.get_submodule(name), ids.shape[1]) for name in names)
-    return sum(kernel.state_bytes for kernel in kernels) + beside + outside(kernels, model, ids)
-
-
-def outside(mixers: Iterable[Captured | FoundMixer], model: nn.Module, ids: Tensor) -> int:
-    parts = [part for part in capture(model, ids, short_convolutions=True).mixers if part.kind == SHORT_CONVOLUTION]
-    inside = tuple(f"{mixer.name.partition('@')[0]}." for mixer in mixers)
-    return sum(part.state_bytes for part in parts if not f"{part.name.partition('@')[0]}.".startswith(inside))
+    return sum(kernel.state_bytes for kernel in kernels) + beside
 
 
 @pytest.mark.few(6)

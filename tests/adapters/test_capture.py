@@ -281,14 +281,10 @@ def test_an_operator_of_swapped_dimensions_is_told_its_own_shapes_and_what_they_
         def forward(self, hidden):
             return hidden
 
-    given, said = (
-        f"({len(ids)}, {ids.shape[1]}, 2, 4)",
-        f"batch shape ({len(ids)}, heads) and length {ids.shape[1]} are",
-    )
+    said = f"batch shape ({len(ids)}, heads) and length {ids.shape[1]} are"
     with pytest.raises(ModelError) as raised:
         next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
     assert said in str(raised.value)
-    assert f"A, B and C must be (sequence, head, position, n), got A {given}, B {given}, C" in str(raised.value)
 
 
 @pytest.mark.parametrize("length", [4, 6])
@@ -340,7 +336,7 @@ class Softmax(Squared):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize("layer", [LinearMixer, Squared, Softmax])
+@pytest.mark.parametrize("layer", [Squared, Softmax])
 def test_what_another_hook_adds_to_a_layer_s_input_is_added_once(layer, ids):
     torch.manual_seed(0)
     model, steering = nn.Sequential(nn.Embedding(11, 6), nn.Identity(), layer()).eval(), torch.randn(6)

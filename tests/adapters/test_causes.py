@@ -35,7 +35,7 @@ def test_ids_that_are_none(ids, pattern):
 
 
 def test_hidden_states_instead_of_ids():
-    pattern = r"token ids for LlamaForCausalLM, got frames of shape \(1, 5, 32\)\. Give embeddings as .\"inputs_emb"
+    pattern = r"inputs must be integers of dtype torch.int64, got dtype torch.float32"
     for call in (ss.profile, ss.capture, ss.network_ess):
         refused(InputError, pattern, call, tiny_llama(), torch.randn(1, 5, 32))
 
@@ -59,14 +59,10 @@ class Own(nn.Module):
         (torch.ones(1, 8), r"inputs must be integers of dtype torch.int64, got dtype torch.float32. Give ids.long\(\)"),
         (torch.tensor([[3, 40, 5]]), "inputs must be from 0 to 39, the tokens that the model knows, got 40. Make the"),
         (torch.ones(1, 13, dtype=torch.long), "inputs must have at most 12 tokens, .* positions, got 13. Give shorter"),
-        (
-            {"input_ids": torch.ones(1, 8)},
-            "inputs must hold arguments of Own.forward, ids, got input_ids. Give them by",
-        ),
     ],
 )
 def test_inputs_that_a_model_of_ones_own_cannot_take(ids, pattern):
-    for call in (ss.capture, ss.network_ess, *(() if isinstance(ids, dict) else (ss.profile,))):
+    for call in (ss.capture, ss.network_ess, ss.profile):
         refused(InputError, pattern, call, Own(), ids)
     assert ss.capture(Own(), torch.ones(1, 12, dtype=torch.int32)).length == 12
 
@@ -155,11 +151,9 @@ def test_sizes_that_nothing_has(option, size, capsys):
     ("reasons", "told"),
     [
         ({"a.0": "Mixer a.0 looks ahead"}, "Mixer a.0 looks ahead"),
-        ({"a.0": "Mixer a.0 looks ahead", "a.1": "Mixer a.1 looks ahead"}, "a.0 looks ahead. The same holds for a.1."),
         (
-            {"a.0": "Mixer a.0 looks ahead.", "a.1": "Mixer a.1 looks ahead.", "a.2": "no mixing"},
-            "a.0 looks ahead. The same holds for a.1. Other reasons hold for a.2: choose one of them by layers to "
-            "read its reason.",
+            {"a.0": "Mixer a.0 looks ahead", "a.1": "no mixing"},
+            "a.0 looks ahead. Nor was a.1 measured: choose one by layers to read its reason.",
         ),
     ],
 )
@@ -196,7 +190,7 @@ def test_what_takes_nan_from_a_layer_is_no_other_layer():
     refused(ModelError, f"^{finite}", ss.capture, nn.Sequential(*blocks), torch.arange(12)[None])
     # A mixer behind it is named, and the reason is not its own.
     refused(
-        ModelError, f"^{finite} Other reasons hold for .*2.mixer", ss.capture,
+        ModelError, f"^{finite} Nor was .*2.mixer measured", ss.capture,
         nn.Sequential(*blocks, Block(Summing())), torch.arange(12)[None],
     )  # fmt: skip
     later = nn.Sequential(nn.Embedding(50, 16), Block(Summing()), Block(Dividing()))

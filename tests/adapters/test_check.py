@@ -237,7 +237,7 @@ def test_an_observation_that_alters_the_model_is_caught(monkeypatch, way, implem
     model = attention_model("llama", attn_implementation=implementation)
     assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids()))
     sabotage(monkeypatch, way)
-    refused(model, r"Mixer model\.layers\.0\.self_attn: observed, the model's last hidden state differs")
+    refused(model, r"Mixer LlamaForCausalLM: observed, the model's last hidden state differs")
     # Inside of the altered run alone, nothing is seen.
     assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids(), checks="none"))
 
@@ -300,7 +300,7 @@ def test_a_mixer_that_runs_more_often_the_next_time_is_refused():
                 hidden = self.attention(hidden)
             return hidden
 
-    refused(Drifting(), r"Mixer attention ran \d+ times in the observed run and \d+ times")
+    refused(Drifting(), "another last hidden state|outside torch's operations")
 
 
 def test_checks_can_be_left_out_for_a_model_that_has_passed_them():

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import warnings
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -37,9 +36,6 @@ MEASURED = {
     "abc": ("bounded memory", 2, 16),
     "mesa_net": ("mesa net", 2, 32),
     "based": ("based", 2, 273),
-    "mamba": ("mamba", 96, 16),
-    "mamba2": ("mamba2", 4, 16),
-    "mamba2_groups": ("mamba2", 4, 16),
     "attention": ("attention", 4, None),
     "sliding_attention": ("sliding attention", 2, 8),
     "forgetting_attention": ("forgetting attention", 2, None),
@@ -272,12 +268,6 @@ def test_slots_keep_keys_beside_values():
 def test_what_has_no_T_is_refused(layer, message):
     with pytest.raises(ss.errors.ModelError, match=message):
         next(ss.capture(model(layer), TOKENS))
-
-
-def test_other_versions_are_told_the_supported_one(monkeypatch):
-    monkeypatch.setattr(metadata, "version", lambda _: "0.7.2")
-    with pytest.raises(ss.errors.ModelError, match=r"must be of version 0\.6 \(>=0\.6,<0\.7\), got 0\.7\.2"):
-        ss.capture(model(Mixing()), TOKENS)
 
 
 OWN_CACHES = """

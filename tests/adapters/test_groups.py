@@ -126,11 +126,11 @@ def test_the_order_of_heads_of_stored_heads():
     assert grouped_by("aab") == (3, ())
     # Each of four heads of values, two of them copies, serves two query heads.
     values = torch.arange(2.0).repeat(2)[None, :, None, None].expand(1, 4, 3, 5)
-    cache = attention_cache(nn.Identity(), (values,), values, 3, None, 8)
+    cache = attention_cache(nn.Identity(), (values,), values, 8, None)
     assert (cache.groups, cache.order) == (2, (0, 1, 4, 5, 2, 3, 6, 7))
     # Four heads of their own.
     values = torch.arange(4.0)[None, :, None, None].expand(1, 4, 3, 5)
-    cache = attention_cache(nn.Identity(), (values,), values, 3, None, 4)
+    cache = attention_cache(nn.Identity(), (values,), values, 4, None)
     assert (cache.groups, cache.order) == (0, ())
 
 

@@ -1,13 +1,7 @@
 """A model is left exactly as it was: by success, by an error inside its forward, and by Ctrl-C."""
 
 import copy
-import itertools
-import os
 import random
-import signal
-import sys
-import threading
-import time
 from collections import deque
 from types import SimpleNamespace
 
@@ -72,7 +66,7 @@ def built(family, dtype=torch.float32):
 def test_after_success_and_between_the_steps(family, dtype):
     model = built(family, dtype)
     before, weights = state(model), values(model)
-    for _ in capture(model, token_ids(1), short_convolutions=True):
+    for _ in capture(model, token_ids(1)):
         assert state(model) == before
     assert all(torch.equal(tensor, weights[name]) for name, tensor in values(model).items())
 
@@ -127,70 +121,6 @@ def test_randomness_in_a_forward_is_not_drawn_from_the_caller_s():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.few(3)
-@pytest.mark.parametrize("family", MODELS)
-def test_after_an_interrupt_at_any_moment(family, monkeypatch):
-    monkeypatch.setattr(
-        sys, "unraisablehook", lambda _: None
-    )  # an interrupt inside a finalizer is lost, and that is no fault
-    model, ids = built(family, torch.bfloat16), token_ids(1)
-    before = state(model)
-    start = time.perf_counter()
-    list(capture(model, ids))
-    seconds = time.perf_counter() - start
-    interrupted = 0
-    for moment in torch.linspace(0, seconds, 8).tolist():
-        interrupted += is_interrupted_at(model, ids, moment)
-        assert state(model) == before
-    assert interrupted
-
-
-def is_interrupted_at(model, ids, moment):
-    """Whether the interrupt ended a capture: Python loses one that falls into a finalizer or into C code."""
-    timer = threading.Timer(moment, os.kill, (os.getpid(), signal.SIGINT))
-    try:
-        timer.start()
-        while timer.is_alive():
-            list(capture(model, ids))
-        timer.join()
-    except KeyboardInterrupt:
-        timer.join()
-        return True
-    return False
-
-
-@pytest.mark.few(1)
-@pytest.mark.parametrize("function", [lambda model, ids: list(capture(model, ids)), ss.profile])
-def test_gradients_are_on_after_an_interrupt_inside_the_entry_of_no_grad(function):
-    model, ids = attention_model("llama"), token_ids(1)
-    entry, entries = torch.no_grad.__enter__.__code__, itertools.count()
-
-    def interrupting(at):
-        def trace(frame, event, argument):
-            if event == "return" and next(entries) == at:
-                raise KeyboardInterrupt
-            return trace
-
-        return lambda frame, event, argument: trace if frame.f_code is entry else None
-
-    def run(at):
-        nonlocal entries
-        entries = itertools.count()
-        sys.settrace(interrupting(at))
-        try:
-            function(model, ids)
-        finally:
-            sys.settrace(None)
-
-    run(-1)
-    count = next(entries)
-    assert count > 3
-    for at in range(0, count, max(count // 20, 1)):
-        with pytest.raises(KeyboardInterrupt):
-            run(at)
-        assert torch.is_grad_enabled()
-
-
 class Remembering(torch.nn.Module):
     """A layer that prepares itself in its first forward, draws numbers, and notes in containers what it has seen."""
 
@@ -200,19 +130,15 @@ class Remembering(torch.nn.Module):
         self.register_buffer("scale", torch.zeros(()))
         self.register_buffer("steps", torch.zeros(1))
         self.rows = torch.zeros(0)
-        self.own, self.of_python = torch.Generator(), random.Random(0)  # noqa: S311
-        self.of_numpy, self.of_old_numpy = np.random.default_rng(0), np.random.RandomState(0)
         self.losses, self.seen, self.kinds = [], {"means": [torch.zeros(1)], "calls": 0}, {"none"}
         self.last = deque([0], maxlen=3)
-        self.state, self.times, self.number = (torch.zeros(1), [0]), np.zeros(2), np.float64(1.0)
+        self.state, self.number = (torch.zeros(1), [0]), np.float64(1.0)
         self.cache = SimpleNamespace()
 
     def forward(self, hidden):
         if not self.ready:
             self.scale.copy_(self.values.weight.std())
             self.ready, self.stage, self.table = True, "ready", torch.ones(4)
-        torch.rand(1, generator=self.own), self.of_python.random(), self.of_numpy.random()
-        self.of_old_numpy.rand()
         random.random(), np.random.random(), torch.rand(1)  # noqa: S311, NPY002
         self.losses.append(hidden.mean())
         self.seen["means"][0].add_(1)
@@ -223,21 +149,14 @@ class Remembering(torch.nn.Module):
         self.state[0].data.add_(1)
         self.state[1].append(1)
         self.state, self.number, self.cache = (torch.ones(2), [1]), 2.0, None
-        self.times += 1
         self.steps.data += 1
         self.rows.resize_(len(self.rows) + 1)
         self.register_buffer("made", torch.ones(1), persistent=False)
         return (self.values(hidden) * self.table * self.scale).cumsum(1)
 
     def noted(self):
-        generators = (
-            self.own.get_state().tolist(),
-            self.of_python.getstate(),
-            self.of_numpy.bit_generator.state,
-            self.of_old_numpy.get_state()[2],
-        )
         flags = self.ready, self.stage, self.table, float(self.scale)
-        containers = list(self.losses), copy.deepcopy(self.seen), set(self.kinds), list(self.last), self.times.tolist()
+        containers = list(self.losses), copy.deepcopy(self.seen), set(self.kinds), list(self.last)
         others = (
             copy.deepcopy(self.state),
             self.number,
@@ -248,7 +167,7 @@ class Remembering(torch.nn.Module):
         )
         of_numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
         process = random.getstate(), of_numpy, torch.get_rng_state().tolist()
-        return repr((flags, containers, others, generators, process))
+        return repr((flags, containers, others, process))
 
 
 def test_what_a_forward_notes_and_draws_is_as_before():

@@ -35,8 +35,10 @@ class Whole(nn.Module):
 def test_names_arguments_and_outputs():
     left = []
     model = Whole(lambda: running)
-    watching = ModuleStack(named_parts(model), 21).watching
-    with watching(lambda frame, output: left.append((frame.name, frame.kwargs, output.item()))) as running:
+    stack = ModuleStack(
+        named_parts(model), 21, on_leave=lambda frame, output: left.append((frame.name, frame.kwargs, output.item()))
+    )
+    with stack.watching() as running:
         model(torch.tensor(3))
         assert running.frames == []
         model.part(torch.tensor(4))

@@ -28,7 +28,7 @@ def test_what_a_model_does_not_name_is_not_imported():
     )
     attention = {"attention", "plain_attention", "probabilities"}
     assert {name for name in gpt2 if not name.startswith("trace.")} == {f"kernels.{name}" for name in attention}
-    assert {"kernels.scans", "kernels.convolutions"} <= mamba
+    assert {"kernels.scans"} <= mamba
 
 
 def test_every_scan_is_a_name_by_which_its_file_is_found():

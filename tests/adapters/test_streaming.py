@@ -85,7 +85,6 @@ def test_tokens_that_content_hides_are_held(how):
     item = captured(how, CHOSEN)
     assert item.state_size is None
     assert item.state_bytes == LENGTH * TOKEN_BYTES
-    assert "its size counts all tokens" in joined(item.notes)
 
 
 def test_attention_of_another_kind_has_sinks_as_well():

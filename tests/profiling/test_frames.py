@@ -135,24 +135,6 @@ def test_layouts_of_the_same_numbers_have_the_same_profile():
     np.testing.assert_allclose(one.ess().values, other.ess().values, rtol=1e-4)
 
 
-def test_modules_that_contradict_each_other_are_asked_about():
-    class Both(Sound):
-        def __init__(self):
-            super().__init__()
-            self.over_positions = nn.Linear(LENGTH, 3)
-
-        def forward(self, sound):
-            return super().forward(sound) + self.over_positions(sound).mean()
-
-    model, inputs = made(Both), frames(2, 3, LENGTH)
-    for call in (ss.capture, ss.profile):
-        with pytest.raises(
-            InputError, match=r"axis must name .*Conv1d, Linear of Both do not tell.*axis=2 for \(B, W, L\)"
-        ):
-            call(model, inputs)
-    assert ss.capture(model, inputs, axis=2).length == LENGTH
-
-
 @pytest.mark.parametrize(
     "frames", [torch.randn(1, LENGTH, 16).double(), torch.randn(1, LENGTH, 15), np.zeros((1, LENGTH, 16))]
 )
@@ -161,8 +143,7 @@ def test_frames_that_a_layer_does_not_take_are_refused_in_its_words(frames):
         def forward(self, hidden):
             return super().forward(hidden).cumsum(1)
 
-    advice = "what enters it in its model" if frames.dtype is torch.float32 else r"inputs\.to\(torch\.float32\)"
-    with pytest.raises(InputError, match=f"inputs must be what enters Layer, .* got shape .* Give {advice}"):
+    with pytest.raises(InputError, match=r"inputs must be what enters Layer, .* got shape .* Give what enters it"):
         ss.profile(Layer(16, 16), frames)
 
 

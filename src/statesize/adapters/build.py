@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statesize.adapters.check import Agreement, Checked
 from statesize.adapters.forward import Forward
@@ -21,16 +20,14 @@ from statesize.adapters.observation import (
     FoundMixer,
     Observation,
     Units,
-    in_this_thread,
     nothing,
 )
 from statesize.adapters.runs import bare
 from statesize.adapters.select import is_own_code
 from statesize.adapters.watch import Call, first_argument, named_state_size
-from statesize.codes import Code, Note, joined
+from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.io.text import byte_count
-from statesize.operators import Dense, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
 
 _BARE = (
     "Its T is a bare matrix, so it counts as keeping every token. If its state holds n numbers per channel, return "
@@ -75,23 +72,11 @@ class Captured(FoundMixer):
     __eq__, __hash__ = object.__eq__, object.__hash__  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        """What was captured, how faithful it is, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
-        held = "" if self.state_bytes is None else f", {byte_count(self.state_bytes)} at the end of a sequence"
-        checked = (
-            "not compared" if self.faithfulness is None else f"{self.faithfulness:.1e} of the largest value at most"
-        )
-        return "\n".join(
-            [
-                f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}{held}",
-                f"difference from what the unaltered model computed: {checked}",
-                *([joined(self.notes)] if self.notes else []),
-                "next: .operator, statesize.measure(captured.operator)",
-            ]
-        )
+        """What was captured, and how faithful it is, a line each."""
+        checked = "not compared" if self.faithfulness is None else f"{self.faithfulness:.1e} of the largest value"
+        lines = [f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}"]
+        lines.append(f"difference from what the unaltered model computed: {checked}")
+        return "\n".join([*lines, *map(str, self.notes)])
 
     @property
     def faithfulness(self) -> float | None:
@@ -109,19 +94,8 @@ class Captured(FoundMixer):
         return None if not self.groups else self._shared(slice(None))
 
     def weighted(self, weights: str = "none", skip_first: int = 0) -> Captured:
-        """The same mixer with columns of T weighted or left out: H_i diag(w) in place of H_i.
-
-        Args:
-            weights: "values" takes w_j = ‖v_j‖ of what T mixes at position j, over its channels (Kobayashi et al.
-                2020); "none" takes 1.
-            skip_first: First columns whose weight is 0.
-
-        Returns:
-            The mixer, whose operators are weighted when they are made.
-
-        Raises:
-            ModelError: It does not say what its T mixes.
-        """
+        """The same mixer with columns of T weighted, H_i diag(w) in place of H_i, and w = 0 for the first columns."""
+        # "values" takes w_j = ‖v_j‖ of what T mixes at position j, over its channels (Kobayashi et al. 2020), "none" 1.
         if weights == "values" and self.values is None:
             raise ModelError(
                 f"Mixer {self.name} must say what its T mixes, by a method `values(hidden)`, for weights='values'. "
@@ -189,23 +163,19 @@ def from_observation(name: str, observation: Observation, difference: float, agr
 
 
 def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: bool) -> Captured:
-    """What a mixer's own method `operator` captures."""
-    # check: Whether it is compared with what the layer computes.
+    """What a mixer's own method `operator` captures, compared with what the layer computes if `check` says so."""
     name, mixer = described.name, call.module
-
-    def entering(dtype: torch.dtype) -> Tensor:
-        return first_argument(name, *_behind_hooks(call, forward, dtype))
-
-    hidden = entering(torch.float32)
     declares = hasattr(mixer, "multiplicity")
 
     def called(method: str, dtype: torch.dtype = torch.float32, first: int | None = None) -> object:
+        args, kwargs = at_least((call.args, call.kwargs), dtype)
+        entered = first_argument(name, args, kwargs)[:, :first]
+
         def run() -> object:
             return cast("Callable[[Tensor], object]", getattr(mixer, method))(entered)
 
-        entered = entering(dtype)[:, :first]
         try:
-            return bare(forward.model, run, mixer, lambda _: hold_at_least(mixer, dtype))
+            return bare(forward.model, run, mixer, lambda stack: hold_at_least(mixer, dtype, stack))
         except InputError as error:
             raise InputError(f"Mixer {name} (indices are sequence, head, position, …): {error}") from error
         except StatesizeError:
@@ -216,79 +186,51 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
 
     # Only the comparison tells how many channels share one T where the layer does not.
     checked = _checked(name, call, forward, called) if check or not declares else Checked()
-    operator = called("operator")
+    operator, hidden = called("operator"), first_argument(name, call.args, call.kwargs)
     if not isinstance(operator, Operator):
         raise ModelError(
             f"Mixer {name}: operator(hidden) returned {type(operator).__name__}, not a statesize Operator. "
             "Return ss.Dense(matrix), of shape (sequence, head, position, position)."
         )
-    batch, length, of = operator.batch_shape, operator.length, ""
+    batch, length = operator.batch_shape, operator.length
     if len(batch) != 2 or (*batch[:1], length) != hidden.shape[:2]:
-        if isinstance(operator, Recurrence):
-            shapes = (f"{part} {tuple(getattr(operator, part).shape)}" for part in "ABC")
-            of = f" A, B and C must be (sequence, head, position, n), got {', '.join(shapes)}."
         raise ModelError(
             f"Mixer {name}: operator(hidden) has batch shape {tuple(batch)} and length {length}, but its forward "
             f"received hidden states of shape {tuple(hidden.shape)}: batch shape ({hidden.shape[0]}, heads) and length "
-            f"{forward.length} are expected.{of}"
+            f"{forward.length} are expected."
         )
     for tensor in vars(operator).values():
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
             check_finite(name, "head", "the operator has", tensor)
-    heads, multiplicity = operator.batch_shape[1], described.multiplicity
+    heads, multiplicity = batch[1], described.multiplicity
     if declares and checked.multiplicity not in (0, multiplicity):
         raise ModelError(
             f"Mixer {name}: multiplicity must be {checked.multiplicity}, the number of channels that share one T "
             f"in the layer, got {multiplicity}. Correct the attribute, or leave it out."
         )
-    if not declares:
-        multiplicity = checked.multiplicity or multiplicity
+    multiplicity = multiplicity if declares else checked.multiplicity or multiplicity
     own_bytes = getattr(mixer, "cache_bytes", None)
     if callable(own_bytes):
-        state_bytes = bare(forward.model, lambda: cast("int", own_bytes(operator.length)), mixer)
+        state_bytes = bare(forward.model, lambda: cast("int", own_bytes(length)), mixer)
     else:
         state_bytes = _cached_numbers(operator, multiplicity) * call.weights.itemsize
     said, size = named_state_size(name, mixer) or 0, int(operator.state_size().max())
     notes = [Note(Code.UNCHECKED, checked.reason)] if checked.reason else []
     if checked.part is not None and is_own_code(mixer):
         notes.append(checked.part)
-    if said > size < operator.length - 1:
+    if said > size < length - 1:
         notes.append(Note(Code.OVERSIZED, f"it is {said}, but the operator holds {size}."))
-    if isinstance(operator, Dense) and size == operator.length - 1:
+    if isinstance(operator, Dense) and size == length - 1:
         notes.append(Note(Code.COUNTED, _BARE))
-    values = (lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None
-
-    def units_operator(units: Units) -> Operator:
-        whole = isinstance(units, slice) and units == slice(None)
-        return operator if whole else operator[:, units]
-
-    agreement = None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit)
-    found = {"units": heads, "multiplicity": multiplicity, "state_bytes": state_bytes}
+    mixer_found = replace(described, units=heads, multiplicity=multiplicity, state_bytes=state_bytes)
     return Captured(
-        **vars(replace(described, **found)),
-        units_operator=units_operator,
+        **vars(mixer_found),
+        units_operator=lambda units: operator[:, units],
         operator_difference=checked.difference,
-        agreement=agreement,
+        agreement=None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit),
         notes=tuple(notes),
-        values=values,
+        values=(lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None,
     )
-
-
-def _behind_hooks(call: Call, forward: Forward, dtype: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments that the forward method of a module takes: hooks may change those that the module is given."""
-    taken = [at_least((call.args, call.kwargs), dtype)]
-
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        taken.append((args, kwargs))
-
-    def attach(stack: ExitStack) -> None:
-        hold_at_least(call.module, dtype)
-        stack.callback(call.module.register_forward_pre_hook(in_this_thread(enter), with_kwargs=True).remove)
-
-    if vars(call.module)["_forward_pre_hooks"]:
-        args, kwargs = taken[0]
-        bare(forward.model, lambda: call.module(*args, **kwargs), call.module, attach)
-    return taken[-1]
 
 
 def _checked(name: str, call: Call, forward: Forward, called: Callable[..., object]) -> Checked:

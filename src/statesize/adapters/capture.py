@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, compress, zip_longest
@@ -15,31 +15,27 @@ from torch import Tensor, nn
 from statesize.adapters.build import Captured, from_method, from_observation
 from statesize.adapters.check import Checks, agreement, check_operator, compare_runs
 from statesize.adapters.forward import Forward, Inputs
-from statesize.adapters.models.model_state import is_a, returned_tensor
+from statesize.adapters.models.model_state import returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import FoundMixer, Observation
+from statesize.adapters.observation import FoundMixer
 from statesize.adapters.runs import bare
 from statesize.adapters.select import (
     LIBRARIES,
-    RECURRENT,
-    TRACED,
     Layers,
     NothingMeasuredError,
     find_mixers,
     is_own_code,
-    is_unseen_attention,
+    may_be_traced,
     selected,
 )
 from statesize.adapters.trace.own_mixing import OwnMixing
-from statesize.adapters.watch import Call, ModelRun, further_calls, record_calls, rerun, sampled
+from statesize.adapters.watch import Call, ModelRun, record_calls, rerun, sampled
 from statesize.codes import NOTHING_LOST, Code, Note
 from statesize.errors import InputError, ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.text import counted
-
-__all__ = ["Capture", "Captured", "FoundMixer", "capture_module"]
 
 
 @dataclass(eq=False, repr=False)
@@ -53,6 +49,7 @@ class Capture(Iterator[Captured]):
         skipped: A note by module name, for layers that are not measured; it grows where the iterator refuses a mixer.
         run_difference: The largest difference of the last hidden state in the observed run from that of the unaltered
             model, relative to the largest value; NaN where it was not compared.
+        own_mixing: T, derivatives and notes of the modules that no adapter knows.
     """
 
     mixers: tuple[FoundMixer, ...]
@@ -60,13 +57,11 @@ class Capture(Iterator[Captured]):
     readers: dict[str, tuple[str, ...]]
     skipped: dict[str, Note]
     run_difference: float
+    own_mixing: OwnMixing
     _forward: Forward
     _calls: list[Call]  # those that come; what a call holds is dropped with it
     _chosen: set[str]  # names of the mixers that are measured
-    _own_mixing: OwnMixing
     _notes: Mapping[str, tuple[Note, ...]]  # of a mixer beside what its T shows, by its name
-    # Runs a mixer again in a dtype, or as the model ran it.
-    _rerun: Callable[[Call, torch.dtype | None], tuple[list[Observation], Tensor | None]]
     _checks_methods: bool  # whether T that a method `operator` declares is compared with the layer
     # Mixers that have come, by the names of all that read the same cache, until the last of these comes.
     _kept: dict[tuple[str, ...], list[Captured]] = field(default_factory=dict[tuple[str, ...], list[Captured]])
@@ -75,23 +70,12 @@ class Capture(Iterator[Captured]):
     _some_came: bool = False
 
     def __repr__(self) -> str:
-        """What comes one by one, what does not, and what to do next, a line each.
-
-        Returns:
-            Lines of text.
-        """
+        """What comes one by one, and what does not, a line each."""
         kinds = Counter(mixer.kind for mixer in self.mixers)
         told = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
         lines = [f"Capture of {counted(len(self.mixers), 'layer')} over {counted(self.length, 'position')}: {told}"]
         lines += [f"Not measured: {counted(len(self.skipped), 'layer')}; .skipped says why"] if self.skipped else []
-        return "\n".join(
-            [*lines, "next: for captured in this: captured.operator is the T of one layer after the other"]
-        )
-
-    @property
-    def own_mixing(self) -> OwnMixing:
-        """T, derivatives and notes of the modules that no adapter knows."""
-        return self._own_mixing
+        return "\n".join(lines)
 
     @on_cpu_by_default
     def __next__(self) -> Captured:
@@ -115,7 +99,7 @@ class Capture(Iterator[Captured]):
             if call.by_method:
                 mixer = replace(call.mixers[0], name=call.labels[0])
                 mixers = [from_method(mixer, call, self._forward, check=self._checks_methods)]
-            elif call.name in self._own_mixing.derivatives:
+            elif call.name in self.own_mixing.derivatives:
                 mixers = [self._derivative(call)]
             else:
                 mixers = self._found(call)
@@ -123,9 +107,8 @@ class Capture(Iterator[Captured]):
                     # The observed run says what earlier kernels have stored already.
                     stored = (seen.state_bytes for seen in call.mixers)
                     mixers = [replace(item, state_bytes=held) for item, held in zip(mixers, stored, strict=True)]
-                at = next((at for at, item in enumerate(mixers) if item.kind != SHORT_CONVOLUTION), None)
-                if at is not None and (held := mixers[at].state_bytes) is not None:
-                    mixers[at] = replace(mixers[at], state_bytes=held + call.bytes_beside)
+                if (held := mixers[0].state_bytes) is not None and mixers[0].kind != SHORT_CONVOLUTION:
+                    mixers[0] = replace(mixers[0], state_bytes=held + call.bytes_beside)
         except ModelError as error:
             # The others are measured.
             self._refused |= dict.fromkeys(compress(call.labels, chosen), Note.of(error))
@@ -141,13 +124,8 @@ class Capture(Iterator[Captured]):
         mixer = replace(call.mixers[0], name=call.labels[0])
         if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:
             mixer = replace(mixer, state_size=None, state_bytes=None)
-        return Captured(
-            **vars(mixer),
-            units_operator=lambda units: operator[:, units],
-            operator_difference=0.0,
-            agreement=agreed,
-            notes=notes,
-        )
+        made = {"units_operator": lambda units: operator[:, units], "operator_difference": 0.0}
+        return Captured(**vars(mixer), **made, agreement=agreed, notes=notes)
 
     def _in_model(self, item: Captured, call: Call) -> Captured:
         """A mixer with what the call and the model tell of it, and its part in a shared cache."""
@@ -165,20 +143,19 @@ class Capture(Iterator[Captured]):
 
     def _found(self, call: Call) -> list[Captured]:
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
-        notes, again = tuple[Note, ...](), lambda: self._as_it_ran(call)
-        # The dtype as which it rounds where its code knows no float64.
-        dtype = None if call.in_double else call.dtype
+        notes, dtype = tuple[Note, ...](), None  # the dtype as which it rounds where its code knows no float64
         if call.is_traced:
             from statesize.adapters.trace.modules import observed
 
-            observation, returned = observed(self._own_mixing, self._forward, call)
+            observation, returned = observed(self.own_mixing, self._forward, call)
             observations, output = [observation], sampled(returned)
             dtype = None if observation.in_double else call.weights
-        elif dtype is not None:
-            observations, output = self._rerun(call, None)
+        elif not call.in_double:
+            dtype = call.dtype
+            observations, output = rerun(self._forward, call, None)
         else:
             try:
-                observations, output = self._rerun(call, torch.float64)
+                observations, output = rerun(self._forward, call, torch.float64)
             except (ModelError, InputError):
                 raise
             except Exception as error:  # whatever the author's code raises where it is given float64
@@ -186,13 +163,13 @@ class Capture(Iterator[Captured]):
                 text = f"Compared in its own precision: its code knows no float64 ({first_line})."
                 # In float32 it runs without the model's autocast.
                 notes, dtype = (Note(Code.ROUNDED, text),), call.weights
-                observations, output = self._rerun(call, torch.float32)
+                observations, output = rerun(self._forward, call, torch.float32)
 
         agreed = agreement(
             call,
             output,
-            lambda: max((one.largest_score() for one in observations), default=0.0),
-            again if dtype is None else None,
+            lambda: max((item.largest_score() for item in observations), default=0.0),
+            (lambda: self._as_it_ran(call)) if dtype is None else None,
         )
         found = list[Captured]()
         for label, item in zip(call.labels, observations, strict=True):
@@ -208,32 +185,23 @@ class Capture(Iterator[Captured]):
     def _as_it_ran(self, call: Call) -> Tensor | None:
         """A sample of what a module returns when it runs again as the model ran it."""
         if not call.is_traced:
-            return self._rerun(call, None)[1]
+            return rerun(self._forward, call, None)[1]
 
         def run() -> Tensor | None:
             output = call.module(*call.args, **call.kwargs)
             return sampled(returned_tensor(output, (call.args, call.kwargs), self._forward.length))
 
-        return bare(self._forward.model, run, call.module, lambda _: set_autocast(call.autocast))
+        return bare(self._forward.model, run, call.module, partial(set_autocast, call.autocast))
 
 
 @dataclass(frozen=True)
 class Request:
-    """The settings of a capture.
+    """The settings of a capture."""
 
-    Attributes:
-        layers: The chosen mixers; None for all.
-        short_convolutions: Whether those inside other mixers are measured too.
-        checks: Which comparisons with the unaltered model are made.
-        mixes: The part whose output T acts on, by the names of modules.
-        axis: The dimension of positions; None where it is plain.
-    """
-
-    layers: Layers = None
-    short_convolutions: bool = False
-    checks: Checks = "all"
-    mixes: Mapping[str, str] = field(default_factory=dict[str, str])
-    axis: int | None = None
+    layers: Layers = None  # the chosen mixers; None for all
+    checks: Checks = "all"  # which comparisons with the unaltered model are made
+    mixes: Mapping[str, str] = field(default_factory=dict[str, str])  # the part whose output T acts on, by module names
+    axis: int | None = None  # the dimension of positions; None where it is plain
 
 
 @on_cpu_by_default
@@ -241,21 +209,16 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     """`capture` of what `measurable` has returned."""
     forward, checks = Forward.of(model, inputs, request.axis), request.checks
     own = find_mixers(forward.parts)
-    recording = record_calls(forward, own, short_convolutions=request.short_convolutions)
+    recording = record_calls(forward, own)
     own_mixing, seen = OwnMixing(), {*recording.refused, *(call.name for call in recording.calls)}
-    unknown = (
-        is_own_code(part) or isinstance(part, TRACED) or is_a(part, RECURRENT) or hasattr(part, "mixes")
-        or is_unseen_attention(name, part, seen)
-        for name, part in forward.parts
-    )  # fmt: skip
-    if request.mixes or any(unknown):
+    if request.mixes or any(may_be_traced(name, part, seen) for name, part in forward.parts):
         recording, own_mixing = _with_own_mixing(forward, own, recording, request)
     chosen, skipped = selected(forward, list(own), recording, request.layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
     # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
     hooks = (vars(part)[kind] for _, part in forward.parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
     origins = (str(getattr(hook, "__module__", "")).split(".")[0] for some in hooks for hook in some.values())
-    changed = any(is_own_code(part) for _, part in forward.parts) or any(one not in LIBRARIES for one in origins)
+    changed = any(is_own_code(part) for _, part in forward.parts) or any(name not in LIBRARIES for name in origins)
     around = list[Note]()
     if own_mixing.backwards or changed:
         from statesize.adapters.causality import mixed_backwards
@@ -267,10 +230,11 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
         checks = "all"
     run_difference = math.nan if checks in ("again", "none") else compare_runs(forward, recording, checks, limit)
     calls = [call for call in recording.calls if not chosen.isdisjoint(call.labels)]
-    further, notes = (further_calls(recording.calls) if around else {}, dict[str, tuple[Note, ...]]())
-    for call, beside in zip_longest(recording.calls, around):
-        for label in call.labels:
-            notes[label] = tuple(filter(None, (own_mixing.notes.get(call.name), beside, further.get(label))))
+    notes = {
+        label: tuple(filter(None, (own_mixing.notes.get(call.name), beside)))
+        for call, beside in zip_longest(recording.calls, around)
+        for label in call.labels
+    }
     by_cache = defaultdict[str, list[str]](list)
     for call in calls:
         for label, cache in zip(call.labels, call.caches, strict=not call.by_method):
@@ -286,9 +250,8 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
         _forward=forward,
         _calls=calls,
         _chosen=chosen,
-        _own_mixing=own_mixing,
+        own_mixing=own_mixing,
         _notes=notes,
-        _rerun=partial(rerun, forward, short_convolutions=request.short_convolutions),
         _checks_methods=checks != "none",
     )
 
@@ -303,7 +266,7 @@ def _with_own_mixing(
     for name in own_mixing.derivatives & recording.refused.keys():
         own_mixing.notes[name] = Note(Code.SEEN, str(recording.refused[name]))
     if own_mixing.names:
-        recording = record_calls(forward, own, own_mixing.names, short_convolutions=request.short_convolutions)
+        recording = record_calls(forward, own, own_mixing.names)
         for call in recording.calls:
             if call.is_traced:
                 call.mixers.append(described(own_mixing, call))

@@ -26,14 +26,12 @@ from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, ModelRun, read_calls
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
-from statesize.operators import Dense, Operator, Recurrence
-from statesize.operators.stepped import Stepped
-from statesize.operators.transition import FullTransition
+from statesize.operators import Dense
 
-# A unit that is smaller than all others by more is compared with this share of the largest.
-_LEAST = 1e-6
-# Numbers of the operators that are held at once while they are applied.
-_NUMBERS = 2**23
+Checks = Literal["all", "read", "again", "none"]
+
+_LEAST = 1e-6  # a unit that is smaller than all others by more is compared with this share of the largest
+_NUMBERS = 2**23  # of the operators that are held at once while they are applied
 
 
 @dataclass(frozen=True)
@@ -58,80 +56,47 @@ class Checked:
 
 @torch.no_grad()
 def check_operator(observation: Observation, dtype: torch.dtype | None = None) -> tuple[float, tuple[Note, ...]]:
-    """Measure how far T u is from the layer's own code, and what its kernel rounds, and refuse more than rounding.
-
-    Args:
-        observation: What a kernel mixed.
-        dtype: That of the layer's code where it knows no float64, in which case the kernel's more exact form decides.
-
-    Returns:
-        The largest difference in any unit and row, relative to the largest value, and notes.
-
-    Raises:
-        ModelError: T is another one.
-    """
-    difference, notes = observation.difference, tuple[Note, ...]()
+    """How far T u is from the layer's own code, in any unit and row, and what its kernel rounds; more is refused."""
+    # dtype: That of the layer's code where it knows no float64: there the kernel's more exact form decides.
+    name, difference = observation.name, observation.difference
     if difference is None or dtype is not None:
-        check_finite(observation.name, "unit", "the model passes on", observation.mixed)
-        asked = None if dtype is not None else observation.probed
-        values, expected = (observation.values, observation.mixed) if asked is None else asked()
-        difference = unfaithfulness(observation, values, expected, 1.0 if dtype is not None else _LEAST)
+        check_finite(name, "unit", "the model passes on", observation.mixed)
     if dtype is None:
-        limit, what = (observation.tolerance, "the captured operator")
-    else:
-        dtype = dtype if observation.in_double else kernel_dtype(dtype, observation.mixed)
-        limit, what = (
-            allowed(difference, dtype, observation.largest_score),
-            "the captured operator applied to its input",
-        )
-        exact = observation.exact() if not difference <= limit else None
-        # Where T differs from the more exact form too, it is wrong for another reason.
-        if exact is not None and unfaithfulness(observation, observation.values, exact) <= limit:
-            text = f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
-            limit, notes = ROUNDED, (Note(Code.ROUNDED, text),)
-            what = "its kernel, whose step form agrees with the captured operator (give less than 64 tokens),"
-    reference = "the layer's own code, both in float64," if dtype is None else "the unaltered model's"
-    check_faithful(observation.name, difference, what, limit, reference)
-    return difference, notes
+        if difference is None:
+            given = None if observation.probed is None else observation.probed()
+            difference = unfaithfulness(observation, *(given or (observation.values, observation.mixed)), _LEAST)
+        code = "the layer's own code, both in float64,"
+        check_faithful(name, difference, "the captured operator", observation.tolerance, code)
+        return difference, ()
+    difference = unfaithfulness(observation, observation.values, observation.mixed)
+    dtype = dtype if observation.in_double else kernel_dtype(dtype, observation.mixed)
+    limit, what = allowed(difference, dtype, observation.largest_score), "the captured operator applied to its input"
+    exact = observation.exact() if not difference <= limit else None
+    # Where T differs from the more exact form too, it is wrong for another reason.
+    if exact is None or not unfaithfulness(observation, observation.values, exact) <= limit:
+        check_faithful(name, difference, what, limit)
+        return difference, ()
+    what = "its kernel, whose step form agrees with the captured operator (give less than 64 tokens),"
+    check_faithful(name, difference, what, ROUNDED)
+    text = f"Its kernel rounds: T is that of its step form, {difference:.0e} of the largest value off."
+    return difference, (Note(Code.ROUNDED, text),)
 
 
 def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, least: float = 1.0) -> float:
-    """The largest difference between T u and y in any unit and row, relative to the largest value of y.
-
-    Args:
-        observation: What a kernel mixed.
-        values: u, (S, unit, L, P).
-        expected: y, (S, unit, L, P).
-        least: A unit's differences are relative to its own largest value, or to this share of that of all units.
-
-    Returns:
-        The largest of all units.
-    """
+    """The largest difference between T u and y, (S, unit, L, P), in any unit, relative to its largest value."""
+    # least: A unit's differences are relative to no less than this share of the largest value of all units.
     scale = expected.abs().amax((-2, -1)).double()
     scale = scale.clamp(min=least * float(scale.max()))
-    count, found, first = observation.values.shape[1], list[Tensor](), 0
-    operator = observation.operator(slice(0, 1))
-    size = max(1, _NUMBERS // _numbers(operator))
-    while first < count:
-        units = torch.arange(first, min(first + size, count), device=values.device)
-        if first or len(units) > 1:
-            operator = observation.operator(units)
+    size = max(1, _NUMBERS // (len(values) * values.shape[2] ** 2))
+    found = list[Tensor]()
+    for units in torch.arange(observation.units, device=values.device).split(size):
+        operator = observation.operator(units)
         entering, exact = values[:, units].double(), operator.to(torch.float64)
         applied = exact.dense() @ entering if isinstance(exact, Dense) else exact.apply(entering)
         passed_on = observation.passed_on(applied, units).double()
         difference = (passed_on - expected[:, units]).abs().amax((-2, -1))
         found.append(torch.where(difference == 0, 0, difference / scale[:, units]).max())
-        first += size
     return float(torch.stack(found).max())
-
-
-def _numbers(operator: Operator) -> int:
-    """Numbers of one unit that are held while its T is applied."""
-    recurrence = operator.recurrence if isinstance(operator, Stepped) else operator
-    if not isinstance(recurrence, Recurrence):
-        return operator.batch_shape[0] * operator.length**2
-    transition = recurrence.transition
-    return (transition.full if isinstance(transition, FullTransition) else recurrence.B)[:, :1].numel()
 
 
 def agreement(
@@ -140,20 +105,8 @@ def agreement(
     largest_score: Callable[[], float],
     again: Callable[[], Tensor | None] | None = None,
 ) -> Agreement:
-    """Measure how far a mixer alone is from what the unaltered model passed on, and refuse more than rounding.
-
-    Args:
-        call: Its call.
-        output: A sample of its output.
-        largest_score: The largest absolute score of a softmax.
-        again: Runs it once more as the model ran it: what that changes is no rounding. None where it ran so.
-
-    Returns:
-        The difference, and what rounding explains.
-
-    Raises:
-        ModelError: They differ by more.
-    """
+    """How far a sample of a mixer's output alone is from what the unaltered model passed on; more is refused."""
+    # again: Runs it once more as the model ran it: what that changes is no rounding. None where it ran so.
     limit = BOUNDS[call.dtype]
     if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):
         # The kernel that passes on numbers that are not finite reports them.
@@ -184,17 +137,15 @@ def check_faithful(
     """Refuse an operator that is not the model's."""
     if not difference <= bound:
         text = (
-            f"Mixer {name}: {what} differs from {reference} by {difference:.1e} of the largest value; at "
-            f"most {bound:.0e} is rounding. What would be measured is not what the model computes: check that the "
-            "model is deterministic, that nothing changes its weights meanwhile, and that it changes nothing in place; "
-            "in half precision, load it in float32."
+            f"Mixer {name}: {what} differs from {reference} by {difference:.1e} of the largest value; at most "
+            f"{bound:.0e} is rounding. Check that the model is deterministic, and that nothing changes its weights or "
+            "works in place; in half precision, load it in float32."
         )
         raise ModelError(Note(Code.DIFFERS, text))
 
 
 def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: float) -> float:
     """How far the observed run is from the unaltered model, whose arguments and outputs the calls take over."""
-    outputs = [call.output for call in recording.calls]
     read = read_calls(forward, recording.calls)
     if checks == "all":
         check_deterministic(forward, read)
@@ -202,14 +153,8 @@ def compare_runs(forward: Forward, recording: ModelRun, checks: Checks, limit: f
         return math.nan
     difference = relative_difference(recording.hidden, read)
     # Numbers of the model itself that are not finite are reported at its first mixer.
-    if not difference <= limit and bool(torch.isfinite(read).all()):
-        pairs = zip(recording.calls, outputs, strict=True)
-        altered = (
-            call.name
-            for call, one in pairs
-            if one is not None and call.output is not None and not relative_difference(one, call.output) <= limit
-        )
-        name = next(altered, type(forward.model).__name__)
+    if bool(torch.isfinite(read).all()):
+        name = type(forward.model).__name__
         check_faithful(name, difference, "observed, the model's last hidden state", limit)
     return difference
 
@@ -220,10 +165,9 @@ def check_deterministic(forward: Forward, read: Tensor | None) -> None:
     if unattached is None or read is None or torch.allclose(unattached, read, rtol=0, atol=0, equal_nan=True):
         return
     raise ModelError(
-        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more, so "
-        "there is no reference to compare with. Make it deterministic: no noise in eval mode (call dropout with "
-        "training=self.training), no state of its own from call to call, torch.use_deterministic_algorithms(True) on a "
-        "GPU."
+        f"{type(forward.model).__name__} gives another last hidden state when it runs the same inputs once more. Make "
+        "it deterministic: no noise in eval mode (call dropout with training=self.training), no state from call to "
+        "call, torch.use_deterministic_algorithms(True) on a GPU."
     )
 
 
@@ -233,6 +177,3 @@ def seeded_otherwise(device: torch.device, _: object) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(torch.cuda.initial_seed() ^ 1)
-
-
-Checks = Literal["all", "read", "again", "none"]

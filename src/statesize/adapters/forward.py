@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.models.layout import axis_by_modules
-from statesize.adapters.models.masks import UNPADDED, added_to_scores, check_mask, check_windows
 from statesize.adapters.models.model_state import (
     NamedModules,
     device_of,
@@ -22,7 +21,7 @@ from statesize.adapters.models.model_state import (
     named_parts,
     pretrained_models,
     returned_tensor,
-    sequences_in,
+    tensors_in,
     token_embedding,
 )
 from statesize.adapters.models.precision import ROUNDED, relative_difference, stored_dtype
@@ -35,8 +34,8 @@ from statesize.errors import InputError, ModelError
 
 Inputs = Tensor | Mapping[str, Any]
 _HOW_TO_GIVE = 'Give torch.tensor([ids]), or what the tokenizer returns with return_tensors="pt".'
+_UNPADDED = "give texts of different length one after another, without it."
 _CACHES = ("past_key_values", "cache_params", "state")
-# What the decoder of an encoder–decoder reads, before what its encoder reads.
 DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values", "future_values")
 _TOKENS = ("input_ids", "decoder_input_ids")
 
@@ -51,7 +50,6 @@ class Measured:
     axis: int | None
     shape: tuple[int, ...]
     decodes: bool  # whether a decoder reads them, and an encoder what the other arguments hold
-    mask: str  # the argument that masks them
 
     @property
     def length(self) -> int:
@@ -66,17 +64,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Placed:
-    """The dimension of positions of the tensors that enter a module, in order, and of what it returns; None for none.
+    """The dimension of positions of what enters and leaves a module; None where it follows from none, as of a mask."""
 
-    A tensor that follows from no position of the text, such as a mask, has none.
-    """
-
-    entering: tuple[int | None, ...]
+    entering: tuple[int | None, ...]  # of each tensor, in order
     leaving: int | None
 
 
-# Arguments by which attention of transformers takes keys and values of another sequence.
-_OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")
+_OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states")  # of which attention takes keys and values
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +101,6 @@ class Forward:
             if labels is None or labels.default is not inspect.Parameter.empty:
                 # They request a loss, which takes the logits of every position.
                 arguments.pop("labels", None)
-            mask = arguments.get(measured.mask)
-            if isinstance(mask, Tensor) and mask.ndim == 4 and pretrained_models(parts):
-                arguments[measured.mask] = added_to_scores(mask)
         else:
             args = (inputs.to(device),)
         if _accepts(backbone, "use_cache"):
@@ -141,7 +132,9 @@ class Forward:
 
     def sequences_in(self, arguments: object) -> int:
         """How many of the texts the arguments of a module hold: nearly always all, but one where it takes one each."""
-        return 1 if sequences_in(arguments, self.sequences, self.length) == 1 else self.sequences
+        placed = [tensor for tensor in tensors_in(arguments) if tensor.ndim > 1 and self.length in tensor.shape]
+        alone = (1 in tensor.shape[:2] or (tensor.ndim == 2 and len(tensor) == self.length) for tensor in placed)
+        return 1 if placed and all(alone) else self.sequences
 
     @property
     def is_of_frames(self) -> bool:
@@ -194,22 +187,20 @@ class Forward:
             raise
 
     def _explain(self, error: Exception) -> None:
-        """Say what is missing, or wrong with frames, ids or their number, where the model or an embedding refused."""
-        if isinstance(error, RuntimeError) and "active drivers" in str(error):
-            raise ModelError(
-                f"{type(self.model).__name__} must run where Triton does, because it calls kernels of "
-                "flash-linear-attention, got a machine without a driver for them. Run it on a GPU; a model of "
-                "transformers also runs in an environment without flash-linear-attention."
-            ) from error
-        if isinstance(error, NotImplementedError) and 'missing the required "forward"' in str(error):
-            raise ModelError(f"{error}, so it does not run. Give the module that calls its parts.") from error
+        """Say what is wrong with frames, ids or their number, where the model or an embedding refused."""
+        name, kind, said = self.measured.name or "inputs", type(self.model).__name__, str(error).partition("\n")[0]
         given = cast("Tensor", self.args[0] if self.args else self.kwargs[self.measured.name])
-        name = self.measured.name or "inputs"
+        held, is_of_torch = stored_dtype(self.model), isinstance(error, RuntimeError)
+        if is_of_torch and "active drivers" in said:
+            raise ModelError(
+                f"{kind} must run where Triton does, because it calls kernels of flash-linear-attention, got a machine "
+                "without a driver for them. Run it on a GPU, or without flash-linear-attention."
+            ) from error
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
             raise InputError(
-                f"{name} must be hidden states of shape (sequences, positions, channels) for "
-                f"{type(self.model).__name__}, which has no embedding, got integers of shape {tuple(given.shape)}. "
-                "Give what enters the layer in its model, or measure the whole model."
+                f"{name} must be hidden states of shape (sequences, positions, channels) for {kind}, which has no "
+                f"embedding, got integers of shape {tuple(given.shape)}. Give what enters the layer in its model, or "
+                "measure the whole model."
             ) from error
         for frame, _ in walk_tb(error.__traceback__):
             embedding, ids = frame.f_locals.get("self"), frame.f_locals.get("input")
@@ -222,12 +213,15 @@ class Forward:
                     f"{name} must have at most {count} tokens, for which the model has positions, got {self.length}. "
                     "Give shorter texts."
                 ) from error
-        if given.is_floating_point() and isinstance(error, RuntimeError):
-            held = stored_dtype(self.model)
+        if is_of_torch and given.is_floating_point():
             raise InputError(
-                f"{name} must be what enters {type(self.model).__name__}, (sequences, positions, channels) in {held}, "
-                f"got shape {tuple(given.shape)} in {given.dtype}, of which it says: {str(error).splitlines()[0]}. "
-                + ("Give what enters it in its model." if given.dtype is held else f"Give {name}.to({held}).")
+                f"{name} must be what enters {kind}, (sequences, positions, channels) in {held}, got shape "
+                f"{tuple(given.shape)} in {given.dtype}, of which it says: {said}. Give what enters it in its model."
+            ) from error
+        if is_of_torch and held.itemsize < torch.float32.itemsize and not isinstance(error, torch.OutOfMemoryError):
+            raise ModelError(
+                f"{kind} must run in its own dtype, got weights in {held} and, when it runs: {said}. "
+                "Load it in float32."
             ) from error
 
 
@@ -245,9 +239,8 @@ def _check_copy(copied: Forward, given: Forward) -> None:
     if not difference <= ROUNDED:
         raise ModelError(
             f"{type(given.model).__name__} is not its copy in floating point: their last hidden states differ by "
-            f"{difference:.1e} of the largest value; at most {ROUNDED:.0e} is rounding. Its layers round what they are "
-            "given too, or an earlier run has packed its weights otherwise, as bitsandbytes does on a CPU. Load it "
-            "anew, in float32, and measure it before it runs; or give the model that was quantised."
+            f"{difference:.1e} of the largest value; at most {ROUNDED:.0e} is rounding. Load it anew, in float32, and "
+            "measure it before it runs; or give the model that was quantised."
         )
 
 
@@ -279,54 +272,39 @@ def _accepts(model: nn.Module, name: str) -> bool:
 def check_inputs(parts: NamedModules, inputs: Inputs, axis: int | None = None) -> Measured:
     """Refuse what is no whole text of one length for the models of transformers in a model; what is measured of it."""
     model, pretrained = parts[0][1], pretrained_models(parts)
+    named: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {}
     name = _measured_argument(model, pretrained, inputs)
-    values = cast("object", inputs.get(name) if isinstance(inputs, Mapping) else inputs)
+    values = cast("object", named.get(name) if isinstance(inputs, Mapping) else inputs)
     shown = name or ("inputs" if isinstance(values, Tensor) and values.ndim > 2 else "input_ids")
-    if isinstance(inputs, Mapping) and (cache := next((one for one in _CACHES if inputs.get(one) is not None), None)):
+    if (cache := next((one for one in _CACHES if named.get(one) is not None), None)) is not None:
         raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
-    parameters = inspect.signature(model.forward).parameters
-    if isinstance(inputs, Mapping) and inspect.Parameter.VAR_KEYWORD not in {one.kind for one in parameters.values()}:
-        if unknown := [one for one in inputs if one not in parameters and one != "labels"]:
-            takes = f"{type(model).__name__}.forward, {', '.join(parameters)}"
-            raise InputError(
-                f"inputs must hold arguments of {takes}, got {', '.join(unknown)}. Give them by these names."
-            )
     if not isinstance(values, Tensor) or values.ndim < 2:
         what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"{shown} must be a tensor of shape (sequences, positions), got {what}. {_HOW_TO_GIVE}")
-    if values.is_meta or not values.shape[0]:
-        raise InputError(f"{shown} must hold numbers, got shape {tuple(values.shape)} on device {values.device}.")
-    main = getattr(next(iter(pretrained), None), "main_input_name", "")
-    whole = model in pretrained[:1] and main in _TOKENS
-    if values.ndim > 2 and values.is_floating_point() and (name in _TOKENS or (not name and whole)):
-        raise InputError(
-            f"inputs must be token ids for {type(model).__name__}, got frames of shape {tuple(values.shape)}. Give "
-            'embeddings as {"inputs_embeds": …}, or call ss.capture with the layers that take frames.'
-        )
-    tokens = values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS))
-    if tokens and pretrained:
-        # An encoder may read other tokens than the decoder.
-        reader = pretrained[0].get_decoder() if name in DECODED else pretrained[0]
-        _check_ids(shown, values, token_embedding(reader))
     decodes = name in DECODED
     masking = "decoder_attention_mask" if decodes else "attention_mask"
-    measured = Measured(name, _axis(shown, values, axis), tuple(values.shape), decodes, masking)
-    length, what = measured.length, "positions" if values.is_floating_point() else "tokens"
-    if length < 2 and measured.axis is not None:
-        raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {length}.")
-    mask = inputs.get(masking) if isinstance(inputs, Mapping) else None
-    if mask is not None:
-        check_mask(mask, length, masking)
-    configs = [part.config.get_text_config(decoder=decodes or None) for part in pretrained]
-    for config in configs if isinstance(mask, Tensor) and mask.ndim == 4 else ():
-        check_windows(config, length)
-    pad = getattr(configs[0], "pad_token_id", None) if configs else None
-    if tokens and pad is not None:
+    measured = Measured(name, _axis(shown, values, axis), tuple(values.shape), decodes)
+    if measured.length < 2 and measured.axis is not None:
+        what = "positions" if values.is_floating_point() else "tokens"
+        raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {measured.length}.")
+    check_mask(named.get(masking), masking)
+    main = getattr(next(iter(pretrained), None), "main_input_name", "")
+    if pretrained and values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS)):
+        # An encoder may read other tokens than the decoder.
+        reader = pretrained[0].get_decoder() if decodes else pretrained[0]
+        _check_ids(shown, values, token_embedding(reader))
+        pad = getattr(pretrained[0].config.get_text_config(decoder=decodes or None), "pad_token_id", None)
         # A single one may be a mark at a text's border, which many models write with the token for padding.
-        padded = (values == pad)[:, [0, 1, -2, -1]]
-        if bool((padded[:, :2].all(1) | padded[:, 2:].all(1)).any()):
-            raise InputError(f"{shown} begin or end with several padding tokens (id {pad}); {UNPADDED}")
+        padded = torch.zeros_like(values, dtype=torch.bool) if pad is None else values == pad
+        if bool((padded[:, :2].all(1) | padded[:, -2:].all(1)).any()):
+            raise InputError(f"{shown} begin or end with several padding tokens (id {pad}); {_UNPADDED}")
     return measured
+
+
+def check_mask(mask: object, name: str = "attention_mask") -> None:
+    """Refuse a mask of tokens that hides a part of the text; one of pairs of tokens is the model's to take."""
+    if isinstance(mask, Tensor) and mask.ndim < 3 and not bool(mask.all()):
+        raise InputError(f"{name} marks padding; {_UNPADDED}")
 
 
 def _measured_argument(model: nn.Module, pretrained: Sequence[Any], inputs: Inputs) -> str:
@@ -335,22 +313,20 @@ def _measured_argument(model: nn.Module, pretrained: Sequence[Any], inputs: Inpu
     parameters = list(inspect.signature(model.forward).parameters)
     if model in pretrained[:1] and cast("Any", model).config.is_encoder_decoder:
         decoded = [name for name in DECODED if name in parameters]
-        given = [name for name in decoded if named.get(name) is not None]
-        if decoded and not given:
+        if given := [name for name in decoded if named.get(name) is not None]:
+            return given[0]
+        if decoded:
             read = str(getattr(model, "main_input_name", "input_ids"))
             raise InputError(
                 f"inputs must hold {decoded[0]}, whose memory is measured, for {type(model).__name__}, an "
                 f'encoder–decoder model. Give {{"{read}": …, "{decoded[0]}": …}}: what its encoder reads is held fixed.'
             )
-        if given:
-            return given[0]
     if not isinstance(inputs, Mapping):
         return ""
-    first = ("input_ids", "inputs_embeds", *(str(one.main_input_name) for one in pretrained[:1]), *parameters)
+    main = [str(part.main_input_name) for part in pretrained[:1]]
     tensors = (name for name, value in named.items() if isinstance(value, Tensor))
-    return next(
-        (name for name in (*first, *tensors) if named.get(name) is not None and "mask" not in name), "input_ids"
-    )
+    order = ("input_ids", "inputs_embeds", *main, *parameters, *tensors)
+    return next((name for name in order if named.get(name) is not None and "mask" not in name), "input_ids")
 
 
 def _axis(name: str, values: Tensor, axis: int | None) -> int | None:
@@ -378,6 +354,6 @@ def _check_ids(name: str, ids: Tensor, embedding: object) -> None:
     if isinstance(size, int) and not bool(((ids >= 0) & (ids < size)).all()):
         wrong = ids[(ids < 0) | (ids >= size)][0].item()
         raise InputError(
-            f"{name} must be from 0 to {size - 1}, the tokens that the model knows, got {wrong}. Make the ids with "
-            "the tokenizer that the model was trained with."
+            f"{name} must be from 0 to {size - 1}, the tokens that the model knows, got {wrong}. Make the ids with its "
+            "own tokenizer."
         )

@@ -27,49 +27,25 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class ModuleCall:
-    """A module of a model with the arguments of one call.
+    """A module of a model with the arguments of one call."""
 
-    Attributes:
-        model: The model.
-        module: The module.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        length: Positions of the text, L.
-        texts: Number of texts, S.
-        named: The part of the module whose output T acts on; None where it is to be found.
-        axes: The dimension of positions of each tensor that enters, in the order of `tensors`: None for one that
-            follows from no position of the text. Where they are left out, their shapes tell.
-        placed: The same of the tensors that enter and leave modules, the module's own parts among them.
-        sources: Those that see kernels while it runs.
-    """
-
-    model: nn.Module
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    length: int
-    texts: int = 1
-    named: nn.Module | None = None
+    model: nn.Module  # the model
+    module: nn.Module  # the module
+    args: tuple[Any, ...]  # its positional arguments
+    kwargs: Mapping[str, Any]  # its keyword arguments
+    length: int  # positions of the text, L
+    texts: int = 1  # number of texts, S
+    named: nn.Module | None = None  # the part of the module whose output T acts on; None where it is to be found
+    # The dimension of positions of each tensor that enters, in the order of `tensors`: None for one that follows from
+    # no position of the text. Where they are left out, their shapes tell.
     axes: tuple[int | None, ...] = ()
+    # The same of the tensors that enter and leave modules, the module's own parts among them.
     placed: Mapping[nn.Module, Placed] = field(default_factory=dict[nn.Module, Placed])
-    sources: Sequence[OpenSource] = ()
+    sources: Sequence[OpenSource] = ()  # those that see kernels while it runs
 
     def __post_init__(self) -> None:
         if not self.axes:
-            object.__setattr__(self, "axes", self._axes_by_shapes())
-
-    def _axes_by_shapes(self) -> tuple[int | None, ...]:
-        tensors, length = self.tensors, self.length
-        real = [one for one in tensors if one.is_floating_point() and position_axis(one, length) is not None]
-        # Hidden states of as many channels as positions have the shape of a map.
-        beside = any(one.shape[-2:] != (length, length) for one in real)
-
-        def is_text(tensor: Tensor) -> bool:
-            is_map = beside and tensor.shape[-2:] == (length, length)
-            is_ids = not real and not tensor.is_floating_point() and tensor.dtype is not torch.bool
-            return not is_map and (tensor.is_floating_point() if real else is_ids)
-
-        return tuple(position_axis(one, length) if is_text(one) else None for one in tensors)
+            object.__setattr__(self, "axes", tuple(position_axis(tensor, self.length) for tensor in self.tensors))
 
     @classmethod
     def of(cls, forward: Forward, call: Call) -> Self:
@@ -133,22 +109,15 @@ class ModuleCall:
         entering: Callable[[Tensor], Tensor] = torch.clone,
         seen: Callable[[Product], object] | None = None,
     ) -> Any:
-        """Run the module alone, on the CPU.
+        """Run the module alone, on the CPU: what `inside` returns of what it is given, which calls the module."""
+        # dtype: The least that the module computes in. entering: Takes each tensor that enters, and returns what takes
+        # its place. seen: Takes what each kernel mixes that the sources see in the module itself.
 
-        Args:
-            inside: Calls what it is given, and returns what that returns.
-            dtype: The least dtype that the module computes in.
-            entering: Takes each tensor that enters, and returns what takes its place.
-            seen: Takes what each kernel mixes that the sources see in the module itself.
-
-        Returns:
-            What `inside` returns.
-        """
-
-        def attach(_: ExitStack) -> None:
+        def attach(stack: ExitStack) -> None:
             # Two threads take longer for small matrices.
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)
-            hold_at_least(self.module, dtype, torch.device("cpu"))
+            hold_at_least(self.module, dtype, stack, torch.device("cpu"))
 
         def call() -> Any:
             arguments = at_least((self.args, dict(self.kwargs)), dtype)
@@ -160,28 +129,20 @@ class ModuleCall:
 
         if seen is None or not self.sources:
             return bare(self.model, call, self.module, attach)
-        running = ModuleStack(named_parts(self.module), self.length, exact=True, sequences=self.texts)
+        parts = named_parts(self.module)
+        running = ModuleStack(parts, self.length, exact=True, sequences=self.texts, sources=self.sources)
 
         def record(make: Callable[[], Observation], product: Product | None = None) -> None:
             if product is not None and len(running.frames) == 1:
                 seen(product)
 
-        return observed(self.model, call, running, record, self.sources, part=self.module, attach=attach)
+        return observed(self.model, call, running, record, attach)
 
 
 def first_calls(forward: Forward, modules: Iterable[nn.Module]) -> dict[nn.Module, ModuleCall]:
-    """The first call of each of some modules in a run of the model, in the order in which these return.
-
-    A second run, over texts with another second half, tells the dimension of positions: along it only what lies behind
-    the cut changes. `Forward.placed` has what was found.
-
-    Args:
-        forward: The model and its inputs.
-        modules: The modules.
-
-    Returns:
-        The calls.
-    """
+    """The first call of each of some modules in a run of the model, in the order in which these return."""
+    # A second run, over texts with another second half, tells the dimension of positions, which `Forward.placed` has:
+    # along it only what lies behind the cut changes.
     calls, outputs = dict[nn.Module, ModuleCall](), dict[nn.Module, Tensor | None]()
     entered, copies = dict[nn.Module, ModuleCall](), ArgumentCopies()
 

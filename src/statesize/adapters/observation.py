@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any, Protocol, Self
 
@@ -18,8 +18,6 @@ from statesize.codes import Note
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Operator
 
-Leave = Callable[["Frame", Any], None]
-
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     """A hook that does nothing in other threads than the one that makes it."""
@@ -29,7 +27,6 @@ def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     def here(*args: Any) -> Any:
         return called(*args) if threading.get_ident() == thread else None
 
-    here.thread = thread  # pyright: ignore[reportFunctionMemberAccess]
     return here
 
 
@@ -54,9 +51,11 @@ class ModuleStack:
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
     closed: bool = False  # whether a module runs once more, without a look at what it does
     sequences: int = 1  # number of texts that the model runs over
+    sources: Sequence[OpenSource] = ()  # those of the model
+    on_leave: Callable[[Frame, Any], None] | None = None  # takes each module that has run, and its output
 
     @contextmanager
-    def watching(self, on_leave: Leave | None = None) -> Generator[Self]:
+    def watching(self) -> Generator[Self]:
         """Keep track of the modules that run while this is open."""
         names = {part: name or type(part).__name__ for name, part in self.parts}
 
@@ -67,8 +66,8 @@ class ModuleStack:
             # A module below may have failed before its own hook could take it off.
             while (frame := self.frames.pop()).module is not module:
                 pass
-            if on_leave is not None:
-                on_leave(frame, output)
+            if self.on_leave is not None:
+                self.on_leave(frame, output)
 
         entering, leaving = in_this_thread(enter), in_this_thread(leave)
         with ExitStack() as hooks:
@@ -147,82 +146,56 @@ class FoundMixer:
 class Observation:
     """One call of a mixing kernel while a model ran: T at this input, what went in and what came out.
 
-    A unit is what has a T of its own: a head or a channel. P channels share one T.
-
-    Attributes:
-        operator: Builds T for chosen units only, batch shape (sequence, chosen units); of units of any shape where
-            several read one stored input.
-        values: U, (sequence, unit, L, P): what the kernel mixed.
-        mixed: Y, of the same shape: what the model itself passed on; P channels where several inputs enter u.
-        passed_on: Maps T u, (sequence, chosen units, L, P), and the choice of units to what the model passes on: the
-            identity, or an output gate or bias.
-        inner: Whether it is part of another mixer, as the short convolution of a Mamba block.
-        notes: What limits its numbers, such as what the mixer does to its values beside mixing them by T.
-        stored_channels: Channels of each of the stored inputs of `groups`.
-        stored: What is stored, by which layers that share a cache are known.
-        keys: What is stored beside it.
-        key_bytes: Bytes of these, among `state_bytes`.
-        forget: Drops T until its next use.
-        exact: y as the kernel's own more exact form computes it, None where it has none: what the kernel rounds shows
-            by it.
-        in_double: Whether the kernel can compute in float64.
-        probed: Random numbers in the place of `values`, and what the layer's own code makes of them, as `mixed`; None
-            where it cannot be asked.
-        tolerance: The largest difference of T u from the layer's own code in float64, relative to the largest value:
-            that of arithmetic, or more where the layer has stored what T follows from in float32.
-        difference: How far T is from the layer's own code where that was found as T was chosen; None where it was not.
-        largest_score: The largest absolute score of a softmax; 0 where there is none.
-
-    The other attributes are those of `FoundMixer`.
+    A unit is what has a T of its own: a head or a channel. P channels share one T. Attributes without a comment are
+    those of `FoundMixer`.
     """
 
     name: str
     kind: str
-    operator: Callable[[Units], Operator]
-    values: Tensor
-    mixed: Tensor
+    operator: Callable[[Units], Operator]  # T of chosen units, (sequence, chosen units), in any shape where groups are
+    values: Tensor  # U, (sequence, unit, L, P): what the kernel mixed
+    mixed: Tensor  # Y, of the same shape, what the model itself passed on; P channels where several inputs enter u
     state_size: int | None
     state_bytes: int | None
-    passed_on: Callable[[Tensor, Units], Tensor] = unchanged
-    inner: bool = False
-    notes: tuple[Note, ...] = ()
+    passed_on: Callable[[Tensor, Units], Tensor] = unchanged  # maps T u to what the model passes on, as by a gate
+    notes: tuple[Note, ...] = ()  # what limits its numbers, such as what is done to its values beside T
     groups: int = 0
-    stored_channels: int = 0
+    stored_channels: int = 0  # channels of each of the stored inputs of `groups`
     map_bytes: int = 0
-    stored: Tensor | None = None
-    keys: Tensor | None = None
-    key_bytes: int = 0
-    forget: Callable[[], None] = nothing
-    exact: Callable[[], Tensor | None] = nothing
-    in_double: bool = True
+    stored: Tensor | None = None  # what is stored, by which layers that share a cache are known
+    keys: Tensor | None = None  # what is stored beside it
+    key_bytes: int = 0  # bytes of these, among `state_bytes`
+    forget: Callable[[], None] = nothing  # drops T until its next use
+    exact: Callable[[], Tensor | None] = nothing  # y by a more exact form of the kernel, where it has one
+    in_double: bool = True  # whether the kernel can compute in float64
+    # Random numbers in the place of `values`, and what the layer's own code makes of them; None where it is not asked.
     probed: Callable[[], tuple[Tensor, Tensor]] | None = None
-    tolerance: float = EXACT
-    difference: float | None = None
-    largest_score: Callable[[], float] = float
+    tolerance: float = EXACT  # of T u in float64, more where the layer stores what T follows from in float32
+    difference: float | None = None  # how far T is from the layer's own code, where that was found as T was chosen
+    largest_score: Callable[[], float] = float  # the largest absolute score of a softmax; 0 where there is none
     attends: bool = False
     order: tuple[int, ...] = ()
 
     @property
+    def units(self) -> int:
+        """Number of heads or channels that have a T of their own."""
+        return self.values.shape[1]
+
+    @property
+    def multiplicity(self) -> int:
+        """How many channels share one T."""
+        return self.mixed.shape[-1]
+
+    @property
     def found(self) -> FoundMixer:
         """What it says of its mixer, without tensors."""
-        return FoundMixer(
-            self.name,
-            self.kind,
-            self.values.shape[1],
-            self.mixed.shape[-1],
-            self.state_size,
-            self.state_bytes,
-            self.map_bytes,
-            self.groups,
-            self.attends,
-            self.order,
-        )
+        return FoundMixer(**{known.name: getattr(self, known.name) for known in fields(FoundMixer)})
 
 
 def random_like(tensor: Tensor) -> Tensor:
     """Random numbers, the same ones each time."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+    numbers = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return numbers.to(tensor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,11 +212,8 @@ class OnObservation(Protocol):
     """What a source hands its finds to."""
 
     def __call__(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
-        """Take a function that makes the Observation: what it raises refuses this mixer and no other.
-
-        Returns:
-            What the model is to go on with in the place of `product.mixed`; None for that itself.
-        """
+        """What the model goes on with in the place of `product.mixed`, None for that itself."""
+        # What `make` raises refuses this mixer and no other.
         ...
 
 

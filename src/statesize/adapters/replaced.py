@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
-from typing import Any, ClassVar, Self, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -18,6 +18,9 @@ from statesize.adapters.models.model_state import NamedModules, is_a
 from statesize.adapters.models.precision import arithmetic_of
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Source, in_this_thread
 from statesize.errors import ModelError
+
+# One for all models: a run also holds switches, random states and names of files, which the process has once.
+ONE_RUN = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +31,11 @@ class ReplacedCall:
     module: nn.Module  # the mixer
     arguments: Mapping[str, Any]  # every argument by its name in the pure-torch function, defaults included
     output: Tensor  # what it returned; where that is several things, the first
-    again: Callable[..., Tensor] | None = None  # what it returns with some other arguments, by their names
-
-    def with_argument(self, name: str, value: Tensor) -> Self:
-        """The same call with another argument."""
-        again = cast("Callable[..., Tensor]", self.again)
-        return replace(self, arguments={**self.arguments, name: value}, output=again(**{name: value}))
+    again: Callable[[str, Tensor], ReplacedCall] | None = None  # the same call with another argument
 
     def require_no_state(self, *arguments: str) -> None:
         """Refuse a call that goes on from an earlier state, because its T would miss what that holds."""
-        if state := next((one for one in arguments if self.arguments.get(one) is not None), None):
+        if state := next((name for name in arguments if self.arguments.get(name) is not None), None):
             raise ModelError(
                 f"{self.name} was called with an initial state ({state}), so its operator would miss what came before: "
                 "run the whole sequence in one call without a cache (use_cache=False)."
@@ -71,18 +69,17 @@ def with_first(result: Any, mixed: Tensor | None) -> Any:
     return (mixed, *result[1:]) if isinstance(result, tuple) else mixed
 
 
-@dataclass(eq=False)
-class _ByThread:
-    """What a name of a source file means: in threads that have replaced it something else than in all others."""
-
-    lock: ClassVar = threading.RLock()
+@dataclass(frozen=True, eq=False)
+class _Replaced:
+    """What a name of a source file means in the thread that has replaced it, and in all others."""
 
     original: Any
-    replacements: dict[int, Any] = field(default_factory=dict[int, Any])  # by thread
+    replacement: Any
+    thread: int
 
     @property
     def here(self) -> Any:
-        return self.replacements.get(threading.get_ident(), self.original)
+        return self.replacement if threading.get_ident() == self.thread else self.original
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.here(*args, **kwargs)
@@ -90,60 +87,27 @@ class _ByThread:
     def __getitem__(self, key: Any) -> Any:
         return self.here[key]
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.here[key] = value
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self.here
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self.here, name)
 
 
 def meanings(file: ModuleType) -> dict[str, Any]:
     """What the names of a source file mean in this thread."""
-    return {name: value.here if isinstance(value, _ByThread) else value for name, value in vars(file).copy().items()}
-
-
-# What stands in the place of each name that some thread has replaced, by file and name.
-_REPLACED: dict[tuple[ModuleType, str], _ByThread] = {}
+    return {name: value.here if isinstance(value, _Replaced) else value for name, value in vars(file).copy().items()}
 
 
 @contextmanager
 def replaced(changes: Mapping[tuple[ModuleType, str], object]) -> Generator[None]:
-    """Let names of source files mean something else in this thread while this is open."""
-    before = replacements()
-    try:
-        put_back({**before, **changes})
-        yield
-    finally:
-        now = replacements()
-        # A run that was interrupted may have put some of them back before this is closed.
-        own = {key for key, change in changes.items() if now.get(key) is change}
-        put_back({key: (before if key in own else now)[key] for key in now if key not in own or key in before})
-
-
-def replacements() -> dict[tuple[ModuleType, str], Any]:
-    """What this thread has replaced, by file and name."""
-    thread = threading.get_ident()
-    return {key: both.replacements[thread] for key, both in list(_REPLACED.items()) if thread in both.replacements}
-
-
-def put_back(before: Mapping[tuple[ModuleType, str], Any]) -> None:
-    """Let exactly these names of source files mean something else in this thread."""
-    thread = threading.get_ident()
-    with _ByThread.lock:
-        for key in {*_REPLACED, *before}:
-            file, name = key
-            if key not in _REPLACED:
-                _REPLACED[key] = _ByThread(vars(file)[name])
-            both = _REPLACED[key]
-            both.replacements.pop(thread, None)
-            if key in before:
-                both.replacements[thread] = before[key]
-            setattr(file, name, both if both.replacements else both.original)
-            if not both.replacements:
-                del _REPLACED[key]
+    """Let names of source files mean something else in this thread while this is open; other threads wait to do so."""
+    with ONE_RUN:
+        before = {(file, name): vars(file)[name] for file, name in changes}
+        try:
+            for (file, name), value in changes.items():
+                setattr(file, name, _Replaced(before[file, name], value, threading.get_ident()))
+            yield
+        finally:
+            for (file, name), value in before.items():
+                setattr(file, name, value)
 
 
 def observed(
@@ -159,11 +123,12 @@ def observed(
         bound, frame = signature.bind(*args, **kwargs), running.frame
         bound.apply_defaults()
 
-        def again(**changed: Tensor) -> Tensor:
+        def again(name: str, value: Tensor) -> ReplacedCall:
             other = signature.bind(*args, **kwargs)
-            other.arguments.update(changed)
+            other.arguments[name] = value
             with arithmetic_of(first(result)):
-                return first(body(*other.args, **other.kwargs))
+                output = first(body(*other.args, **other.kwargs))
+            return ReplacedCall(frame.name, frame.module, {**arguments, name: value}, output)
 
         arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
         return with_first(result, called(ReplacedCall(frame.name, frame.module, arguments, first(result), again)))
@@ -197,40 +162,30 @@ Parse = Callable[[MixerCall], Observation]
 def source_of(classes: Sequence[str], parts: Sequence[str], parse: Parse, package: str = "") -> Source:
     """The source that observes the mixers of some classes, of a package if one is named, by their parts."""
 
+    def hooks_of(module: nn.Module, running: ModuleStack, record: OnObservation) -> Generator[Any]:
+        kept: dict[str, PartCall] = {}
+
+        def keep(part: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            kept[part] = PartCall(args, kwargs, output)
+
+        def leave(*_: object) -> None:
+            call = MixerCall(running.frame.name, module, kept.copy())
+            kept.clear()
+            record(partial(parse, call))
+
+        for part in parts:
+            hook = in_this_thread(partial(keep, part))
+            yield module.get_submodule(part).register_forward_hook(hook, with_kwargs=True)
+        yield module.register_forward_hook(in_this_thread(leave), prepend=True)
+
     @contextmanager
     def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> Generator[None]:
         del files
-        with ExitStack() as hooks:
+        with ExitStack() as stack:
             for _, module in running.parts:
                 if is_a(module, classes, package):
-                    kept: dict[str, PartCall] = {}
-                    for part in parts:
-                        keep = in_this_thread(partial(_keep, kept, part))
-                        handle = module.get_submodule(part).register_forward_hook(keep, with_kwargs=True)
-                        hooks.callback(handle.remove)
-                    leave = in_this_thread(partial(_record, running, kept, parse, record))
-                    hooks.callback(module.register_forward_hook(leave, prepend=True).remove)
+                    for handle in hooks_of(module, running, record):
+                        stack.callback(handle.remove)
             yield
 
     return observing
-
-
-def _keep(
-    kept: dict[str, PartCall], part: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
-) -> None:
-    kept[part] = PartCall(args, kwargs, output)
-
-
-def _record(
-    running: ModuleStack,
-    kept: dict[str, PartCall],
-    parse: Parse,
-    record: OnObservation,
-    module: nn.Module,
-    args: tuple[Any, ...],
-    output: object,
-) -> None:
-    try:
-        record(partial(parse, MixerCall(running.frame.name, module, dict(kept))))
-    finally:
-        kept.clear()

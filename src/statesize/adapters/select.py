@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NoReturn, cast
+from typing import cast
 
 from torch import nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import NamedModules
+from statesize.adapters.models.model_state import NamedModules, is_a
 from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, whole_number
 from statesize.codes import HOW_TO_SUPPLY, NOTHING_LOST, Code, Note
 from statesize.errors import InputError, ModelError
-from statesize.io.text import counted, listed, meant
+from statesize.io.text import listed, meant
 
 # Lists of these are no lists of layers: projections of several heads or codebooks.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
+Layers = int | str | Sequence[int | str] | None
 
 
 def lost_mixers(skipped: Mapping[str, Note], measured: Iterable[str]) -> dict[str, Note]:
@@ -29,24 +30,22 @@ def lost_mixers(skipped: Mapping[str, Note], measured: Iterable[str]) -> dict[st
         for name, reason in skipped.items()
         if name not in names and not name.endswith(SHARED) and reason.code not in NOTHING_LOST
     }
+
+    def is_around(name: str, others: Iterable[str]) -> bool:
+        return any(other.startswith(f"{name}.") for other in others)
+
     # A module around one that is lost is not another layer; of the model itself, only the reason tells.
     return {
         name: reason
         for name, reason in lost.items()
-        if not any(other.startswith(f"{name}.") for other in lost)
-        and not (
-            len(lost) > 1
-            and reason.code is Code.BEFORE_PARTS
-            and not any(other.startswith(f"{name}.") for other in names)
-        )
+        if not is_around(name, lost)
+        and (len(lost) == 1 or reason.code is not Code.BEFORE_PARTS or is_around(name, names))
     }
 
 
 def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterable[str]) -> dict[str, Note]:
     """The layers in which nothing was measured, and why."""
-    ran, mixers = set(called), list(observed)
-    reasons: dict[str, Note] = {}
-    lists = list[str]()
+    ran, mixers, reasons, lists = set(called), list(observed), dict[str, Note](), list[str]()
     for list_name, layers in parts:
         # A list inside a layer is part of that layer.
         if not isinstance(layers, nn.ModuleList) or any(list_name.startswith(f"{outer}.") for outer in lists):
@@ -59,18 +58,13 @@ def skipped_layers(parts: NamedModules, called: Iterable[str], observed: Iterabl
         for name, layer in members.items():
             if name not in ran:
                 reasons[name] = Note(Code.NOT_CALLED, f"{type(layer).__name__}: {Code.NOT_CALLED.sentence}")
-            elif not any(mixer == name or mixer.startswith(f"{name}.") for mixer in mixers):
-                inner = ", ".join(dict.fromkeys(type(part).__name__ for part in layer.children()))
-                kind = f"{type(layer).__name__}{f' of {inner}' if inner else ''}"
-                reasons[name] = Note(Code.NO_MIXING, f"{kind}: {Code.NO_MIXING.sentence}")
+            elif not any(f"{mixer}.".startswith(f"{name}.") for mixer in mixers):
+                reasons[name] = Note(Code.NO_MIXING, f"{type(layer).__name__}: {Code.NO_MIXING.sentence}")
     return reasons
 
 
-Layers = int | str | Sequence[int | str] | None
-
-
 # Packages whose modules are compared with oracles of their own: other modules are of the model's author.
-LIBRARIES = ("transformers", "fla", "statesize", "xlstm", "mamba_ssm", "torch")
+LIBRARIES = ("transformers", "fla", "statesize", "mamba_ssm", "torch")
 
 
 def is_own_code(module: nn.Module) -> bool:
@@ -79,8 +73,10 @@ def is_own_code(module: nn.Module) -> bool:
 
 
 def is_unseen_attention(name: str, module: nn.Module, seen: Collection[str]) -> bool:
-    """Whether a module is attention by its class, and no module of these names is a kernel's in it."""
-    return "Attention" in type(module).__name__ and not any(f"{one}.".startswith(f"{name}.") for one in seen)
+    """Whether a module is attention or Mamba by its class, and no module of these names is a kernel's in it."""
+    kind = type(module).__name__
+    mixes = "Attention" in kind or kind in ("Mamba", "Mamba2")
+    return mixes and not any(f"{one}.".startswith(f"{name}.") for one in seen)
 
 
 RECURRENT = ("RNNBase", "sLSTMLayer")
@@ -89,6 +85,12 @@ RECURRENT = ("RNNBase", "sLSTMLayer")
 
 TRACED = nn.MultiheadAttention | nn.Sequential
 """Classes of torch that may mix positions by code that no adapter knows, as one's own code may: only a search tells."""
+
+
+def may_be_traced(name: str, module: nn.Module, seen: Collection[str]) -> bool:
+    """Whether a module may mix positions by code that no adapter knows."""
+    own = is_own_code(module) or isinstance(module, TRACED) or hasattr(module, "mixes")
+    return own or is_a(module, RECURRENT) or is_unseen_attention(name, module, seen)
 
 
 _INDEX = re.compile(r"-?\d+", re.ASCII)
@@ -102,40 +104,22 @@ class NothingMeasuredError(ModelError):
         self.skipped = dict(skipped)
 
     def __str__(self) -> str:
-        """The first reason, and the layers that it holds for."""
-        (first, why), *others = self.skipped.items()
-        reason = str(why)
-        # A text may name its own layer.
-        same = [
-            name
-            for name, one in others
-            if one.code is why.code and (one.code is not Code.NOT_MEASURED or str(one).replace(name, first) == reason)
-        ]
-        apart = [name for name, _ in others if name not in same]
-        said = [f"The same holds for {listed(same)}."] if same else []
-        if apart:
-            said.append(f"Other reasons hold for {listed(apart)}: choose one of them by layers to read its reason.")
-        return " ".join([f"{reason.rstrip('.')}." if said else reason, *said])
-
-
-# Why nothing is seen in a family.
-UNSEEN = {
-    "reformer": "sorts positions into buckets by hashes, and the bucket of a position depends on later ones, so it is "
-    "not causal",
-}
+        """The first reason, and the other layers."""
+        reason, others = str(next(iter(self.skipped.values()))), [*self.skipped][1:]
+        if not others:
+            return reason
+        return f"{reason.rstrip('.')}. Nor was {listed(others)} measured: choose one by layers to read its reason."
 
 
 def find_mixers(parts: NamedModules) -> dict[str, nn.Module]:
     """The mixers of a model that bring a method `operator`, by module name, in the order of their registration."""
     # One that lies inside another is part of it. Mixers of transformers have no such method: a forward pass shows them.
-    mixer_modules: dict[str, nn.Module] = {}
+    found, inside = dict[str, nn.Module](), set[nn.Module]()
     for name, module in parts:
-        if not callable(getattr(type(module), "operator", None)):
-            continue
-        inside = "" in mixer_modules or any(name.startswith(f"{outer}.") for outer in mixer_modules)
-        if not inside:
-            mixer_modules[name] = module
-    return {name or type(module).__name__: module for name, module in mixer_modules.items()}
+        if callable(getattr(type(module), "operator", None)) and module not in inside:
+            found[name or type(module).__name__] = module
+            inside.update(module.modules())
+    return found
 
 
 class UnknownLayerError(InputError):
@@ -170,9 +154,8 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Collection[str],
         elif (name := meant_layer(names, layer)) is not None:
             selected.update(called[name])
         else:
-            valid, mixers = f"the model's mixers by name or by index 0 … {len(names) - 1}", counted(len(names), "mixer")
-            all_names = f"Its {mixers} {'is' if len(names) == 1 else 'are'} {listed(names)}."
-            advice = " ".join(filter(None, (meant(str(layer), names, ""), all_names)))
+            valid = f"the model's mixers by name or by index 0 … {len(names) - 1}"
+            advice = " ".join(filter(None, (meant(str(layer), names, ""), f"Its mixers are {listed(names)}.")))
             refuse("layers", valid, layer, advice, UnknownLayerError)
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
@@ -185,10 +168,15 @@ def selected(
     model = forward.model
     observed = list(dict.fromkeys(mixer.name for call in recording.calls for mixer in call.mixers))
     names = [*own, *(name for name in observed if name not in own)]
+    if not names and recording.refused:
+        some = chosen_names(list(recording.refused), layers, recording.refused, [])
+        raise NothingMeasuredError({name: recording.refused[name] for name in some})
     if not names:
-        refused = recording.refused
-        some = chosen_names(list(refused), layers, refused, []) if refused else []
-        refuse_all(model, {name: refused[name] for name in some})
+        raise ModelError(
+            f"{type(model).__name__} has no mixer that statesize knows: none of its modules was seen to mix positions, "
+            "or has a method `operator(hidden)`. Does dimension 1 hold positions? Does each module return a tensor? If "
+            f"one mixes positions, {HOW_TO_SUPPLY} for what its forward receives."
+        )
     labels = [label for call in recording.calls for label in call.labels]
     chosen = chosen_names(names, layers, recording.refused, labels)
     skipped = {name: why for name, why in recording.refused.items() if layers is None or name in chosen}
@@ -197,33 +185,17 @@ def selected(
         if not missing:
             raise NothingMeasuredError(skipped)
         raise ModelError(
-            f"The forward pass of {type(model).__name__} never called {', '.join(missing)}: there is nothing to "
-            "measure. Choose other layers, or call the model in a way that uses them."
+            f"The forward pass of {type(model).__name__} never called {', '.join(missing)}. Choose other layers."
         )
     skipped |= dict.fromkeys(missing, Note(Code.NOT_CALLED))
     if layers is None:
         skipped |= {
             name: reason
             for name, reason in skipped_layers(forward.parts, recording.called, [*observed, *recording.refused]).items()
-            if not any(mixer == name or mixer.startswith(f"{name}.") for mixer in missing)
+            if not any(f"{mixer}.".startswith(f"{name}.") for mixer in missing)
         }
     skipped |= {name: Note(Code.HELD_FIXED, reason) for name in skipped if (reason := forward.in_encoder(name))}
     return set(chosen), skipped
-
-
-def refuse_all(model: nn.Module, refused: Mapping[str, Note]) -> NoReturn:
-    """Refuse a model in which nothing can be measured."""
-    if refused:
-        raise NothingMeasuredError(refused)
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    if family in UNSEEN:
-        raise ModelError(f"{type(model).__name__} {UNSEEN[family]}. statesize measures causal models.")
-    raise ModelError(
-        f"{type(model).__name__} has no mixer that statesize knows: none of its modules was seen to mix positions, by "
-        "a known kernel or its own operations, or has a method `operator(hidden)`. Does dimension 1 hold positions? "
-        "Does each module return a tensor, or a tuple, dict or dataclass with it? If one mixes positions, "
-        f"{HOW_TO_SUPPLY} for what its forward receives."
-    )
 
 
 def _listed(layers: object) -> list[object]:

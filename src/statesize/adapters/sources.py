@@ -1,10 +1,9 @@
-"""The sources of observations, which are watched while a model runs, and TSS by kind of mixer."""
+"""The sources of observations, which are watched while a model runs."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
@@ -12,33 +11,22 @@ from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.observation import OpenSource, Source
 from statesize.adapters.replaced import source_files
 
+Named = tuple[str, Collection[str], str]
+"""A module, names of classes or functions by which files of a model's layers ask for it, and the source in it."""
 
-@dataclass(frozen=True)
-class Named:
-    """A source that is imported where the files of a model's layers name one of some classes or functions, if given."""
-
-    module: str
-    names: Collection[str] = ()
-    observing: str = "observing"
-
-
-_SHORT = ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv", "causal_conv1d_fn", "RecurrentGemmaRecurrentBlock")
 SCANS = (
     *("mamba_selective_scan", "mamba2_chunk_scan", "torch_chunk_gated_delta_rule", "chunk_kimi_delta_attention"),
     *("rwkv_linear_attention", "causal_conv1d_fn", "mamba2_split_conv1d_scan_combined"),
 )
 # One line a source: while `observing(files, running, record)` is open, each call of its kernels makes one Observation.
 SOURCES: tuple[Source | Named, ...] = (
-    Named("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}),
-    Named("kernels.scans", SCANS),
-    Named("kernels.convolutions", _SHORT),
-    Named("kernels.recurrent_layers", {"RecurrentGemmaRecurrentBlock"}, "observing_rg_lru"),
-    Named("kernels.recurrent_layers", {"xLSTMLayer"}, "observing_mlstm"),
-    Named("kernels.recurrent_layers", {"mLSTMCell"}, "observing_mlstm_cells"),
-    Named("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
-    Named("fla.source", {"fla"}),
-    Named("kernels.recurrent_layers", {"fla"}, "observing_mamba"),
-    Named("kernels.recurrent_layers", {"fla"}, "observing_mamba2"),
+    ("kernels.attention", {"ALL_ATTENTION_FUNCTIONS", "DiffLlamaAttention"}, "observing"),
+    ("kernels.scans", SCANS, "observing"),
+    ("kernels.recurrent_layers", {"Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv"}, "observing_convolutions"),
+    ("kernels.recurrent_layers", {"RecurrentGemmaRecurrentBlock"}, "observing_rg_lru"),
+    ("kernels.recurrent_layers", {"xLSTMLayer"}, "observing_mlstm"),
+    ("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
+    ("fla.source", {"fla"}, "observing"),
 )
 
 
@@ -50,49 +38,14 @@ def sources_of(parts: NamedModules) -> list[OpenSource]:
     names = ({"fla"} & sys.modules.keys()).union(classes, *map(vars, files))
     needed = list[OpenSource]()
     for source in SOURCES:
-        if isinstance(source, Named):
-            if source.names and names.isdisjoint(source.names):
+        if isinstance(source, tuple):
+            module, asked, observing = source
+            if names.isdisjoint(asked):
                 continue
-            source = getattr(import_module(f"statesize.adapters.{source.module}"), source.observing)
+            source = getattr(import_module(f"statesize.adapters.{module}"), observing)
         needed.append(partial(source, files))
     return needed
 
 
-# Theoretical state-size (TSS) per channel at position i, by kind of mixer.
-STATE_SIZES: dict[str, str] = {
-    "attention": "i",
-    "sliding attention": "min(i, window - 1)",
-    "differential attention": "i",
-    "mamba": "state size n",
-    "mamba2": "state size n",
-    "gated delta rule": "key dimension",
-    "kimi delta attention": "key dimension",
-    "lightning attention": "head dimension",
-    "mlstm": "key dimension",
-    "rwkv": "1",
-    "rg-lru": "1",
-    "short convolution": "kernel - 1",
-    # Kinds of flash-linear-attention.
-    "gla": "key dimension",
-    "simple gla": "key dimension",
-    "retention": "key dimension",
-    "linear attention": "key dimension",
-    "hgrn": "1",
-    "lightnet": "key dimension",
-    "rwkv6": "key dimension",
-    "rwkv7": "key dimension",
-    "mesa net": "key dimension",
-    "gated slots": "slots",
-    "bounded memory": "slots",
-    "cyclic flow attention": "slots",
-    "delta rule": "key dimension",
-    "delta product": "key dimension",
-    "gated delta net 2": "key dimension",
-    "preconditioned delta rule": "key dimension",
-    "preconditioned kimi delta attention": "key dimension",
-    "momentum delta rule": "2 key dimension",
-    "comba": "key dimension",
-    "based": "1 + d + d², key dimension d",
-    "rebased": "key dimension²",
-    "forgetting attention": "i",
-}
+KEEPS_THE_TEXT = frozenset({"attention", "differential attention", "forgetting attention"})
+"""Kinds of mixers whose theoretical state-size at position i is i."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -14,10 +14,9 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import mapped, named_parts, returned_tensor
+from statesize.adapters.models.model_state import mapped, named_parts, returned_tensor, tensors_in
 from statesize.adapters.models.own_cache import bytes_beside
 from statesize.adapters.models.precision import (
     Autocast,
@@ -69,9 +68,8 @@ class Call:
     @property
     def precision(self) -> str:
         """What the module computes in where the model runs it, and how its weights are held if otherwise."""
-        leaves = [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
         # Some layers hold their weights in float32 and cast them to the dtype of what they are given.
-        ran = coarsest([self.dtype, *(leaf.dtype for leaf in leaves if leaf.is_floating_point())])
+        ran = coarsest([self.dtype, *(tensor.dtype for tensor in tensors_in((self.args, self.kwargs)))])
         held = stored_dtype(self.module) if next(self.module.parameters(), None) is not None else ran
         names = [str(dtype).removeprefix("torch.") for dtype in (ran, held)]
         return names[0] if ran is held else f"{names[0]}, weights {names[1]}"
@@ -87,37 +85,13 @@ class ModelRun:
     hidden: Tensor | None  # the last hidden state
 
 
-def record_calls(
-    forward: Forward,
-    own: Mapping[str, nn.Module],
-    is_traced: Collection[str] = (),
-    *,
-    short_convolutions: bool,
-) -> ModelRun:
-    """Run a model once and keep what its mixers are called with."""
-    # own: Modules that have a method `operator`, by name.
-    # is_traced: Names of modules whose T is read from a trace.
-    model = forward.model
+def record_calls(forward: Forward, own: Mapping[str, nn.Module], is_traced: Collection[str] = ()) -> ModelRun:
+    """Run a model once and keep what its mixers are called with; some have a method `operator`, some are traced."""
     named = {name or type(module).__name__: module for name, module in forward.parts}
     mixers, traced = set(own.values()), {named[name] for name in is_traced}
-    running = ModuleStack(forward.parts, forward.length, sequences=forward.sequences)
-    recorder = _Recorder(forward, running, mixers, traced, short_convolutions)
-    try:
-        hidden = forward.hidden(
-            observed,
-            running=running,
-            record=recorder.observe,
-            sources=forward.sources,
-            on_leave=recorder.leave,
-            attach=partial(reading, dict.fromkeys(mixers | traced, recorder.enter), {}),
-        )
-    except RuntimeError as error:
-        if stored_dtype(model).itemsize >= torch.float32.itemsize:
-            raise
-        raise ModelError(
-            f"{type(model).__name__} must run in its own dtype, got weights in {stored_dtype(model)} and, when it "
-            f"runs: {str(error).splitlines()[0]}. Load it in float32."
-        ) from error
+    recorder = _Recorder(forward, mixers, traced)
+    attach = partial(reading, dict.fromkeys(mixers | traced, recorder.enter), {})
+    hidden = forward.hidden(observed, running=recorder.running, record=recorder.observe, attach=attach)
     calls, times = [call for call in recorder.calls if call.name not in recorder.refused], Counter[str]()
     for call in calls:
         # A traced call is one mixer, which is described later.
@@ -144,34 +118,24 @@ def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
             call.output = sampled(returned_tensor(output, (call.args, call.kwargs), forward.length))
         left[module] += 1
 
-    hidden = forward.hidden(read, enter=dict.fromkeys(expected, enter), leave=dict.fromkeys(expected, leave))
-    for module, of_module in expected.items():
-        if entered[module] != len(of_module):
-            raise ModelError(
-                f"Mixer {of_module[0].name} ran {len(of_module)} times in the observed run and {entered[module]} times "
-                "in another run of the same inputs: the model is not deterministic, so that it cannot be measured."
-            )
-    return hidden
+    return forward.hidden(read, enter=dict.fromkeys(expected, enter), leave=dict.fromkeys(expected, leave))
 
 
-def rerun(
-    forward: Forward, call: Call, dtype: torch.dtype | None, *, short_convolutions: bool
-) -> tuple[list[Observation], Tensor | None]:
+def rerun(forward: Forward, call: Call, dtype: torch.dtype | None) -> tuple[list[Observation], Tensor | None]:
     """Run a mixer alone, in a dtype or as the model ran it: what is observed in it, and a sample of its output."""
     observations: list[Observation] = []
 
     def observe(make: Callable[[], Observation], product: Product | None = None) -> None:
         if len(running.frames) == 1:
             observation = make()
-            if short_convolutions or not observation.inner:
-                # A copy, as the module may go on to change it in place.
-                observations.append(replace(observation, mixed=observation.mixed.clone()))
+            # A copy, as the module may go on to change it in place.
+            observations.append(replace(observation, mixed=observation.mixed.clone()))
 
     def attach(stack: ExitStack) -> None:
         if dtype is None:
-            set_autocast(call.autocast)
+            set_autocast(call.autocast, stack)
         else:
-            hold_at_least(call.module, dtype)
+            hold_at_least(call.module, dtype, stack)
         if last is not None:
             stack.callback(last.register_forward_pre_hook(in_this_thread(enter)).remove)
 
@@ -182,27 +146,28 @@ def rerun(
             by_entry = (weight if isinstance(module, nn.Linear) else weight.mT).bool().any(0)
             reads.append(by_entry & args[0].bool().flatten(0, -2).any(0))
 
+    # Its heads lie side by side in what its output projection takes.
     reads, width = list[Tensor](), call.mixers[0].units * call.mixers[0].multiplicity if len(call.mixers) == 1 else 0
     last = next((part for part in reversed([*call.module.modules()]) if _entries(part) == width > 0), None)
-    arguments = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
-    parts = named_parts(call.module, call.name)
-    running = ModuleStack(parts, forward.length, exact=dtype is torch.float64, sequences=forward.sequences)
-    output = observed(
-        forward.model,
-        lambda: sampled(returned_tensor(call.module(*arguments[0], **arguments[1]), arguments, forward.length)),
-        running,
-        observe,
-        forward.sources,
-        part=call.module,
-        attach=attach,
+    args, kwargs = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
+    running = ModuleStack(
+        named_parts(call.module, call.name),
+        forward.length,
+        exact=dtype is torch.float64,
+        sequences=forward.sequences,
+        sources=forward.sources,
     )
-    if [(item.name, item.values.shape[1]) for item in observations] != [(one.name, one.units) for one in call.mixers]:
+
+    def run() -> Tensor | None:
+        return sampled(returned_tensor(call.module(*args, **kwargs), (args, kwargs), forward.length))
+
+    output = observed(forward.model, run, running, observe, attach)
+    if [(item.name, item.units) for item in observations] != [(mixer.name, mixer.units) for mixer in call.mixers]:
         raise ModelError(
             f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
             "forward depends on something outside of its arguments, so it cannot be measured by itself."
         )
     if width:
-        # Its heads lie side by side in what its output projection takes.
         units, silent = call.mixers[0].units, output is not None and not bool(output.any())
         # A projection that is called more than once tells nothing here.
         is_read = reads[0].reshape(units, -1).any(1) if len(reads) == 1 else torch.ones(units)
@@ -219,21 +184,20 @@ def _entries(module: nn.Module) -> int:
     return int(cast("Any", module).nx) if type(module).__name__ == "Conv1D" and hasattr(module, "nx") else 0
 
 
-@dataclass(eq=False)
 class _Recorder:
     """What one run of a model shows."""
 
-    forward: Forward
-    running: ModuleStack
-    own: set[nn.Module]
-    traced: set[nn.Module]
-    short_convolutions: bool
-    calls: list[Call] = field(default_factory=list[Call])
-    called: set[str] = field(default_factory=set[str])
-    refused: dict[str, Note] = field(default_factory=dict[str, Note])
-    stored: dict[str, int] = field(default_factory=dict[str, int])
-    open: dict[Frame, Call] = field(default_factory=dict["Frame", Call])
-    copies: ArgumentCopies = field(default_factory=lambda: ArgumentCopies())
+    def __init__(self, forward: Forward, own: set[nn.Module], traced: set[nn.Module]) -> None:
+        self.forward, self.own, self.traced = forward, own, traced
+        self.running = ModuleStack(
+            forward.parts,
+            forward.length,
+            sequences=forward.sequences,
+            sources=forward.sources,
+            on_leave=self.leave,
+        )
+        self.calls, self.called, self.refused = list[Call](), set[str](), dict[str, Note]()
+        self.stored, self.open, self.copies = dict[str, int](), dict[Frame, Call](), ArgumentCopies()
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         frame = self.running.frame
@@ -261,28 +225,9 @@ class _Recorder:
             if reason := self.forward.reads_elsewhere(frame):
                 raise ModelError(Note(Code.HELD_FIXED, reason))
             observation = make()
-            if (entries := observation.values.shape[2]) != self.running.length:
-                raise ModelError(
-                    f"Mixer {observation.name} mixes {entries} entries that are not the {self.running.length} positions"
-                    " of the text, such as patches or summaries of them. statesize measures mixers of the text's own "
-                    "positions."
-                    + (
-                        " If the positions lie on another dimension, name it by axis."
-                        if self.forward.is_of_frames
-                        else ""
-                    )
-                )
-            texts = self.forward.sequences
-            if (count := len(observation.values)) not in (1, texts):
-                raise ModelError(
-                    f"Mixer {observation.name} mixes values of {count} sequences, and the model reads {texts}: the "
-                    "first dimension of its maps counts something else, such as heads or streams. Measure one text at "
-                    "a time."
-                )
+            self.require_text(observation)
         except ModelError as error:
             self.refused.setdefault(frame.name, Note.of(error))
-            return
-        if observation.inner and not self.short_convolutions:
             return
         call = self.open.get(frame)
         if call is None:
@@ -302,6 +247,21 @@ class _Recorder:
         call.caches.append(digests[0])
         call.mixers.append(replace(found, state_bytes=None if found.state_bytes is None else held))
         call.in_double &= observation.in_double
+
+    def require_text(self, observation: Observation) -> None:
+        """Refuse what mixes anything else than the positions of each text."""
+        count, _, entries, _ = observation.values.shape
+        if entries != self.running.length:
+            advice = " If the positions lie on another dimension, name it by axis." * self.forward.is_of_frames
+            raise ModelError(
+                f"Mixer {observation.name} mixes {entries} entries that are not the {self.running.length} positions of "
+                f"the text, such as patches or summaries of them.{advice}"
+            )
+        if count not in (1, self.forward.sequences):
+            raise ModelError(
+                f"Mixer {observation.name} mixes values of {count} sequences, such as heads or streams, and the model "
+                f"reads {self.forward.sequences}. Measure one text at a time."
+            )
 
     def leave(self, frame: Frame, output: object) -> None:
         self.called.add(frame.name)
@@ -350,30 +310,6 @@ def named_state_size(name: str, module: nn.Module) -> int | float | None:
     said: Any = getattr(module, "state_size", None)
     expected = "a whole number of at least 1, math.inf if it keeps every token, or be left out"
     return said if said in (None, math.inf) else require_count(f"state_size of {name}", said, expected=expected)
-
-
-def further_calls(calls: Sequence[Call]) -> dict[str, Note]:
-    """What each call of a module after the first is, by the names of its mixers."""
-    before, told = defaultdict[str, list[Call]](list), dict[str, Note]()
-    for call in calls:
-        before[call.name].append(call)
-        number, first = len(before[call.name]), before[call.name][0]
-        if number > 1:
-            text = ", over what the first takes in reverse order" if _is_reversed(first, call) else ""
-            note = Note(Code.REPEATED, f"{number} of {call.name} in the forward pass{text}")
-            told |= dict.fromkeys(call.labels, note)
-    return told
-
-
-def _is_reversed(one: Call, other: Call) -> bool:
-    """Whether a call takes what another one takes first, its positions in reverse order."""
-    first, second = (
-        next((leaf for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Tensor)), None)
-        for call in (one, other)
-    )
-    if first is None or second is None or first.shape != second.shape or torch.equal(first, second):
-        return False
-    return any(torch.equal(first.flip(axis), second) for axis in range(first.ndim))
 
 
 def sampled(output: Tensor | None) -> Tensor | None:

@@ -22,7 +22,6 @@ def capture(
     input_ids: Inputs | str | Path,
     layers: Layers = None,
     *,
-    short_convolutions: bool = False,
     checks: Checks = "all",
     mixes: Mapping[str, str] | None = None,
     axis: int | None = None,
@@ -44,7 +43,6 @@ def capture(
             `inputs_embeds` those of its first argument. For a model by its name also a text, or a Path of one.
         layers: Mixers to capture, by index or module name, one or several; None takes all. A module's name means all
             of its calls, and "NAME@1" its second.
-        short_convolutions: Whether the short convolutions inside other mixers are captured as mixers of their own.
         checks: "all"; "read" leaves out the run with nothing attached, for further inputs of a model that has passed
             it; "again" compares a model that has passed both, and may have changed, with its own runs over other
             futures alone, and with all if these differ; "none" leaves out all, and the comparison of a declared T.
@@ -63,4 +61,4 @@ def capture(
     """
     given, input_ids = given_sequence(model, input_ids)
     model = measurable(given)
-    return capture_module(model, input_ids, Request(layers, short_convolutions, checks, mixes or {}, axis))
+    return capture_module(model, input_ids, Request(layers, checks, mixes or {}, axis))

@@ -87,7 +87,7 @@ def captured_mixers(
         layers, mixes, memory = (
             (None, None, math.inf) if settings is None else (settings.layers, settings.mixes, settings.memory)
         )
-        captured = capture_module(model, inputs, Request(layers, False, checks, mixes or {}, axis))
+        captured = capture_module(model, inputs, Request(layers, checks, mixes or {}, axis))
         for mixer in captured.mixers:
             needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
             require_budget(mixer.name, captured.length, "all heads", needed, memory)

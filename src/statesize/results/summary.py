@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.adapters.observation import DERIVATIVE
-from statesize.adapters.sources import STATE_SIZES
+from statesize.adapters.sources import KEEPS_THE_TEXT
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, are_spread, estimate, position_error
 from statesize.results.fields import COUNTS, GROUPS, VARIANT, Array, chosen
@@ -104,7 +104,7 @@ def keeps_everything(node: xr.Dataset) -> bool:
     size = node["state_size"].values
     sizes = set(size[size > 0].tolist())
     # Where one size alone is known, it may be that of a fixed state: then what the layer is decides.
-    attends = np.isfinite(node["sink_share"].values).any() or STATE_SIZES.get(node.attrs["kind"]) == "i"
+    attends = np.isfinite(node["sink_share"].values).any() or node.attrs["kind"] in KEEPS_THE_TEXT
     alike = (np.isnan(size) | (size == node["position"].values)).all()
     return bool(alike and sizes and (len(sizes) > 1 or attends))
 

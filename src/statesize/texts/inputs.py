@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.forward import Forward, Measured
+from statesize.adapters.forward import Forward, Measured, check_mask
 from statesize.adapters.forward import Inputs as ModelInputs
-from statesize.adapters.models.masks import check_mask
 from statesize.adapters.models.model_state import is_a, mapped, tensors_sha256
 from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError
@@ -280,11 +279,8 @@ def _mapped(item: Mapping[str, Any]) -> list[Any]:
     if other or item.get("input_ids") is None:
         raise _wrong("a mapping of input_ids alone", f"{', '.join(other or item) or 'nothing'} in it")
     ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
-    if isinstance(masks, Tensor) and masks.ndim == 4:
-        check_mask(masks, len(ids[0]))
-    elif masks is not None:
-        for row in _batch(masks):
-            check_mask(torch.as_tensor(row), len(row))
+    for row in () if masks is None else _batch(masks):
+        check_mask(torch.as_tensor(row).flatten())
     return ids
 
 

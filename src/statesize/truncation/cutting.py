@@ -116,10 +116,8 @@ class Cutting:
             leave = {module: partial(self._leave, name) for name, module in self.own.traced.items()}
             reading(dict.fromkeys(leave, self._enter), leave, stack)
 
-        self._running = ModuleStack(forward.parts, forward.length)
-        logits = forward.hidden(
-            observed, running=self._running, record=self._observe, sources=forward.sources, attach=attach_own
-        )
+        self._running = ModuleStack(forward.parts, forward.length, sources=forward.sources)
+        logits = forward.hidden(observed, running=self._running, record=self._observe, attach=attach_own)
         if logits is None:
             raise ModelError(f"{type(forward.model).__name__} must return logits, got no tensor. Load a causal model.")
         return logits[0, self.cut - forward.length : -1].float()
@@ -165,8 +163,6 @@ class Cutting:
                 seen = make()
             except ModelError as error:
                 self.whole.setdefault(self._running.frame.name, Note.of(error))
-                return None
-            if seen.inner:
                 return None
             if product is None or (
                 seen.mixed.untyped_storage().data_ptr() != product.mixed.untyped_storage().data_ptr()

@@ -71,7 +71,7 @@ def test_hooks_and_states_are_as_before_whatever_happens(failure: type[BaseExcep
     def run() -> None:
         source = partial(recurrent_layers.observing_rg_lru, ())
         call = partial(model, input_ids=tokens(), use_cache=False)
-        observed(model, call, ModuleStack(named_parts(model), 21), record, [source])
+        observed(model, call, ModuleStack(named_parts(model), 21, sources=[source]), record)
 
     if failure is None:
         run()

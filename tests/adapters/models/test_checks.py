@@ -148,7 +148,7 @@ def test_the_name_is_that_of_the_module_that_is_compiled():
     model = attention_model("llama")
     model.model.layers[1].mlp.up_proj.weight = nn.Parameter(torch.zeros(8, 8, dtype=torch.int8), requires_grad=False)
     model.model.layers[1] = torch.compile(model.model.layers[1], backend="eager")
-    refused(r"Parameter model\.layers\.1\.mlp\.up_proj\.weight is int8: quantised weights without the scales", model)
+    refused(r"Parameter model\.layers\.1\.mlp\.up_proj\.weight must be in floating point, got torch\.int8", model)
 
 
 def test_other_subclasses_of_tensors_are_left_alone():
@@ -284,9 +284,7 @@ def test_offloading_by_accelerate_is_named_with_what_removes_it(where, tmp_path)
         accelerate.cpu_offload(model, execution_device=device)
     else:
         accelerate.disk_offload(model, tmp_path, execution_device=device)
-    refused(
-        r"Parameter model\.embed_tokens\.weight is offloaded .* Load the model without .*remove_hook_from_module", model
-    )
+    refused(r"Parameter model\.embed_tokens\.weight is on the meta device.*without device_map and offloading", model)
     accelerate.hooks.remove_hook_from_module(model, recurse=True)
     found, expected = (ss.profile(one, token_ids()) for one in (model, attention_model("llama")))
     for name in expected.mixers:
@@ -303,4 +301,4 @@ def test_packed_weights_that_only_their_layer_can_read():
 
     model = attention_model("llama")
     model.model.layers[1].mlp.up_proj = Layer()
-    refused(r"up_proj\.W_q is uint8: quantised weights of a .*Layer, which only that layer can read\.", model)
+    refused(r"up_proj\.W_q must be in floating point, got torch\.uint8, quantised weights of a .*Layer", model)

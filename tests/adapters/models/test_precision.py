@@ -1,6 +1,7 @@
 """Half-precision weights: the same operators as of the float32 model, the same tensors afterwards."""
 
 import copy
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from statesize.errors import ModelError
 
 
 def in_float32(model, call):
-    return bare(model, call, attach=lambda _: hold_at_least(model, torch.float32))
+    return bare(model, call, attach=lambda stack: hold_at_least(model, torch.float32, stack))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -62,7 +63,7 @@ def test_the_same_tensors_come_back_and_tied_ones_stay_tied():
 
 def test_an_embedding_is_looked_up_as_it_is():
     embedding = nn.Embedding(5, 3, dtype=torch.bfloat16)
-    hold_at_least(embedding, torch.float32)
+    hold_at_least(embedding, torch.float32, ExitStack())
     assert embedding.weight.dtype == torch.bfloat16
 
 

@@ -182,7 +182,7 @@ def test_a_headline_on_chosen_layers_does_not_speak_of_the_whole_model():
 
 def test_layers_that_are_not_there_are_refused_once():
     told = []
-    with pytest.raises(InputError, match=r"layers must be the model's mixers .*, got 9. Its 1 mixer is ") as raised:
+    with pytest.raises(InputError, match=r"layers must be the model's mixers .*, got 9. Its mixers are ") as raised:
         ss.lab.length(
             model(), TEXT, lengths=[4, 8, 16], settings=Settings(layers=9, future=6),
             on_progress=lambda *what: told.append(what),

@@ -45,7 +45,7 @@ def observed_attention(
         window=window,
         kind=kind,
     )
-    mixing = Mixing([lambda: maps(call)], (values.shape[0], call.heads, call.length, values.shape[2]))
+    mixing = Mixing(lambda: maps(call), (values.shape[0], call.heads, call.length, values.shape[2]))
     return observed_mixing(attended, mixing, call.length, _seen(call, window))
 
 
@@ -84,24 +84,21 @@ class Impulses:
     def __call__(self, call: FlaCall) -> Observation:
         """What one call mixed."""
         call.require_whole()
-        size, channels = self.states(call), call.output.shape[-1]
-
-        values, mixed = call.by_head(call.arguments["v"], slice(None)), call.output.transpose(1, 2)
-        shape = (mixed.shape[0], call.heads, call.length, call.length)
-        mixing = Mixing([lambda: impulses(call)], shape)
+        size, mixed = self.states(call), call.output.transpose(1, 2)
+        mixing = Mixing(lambda: impulses(call), (len(mixed), call.heads, call.length, call.length))
 
         def operator(units: Units) -> Dense:
-            return Dense(mixing.of(call.name, values, mixed)[:, units], torch.arange(call.length).clamp(max=size))
+            return Dense(mixing.of(call.name)[:, units], torch.arange(call.length).clamp(max=size))
 
         return Observation(
             name=call.name,
             kind=self.kind,
             operator=operator,
-            values=values,
+            values=call.by_head(call.arguments["v"], slice(None)),
             mixed=mixed,
             forget=mixing.forget,
             state_size=size,
-            state_bytes=call.heads * channels * size * torch.float32.itemsize,
+            state_bytes=call.heads * mixed.shape[-1] * size * torch.float32.itemsize,
         )
 
 

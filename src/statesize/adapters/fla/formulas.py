@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -140,21 +138,6 @@ def gated_delta_net_2(call: FlaCall, units: Units) -> Recurrence:
     return Recurrence.diagonal_plus_rank_one(decay, -key, call.part("b", units) * key * decay, key, query)
 
 
-def preconditioned(call: FlaCall, units: Units) -> Recurrence:
-    """Delta rules that write along M_t k_t: A_t = (I − β_t M_t k_t k_tᵀ) D_t, with M_t from a decaying sum of k_t²."""
-    # M = x^(−r / (1 + |r|)) of r = log(sum + eps) − centre, in every key dimension.
-    key, query = call.keys_and_queries(units)
-    decay, weight = call.part("g_atk", units).exp()[..., None], call.part("beta_atk", units)[..., None]
-    squares = Recurrence(decay, weight, torch.ones_like(weight)).apply(key.square())
-    log_scale = call.arguments.get("log_atk_scale")
-    centre = _by_head(call, -0.2 if log_scale is None else log_scale, units)
-    distance = torch.log(squares + call.arguments["eps"]) - centre
-    base = torch.as_tensor(call.arguments["x"], dtype=key.dtype, device=key.device)
-    written = call.part("beta", units)[..., None] * key * base ** (-distance / (1 + distance.abs()))
-    decay = _decay(call, units, key)
-    return Recurrence.diagonal_plus_rank_one(decay, -written, key * decay, written, query)
-
-
 def rwkv7(call: FlaCall, units: Units) -> Recurrence:
     """RWKV-7 (Peng et al. 2025, arXiv 2503.14456): A_t = Diag(exp(w_t)) + b_t a_tᵀ, B_t = k_t, C_t = r_tᵀ."""
     key, query = call.keys_and_queries(units, query="r")
@@ -176,28 +159,6 @@ def comba(call: FlaCall, units: Units) -> Recurrence:
     return Recurrence.diagonal_plus_rank_one(decay, -strength * key, feedback, strength * key, query)
 
 
-def momentum(call: FlaCall, units: Units) -> Recurrence:
-    """With momentum: M_t = μ M_{t−1} + η k_t (p_tᵀ S_{t−1} − v_t), S_t = α S_{t−1} − β M_t, state (S, M)."""
-    key, query = call.keys_and_queries(units)
-    feedback = key if call.arguments.get("p") is None else call.part("p", units)
-    if call.arguments.get("use_qk_l2norm_in_kernel") and call.arguments.get("p") is not None:
-        feedback = normalised(feedback)
-    one = torch.ones_like(key[..., :1])
-    strength, rate = (
-        one if call.arguments.get(name) is None else call.part(name, units)[..., None] for name in ("beta", "eta")
-    )
-    keep, inertia = (call.part(name, units).exp()[..., None] for name in ("log_alpha", "log_mu"))
-    if call.arguments.get("use_p_times_alpha"):
-        feedback = feedback * keep
-    change = (rate * key)[..., :, None] * feedback[..., None, :]
-    eye = torch.eye(key.shape[-1], dtype=key.dtype, device=key.device)
-    keep, inertia, strength = (part[..., None] for part in (keep, inertia, strength))
-    upper = torch.cat([keep * eye - strength * change, -strength * inertia * eye], -1)
-    lower = torch.cat([change, inertia * eye], -1)
-    written = torch.cat([strength.squeeze(-1) * rate * key, -rate * key], -1)
-    return Recurrence(torch.cat([upper, lower], -2), written, torch.cat([query, torch.zeros_like(query)], -1))
-
-
 def _decay(call: FlaCall, units: Units, key: Tensor) -> Tensor:
     """D_t, (S, chosen, L, 1 or n), with the gate that the kernel computes itself."""
     by_key = call.arguments.get("gk")
@@ -216,8 +177,6 @@ def _decay(call: FlaCall, units: Units, key: Tensor) -> Tensor:
     return gate.exp() if by_key is None else decay * gate.exp()
 
 
-def _by_head(call: FlaCall, parameter: Any, units: Units) -> Any:
-    """A number, or a parameter (heads) or (heads, n) as (1, chosen, 1, 1 or n)."""
-    if not isinstance(parameter, Tensor):
-        return parameter
+def _by_head(call: FlaCall, parameter: Tensor, units: Units) -> Tensor:
+    """A parameter (heads) or (heads, n) as (1, chosen, 1, 1 or n)."""
     return call.by_head(parameter.reshape(1, 1, parameter.shape[0], -1), units)

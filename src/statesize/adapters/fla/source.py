@@ -7,35 +7,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
-from importlib import import_module, metadata
+from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from statesize.adapters.fla import formulas
 from statesize.adapters.fla.attention import Impulses, by_impulses, softmax_attention
 from statesize.adapters.fla.call import FlaCall
-from statesize.adapters.fla.formulas import (
-    comba,
-    delta_product,
-    delta_rule,
-    gated,
-    gated_delta_net_2,
-    gated_slots,
-    hgrn,
-    light,
-    momentum,
-    plain,
-    preconditioned,
-    retention,
-    rwkv6,
-    rwkv7,
-    simple,
-)
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, Units, nothing
 from statesize.adapters.replaced import first, meanings, replaced, with_first
-from statesize.errors import ModelError
 from statesize.operators import Operator
 
 Parse = Callable[[FlaCall], Observation]
@@ -49,7 +32,6 @@ class Formula:
     operator: Callable[[FlaCall, Units], Operator]
     values: str = "v"  # the argument that T acts on
     keys: str = "k"  # the argument whose last dimension is the state
-    states: int = 1  # how many such dimensions the state has
 
     def __call__(self, call: FlaCall) -> Observation:
         """What one call mixed."""
@@ -58,7 +40,7 @@ class Formula:
         by_channel, steps = values.ndim == 3, values.shape[1] // call.length
         if steps > 1:
             # A delta rule that takes several steps per position.
-            kind, formula = "delta product", delta_product
+            kind, formula = "delta product", formulas.delta_product
             values = values.reshape(len(values), call.length, steps, *values.shape[2:]).movedim(2, 3).flatten(3)
             mixed = mixed if mixed.shape[1] == call.length else mixed[:, steps - 1 :: steps]
         elif kind == "gated delta net 2":
@@ -69,23 +51,17 @@ class Formula:
         heads, channels = mixed.shape[2:]
         # Slots hold keys beside the values.
         beside = call.arguments["k"].shape[-1] if self.keys == "s" else 0
-        size = 1 if by_channel else self.states * call.arguments[self.keys].shape[-1]
+        size = 1 if by_channel else call.arguments[self.keys].shape[-1]
         return Observation(
             name=call.name,
             kind=kind,
             operator=lambda units: formula(call, units),
-            exact=nothing if steps > 1 else partial(_exact, call, by_channel=by_channel),
+            exact=nothing if steps > 1 else partial(_stepped, call, by_channel=by_channel),
             values=values.transpose(1, 2),
             mixed=mixed.transpose(1, 2),
             state_size=size,
             state_bytes=heads * (channels + beside) * size * torch.float32.itemsize,
         )
-
-
-def _exact(call: FlaCall, *, by_channel: bool) -> Tensor | None:
-    """What the step form of a kernel computes, (S, unit, L, P)."""
-    mixed = stepped(call)
-    return None if mixed is None else (mixed[..., None] if by_channel else mixed).transpose(1, 2)
 
 
 def _width(call: FlaCall) -> int:
@@ -94,30 +70,30 @@ def _width(call: FlaCall) -> int:
 
 # By the name of the function without "chunk_", "fused_chunk_", "fused_recurrent_", "fused_mul_recurrent_", "parallel_".
 KERNELS: dict[str, Parse] = {
-    "gla": Formula("gla", gated),
-    "simple_gla": Formula("simple gla", simple),
-    "retention": Formula("retention", retention),
-    "linear_attn": Formula("linear attention", plain),
-    "hgrn": Formula("hgrn", hgrn, values="x"),
-    "lightnet": Formula("lightnet", light),
-    "rwkv6": Formula("rwkv6", rwkv6),
+    "gla": Formula("gla", formulas.gated),
+    "simple_gla": Formula("simple gla", formulas.simple),
+    "retention": Formula("retention", formulas.retention),
+    "linear_attn": Formula("linear attention", formulas.plain),
+    "hgrn": Formula("hgrn", formulas.hgrn, values="x"),
+    "lightnet": Formula("lightnet", formulas.light),
+    "rwkv6": Formula("rwkv6", formulas.rwkv6),
     # Solved by conjugate gradients, whose last digits are part of T.
     "mesa_net": Impulses("mesa net", _width),
     "based": Impulses("based", lambda call: 1 + _width(call) + _width(call) ** 2),
     "rebased": Impulses("rebased", lambda call: _width(call) ** 2),
     "cyfa": Impulses("cyclic flow attention", lambda call: int(cast("Any", call.module).num_slots)),
-    "gsa": Formula("gated slots", gated_slots, keys="s"),
-    "abc": Formula("bounded memory", gated_slots, keys="s"),
-    "delta_rule": Formula("delta rule", delta_rule),
-    "gated_delta_product": Formula("delta product", delta_product),
-    "gated_delta_rule": Formula("gated delta rule", delta_rule),
-    "kda": Formula("kimi delta attention", delta_rule),
-    "gdn2": Formula("gated delta net 2", gated_delta_net_2),
-    "precond_gated_delta_rule": Formula("preconditioned delta rule", preconditioned),
-    "precond_kda": Formula("preconditioned kimi delta attention", preconditioned),
-    "rwkv7": Formula("rwkv7", rwkv7),
-    "comba": Formula("comba", comba),
-    "momentum_delta_rule": Formula("momentum delta rule", momentum, states=2),
+    "gsa": Formula("gated slots", formulas.gated_slots, keys="s"),
+    "abc": Formula("bounded memory", formulas.gated_slots, keys="s"),
+    "delta_rule": Formula("delta rule", formulas.delta_rule),
+    "gated_delta_product": Formula("delta product", formulas.delta_product),
+    "gated_delta_rule": Formula("gated delta rule", formulas.delta_rule),
+    "kda": Formula("kimi delta attention", formulas.delta_rule),
+    "gdn2": Formula("gated delta net 2", formulas.gated_delta_net_2),
+    "precond_gated_delta_rule": Impulses("preconditioned delta rule", _width),
+    "precond_kda": Impulses("preconditioned kimi delta attention", _width),
+    "rwkv7": Formula("rwkv7", formulas.rwkv7),
+    "comba": Formula("comba", formulas.comba),
+    "momentum_delta_rule": Impulses("momentum delta rule", lambda call: 2 * _width(call)),
     "flash_attn_func": softmax_attention,
     "flash_attn_varlen_func": softmax_attention,
     "attn": softmax_attention,
@@ -128,10 +104,8 @@ _PREFIXES = ("chunk_", "fused_chunk_", "fused_recurrent_", "fused_mul_recurrent_
 
 def formula_of(name: str) -> Parse | None:
     """What reads T out of the calls of a kernel, by its name."""
-    for prefix in ("", *_PREFIXES):
-        if name.startswith(prefix) and name.removeprefix(prefix) in KERNELS:
-            return KERNELS[name.removeprefix(prefix)]
-    return None
+    names = (name.removeprefix(prefix) for prefix in ("", *_PREFIXES))
+    return next((KERNELS[one] for one in names if one in KERNELS), None)
 
 
 def parse(call: FlaCall) -> Observation:
@@ -139,31 +113,18 @@ def parse(call: FlaCall) -> Observation:
     return (formula_of(call.kernel) or by_impulses)(call)
 
 
-SUPPORTED = "0.6"
 _PACKAGES = ("fla", "flash_attn")
 
 
 def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:
     """Observe the kernels of fla that the files of a model's layers have imported."""
     # The functions themselves run, with their decorators, which choose between implementations.
-    kernels = {(file, name): function for file in files for name, function in _kernels(file).items()}
+    kernels = {(file, name): one for file in files for name, one in meanings(file).items() if _is_kernel(one)}
     return replaced({place: _observed(function, running, record) for place, function in kernels.items()})
 
 
-def _kernels(file: ModuleType) -> dict[str, Callable[..., Any]]:
-    """Functions of fla in a file that mix values by queries and keys."""
-    functions = {name: function for name, function in meanings(file).items() if _is_kernel(function)}
-    if functions:
-        version = metadata.version("flash-linear-attention")
-        if not version.startswith(f"{SUPPORTED}."):
-            raise ModelError(
-                f"flash-linear-attention must be of version {SUPPORTED} (>=0.6,<0.7), got {version}, whose kernels may "
-                "take other arguments. Install 'statesize[fla]'."
-            )
-    return functions
-
-
 def _is_kernel(function: object) -> bool:
+    """Whether a function of fla mixes values by queries and keys."""
     package, _, rest = (getattr(function, "__module__", None) or "").partition(".")
     if not inspect.isfunction(function) or package not in _PACKAGES or (package == "fla" and rest[:4] != "ops."):
         return False
@@ -188,17 +149,14 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
     return kernel
 
 
-_CHUNKED, _STEPPED = "chunk_", "fused_recurrent_"
-
-
 @torch.no_grad()
-def stepped(call: FlaCall) -> Tensor | None:
-    """What fla's own step form makes of a chunked kernel's arguments, (S, L, H, P); None where it has none."""
-    if not call.kernel.startswith(_CHUNKED):
+def _stepped(call: FlaCall, *, by_channel: bool) -> Tensor | None:
+    """What fla's own step form makes of a chunked kernel's arguments, (S, unit, L, P); None where it has none."""
+    if not call.kernel.startswith("chunk_"):
         return None
     # The package of "fla.ops.rwkv7.chunk" has both forms.
     package = import_module(".".join(call.function.__module__.split(".")[:3]))
-    form = getattr(package, _STEPPED + call.kernel.removeprefix(_CHUNKED), None)
+    form = getattr(package, call.kernel.replace("chunk_", "fused_recurrent_", 1), None)
     if form is None:
         return None
     parameters = inspect.signature(form).parameters
@@ -210,9 +168,10 @@ def stepped(call: FlaCall) -> Tensor | None:
     if any(one.default is one.empty and one.name not in by_name for one in named):
         return None
     try:
-        return first(form(**by_name))
+        mixed = first(form(**by_name))
     except RuntimeError as error:
         # Where Triton has no driver, something else than the kernel was called.
         if "active drivers" not in str(error):
             raise
         return None
+    return (mixed[..., None] if by_channel else mixed).transpose(1, 2)

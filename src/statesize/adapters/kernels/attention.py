@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import ModuleType
@@ -20,13 +20,10 @@ from statesize.adapters.models.precision import arithmetic_of, at_least
 from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import MixerCall, meanings, replaced, source_of, with_first
 from statesize.adapters.select import LIBRARIES
-from statesize.errors import ModelError
 
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
-# Names of implementations whose functions can be called with the identity as value, of any width.
-PLAIN = ("eager", "sdpa")
-# Classes that call their attention function twice and subtract.
-DIFFERENTIAL = ("DiffLlamaAttention",)
+PLAIN = ("eager", "sdpa")  # implementations whose functions take the identity as value, of any width
+_DIFFERENTIAL = ("DiffLlamaAttention",)  # classes that call their attention function twice and subtract
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 Change = Callable[[str, Attend], Attend]
@@ -38,23 +35,22 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
     # Configuration and registry stay as they are, because some models make their mask by the implementation's name. The
     # function that the model takes is the one that computes; the observation calls it, or the eager one of the model's
     # own file, for T.
-    halves: Kept = {}
+    halves = dict[nn.Module, list[_Called]]()
 
     def attend(name: str, function: Attend, module: nn.Module, *given: Any, **options: Any) -> Any:
         result = function(module, *given, **options)
-        called = _Called(running, (name, function), module, given, options)
-        if is_a(module, DIFFERENTIAL):
+        called = _Called(running, name, function, module, (given, options))
+        if is_a(module, _DIFFERENTIAL):
             halves.setdefault(module, []).append(called)
             return result
         product = Product(given[2], -2, result[0], 1)
         return with_first(result, record(partial(called.observation, result[0]), product))
 
-    with ExitStack() as stack:
-        stack.enter_context(replaced_attention(files, partial(partial, attend)))
-        if any(name in vars(file) for file in files for name in DIFFERENTIAL):
-            subtracting = source_of(DIFFERENTIAL, ("groupnorm",), partial(_difference, halves))
-            stack.enter_context(subtracting(files, running, record))
-        yield
+    subtracts = any(is_a(part, _DIFFERENTIAL) for _, part in running.parts)
+    source = source_of(_DIFFERENTIAL, ("groupnorm",), lambda call: _difference(call, *halves.pop(call.module)))
+    with replaced_attention(files, partial(partial, attend)):
+        with source(files, running, record) if subtracts else nullcontext():
+            yield
 
 
 def replaced_attention(files: Sequence[ModuleType], change: Change) -> AbstractContextManager[None]:
@@ -84,41 +80,33 @@ class _Called:
     """One call of an attention function, which has a name in the registry."""
 
     def __init__(
-        self,
-        running: ModuleStack,
-        implementation: tuple[str, Attend],
-        module: nn.Module,
-        given: tuple[Any, ...],
-        options: Mapping[str, Any],
+        self, running: ModuleStack, name: str, function: Attend, module: nn.Module, arguments: tuple[Any, Any]
     ) -> None:
+        given, options = arguments
         self.name, self.running, self.module = running.frame.name, running, module
-        self.implementation, self.function = implementation
+        self.implementation, self.function = name, function
         # T is made in float32 at least, of what the model's own queries and keys are.
         self.query, self.key, self.value = cast("list[Tensor]", at_least([*given[:3]], torch.float32))
         self.options = dict(options)
         named = self.options.pop("attention_mask", None)
         self.given_mask: Any = given[3] if len(given) > 3 else named
-        self.window = attention_window(module, self.options)
+        # The positions that a query sees, itself included.
+        window = self.options.get("sliding_window", getattr(module, "sliding_window", None))
+        self.window = int(window) if window else None
         # What scores are multiplied by.
         scale = self.options.get("scaling")
         scale = getattr(module, "scaling", None) if scale is None else scale
         self.scale = scale if isinstance(scale, float) else self.query.shape[-1] ** -0.5
-        self.plain = self.implementation in PLAIN
+        self.plain = name in PLAIN
         # Whether it is one that a user has registered, of which nothing is known; kernels of the hub have a "/".
-        package = str(getattr(self.function, "__module__", "")).partition(".")[0]
-        self.is_own = not self.plain and "/" not in self.implementation and package not in LIBRARIES
-        files = (sys.modules.get(kind.__module__) for kind in type(module).__mro__)
-        eager = (getattr(file, "eager_attention_forward", None) for file in files)
-        is_eager = self.implementation == "eager"
-        self.eager = self.function if is_eager else cast("Attend | None", next(filter(None, eager), None))
+        package = str(getattr(function, "__module__", "")).partition(".")[0]
+        self.is_own = not self.plain and "/" not in name and package not in LIBRARIES
 
     @cached_property
     def mask(self) -> Any:
         """What is added to the scores, (…, L, L), or None."""
-        if self.implementation == "eager":
-            return at_least(self.given_mask, torch.float32)
         # Eager functions need a mask where others have an argument `is_causal`.
-        return at_least(self._additive(), torch.float32)
+        return at_least(self.given_mask if self.implementation == "eager" else self._additive(), torch.float32)
 
     @property
     def is_causal(self) -> bool:
@@ -149,12 +137,6 @@ class _Called:
     def observation(self, mixed: Tensor) -> Observation:
         """T of the call, by its queries and keys if these alone say it."""
         length, keys = self.query.shape[2], self.key.shape[2]
-        if getattr(self.module, "compressor", None) is not None and keys > length:
-            raise ModelError(
-                f"Mixer {self.name} attends to {keys - length} compressed entries beside its {length} positions, each "
-                "a normalised mixture of several positions: what it passes on is not linear in the values of the "
-                "positions, so it has no T."
-            )
         mixed, plain, exact = mixed.transpose(1, 2), self._by_queries_and_keys(), self.running.exact
         call = AttentionCall(
             name=self.name,
@@ -171,8 +153,7 @@ class _Called:
             if difference is not None:
                 found = plain.observation(replace(call, largest_score=plain.largest_score))
                 return replace(found, difference=difference)
-        sequences, heads = self.query.shape[:2]
-        mixing = Mixing(self.maps(), (sequences, heads, length, keys))
+        mixing = Mixing(self.maps, (*self.query.shape[:2], length, keys))
         seen = None if self.is_own else visible_keys(self.mask, length, keys)
         return observed_mixing(replace(call, probed=lambda: self.probed), mixing, self.running.length, seen)
 
@@ -195,24 +176,18 @@ class _Called:
         sink = None if sink is None else sink.detach().to(self.query.dtype)[None]
         return PlainAttention.of(self.query, self.key, self.scale, self.window, sink=sink, soft_cap=cap)
 
-    def maps(self) -> list[Callable[[], Tensor | None]]:
-        """Ways to T, (S, H, L, L), the fastest first."""
-        if self.is_own:
-            return [partial(of_identity, partial(self._response, self.function, self.given_mask), self.value)]
-        function, eager = self.function if self.plain else self.eager, self.eager
-        if function is None:
-            raise ModelError(
-                f"Mixer {self.name}: {type(self.module).__name__} has no eager_attention_forward in its file, from "
-                "which its probabilities are taken. Load the model with attn_implementation='sdpa', or give the class "
-                "a method `operator(hidden)` that returns a statesize Operator."
-            )
-        response = partial(of_identity, partial(self._response, function, self.mask), self.value)
-        # An eager function says what it weighed values with; it may scale its output after that.
-        return [response] if eager is None else [lambda: self._call(eager, self.value, self.mask)[1], response]
+    def maps(self) -> Tensor:
+        """T, (S, H, L, L)."""
+        function, mask = (self.function, self.given_mask) if self.is_own else (self._weighing, self.mask)
+        return of_identity(lambda values: self._call(function, values, mask)[0].transpose(1, 2), self.value)
 
-    def _response(self, function: Attend, mask: Any, values: Tensor) -> Tensor:
-        """What the function makes of other values."""
-        return self._call(function, values, mask)[0].transpose(1, 2)
+    @property
+    def _weighing(self) -> Attend:
+        """A function that takes values of any width: the model's own, or the eager one of its file."""
+        if self.plain:
+            return self.function
+        files = (sys.modules.get(kind.__module__) for kind in type(self.module).__mro__)
+        return next(filter(None, (getattr(file, "eager_attention_forward", None) for file in files)))
 
     def _call(self, function: Attend, value: Tensor, mask: Any) -> tuple[Tensor, Tensor | None]:
         # In float64 all of it must compute in float64. Compiled, flex attention has no float64 on a CPU; without this
@@ -223,37 +198,26 @@ class _Called:
             return function(self.module, self.query, self.key, value, mask, **self.options)
 
 
-def _difference(halves: Kept, call: MixerCall) -> Observation:
+def _difference(call: MixerCall, first: _Called, second: _Called) -> Observation:
     """Differential attention (Ye et al. 2024, arXiv 2410.05258, equation 1): softmax₁ − λ softmax₂, one T per pair."""
     # The attention function was called for both halves of the values, each time with all heads.
-    first, second = halves.pop(call.module)
     module = cast("Any", call.module)
     rates = [torch.exp((getattr(module, f"lambda_q{n}") * getattr(module, f"lambda_k{n}")).sum()) for n in (1, 2)]
     rate = rates[0] - rates[1] + module.lambda_init
     sequences, heads, length, _ = first.query.shape
 
-    def subtracted(way: Callable[[], Tensor | None]) -> Tensor | None:
-        maps = way()
-        return None if maps is None else maps[:, : heads // 2] - rate * maps[:, heads // 2 :]
+    def subtracted() -> Tensor:
+        maps = first.maps()
+        return maps[:, : heads // 2] - rate * maps[:, heads // 2 :]
 
     attended = AttentionCall(
         name=call.name,
-        module=call.module,
+        module=module,
         values=torch.cat([first.value, second.value], -1)[:, : first.value.shape[1] // 2],
         mixed=call.parts["groupnorm"].args[0].transpose(1, 2),
         keys=(first.key,),
         window=first.window,
         kind="differential attention",
     )
-    ways = [partial(subtracted, way) for way in first.maps()]
-    mixing = Mixing(ways, (sequences, heads // 2, length, first.key.shape[2]))
+    mixing = Mixing(subtracted, (sequences, heads // 2, length, first.key.shape[2]))
     return observed_mixing(attended, mixing, first.running.length, visible_keys(first.mask, *mixing.shape[2:]))
-
-
-Kept = dict[nn.Module, list[_Called]]
-
-
-def attention_window(module: nn.Module, options: Mapping[str, Any]) -> int | None:
-    """The positions that a query sees, itself included, or None for all before it."""
-    window = options.get("sliding_window", getattr(module, "sliding_window", None))
-    return int(window) if window else None

@@ -17,51 +17,30 @@ from statesize.adapters.watch import Memory, named_state_size
 from statesize.codes import Code, Note
 from statesize.operators import Operator, SoftmaxAttention
 
-# Rows of T by which queries and keys are compared with the model's own output, before they are compared in all.
-_ROWS = 64
-# Entries of these rows that are made at once, of some heads.
-_SCORES = 2**21
 UNSEEN = torch.finfo(torch.float16).min / 2
 """The largest number that a mask adds to a score that must not count."""
 
-_CONVOLVED = "Its values are convolved over a few tokens before they are mixed; T is without that convolution."
-# Sentences on what mixers do beside T, by their classes.
-_TEXTS = {
-    "InklingAttention": _CONVOLVED,
-    "Inkling2SlidingAttention": _CONVOLVED,
-    "Inkling2FullAttention": _CONVOLVED,
-    "ZayaAttention": "Half of each value is that of the token before; T is without that delay.",
-    "DeepseekV4Attention": "Its values are rotated by position before they are mixed, and back after; T is between.",
-    "ProphetNetNgramSelfAttention": "T is that of its main stream; its n-gram streams attend to more than the text.",
-}
+# Classes whose values are convolved, delayed or rotated before they are mixed, or whose further streams T lacks.
+_BESIDE_T = (
+    *("InklingAttention", "Inkling2SlidingAttention", "Inkling2FullAttention", "ZayaAttention"),
+    *("DeepseekV4Attention", "ProphetNetNgramSelfAttention"),
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AttentionCall:
-    """One call of attention by a module.
+    """One call of attention by a module."""
 
-    Attributes:
-        name: The module's name.
-        module: The module.
-        values: u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads, and so do equal ones.
-        mixed: y, (S, H, L, P).
-        keys: What may be its keys, (S, K, L, d), of which its cache's bytes follow.
-        window: How many positions a query sees at most, itself included, as the layer states it; None for all.
-        kind: What a mixer with such attention is called.
-        probed: Other values, as `values`, and what the layer's own code makes of them, as `mixed`; None where it
-            cannot be asked.
-        largest_score: The largest absolute score.
-    """
-
-    name: str
-    module: nn.Module
-    values: Tensor
-    mixed: Tensor
-    keys: Sequence[Tensor] = ()
-    window: int | None = None
-    kind: str = "attention"
+    name: str  # the module's name
+    module: nn.Module  # the module
+    values: Tensor  # u, (S, K, L, P); each of the K key-value heads serves H / K consecutive heads
+    mixed: Tensor  # y, (S, H, L, P)
+    keys: Sequence[Tensor] = ()  # what may be its keys, (S, K, L, d), of which its cache's bytes follow
+    window: int | None = None  # positions that a query sees at most, itself included, as the layer states it
+    kind: str = "attention"  # what a mixer with such attention is called
+    # Other values, as `values`, and what the layer's own code makes of them, as `mixed`; None where it is not asked.
     probed: Callable[[], tuple[Tensor, Tensor]] | None = None
-    largest_score: Callable[[], float] = float
+    largest_score: Callable[[], float] = float  # the largest absolute score
 
     def by_head(self, part: Tensor) -> Tensor:
         """What key-value heads hold, (S, K, L, P), by head, (S, H, L, P)."""
@@ -79,12 +58,9 @@ class AttentionCall:
         self, operator: Callable[[Units], Operator], filled: int | None, notes: Sequence[Note]
     ) -> Observation:
         """What was observed, whose cache keeps so many tokens once it has filled, or all for None."""
-        stored = attention_cache(self.module, self.keys, self.values, self.mixed.shape[2], filled, self.mixed.shape[1])
-        kind, text = (
-            self.kind if self.window is None else f"sliding {self.kind}",
-            _TEXTS.get(type(self.module).__name__),
-        )
-        probed = self.probed
+        stored = attention_cache(self.module, self.keys, self.values, self.mixed.shape[1], filled)
+        kind, probed = self.kind if self.window is None else f"sliding {self.kind}", self.probed
+        beside = [Note(Code.VALUES)] if type(self.module).__name__ in _BESIDE_T else []
         return Observation(
             name=self.name,
             kind=str(getattr(self.module, "kind", kind)) if is_own_code(self.module) else kind,
@@ -93,7 +69,7 @@ class AttentionCall:
             mixed=self.mixed,
             state_size=filled,
             state_bytes=stored.bytes,
-            notes=(*([Note(Code.VALUES, text)] if text else []), *notes, *stored.notes),
+            notes=(*beside, *notes, *stored.notes),
             groups=stored.groups,
             order=stored.order,
             stored_channels=stored.channels,
@@ -133,23 +109,12 @@ class PlainAttention:
 
     def explained(self, values: Tensor, mixed: Tensor, *, exact: bool) -> float | None:
         """How far T u, u (S, K, L, P), is from y (S, H, L, P), or None where that is more than rounding."""
-        # In float64 this is the check of T, of every row and head. In other precisions it only chooses.
-        (_, heads), length, device = self.attention.batch_shape, self.attention.length, self.attention.device
-        rows = torch.linspace(0, length - 1, min(length, _ROWS)).long().to(device)
-        stored = torch.arange(heads, device=device) // (heads // values.shape[1])
-        step = 1 if exact else max(1, _SCORES // (len(rows) * length))
-        some = [slice(first, first + step) for first in range(0, heads, step)]
-        parts = (
-            (self.attention[:, one], values[:, stored[one]].to(self.attention.dtype), mixed[:, one]) for one in some
-        )
-        if exact:
-            return self._tolerated((relative_difference(T.apply(u), y) for T, u, y in parts), exact=True)
-        differences = (
-            relative_difference(read, left)
-            for T, u, y in parts
-            for read, left in zip((T.rows(rows) @ u).unbind(1), y[:, :, rows].unbind(1), strict=True)
-        )
-        return self._tolerated(differences, exact=False)
+        # In float64 this is the check of T. In other precisions it only chooses.
+        each = self.attention.batch_shape[1] // values.shape[1]
+        heads = (slice(head, head + 1) for head in range(self.attention.batch_shape[1]))
+        pairs = ((self.attention[:, head], values[:, head.start // each, None], mixed[:, head]) for head in heads)
+        applied = ((T.apply(u.to(self.attention.dtype)), y) for T, u, y in pairs)
+        return self._tolerated((relative_difference(*pair) for pair in applied), exact=exact)
 
     def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
         """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""
@@ -180,17 +145,12 @@ class PlainAttention:
 
 @dataclass(frozen=True, eq=False)
 class Softmax:
-    """A softmax over positions that a layer computes itself.
+    """A softmax over positions that a layer computes itself."""
 
-    Attributes:
-        weights: What it returned, (S, H, L, L).
-        largest_score: The largest absolute score of a key that is seen.
-        product: What it took, (S, H, L, L), and the factors of the last product before, (S, H, L, d) and (S, K, d, L);
-            None where no such product is seen.
-    """
-
-    weights: Tensor
-    largest_score: float
+    weights: Tensor  # what it returned, (S, H, L, L)
+    largest_score: float  # the largest absolute score of a key that is seen
+    # What it took, (S, H, L, L), and the factors of the last product before, (S, H, L, d) and (S, K, d, L); None where
+    # no such product is seen.
     product: tuple[Tensor, Tensor, Tensor] | None
 
     @property

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import pairwise
 from typing import cast
 
@@ -13,60 +12,32 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.kernels.plain_attention import AttentionCall
-from statesize.adapters.models.precision import BOUNDS, check_finite, relative_difference
-from statesize.adapters.observation import EXACT, Observation, Units
-from statesize.adapters.select import is_own_code
-from statesize.adapters.watch import named_state_size
+from statesize.adapters.models.precision import check_finite
+from statesize.adapters.observation import Observation, Units
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense
 
-HIDES = Note(
-    Code.COUNTED,
-    "It gives some keys no weight, but not by their position, so that its size counts all tokens. If it drops them for "
-    "good, set `state_size` in its class to the number of tokens that it keeps; else to math.inf.",
-)
-
 
 @dataclass(eq=False)
 class Mixing:
-    """T of all heads of one call of attention, made on its first use.
+    """T of all heads of one call of attention, made on its first use."""
 
-    Attributes:
-        ways: Functions that may give T, (S, H, L, L), or None; the first that gives what the model passed on is taken.
-        shape: (S, H, L, keys).
-    """
-
-    ways: Sequence[Callable[[], Tensor | None]]
-    shape: tuple[int, int, int, int]
+    made: Callable[[], Tensor]  # makes it, (S, H, L, L)
+    shape: tuple[int, int, int, int]  # (S, H, L, keys)
     _found: Tensor | None = field(default=None, init=False)
 
     @torch.no_grad()
-    def of(self, name: str, values: Tensor, mixed: Tensor) -> Tensor:
-        """T, (S, H, L, L), of u, (S, K, L, P), and y, (S, H, L, P), of the model or of a probe; made once."""
-        if self._found is not None:
-            return self._found
-        chosen = None
-        for way in self.ways:
-            maps = way()
-            if maps is None or maps.shape != self.shape:
-                continue
-            chosen = maps
-            if len(self.ways) == 1:
-                break
-            sequences, heads, length = maps.shape[:3]
-            by_key = maps.reshape(sequences, values.shape[1], -1, length, length).to(values.dtype)
-            applied = (by_key @ values[:, :, None]).reshape(sequences, heads, length, -1)
-            if relative_difference(applied, mixed) <= (EXACT if mixed.dtype is torch.float64 else BOUNDS[mixed.dtype]):
-                break
-        if chosen is None:
-            raise ModelError(f"Mixer {name}: its attention returns no probabilities.")
-        check_finite(name, "head", "its attention map has", chosen)
-        # Head by head: a copy of all maps would double what the layer holds.
-        if any(bool(head.triu(1).any()) for head in chosen.flatten(0, 1)):
-            raise ModelError(_later_positions(name))
-        self._found = chosen
-        return chosen
+    def of(self, name: str) -> Tensor:
+        """T, (S, H, L, L), made once."""
+        if self._found is None:
+            found = self.made()
+            check_finite(name, "head", "its attention map has", found)
+            # Head by head: a copy of all maps would double what the layer holds.
+            if any(bool(head.triu(1).any()) for head in found.flatten(0, 1)):
+                raise ModelError(_later_positions(name))
+            self._found = found
+        return self._found
 
     def forget(self) -> None:
         """Drop T; it is made again on its next use."""
@@ -80,24 +51,15 @@ def of_identity(answers: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
 
 
 def observed_mixing(call: AttentionCall, mixing: Mixing, text: int, seen: Tensor | None = None) -> Observation:
-    """The Observation of one call of attention over a text of so many positions.
-
-    Args:
-        call: The call.
-        mixing: T.
-        text: Positions of the text.
-        seen: Which positions (columns) a query may see, (L, L) boolean; None takes those that any head gives weight.
-
-    Returns:
-        What was observed.
-
-    Raises:
-        ModelError: Its keys are no positions of the text, or lie behind the query.
-    """
+    """The Observation of one call of attention over a text of so many positions."""
+    # seen: Which positions (columns) a query may see, (L, L) boolean; None takes those that any head gives weight.
     name, (_, _, length, entries) = call.name, mixing.shape
     if entries != length:
-        raise ModelError(_other_positions(name, length, entries, text))
-    reads = (mixing.of(name, call.values, call.mixed) > 0).flatten(0, 1) if seen is None else seen[None]
+        raise ModelError(
+            f"Mixer {name} attends from {length} to {entries} entries, of a text of {text} tokens. statesize measures "
+            "mixers whose inputs and outputs are the same positions of one text."
+        )
+    reads = (mixing.of(name) > 0).flatten(0, 1) if seen is None else seen[None]
     seen = reads.any(0)
     if bool(seen.triu(1).any()):
         raise ModelError(_later_positions(name))
@@ -107,38 +69,19 @@ def observed_mixing(call: AttentionCall, mixing: Mixing, text: int, seen: Tensor
     window = call.window
     state_size = _state_size(seen, window)
     position = torch.arange(length, device=state_size.device)
-    filled, hides = None if window is None else window - 1, tuple[Note, ...]()
+    filled = None if window is None else window - 1
     if window is None and not torch.equal(state_size, position):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
-    elif window is None and is_own_code(call.module) and not bool(seen[position[:, None] >= position].all()):
-        hides = () if named_state_size(name, call.module) == math.inf else (HIDES,)
     memory = call.memory(lambda: max(int(_read_later(head).max()) for head in reads))
     if memory.states is not None:
-        filled, hides, state_size = memory.states, (), position.clamp(max=memory.states)
-    # By several ways T is chosen later, when the module may have changed what it mixed: only a probe tells then.
-    probed = None if call.probed is None else cache(call.probed)
+        filled, state_size = memory.states, position.clamp(max=memory.states)
 
     def operator(units: Units) -> Dense:
-        return Dense.of_causal(
-            mixing.of(name, *((call.values, call.mixed) if probed is None else probed()))[:, units], state_size
-        )
+        return Dense.of_causal(mixing.of(name)[:, units], state_size)
 
-    found = replace(call, probed=probed).observation(operator, filled, (*memory.notes, *hides))
+    found = call.observation(operator, filled, memory.notes)
     return replace(found, map_bytes=math.prod(mixing.shape) * torch.float64.itemsize, forget=mixing.forget)
-
-
-def _other_positions(name: str, length: int, keys: int, text: int) -> str:
-    if text not in (length, keys):
-        what = f"entries that are no positions of the text of {text} tokens, such as layers, blocks or streams"
-    elif length == text < keys:
-        what = "more than the text's own positions: another text, an earlier one, or streams or summaries of it"
-    else:
-        what = "cross-attention between sequences of different lengths"
-    return (
-        f"Mixer {name} attends from {length} to {keys}: {what}. statesize measures mixers whose inputs and outputs are "
-        "the same positions of one text."
-    )
 
 
 def _later_positions(name: str) -> Note:
@@ -147,17 +90,8 @@ def _later_positions(name: str) -> Note:
 
 
 def visible_keys(mask: Tensor | None, length: int, keys: int) -> Tensor:
-    """Which positions a query may see.
-
-    Args:
-        mask: What is added to the scores, (…, L, keys): 0 where a key is seen, a dtype's least number where not, and
-            between the two a bias such as ALiBi's; or whether a key is seen; None where all are.
-        length: L.
-        keys: Number of keys.
-
-    Returns:
-        (L, keys) boolean, whether any head of any sequence sees it.
-    """
+    """Which keys a query sees in any head of any sequence, (L, keys), by what is added to scores, or by a boolean."""
+    # 0 where a key is seen, a dtype's least number where not, and between the two a bias such as ALiBi's.
     if mask is None:
         return torch.ones(length, keys, dtype=torch.bool)
     seen = mask if mask.dtype == torch.bool else mask > torch.finfo(torch.float16).min / 2

@@ -1,21 +1,21 @@
-"""Recurrent layers that are observed by their parts: mLSTM, RG-LRU, lightning attention, and fla's Mamba."""
+"""Layers that are observed by their parts: mLSTM, RG-LRU, lightning attention, and LFM2's gated convolutions."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.adapters.kernels.scans import chunk_scan, selective_scan
+from statesize.adapters.models.own_cache import SHORT_CONVOLUTION, convolution_bytes
 from statesize.adapters.models.precision import ROUNDED, stored_dtype
 from statesize.adapters.observation import Observation, Units, take
-from statesize.adapters.replaced import MixerCall, ReplacedCall, first, source_of
+from statesize.adapters.replaced import MixerCall, first, source_of
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Recurrence
+from statesize.operators.stepped import DelayedRecurrence
 
 
 def mlstm(call: MixerCall) -> Observation:
@@ -24,8 +24,8 @@ def mlstm(call: MixerCall) -> Observation:
     query, key, values = (part.kwargs[name] for name in ("query", "key", "value"))
     if part.kwargs.get("c_initial") is not None:
         raise ModelError(
-            f"{call.name} was called with an initial state, so its operator would miss what came before: run without "
-            "a cache (use_cache=False), with config.max_inference_chunksize at least the length of the sequence."
+            f"{call.name} was called with an initial state, so its operator would miss what came before: run without a "
+            "cache (use_cache=False), with config.max_inference_chunksize at least the length of the sequence."
         )
     heads, channels, states = values.shape[1], values.shape[3], key.shape[-1]
     epsilon = float(cast("Any", call.module).mlstm_backend.config.eps)
@@ -47,41 +47,13 @@ def mlstm(call: MixerCall) -> Observation:
     )
 
 
-def mlstm_cell(call: MixerCall) -> Observation:
-    """The same of the package xlstm, whose largest weight starts with the first position's."""
-    gates, heads = call.parts["igate"], call.parts["outnorm"].args[0].shape[1]
-    query, key, values = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in gates.args[0].chunk(3, -1))
-    write, forget = gates.output.mT, call.parts["fgate"].output.mT
-    states = key.shape[-1]
-
-    def operator(units: Units) -> Recurrence:
-        keys, queries = take(key, units, 1), take(query, units, 1) * states**-0.5
-        decay = functional.logsigmoid(take(forget, units, 1))
-        return _normalised(keys, queries, take(write, units, 1), decay, 1e-6, start=-torch.inf)
-
-    return Observation(
-        name=call.name,
-        kind="mlstm",
-        operator=operator,
-        values=values,
-        mixed=call.parts["outnorm"].args[0],
-        state_size=states,
-        state_bytes=heads * (states * states + states + 1) * torch.float32.itemsize,
-    )
-
-
 observing_mlstm = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
-"""The source that observes the mLSTM layers of a model of transformers."""
-observing_mlstm_cells = source_of(("mLSTMCell",), ("igate", "fgate", "outnorm"), mlstm_cell)
-"""The source that observes those of the package xlstm."""
 
 
-def _normalised(
-    key: Tensor, query: Tensor, write: Tensor, forget: Tensor, epsilon: float, start: float = 0.0
-) -> Recurrence:
-    """T in units of the largest weight so far, m_t = max(log f_t + m_{t−1}, log i_t) with m_0 = start."""
+def _normalised(key: Tensor, query: Tensor, write: Tensor, forget: Tensor, epsilon: float) -> Recurrence:
+    """T in units of the largest weight so far, m_t = max(log f_t + m_{t−1}, log i_t) with m_0 = 0."""
     A, B = torch.empty_like(write), torch.empty_like(write)
-    largest = torch.full_like(write[..., 0], start)
+    largest = torch.zeros_like(write[..., 0])
     floor = torch.empty_like(write)
     for t in range(write.shape[-1]):
         faded = forget[..., t] + largest
@@ -127,7 +99,6 @@ def rg_lru(call: MixerCall) -> Observation:
 
 
 observing_rg_lru = source_of(("RecurrentGemmaRecurrentBlock",), ("rg_lru",), rg_lru)
-"""The source that observes the RG-LRU blocks of a model."""
 
 
 def _gate(unit: Any, name: str, activations: Tensor) -> Tensor:
@@ -167,59 +138,43 @@ def lightning_attention(call: MixerCall) -> Observation:
 
 
 observing_lightning = source_of(("MiniMaxLightningAttention",), ("qkv_proj", "norm"), lightning_attention)
-"""The source that observes the lightning attention of a model."""
 
 
-_TILED = Note(
-    Code.OTHER_FORM,
-    "Without mamba_ssm, fla gives the groups of B and C to its heads in turn, and where it goes on from a cache to "
-    "consecutive heads: this layer computes something else there.",
+def gated_convolution(call: MixerCall) -> Observation:
+    """The T of every channel: the convolution times Diag(x), with K − 1 states; the other gate acts on what T makes."""
+    # Taken here: while the module runs, its weights are in the precision of the run.
+    weight, bias = cast("Any", call.module).conv.weight, cast("Any", call.module).conv.bias
+    # The convolution acts on a product of two factors; T acts on the first of them.
+    values, leaving, entering = call.parts["in_proj"].output.transpose(1, 2).chunk(3, 1)
+    states = weight.shape[-1] - 1
+
+    def operator(units: Units) -> DelayedRecurrence:
+        """T[i, j] = kernel_{i−j} b_j, as a register that shifts."""
+        kernel, gate = take(weight, units, 0).squeeze(1).flip(-1), take(entering, units, 1)
+        newest = torch.eye(states, dtype=kernel.dtype, device=kernel.device)[0]
+        return DelayedRecurrence(
+            A=torch.diag(kernel.new_ones(states - 1), -1).expand(1, 1, gate.shape[-1], states, states),
+            B=gate[..., None] * newest,
+            C=kernel[:, None, 1:].expand(len(gate), -1, gate.shape[-1], -1),
+            D=kernel[:, :1] * gate,
+        )
+
+    def passed_on(mixed: Tensor, units: Units) -> Tensor:
+        shifted = mixed if bias is None else mixed + take(bias, units, 0)[:, None, None]
+        return shifted * take(leaving, units, 1)[..., None]
+
+    return Observation(
+        name=call.name,
+        kind=SHORT_CONVOLUTION,
+        operator=operator,
+        values=values[..., None],
+        mixed=call.parts["out_proj"].args[0].transpose(1, 2)[..., None],
+        passed_on=passed_on,
+        state_size=states,
+        state_bytes=convolution_bytes(call.module, values.shape[1], states + 1),
+    )
+
+
+observing_convolutions = source_of(
+    ("Lfm2ShortConv", "Lfm2MoeShortConv", "Lfm3ShortConv"), ("in_proj", "out_proj"), gated_convolution
 )
-
-
-def mamba(call: MixerCall) -> Observation:
-    """The T of every channel, of what `x_proj` took and returned."""
-    layer = cast("Any", call.module)
-    steps, B, C = call.parts["x_proj"].output.split((layer.dt_rank, layer.ssm_state_size, layer.ssm_state_size), -1)
-    arguments = {
-        "A": -torch.exp(layer.A_log.float()),
-        "dt": functional.linear(steps, layer.dt_proj.weight).mT,
-        "z": call.parts["in_proj"].output.chunk(2, -1)[1].mT,
-        "hidden_states": call.parts["x_proj"].args[0].mT,
-        "delta_bias": layer.dt_proj.bias,
-        "delta_softplus": True,
-        "B": B.mT,
-        "C": C.mT,
-        "D": layer.D,
-    }
-    observation = selective_scan(ReplacedCall(call.name, layer, arguments, call.parts["out_proj"].args[0].mT))
-    # fla's own activation, here of the gate, computes in float32 whatever it is given.
-    return replace(observation, tolerance=1e-6)
-
-
-def mamba2(call: MixerCall) -> Observation:
-    """The T of every head, of what the convolution returned and what the norm took."""
-    layer, mixed = cast("Any", call.module), call.parts["norm"].args[0]
-    heads, groups, states = layer.num_heads, layer.n_groups, layer.ssm_state_size
-    convolved = layer.act(call.parts["conv1d"].output[..., : mixed.shape[1]].mT)
-    values, B, C = convolved.split((layer.intermediate_size, groups * states, groups * states), -1)
-    # Head h reads group h modulo their number here; elsewhere a group serves consecutive heads.
-    by_head = (part.unflatten(-1, (groups, states)).repeat(1, 1, heads // groups, 1) for part in (B, C))
-    arguments = {
-        "A": -torch.exp(layer.A_log.float()),
-        **dict(zip(("B", "C"), by_head, strict=True)),
-        "D": layer.D,
-        "hidden_states": values.unflatten(-1, (heads, -1)),
-        "dt": call.parts["in_proj"].output[..., -heads:],
-        "dt_bias": layer.dt_bias,
-        "dt_softplus": True,
-        "dt_limit": layer.dt_limit,
-    }
-    scanned = chunk_scan(ReplacedCall(call.name, layer, arguments, mixed.unflatten(-1, (heads, -1))))
-    return replace(scanned, notes=(_TILED,)) if 1 < groups < heads else scanned
-
-
-observing_mamba = source_of(("Mamba",), ("in_proj", "x_proj", "out_proj"), mamba, "fla")
-"""The source that observes the Mamba layers of fla."""
-observing_mamba2 = source_of(("Mamba2",), ("in_proj", "conv1d", "norm"), mamba2, "fla")
-"""The source that observes the Mamba-2 layers of fla."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, cast
@@ -79,24 +78,17 @@ class _AskedError(Exception):
 
 
 def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
-    """Rotary embeddings of the module that is running, by the function of its own file that turns channels.
-
-    A file of transformers that names none has none, nor has a layer that is called without. Layers may leave out what
-    they are called with, or order channels in their own way. So the module is called again with its embeddings in
-    reverse, and must itself turn all queries as these say, or none.
-
-    Args:
-        running: The modules that run; the innermost has queries and keys.
-        query: Its queries, (S, H, L, d).
-
-    Returns:
-        What turns these queries, or None where nothing that is known here does.
-    """
+    """Rotary embeddings of queries (S, H, L, d) of the running module; None where nothing that is known turns them."""
+    # The function of its own file turns channels. A file of transformers that names none has none, nor has a layer that
+    # is called without. Layers may leave out what they are called with, or order channels in their own way: so the
+    # module is called again with its embeddings in reverse, and must itself turn all queries as these say, or none.
     module, given = running.frame.module, running.frame.kwargs
     called_with: Any = given.get("position_embeddings")
     files = [vars(sys.modules[kind.__module__]) for kind in type(module).__mro__]
     if called_with is None and type(module).__module__.startswith("transformers.models."):
-        without = "position_embeddings" in given or not any(map(_names_rotary, files))
+        names = (name for names in files for name in names)
+        rotates = any("rotary" in name.lower() or name.startswith("rotate_") for name in names)
+        without = "position_embeddings" in given or not rotates
         return Rotation.none(query) if without else None
     turn: Any = next((names["rotate_half"] for names in files if "rotate_half" in names), None)
     if not isinstance(called_with, tuple) or turn is None:
@@ -121,10 +113,6 @@ def rotation_of(running: ModuleStack, query: Tensor) -> Rotation | None:
         if bool(((rotation.moved(query, steps) - asked).abs() <= most).all()):
             return rotation
     return None
-
-
-def _names_rotary(names: Mapping[str, object]) -> bool:
-    return any("rotary" in name.lower() or name.startswith("rotate_") for name in names)
 
 
 def _queries(running: ModuleStack, embeddings: tuple[Tensor, ...]) -> Tensor | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +27,6 @@ from statesize.adapters.observation import (
     unchanged,
 )
 from statesize.adapters.replaced import ReplacedCall, meanings, observed, pure_torch, replaced
-from statesize.codes import Code, Note
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence
 
@@ -71,10 +69,6 @@ def chunk_scan(call: ReplacedCall) -> Observation:
     heads, channels = values.shape[2:]
     groups, states = B.shape[2:]
     least, most = arguments["dt_limit"]
-    limits = (
-        f"Its step form, which generates tokens, does not limit Δ to {least:g} … {most:g} as this pass does: where Δ "
-        "lies outside, the two differ by more than rounding."
-    )
 
     def operator(units: Units) -> Recurrence:
         bias = arguments["dt_bias"]
@@ -94,8 +88,6 @@ def chunk_scan(call: ReplacedCall) -> Observation:
         mixed=call.output.transpose(1, 2),
         state_size=states,
         state_bytes=heads * channels * states * torch.float32.itemsize,
-        # `mamba2_selective_state_update` takes no limit, and softplus is never negative.
-        notes=(Note(Code.OTHER_FORM, limits),) if least > 0 or most < math.inf else (),
     )
 
 
@@ -199,7 +191,8 @@ class Scan:
         """What one call mixed, and what the function makes of other values."""
 
         def probed() -> tuple[Tensor, Tensor]:
-            other = self.parse(call.with_argument(self.values, random_like(call.arguments[self.values])))
+            again = cast("Callable[[str, Tensor], ReplacedCall]", call.again)
+            other = self.parse(again(self.values, random_like(call.arguments[self.values])))
             return other.values, other.mixed
 
         return changed(self.parse(call), probed=probed)

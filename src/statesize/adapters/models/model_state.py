@@ -70,21 +70,6 @@ def entering_tensor(arguments: object, length: int) -> Tensor | None:
     return next((tensor for tensor in tensors if position_axis(tensor, length) is not None), None)
 
 
-def sequences_in(arguments: object, sequences: int, length: int) -> int:
-    """How many of some texts the arguments of a call hold: nearly always all, but one where it takes one at a time."""
-    if sequences == 1:
-        return 1
-    tensors = [tensor for tensor in tensors_in(arguments) if tensor.ndim > 1]
-    for tensor in tensors:
-        rows, columns = tensor.shape[:2]
-        if rows in (sequences, sequences * length) or (tensor.ndim > 2 and (rows, columns) == (length, sequences)):
-            return sequences
-    placed = [tensor for tensor in tensors if length in tensor.shape]
-    # Several streams of each text lie beside it in some models.
-    streams = (len(one) for one in placed if one.ndim > 2 and one.shape[1:].count(length) == 1)
-    return next((rows for rows in streams if rows % sequences == 0), 1 if placed else sequences)
-
-
 def returned_tensor(output: object, arguments: object, length: int) -> Tensor | None:
     """What a module returns in the shape of what enters, side by side; else the first tensor, if any with positions."""
     tensors = tensors_in(output)
@@ -176,8 +161,7 @@ def _with_adapters(model: Any) -> nn.Module:
     kinds = ", ".join(str(getattr(config.peft_type, "value", config.peft_type)) for config in configs)
     raise ModelError(
         f"model must hold its adapter in its layers, as LoRA does, got {type(model).__name__} with {kinds}, which may "
-        "do more than run the model inside, such as put positions of its own before the text. Give the model that it "
-        "was made for, loaded without it."
+        "put positions of its own before the text. Give the model that it was made for, loaded without it."
     )
 
 

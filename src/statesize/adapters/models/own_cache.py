@@ -55,21 +55,11 @@ class AttentionCache(NamedTuple):
 
 
 def attention_cache(
-    module: nn.Module, keys: Iterable[Tensor], values: Tensor, length: int, state_size: int | None, readers: int
+    module: nn.Module, keys: Iterable[Tensor], values: Tensor, readers: int, state_size: int | None
 ) -> AttentionCache:
-    """What a module of attention stores of a text.
-
-    Args:
-        module: The mixer.
-        keys: What may be its keys, (S, K, L, d) each; the largest counts. Without any they are taken to be as values.
-        values: U, (S, K, L, P).
-        length: Positions of the text.
-        state_size: How many earlier positions may be seen at most, or None for all.
-        readers: Number of query heads, of which as many consecutive ones read each of the K heads.
-
-    Returns:
-        Its inputs, their channels, and the bytes.
-    """
+    """What a module of attention stores of values (S, K, L, P), of which `readers` query heads read as many each."""
+    # keys: What may be its keys, (S, K, L, d); the largest counts, and without any they are taken to be as values.
+    # state_size: How many earlier positions may be seen at most, or None for all.
     count, channels, beside = values.shape[1], values.shape[-1], 0
     alike = _first_alike(values)
     stored, order = grouped_by(alike)
@@ -98,7 +88,7 @@ def attention_cache(
     # As many positions of the text as the model's own cache keeps, or else as may be seen.
     kept = _cache_bound(module, math.inf if state_size is None else state_size)
     # Some layers read the cache of an earlier one.
-    kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(length, kept))
+    kept = 0 if getattr(module, "is_kv_shared_layer", False) else int(min(values.shape[2], kept))
     size = kept * stored_dtype(module).itemsize
     groups = stored if stored < readers else 0
     order = tuple(head * each + reader for head in order for reader in range(each))
@@ -113,14 +103,8 @@ def _are_proportional(one: Tensor, other: Tensor) -> bool:
 
 
 def grouped_by(inputs: Sequence[Hashable]) -> tuple[int, tuple[int, ...]]:
-    """Groups of units that read one input, of as many units each; as many as units where there are none such.
-
-    Args:
-        inputs: What each unit reads.
-
-    Returns:
-        The number of groups, and the units of each, one group behind the other; empty where those are consecutive.
-    """
+    """The number of groups of as many units that read one input, and their units if these are not consecutive."""
+    # As many groups as units where there are none such.
     count, places = len(inputs), {one: place for place, one in enumerate(dict.fromkeys(inputs))}
     order = sorted(range(count), key=lambda unit: places[inputs[unit]])
     readers = set(Counter(inputs).values())
@@ -184,16 +168,7 @@ def convolution_bytes(module: nn.Module, channels: int, taps: int) -> int:
 
 
 def bytes_beside(module: nn.Module, length: int, counted: Collection[nn.Module] = ()) -> int:
-    """Bytes that the cache holds for a mixer beside what its kernels keep of a text, the same for several kernels.
-
-    Args:
-        module: The mixer.
-        length: Positions of the text.
-        counted: Modules inside whose bytes are counted elsewhere.
-
-    Returns:
-        The bytes.
-    """
+    """Bytes that the cache holds for a mixer beside what its kernels keep of a text, without those of some modules."""
     beside, elsewhere = 0, {inner for part in counted for inner in part.modules()}
     for part in module.modules():
         if part in elsewhere:

@@ -27,11 +27,10 @@ def open_autocast() -> Autocast:
     return tuple((device, torch.get_autocast_dtype(device)) for device in devices if torch.is_autocast_enabled(device))
 
 
-def set_autocast(autocast: Autocast) -> None:
+def set_autocast(autocast: Autocast, stack: ExitStack) -> None:
     """Let a module run alone in the autocast that it had in the model."""
     for device, dtype in autocast:
-        torch.set_autocast_enabled(device, True)
-        torch.set_autocast_dtype(device, dtype)
+        stack.enter_context(torch.autocast(device, dtype))
 
 
 STORED = "_statesize_stored"
@@ -86,17 +85,14 @@ def at_least(value: object, dtype: torch.dtype) -> Any:
 @contextmanager
 def differentiable(dtype: torch.dtype) -> Generator[None]:
     """Kernels that have derivatives of derivatives; for a run in float64, no part of it in float32."""
-    with ExitStack() as changes:
-        # Other kernels of attention have neither forward mode nor double backward.
-        changes.enter_context(cast("Any", sdpa_kernel(SDPBackend.MATH)))
-        if dtype is torch.float64:
-            changes.enter_context(_InDouble())
+    # Other kernels of attention have neither forward mode nor double backward.
+    with cast("Any", sdpa_kernel(SDPBackend.MATH)), _InDouble() if dtype is torch.float64 else nullcontext():
         yield
 
 
-def hold_at_least(module: nn.Module, dtype: torch.dtype, device: torch.device | None = None) -> None:
+def hold_at_least(module: nn.Module, dtype: torch.dtype, stack: ExitStack, device: torch.device | None = None) -> None:
     """Let a module compute in a dtype, and on a device if it is given, until its run ends, by copies of tensors."""
-    # The run that this belongs to puts the originals back. An embedding is looked up as it is.
+    # The run that the stack belongs to puts the originals back. An embedding is looked up as it is.
     for part in module.modules():
         held = vars(part)
         for tensors in cast("tuple[dict[str, Tensor | None], ...]", (held["_parameters"], held["_buffers"])):
@@ -116,7 +112,7 @@ def hold_at_least(module: nn.Module, dtype: torch.dtype, device: torch.device | 
         # Also what it casts or makes on its way.
         mode = _InDouble()
         mode.stored = stored_dtype(module)
-        mode.__enter__()
+        stack.enter_context(cast("Any", mode))
 
 
 def arithmetic_of(tensor: Tensor) -> AbstractContextManager[object]:
@@ -194,19 +190,10 @@ def kernel_dtype(dtype: torch.dtype, mixed: Tensor) -> torch.dtype:
 
 
 def allowed(difference: float, dtype: torch.dtype, largest_score: Callable[[], float]) -> float:
-    """How far rounding in a dtype may take a layer's output, relative to the largest value.
-
-    Arithmetic of unit roundoff u rounds a score s by about u s (Higham 2002, section 3.1), and an error ε of the
-    scores changes the weights of a softmax by at most 2 ε, relatively.
-
-    Args:
-        difference: What was found; scores are only made where it is more than the bound of the dtype.
-        dtype: That of the weights.
-        largest_score: The largest absolute score of a softmax; 0 where there is none.
-
-    Returns:
-        The bound of the dtype, or that and u times the largest score, but not more than MOST_ROUNDED.
-    """
+    """How far rounding in a dtype may take a layer's output, relative to the largest value."""
+    # Arithmetic of unit roundoff u rounds a score s by about u s (Higham 2002, section 3.1), and an error ε of the
+    # scores changes the weights of a softmax by at most 2 ε, relatively. Scores are only made where the bound of the
+    # dtype is not enough.
     limit = BOUNDS[dtype]
     if difference <= limit:
         return limit

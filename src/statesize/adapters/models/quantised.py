@@ -21,16 +21,13 @@ from statesize.errors import ModelError, StatesizeError
 
 # What weights of torchao and others hold, and layers of quanto, where inputs are rounded too.
 _ROUNDS_INPUTS = ("act_quant_kwargs", "act_quant_scale", "input_quant_func", "activation_qtype")
+_QUANTISED_MODULES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 _ADVICE = "which shows up as state that is not there. Give the model that was quantised."
 # Settings under which a model also rounds what its layers pass on, by the method that has them.
 _ROUNDS_ACTIVATIONS = {
-    "fp8": "quant_method",
-    "mxfp8": "quant_method",
-    "fbgemm_fp8": "quant_method",
+    **dict.fromkeys(("fp8", "mxfp8", "fbgemm_fp8", "bitnet", "nvfp4"), "quant_method"),
     "quanto": "activations",
     "bitsandbytes": "load_in_8bit",
-    "bitnet": "quant_method",
-    "nvfp4": "quant_method",
 }
 
 READ_DEQUANTISED = ("mxfp4", "compressed-tensors", "gguf", "metal", "fp8", "mxfp8")
@@ -47,45 +44,36 @@ def measurable(model: object) -> nn.Module:
 
 def float_model(model: object) -> tuple[nn.Module, str]:
     """The module that runs in what holds it, or a dequantised copy, and how its weights are stored if quantised."""
-    # Weights on the meta device and models that round more than their weights are refused.
     # A copy does what the model does, but for rounding in its products; a model that rounds what its layers pass on, or
     # that no way back is known of, is refused.
     module = unwrapped(model)
     parts = named_parts(module)
     pretrained = pretrained_models(parts)
     check_parts(parts)
-    parameters = [one for name, part in parts for one in part.named_parameters(name, recurse=False)]
-    for name, parameter in parameters:
-        if parameter.is_meta and any("_hf_hook" in vars(part) for _, part in parts):
-            raise ModelError(
-                f"Parameter {name} is offloaded by accelerate, which brings weights in for one layer at a time, so "
-                "statesize cannot read them. Load the model without device_map and offloading; one that was whole "
-                "before it was offloaded is brought back by accelerate.hooks.remove_hook_from_module(model, "
-                "recurse=True)."
-            )
-        if parameter.is_meta:
-            raise ModelError(
-                f"Parameter {name} is on the meta device, so the model has no weights; load them with from_pretrained "
-                "or move the model with to_empty() and fill it."
-            )
+    parameters = [pair for name, part in parts for pair in part.named_parameters(name, recurse=False)]
+    if (empty := next((name for name, parameter in parameters if parameter.is_meta), None)) is not None:
+        raise ModelError(
+            f"Parameter {empty} is on the meta device, so the model has no weights; load them with from_pretrained, "
+            "without device_map and offloading, or move the model with to_empty() and fill it."
+        )
     check_sharding(parts, parameters)
-    for one in pretrained:
-        if getattr(one.config, "quantization_config", None):
-            check_method(type(one).__name__, one.config)
+    for part in pretrained:
+        if getattr(part.config, "quantization_config", None):
+            check_method(type(part).__name__, part.config)
     method = ""
-    if (one := next((one for one in pretrained if getattr(one, "hf_quantizer", None) is not None), None)) is not None:
-        config = one.hf_quantizer.quantization_config
-        stated = getattr(config, "quant_method", "quantised")
-        method = str(getattr(stated, "value", stated))
+    quantisers = (getattr(part, "hf_quantizer", None) for part in pretrained)
+    if (quantiser := next(filter(None, quantisers), None)) is not None:
+        config = quantiser.quantization_config
+        method = _method(getattr(config, "quant_method", "quantised"))
         settings: dict[str, Any] = config.to_dict() if hasattr(config, "to_dict") else {}
         check_rounding(type(module).__name__, settings | {"quant_method": method})
         if _packed(module):
             return _by_transformers(module, method), f"{method}, dequantised"
-    tensors = [*parameters, *(one for name, part in parts for one in part.named_buffers(name, recurse=False))]
+    tensors = [*parameters, *(pair for name, part in parts for pair in part.named_buffers(name, recurse=False))]
     for name, holder in (*parts, *tensors):
-        kind, quantised = type(holder), ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+        kind = type(holder)
         rounds_inputs = any(getattr(holder, attribute, None) is not None for attribute in _ROUNDS_INPUTS)
-        if rounds_inputs or kind.__module__.startswith(quantised):
+        if rounds_inputs or kind.__module__.startswith(_QUANTISED_MODULES):
             raise ModelError(
                 f"{name or kind.__name__} must round its weights alone, got {kind.__module__}.{kind.__name__}, which "
                 f"rounds what the layer is given too, {_ADVICE}"
@@ -98,13 +86,16 @@ def float_model(model: object) -> tuple[nn.Module, str]:
     return whole, f"{method or ', '.join(kinds)}, dequantised" if method or kinds else ""
 
 
+def _method(stated: object) -> str:
+    """A name, or that of an item of an enumeration of names."""
+    return str(getattr(stated, "value", stated))
+
+
 def quantisation(config: Any) -> dict[str, Any]:
     """What a configuration of transformers says of quantised weights; empty where they are not."""
     stated: Any = getattr(config, "quantization_config", None) or {}
     settings = cast("dict[str, Any]", stated if isinstance(cast("object", stated), dict) else stated.to_dict())
-    method = settings.get("quant_method")
-    # A name, or an item of an enumeration of names.
-    return settings | {"quant_method": str(getattr(method, "value", method))} if settings else {}
+    return settings | {"quant_method": _method(settings.get("quant_method"))} if settings else {}
 
 
 def check_method(name: str, config: Any, kind: type[StatesizeError] = ModelError) -> None:
@@ -118,8 +109,7 @@ def check_method(name: str, config: Any, kind: type[StatesizeError] = ModelError
     if method not in methods and method != "bitsandbytes":
         raise kind(
             f"{name} is quantised by a method that transformers does not know ({method}), so its scales would be left "
-            "out. Give the checkpoint that it was made from, or where its weights are right without them, take "
-            "quantization_config out of its configuration."
+            "out. Give the checkpoint that it was made from, or take quantization_config out of its configuration."
         )
 
 
@@ -195,16 +185,9 @@ def _refuse_others(parts: NamedModules) -> None:
     """Refuse what still holds quantised numbers."""
     for name, part in parts:
         for own, tensor in (*part.named_parameters(name, recurse=False), *part.named_buffers(name, recurse=False)):
-            if tensor.is_quantized:
+            if tensor.is_quantized or (isinstance(tensor, nn.Parameter) and tensor.element_size() < 2):
+                kind = f"{type(part).__module__}.{type(part).__name__}"
                 raise ModelError(
-                    f"Parameter {own} must be in floating point, got {type(tensor).__name__} of quantised weights, "
-                    f"{_ADVICE}"
+                    f"Parameter {own} must be in floating point, got {tensor.dtype}, quantised weights of a {kind} "
+                    f"without the scales that would take them back, {_ADVICE}"
                 )
-            if isinstance(tensor, nn.Parameter) and tensor.element_size() < 2:
-                dtype, owner = str(tensor.dtype).removeprefix("torch."), type(part)
-                what = (
-                    "weights without the scales that would take them back to floating point"
-                    if owner.__module__.startswith("torch.nn.")
-                    else f"weights of a {owner.__module__}.{owner.__name__}, which only that layer can read"
-                )
-                raise ModelError(f"Parameter {own} is {dtype}: quantised {what}. Give the model that was quantised.")

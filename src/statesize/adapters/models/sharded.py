@@ -35,53 +35,37 @@ def check_sharding(parts: NamedModules, parameters: Iterable[tuple[str, Tensor]]
     if sharded_units(parts[0][1]):
         raise ModelError(
             f"model must be whole in this process, got {type(parts[0][1]).__name__}, which fully_shard has shared out "
-            "among ranks. On every rank, call statesize.integrations.ranks.on_first_rank(model, work): it calls "
-            "work(whole) on the first one, with a whole copy."
+            "among ranks. On every rank, call statesize.integrations.ranks.on_first_rank(model, work)."
         )
 
 
 def check_gatherable(parts: NamedModules, parameters: Iterable[tuple[str, Tensor]]) -> None:
     """Refuse a model that is shared out otherwise than by fully_shard: no whole copy of it can be gathered here."""
-    for name, part in parts:
-        if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(part).__mro__):
-            raise ModelError(
-                f"{name or 'model'} must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel (FSDP1), "
-                "which joins the weights of a layer into one. Use torch.distributed.fsdp.fully_shard."
-            )
+    if any(kind.__name__ == "FullyShardedDataParallel" for _, part in parts for kind in type(part).__mro__):
+        raise ModelError(
+            "model must be sharded by fully_shard (FSDP2), got FullyShardedDataParallel (FSDP1), which joins the "
+            "weights of a layer into one. Use torch.distributed.fsdp.fully_shard."
+        )
     gathered = {parameter for unit in sharded_units(parts[0][1]) for parameter in unit.parameters()}
     shared_out = _class_of("tensor", "DTensor")
     for name, parameter in parameters:
-        # DeepSpeed marks what it has shared out.
-        if hasattr(parameter, "ds_id"):
-            raise ModelError(
-                f"Parameter {name} must be whole where its layer runs, got one that ZeRO-3 of DeepSpeed has shared "
-                "out. Shard the model by fully_shard (FSDP2), train with ZeRO-2, or measure a checkpoint."
-            )
         placements = cast("Any", parameter).placements if isinstance(parameter, shared_out) else ()
-        # Replicas beside the shards are those of HSDP.
-        if placements and (parameter not in gathered or sum(one.is_shard() for one in placements) > 1):
+        # DeepSpeed marks what it has shared out. Replicas beside the shards are those of HSDP.
+        elsewhere = placements and (parameter not in gathered or sum(one.is_shard() for one in placements) > 1)
+        if hasattr(parameter, "ds_id") or elsewhere:
+            kind = (
+                f"a DTensor of placements {placements}" if placements else "one that ZeRO-3 of DeepSpeed has shared out"
+            )
             raise ModelError(
-                f"Parameter {name} must be whole where its layer runs, got a DTensor of placements {placements}, as of "
-                "a tensor parallel plan (tp_plan), which splits the heads of a layer, or of a module around the model. "
-                "Load the model without the plan; give the module that the outermost fully_shard was applied to."
+                f"Parameter {name} must be whole where its layer runs, got {kind}. Shard the model by fully_shard "
+                "(FSDP2) and give its outermost module, train with ZeRO-2, or load the model without a tp_plan."
             )
 
 
 def unsharded_copy(model: nn.Module, *, keep: bool = True) -> nn.Module:
-    """A whole copy of a model that fully_shard has sharded, without FSDP; all its ranks call this.
-
-    One unit is gathered at a time. The copy holds all weights, in the dtype in which their layers run, and the buffers.
-
-    Args:
-        model: The module that the outermost fully_shard was applied to; it is left sharded.
-        keep: Whether this rank keeps the weights; others only take part in gathering.
-
-    Returns:
-        The copy, or the model itself on a rank that keeps none.
-
-    Raises:
-        ModelError: The model is shared out otherwise.
-    """
+    """A whole copy of a model that fully_shard has sharded, without FSDP; all its ranks call this."""
+    # One unit is gathered at a time. The copy holds all weights, in the dtype in which their layers run, and buffers. A
+    # rank that does not keep them only takes part in gathering, and gets the model itself.
     units = sharded_units(model)
     for unit in units:
         # FSDP leaves its outermost module gathered after a forward pass.
@@ -93,25 +77,26 @@ def unsharded_copy(model: nn.Module, *, keep: bool = True) -> nn.Module:
         for unit in units:
             unit.unshard()
             try:
-                whole = {} if failed or not keep else _cloned(unit)
+                copies |= {} if failed or not keep else _cloned(unit)
             except Exception as error:  # such as too little memory: the others go on gathering, and so does this one
-                whole, failed = {}, error
+                failed = error
             unit.reshard()
-            copies |= {id(vars(module)["_parameters"][name]): weight for (module, name), weight in whole.items()}
     if failed is not None:
         raise failed
     return _copied(model, units, copies) if keep else model
 
 
-def _cloned(unit: nn.Module) -> dict[tuple[nn.Module, str], nn.Parameter]:
-    """Copies of the weights of a unit that are whole now, by module and name."""
+def _cloned(unit: nn.Module) -> dict[int, nn.Parameter]:
+    """Copies of the weights of a unit that are whole now, by the identity of those that it holds when sharded."""
     shared_out = _class_of("tensor", "DTensor")
-    return {
+    weights = {
         (module, name): nn.Parameter(weight.detach().clone(), requires_grad=False)
         for module in unit.modules()
         for name, weight in module.named_parameters(recurse=False)
         if not isinstance(weight, shared_out)
     }
+    cast("Any", unit).reshard()
+    return {id(vars(module)["_parameters"][name]): weight for (module, name), weight in weights.items()}
 
 
 def _copied(model: nn.Module, units: Sequence[Any], memo: dict[int, Any]) -> nn.Module:

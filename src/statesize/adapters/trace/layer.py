@@ -151,7 +151,7 @@ def _attention(name: str, call: ModuleCall, mixing: TracedMixing, softmax: Softm
     if plain is not None:
         found = replace(plain[0].observation(attended), difference=plain[1])
     else:
-        maps = Mixing([lambda: softmax.weights], cast("tuple[int, int, int, int]", tuple(softmax.weights.shape)))
+        maps = Mixing(lambda: softmax.weights, cast("tuple[int, int, int, int]", tuple(softmax.weights.shape)))
         found = observed_mixing(attended, maps, call.length)
     notes = [*found.notes, *filter(None, [mixing_around(mixing.around)]), *([_IN_SINGLE] * (not mixing.in_double))]
     return replace(found, in_double=mixing.in_double, notes=tuple(notes))
