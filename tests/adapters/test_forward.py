@@ -6,6 +6,7 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+import statesize
 from statesize import capture
 from statesize.adapters.forward import Forward
 from statesize.errors import InputError, ModelError
@@ -170,3 +171,10 @@ def test_a_pretrained_class_that_names_no_embedding_is_run():
 
     hidden = Forward.of(Own(PretrainedConfig()), torch.arange(5)[None]).hidden()
     assert hidden.shape == (1, 5, 4)
+
+
+@pytest.mark.parametrize("model", [nn.ModuleList([nn.Embedding(9, 4)]), nn.Sequential(nn.Embedding(9, 4), nn.Module())])
+def test_a_module_without_a_forward_is_refused_as_such(model):
+    for measure in (statesize.profile, statesize.network_ess):
+        with pytest.raises(ModelError, match='is missing the required "forward" function, so it does not run'):
+            measure(model, torch.arange(5)[None])

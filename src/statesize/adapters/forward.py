@@ -196,6 +196,8 @@ class Forward:
                 f"{kind} must run where Triton does, because it calls kernels of flash-linear-attention, got a machine "
                 "without a driver for them. Run it on a GPU, or without flash-linear-attention."
             ) from error
+        if isinstance(error, NotImplementedError) and 'missing the required "forward"' in said:
+            raise ModelError(f"{said}, so it does not run. Give the module that calls its parts.") from error
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
             raise InputError(
                 f"{name} must be hidden states of shape (sequences, positions, channels) for {kind}, which has no "

@@ -280,7 +280,10 @@ def _mapped(item: Mapping[str, Any]) -> list[Any]:
         raise _wrong("a mapping of input_ids alone", f"{', '.join(other or item) or 'nothing'} in it")
     ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
     for row in () if masks is None else _batch(masks):
-        check_mask(torch.as_tensor(row).flatten())
+        if getattr(row, "ndim", 1) > 1:
+            wanted = "a mapping with an attention_mask of shape (sequences, positions)"
+            raise _wrong(wanted, f"{row.ndim + 1} dimensions", "Leave it out: a causal model hides later positions.")
+        check_mask(torch.as_tensor(row))
     return ids
 
 
