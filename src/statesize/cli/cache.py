@@ -62,7 +62,6 @@ def cache(
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
-    from statesize.truncation.page import page
     from statesize.truncation.pieces import two_sets
 
     printing.hush_libraries()
@@ -77,4 +76,4 @@ def cache(
             loaded.model, inputs, keep=kept, rule=rule, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
             name=loaded.name, output=output, on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
         )  # fmt: skip
-    show_page(page(result), result.to_dict(), printing)
+    show_page(result.page(), result.to_dict(), printing)

@@ -1,4 +1,4 @@
-"""H_i = T[i:, :i] at one cut by its singular vectors, and what its outputs lose at a lower rank."""
+"""H_i = T[i:, :i] at one cut by its singular vectors, and what of its inputs a basis drops."""
 
 from __future__ import annotations
 
@@ -154,33 +154,19 @@ class PastBlock:
         return found[..., -min(self.left.shape[-2:]) :].clamp(min=0).sqrt().flip(-1)
 
     @property
-    def columns(self) -> int:
-        """c, the inputs of the past."""
-        return self.left.shape[-1] if self.right is None else self.right.shape[-2]
+    def entropy(self) -> Tensor:
+        """Entropy-ESS of each unit, (...); 0 where H_i is 0."""
+        return entropy_ess(self.values)
 
     @cached_property
     def _factored(self) -> tuple[Tensor, Tensor]:
         return directions(self.left, cast("Tensor", self.right))
 
-    def _basis(self, ranks: Tensor) -> Tensor:
-        """V, (..., c, m), at least its first columns up to these ranks."""
+    def basis(self, ranks: Tensor) -> Tensor:
+        """V, (..., c, m), of which the first k vectors are the best at rank k; at least up to these ranks (...)."""
         if self.right is not None:
             return self._factored[1]
         return leading_eigenvectors(gram(self.left), ranks.clamp(max=min(self.left.shape[-2:])))
-
-    @property
-    def entropy(self) -> Tensor:
-        """Entropy-ESS of each unit, (...); 0 where H_i is 0."""
-        return entropy_ess(self.values)
-
-    def dropped(self, inputs: Tensor, ranks: Tensor) -> Tensor:
-        """What H_k does not read of inputs u before the cut, (..., c, P) or (..., r, c, P), at ranks k, (...)."""
-        inputs = inputs.to(self.left.dtype) if self.right is None else inputs.double()
-        basis = self._basis(ranks)
-        if inputs.ndim > self.left.ndim:
-            # The units of a stack share its basis.
-            basis, ranks = basis[..., None, :, :], ranks[..., None]
-        return dropped(inputs, basis.to(inputs.dtype) if self.right is None else basis, ranks)
 
 
 def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:

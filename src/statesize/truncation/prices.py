@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import altair as alt
+
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
+from statesize.measurement.statistics import FEWEST_TEXTS, finite
+from statesize.report import vega
+from statesize.report.table import PageTable
 from statesize.truncation.choices.rounding import Precision
 from statesize.truncation.result import CutResult, Row
 
@@ -15,6 +21,7 @@ Budgets = Literal["whole", "equal", "curves", "layers"]
 WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
 """Bits per byte that a recommended cache loses at most, by the upper end of its interval."""
+_PRICES = "By curves and by layer: more tokens where other texts showed that losing them costs more."
 # The share of passkeys that the whole cache must find, so that a loss of them says something; and the share that a
 # recommended cache may miss.
 _LEAST_FOUND, _MISSED = 0.5, 0.05
@@ -41,8 +48,14 @@ class Variant:
             return "nothing"
         if self.budgets == "whole":
             return self.precision or "whole cache"
-        way = f"{100 * self.keep:.4g} % {WAYS[self.budgets]}"
-        return way if self.precision is None else f"{self.precision}, {way}"
+        return self.way.replace(WAYS[self.budgets], f"{100 * self.keep:.4g} % {WAYS[self.budgets]}")
+
+    @property
+    def way(self) -> str:
+        """As a chart names all its sizes."""
+        if self.budgets == "whole":
+            return "rounded"
+        return WAYS[self.budgets] if self.precision is None else f"{self.precision}, {WAYS[self.budgets]}"
 
 
 NOTHING = Variant(0.0, "equal")
@@ -102,6 +115,7 @@ class CachePrices(CutResult):
     found: tuple[int, ...]
     heads: tuple[CachedHead, ...]
     ratios: tuple[float, ...]
+    title = "What the cache of {} may lose"
 
     @property
     def recommended(self) -> Row | None:
@@ -126,8 +140,8 @@ class CachePrices(CutResult):
         return self.passkeys > 0 and self.found[0] >= _LEAST_FOUND * self.passkeys
 
     @property
-    def finding(self) -> str:
-        """The headline, one sentence."""
+    def headline(self) -> str:
+        """The smallest cache that is recommended, and its price."""
         best, over = self.recommended, f"over {self.counted}"
         if not self.context_matters:
             return f"The context is worth too little to {self.model} {over} to tell what its cache may lose."
@@ -135,6 +149,44 @@ class CachePrices(CutResult):
             return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} bits per byte {over}."
         unit = "nats per token" if best.cost is best.excess else "bits per byte"
         return f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model} for {best.cost:+.4f} {unit} {over}."
+
+    def table(self) -> PageTable:
+        """Each way, with what it keeps, costs and forgets.
+
+        Returns:
+            A table for a terminal or a page.
+        """
+        bits = not any(math.isnan(row.bits.value) for row in self.rows)
+        headings = ["cache", "of its bytes", "change", "extra nats per token"]
+        headings += ["extra bits per byte"] * bits + ["passkeys"] * bool(self.passkeys)
+        # Few texts tell few digits.
+        share, nats = (".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1%", "+.4f")
+        cells: list[list[str]] = []
+        for index, row in enumerate(self.rows):
+            change = f"{row.divergence_share:{share}}" if index else "100%"
+            cells.append([row.rule, f"{row.stored:.0%}", change, f"{row.excess:{nats}}"])
+            cells[-1] += [f"{row.bits:{nats}}"] if bits else []
+            cells[-1] += [f"{self.found[index + 1]} of {self.passkeys}"] if self.passkeys else []
+        return PageTable("Each way", headings, cells, _PRICES)
+
+    def plot(self) -> alt.LayerChart:
+        """Draw the loss against bytes: a mark for each cache, and a line for each way.
+
+        Returns:
+            A chart, which a notebook shows.
+        """
+        in_bits = all(row.cost is row.bits for row in self.rows)
+        rows = [
+            {"way": variant.way, "cache": row.rule, "bytes": row.stored, "loss": row.cost.value}
+            | {"low": finite(row.cost.low), "high": finite(row.cost.high)}
+            for variant, row in zip(self.variants, self.rows, strict=True)
+            if row.stored > 0
+        ]
+        shares = alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
+        x = alt.X("bytes:Q", title="Bytes of the whole cache that are kept", scale=vega.LOGARITHMIC, axis=shares)
+        y = alt.Y("loss:Q", title="Extra bits per byte" if in_bits else "Extra nats per token")
+        hints = [vega.hint("cache", "cache"), vega.hint("bytes", "bytes", ".0%"), vega.hint("loss", "loss", ".4f")]
+        return vega.estimates(rows, x, y, "way", hints, AFFORDABLE if in_bits else None)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values.
@@ -146,6 +198,10 @@ class CachePrices(CutResult):
         best = self.recommended
         more = {name: getattr(self, name) for name in names} | {"recommended": None if best is None else best.rule}
         return super().to_dict() | json_values(more)
+
+    @property
+    def _line(self) -> str:
+        return f"at {AFFORDABLE} bits per byte"
 
     def _own_limits(self) -> Sequence[Note]:
         found = [Note(Code.UNEQUAL_CACHES)] if any(one.budgets in ("curves", "layers") for one in self.variants) else []

@@ -16,9 +16,10 @@ from torch.nn import functional
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.check import require_path
 from statesize.errors import ModelError
-from statesize.io.files import Parts, check_report_path, digest, parse_json, parts_writer, replace_file
+from statesize.io.files import Parts, check_report_path, digest, parse_json, parts_writer
 from statesize.io.json_values import json_values
 from statesize.models.plugins import parts_folder
+from statesize.report.result import Result
 from statesize.texts.documents import vocabulary_size
 
 _SUFFIX = ".part"
@@ -50,10 +51,10 @@ def kept_parts(output: str | PathLike[str] | None, model: nn.Module, *setting: o
         yield kept
 
 
-def finish(output: str | PathLike[str] | None, document: dict[str, Any]) -> None:
+def finish(output: str | PathLike[str] | None, result: Result) -> None:
     """Write a result as JSON to its file, and remove its parts."""
     if output is not None:
-        replace_file(Path(output), (json.dumps(json_values(document)) + "\n").encode())
+        result.to_json(output)
         shutil.rmtree(parts_folder(Path(output)), ignore_errors=True)
 
 

@@ -26,10 +26,11 @@ from statesize.models.load import measured_model
 from statesize.report.names import by_reason
 from statesize.texts.inputs import Inputs, given_sequences, inputs_of, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
+from statesize.truncation.choices import RULES
 from statesize.truncation.cutting import INSIDE, Cutting
 from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
 from statesize.truncation.pieces import Piece, cut_ids, pieces_of
-from statesize.truncation.plan import RULES, Mixer, mean_sizes, planned_runs
+from statesize.truncation.plan import Mixer, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
 from statesize.truncation.traced import OwnLayers
@@ -100,11 +101,11 @@ def truncate(
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     texts = whole_texts(None, tokenizer) if inputs is None else given_sequences(model, inputs, tokenizer, axis)
     test = CutTest.of(model, pieces_of(list(texts), length, wanted, tokenizer), cuts, axis)
-    about = tokens_sha256([piece for _, piece in test.pieces]), cuts, RULES
+    about = tokens_sha256([piece for _, piece in test.pieces]), cuts, [(one.name, one.scales) for one in RULES.values()]
     with kept_parts(output, model, *about) as kept, reporting(on_progress, f"cutting {name}") as report:
         made = [CutDocument.of(one) for one in test.documents(kept, report)]
     result = test.result(name, made, negligible)
-    finish(output, result.to_dict())
+    finish(output, result)
     return result
 
 
