@@ -19,8 +19,8 @@ from statesize.integrations.transformers import StateSizeCallback
 from statesize.io.text import counted
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.report.measured import MeasurementCharts
-from statesize.results.profiled import layer_name
 from statesize.report.result import Result
+from statesize.results.profiled import layer_name
 from statesize.truncation import CachePrices, CutDocument, CutRun
 from statesize.truncation.prices import NOTHING, Variant
 

@@ -79,22 +79,20 @@ class Behind:
             self.refused[name] = f"is {seen.kind} by code of its own"
             return False
         self.refused[name] = "weighs keys by more than their products with queries"
-        if not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None or seen.order:
-            return False
         *parts, answer = given
-        if not all(len(part) == 1 and part.shape[2] == self.forward.length for part in parts):
+        whole = all(len(part) == 1 and part.shape[2] == self.forward.length for part in parts)
+        plain = isinstance(operator, SoftmaxAttention) and operator.key_bias is None and seen.passed_on is unchanged
+        if seen.order or not whole or not plain:
             return False
         query, key, value = (part[0].to(operator.query.dtype) for part in parts)
-        caches, heads = len(key), len(query) // len(key)
         mixed = ((query, operator.query), (key, operator.key), (value, seen.values))
         # A layer whose heads read nothing in common may name no groups.
-        same = all(torch.equal(a.repeat_interleave(len(query) // len(a), 0), b[0]) for a, b in mixed)
-        if seen.passed_on is not unchanged or not same:
+        if not all(torch.equal(a.repeat_interleave(len(query) // len(a), 0), b[0]) for a, b in mixed):
             return False
-        sink = operator.sink if operator.sink is None else operator.sink.reshape(caches, heads)
-        query = query.reshape(caches, heads, *query.shape[1:])
+        heads = len(key), len(query) // len(key)
+        sink = operator.sink if operator.sink is None else operator.sink.reshape(heads)
         form = operator.scale, operator.window, operator.soft_cap, sink
-        known = HeldAttention(name, self.cut, query, key, value, *form)
+        known = HeldAttention(name, self.cut, query.reshape(*heads, *query.shape[1:]), key, value, *form)
         if self._answers(known, answer[0]):
             self.held[module] = known
             del self.refused[name]
@@ -116,13 +114,7 @@ class Behind:
     def others(self, texts: Tensor, attach: Attach | None = None) -> tuple[list[Behind], Tensor]:
         """The same model behind the cut of other texts (D, L), which it reads at once, and their logits (D, n, V)."""
         forward = replace(self.forward, args=(texts.to(self.forward.args[0].device),))
-
-        def attach_all(stack: ExitStack) -> None:
-            self.attach(stack)
-            if attach is not None:
-                attach(stack)
-
-        logits = cast("Tensor", whole_model(forward, self.cut).hidden(attach=attach_all))
+        logits = cast("Tensor", whole_model(forward, self.cut).hidden(attach=attached(self.attach, attach)))
         given, self._given = self._given, {}
         found = list[Behind]()
         for number in range(len(texts)):
@@ -139,6 +131,11 @@ class Behind:
     def logits(self, remember: Remember, runs: int = 1, last: int = 0) -> Tensor:
         """Logits behind the cut without the last, (R, n − 1, V) float32; of so many positions only, 0 for all."""
         return logits_behind([(self, remember, runs)], last)[0]
+
+
+def attached(first: Attach, second: Attach | None) -> Attach:
+    """Both changes of a run, or the first alone."""
+    return lambda stack: (first(stack), None if second is None else second(stack))
 
 
 def whole_model(forward: Forward, cut: int) -> Forward:

@@ -41,19 +41,9 @@ def at_curves(available: Tensor, errors: Tensor, share: float) -> Tensor:
 
 
 def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
-    """Budgets (caches,) of `total` tokens together with the least sum of errors.
-
-    Each curve is replaced by its lower convex hull; tokens then go where the error falls most for each, which is
-    optimal for convex curves (Fox 1966, "Discrete optimization via marginal analysis").
-
-    Args:
-        counts: Tokens at which errors are known, ascending, (caches, points) int64.
-        errors: (caches, points) float64.
-        total: At least the sum of the first counts.
-
-    Returns:
-        int64, between the first and the last count of each cache.
-    """
+    """Budgets (caches,) int64 of `total` tokens together with the least sum of errors (caches, points) at counts."""
+    # Each curve is replaced by its lower convex hull; tokens then go where the error falls most for each, which is
+    # optimal for convex curves (Fox 1966, "Discrete optimization via marginal analysis").
     budgets = counts[:, 0].clone()
     segments: list[tuple[float, int, int]] = []
     curves = cast("list[list[int]]", counts.tolist()), cast("list[list[float]]", errors.double().tolist())

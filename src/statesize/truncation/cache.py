@@ -37,7 +37,7 @@ from statesize.truncation.cutting import Cutting
 from statesize.truncation.passkeys import Passkey, passkeys
 from statesize.truncation.past import HeldAttention
 from statesize.truncation.pieces import cut_ids, two_sets
-from statesize.truncation.prices import NOTHING, Budgets, CachedHead, CachePrices, Variant, losing_facts
+from statesize.truncation.prices import NOTHING, Budgets, CachePrices, Variant, losing_facts
 from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
 
@@ -158,7 +158,8 @@ class Pricing:
     tokenizer: AnyTokenizer | None = None  # for bytes
     thorough: bool = False  # whether all held-out documents price caches that miss passkeys
     steps: Steps = field(init=False)
-    _read_first: dict[tuple[int, int], Behind] = field(default_factory=dict[tuple[int, int], Behind], init=False)
+    # The model behind the cut of the first text of a length, by that length and the cut.
+    _first: dict[tuple[int, int], Behind] = field(default_factory=dict[tuple[int, int], Behind], init=False)
     _budgets: dict[tuple[float, Budgets], Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -166,76 +167,78 @@ class Pricing:
         least, tried = SINKS + RECENT, {*RATIOS, self.keep}
         shared = tuple(sorted((one for one in tried if round(one * self.prefix) > least), reverse=True))
         self.ratios = shared if len(shared) == len(tried) else (*shared, least / self.prefix)
-        ways: dict[float, tuple[Budgets, ...]] = dict.fromkeys(shared, ("equal", "layers", "curves"))
+        ways: dict[float, tuple[Budgets, ...]] = dict.fromkeys(self.ratios, ("equal",))
+        ways |= dict.fromkeys(shared, ("equal", "layers", "curves"))
         every = [NOTHING, *(Variant(precision=precision) for precision in BITS)]
-        every += [Variant(ratio, way) for ratio in self.ratios for way in ways.get(ratio, ("equal",))]
-        every += [Variant(ratio, ways.get(ratio, ("equal",))[-1], "int4") for ratio in self.ratios]
-        self.variants = tuple(every)
+        every += [Variant(ratio, way) for ratio in self.ratios for way in ways[ratio]]
+        self.variants = (*every, *(Variant(ratio, ways[ratio][-1], "int4") for ratio in self.ratios))
 
     def priced(self, name: str, keep: Keep, step: Callable[[str], None]) -> CachePrices:
         """The price list; `keep` makes or returns a part, `step` is called with what a document was for."""
         at_once = max(1, POSITIONS // len(self.held_out[0][1]))
 
-        def each(kind: str, lengths: Sequence[object], make: Callable[[slice], list[Any]]) -> list[Any]:
-            """What is made of all documents: of those of one length, some at once."""
+        def each(kind: str, places: Sequence[tuple[int, int]], make: Callable[[slice], list[Any]]) -> list[Any]:
+            """What is made of all documents: of those of one length and cut, some at once behind the first."""
             made = list[Any]()
-            while len(made) < len(lengths):
-                first = len(made)
-                alike = takewhile(lambda one, first=first: one == lengths[first], lengths[first : first + at_once])
-                some = slice(first, first + len(list(alike)))
-                with self.steps.timed(kind, some.stop - first):
-                    made += keep(f"{kind}-{first:06d}", partial(make, some))
-                for _ in range(first, some.stop):
+            while (first := len(made)) < len(places):
+                most = at_once if places[first] in self._first else 1
+                count = len([*takewhile(places[first].__eq__, places[first : first + most])])
+                with self.steps.timed(kind, count):
+                    found = keep(f"{kind}-{first:06d}", partial(make, slice(first, first + count)))
+                made += found
+                for _ in found:
                     step(kind)
             return made
 
-        measured = each("curves", [0] * len(self.curves), self._curves)
+        place = len(self.held_out[0][1]), self.prefix
+        measured = each("curves", [place] * len(self.curves), self._curves)
         layers: list[dict[str, Any]] = measured[0]["layers"]
         curves = torch.stack([torch.tensor(one["curves"], dtype=torch.float64) for one in measured]).mean(0)
         self._set_budgets(layers, curves)
-        lengths = [(one.prefix.shape, one.following.shape) for one in self.needles]
-        found = tuple(map(sum, zip(*each("passkeys", lengths, self._found), strict=True)))
+        found = tuple(map(sum, zip(*each("passkeys", [one.place for one in self.needles], self._found), strict=True)))
         lost = () if self.thorough else losing_facts(self.variants, found, len(self.needles))
         few = evenly(range(len(self.held_out)), max(FEWEST_PIECES, -(-len(self.held_out) // 3)))
         brief = [one for one in self.variants if one is NOTHING or one not in lost]
         tried = [self.variants if number in few else brief for number in range(len(self.held_out))]
-        prices = each("prices", [0] * len(tried), lambda some: self._documents(some, tried[some]))
+        prices = each("prices", [place] * len(tried), lambda some: self._documents(some, tried[some]))
         tokens = torch.stack([self._budgets[ratio, "curves"] for ratio in self.ratios], -1)
-        places = [(layer["name"], head, layer["available"]) for layer in layers for head in range(layer["caches"])]
-        heads = (
-            CachedHead(*place, tuple(curve), tuple(counts))
-            for place, curve, counts in zip(places, _lists(curves), _lists(tokens), strict=True)
-        )
-        shares = tuple(self._bytes_share(layers, one) for one in self.variants)
+        places = [
+            {"layer": layer["name"], "head": head, "available": layer["available"]}
+            for layer in layers
+            for head in range(layer["caches"])
+        ]
+        each_cache = zip(places, _lists(curves), _lists(tokens), strict=True)
         return CachePrices(
-            name, tuple(map(CutDocument.of, prices)), self.rule, self.prefix, len(self.curves), self.variants, shares,
-            len(self.needles), found, tuple(heads), self.ratios,
+            name, tuple(map(CutDocument.of, prices)), self.rule, self.prefix, len(self.curves), self.variants,
+            tuple(self._bytes_share(layers, one) for one in self.variants), len(self.needles), found,
+            tuple(one | {"curve": curve, "tokens": counts} for one, curve, counts in each_cache), self.ratios,
         )  # fmt: skip
 
     def _read(self, texts: Tensor, cut: int, watched: Attach | None = None) -> tuple[list[Behind], Tensor]:
         """A model that has read texts (D, L), each behind the cut, and its logits there."""
         place = texts.shape[1], cut
-        if place not in self._read_first:
-            cutting = Cutting(Forward.of(self.model, texts[:1]), cut, sized=False)
-            check_head(self.model, cutting.read(compare=not self._read_first), texts[0, cut + 1 :])
-            self._read_first[place] = _sure(cutting, type(self.model).__name__)
-        return self._read_first[place].others(texts, watched)
+        if place in self._first:
+            return self._first[place].others(texts, watched)
+        cutting = Cutting(Forward.of(self.model, texts), cut, sized=False)
+        logits = cutting.read(watched, compare=not self._first)
+        check_head(self.model, logits, texts[0, cut + 1 :])
+        self._first[place] = _sure(cutting, type(self.model).__name__)
+        return [self._first[place]], logits[None]
 
     def _curves(self, some: slice) -> list[dict[str, Any]]:
         """Curves of the caches of some documents, (caches, points), and what their layers hold."""
-        around, found = dict[str, Around](), list[dict[str, Any]]()
+        around = dict[str, Around]()
         texts, _ = self._read(torch.stack([*self.curves[some]]), self.prefix, partial(watch, self.model, around))
-        for number, behind in enumerate(texts):
-            made: list[Tensor] = []
-            layers: list[dict[str, Any]] = []
-            for held in behind.held.values():
-                made.append(layer_curves(held, TOKENS[self.rule].order(held), around[held.name], number))
-                widths = held.key.shape[-1], held.value.shape[-1]
-                layers.append(
-                    {"name": held.name, "caches": len(held.key), "available": held.available, "widths": widths}
-                )
-            found.append({"curves": torch.cat(made), "layers": layers})
-        return found
+        layers = [
+            {"name": one.name, "caches": len(one.key), "available": one.available}
+            | {"widths": (one.key.shape[-1], one.value.shape[-1])}
+            for one in texts[0].held.values()
+        ]
+        curves = (
+            [layer_curves(one, TOKENS[self.rule].order(one), around[one.name], at) for one in text.held.values()]
+            for at, text in enumerate(texts)
+        )
+        return [{"curves": torch.cat(made), "layers": layers} for made in curves]
 
     def _set_budgets(self, layers: Sequence[dict[str, Any]], curves: Tensor) -> None:
         """Tokens of each cache, (caches,), by share and way."""
@@ -252,32 +255,31 @@ class Pricing:
 
     def _bytes_share(self, layers: Sequence[dict[str, Any]], variant: Variant) -> float:
         """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
-        tokens, whole, held = iter(_lists(self._budgets[variant.keep, variant.budgets])), 0, 0
-        for layer in layers:
-            for _ in range(layer["caches"]):
-                whole += cache_bits(None, layer["available"], layer["available"], *layer["widths"])
-                held += cache_bits(variant.precision, layer["available"], next(tokens), *layer["widths"])
-        return held / whole
+        held = [(one["available"], one["widths"]) for one in layers for _ in range(one["caches"])]
+        tokens = _lists(self._budgets[variant.keep, variant.budgets])
+        whole = sum(cache_bits(None, count, count, *widths) for count, widths in held)
+        each = zip(held, tokens, strict=True)
+        return sum(cache_bits(variant.precision, count, own, *widths) for (count, widths), own in each) / whole
 
     def _documents(self, some: slice, tried: Sequence[Sequence[Variant]]) -> list[CutDocument]:
         """Losses of some documents; NaN for variants that are not tried."""
-        texts, logits = self._read(torch.stack([ids for _, ids in self.held_out[some]]), self.prefix)
-        answers = [cut_ids(ids, self.prefix) for _, ids in self.held_out[some]]
+        pieces = self.held_out[some]
+        texts, logits = self._read(torch.stack([ids for _, ids in pieces]), self.prefix)
+        answers = [cut_ids(ids, self.prefix) for _, ids in pieces]
         scores = list(map(Scores, logits, answers))
-        kept_tokens = {key: float(one.double().mean()) for key, one in self._budgets.items()}
-        documents = list[CutDocument]()
+        sizes = {key: float(one.double().mean()) for key, one in self._budgets.items()}
+        documents, none = list[CutDocument](), (math.nan, math.nan)
         known = self._each(texts, tried, [one.of for one in scores])
-        for number, (found, score, answer) in enumerate(zip(known, scores, answers, strict=True), some.start):
-            text, ids = self.held_out[number]
-            runs = tuple(
-                CutRun(one.title, one.keep, kept_tokens[one.keep, one.budgets], *found.get(one, (math.nan, math.nan)))
+        for number, ((text, ids), answer, score, found) in enumerate(
+            zip(pieces, answers, scores, known, strict=True), some.start
+        ):
+            runs = (
+                CutRun(one.title, one.keep, sizes[one.keep, one.budgets], *found.get(one, none))
                 for one in self.variants
             )
-            size = None
-            if self.tokenizer is not None:
-                size = len(str(self.tokenizer.decode(cast("list[int]", answer.tolist()))).encode())
-            facts = math.nan, math.nan, kept_tokens[1.0, "whole"], kept_tokens[1.0, "whole"]
-            documents.append(CutDocument(number, len(ids), self.prefix, score.loss, *facts, runs, text, size))
+            said = None if self.tokenizer is None else len(str(self.tokenizer.decode(_lists(answer))).encode())
+            facts = *none, sizes[1.0, "whole"], sizes[1.0, "whole"], tuple(runs), text, said
+            documents.append(CutDocument(number, len(ids), self.prefix, score.loss, *facts))
         return documents
 
     def _found(self, some: slice) -> list[list[int]]:
@@ -285,12 +287,9 @@ class Pricing:
         needles = self.needles[some]
         ids = torch.cat([torch.cat([one.prefix, one.following], 1) for one in needles])
         texts, logits = self._read(ids, needles[0].prefix.shape[1])
-        last, tried = needles[0].answer, [self.variants] * len(needles)
-        known = self._each(texts, tried, [one.found for one in needles], last)
-        return [
-            [int(one.found(whole)), *(int(found[variant]) for variant in self.variants)]
-            for one, whole, found in zip(needles, logits, known, strict=True)
-        ]
+        known = self._each(texts, [self.variants] * len(needles), [one.found for one in needles], needles[0].answer)
+        every = zip(needles, logits, known, strict=True)
+        return [[int(one.found(whole)), *(int(found[each]) for each in self.variants)] for one, whole, found in every]
 
     def _each(
         self,
@@ -300,19 +299,15 @@ class Pricing:
         last: int = 0,
     ) -> list[dict[Variant, Any]]:
         """What logits behind the cut of each text tell with each cache."""
-        held = [*texts[0].held.values()]
+        held, cut, choice = [*texts[0].held.values()], texts[0].cut, TOKENS[self.rule]
         available = torch.tensor([one.available for one in held for _ in one.key])
-        ends = list(accumulate(len(one.key) for one in held))
+        ends = accumulate(len(one.key) for one in held)
         own = {one.name: slice(end - len(one.key), end) for one, end in zip(held, ends, strict=True)}
-        orders = [
-            {one.name: (TOKENS[self.rule].order(one), own[one.name]) for one in text.held.values()} for text in texts
-        ]
+        orders = [{one.name: (choice.order(one), own[one.name]) for one in text.held.values()} for text in texts]
         # Where each layer has one cache, budgets by layer and by curves are the same.
-        caches = {
-            one: (one.precision, tuple(_lists(self._tokens(one, available, texts[0].cut)))) for one in self.variants
-        }
+        caches = {one: (one.precision, tuple(_lists(self._tokens(one, available, cut)))) for one in self.variants}
         rows = [(at, cache) for at, some in enumerate(tried) for cache in dict.fromkeys(caches[one] for one in some)]
-        made, at_once = dict[tuple[int, _Cache], Any](), max(1, POSITIONS // (texts[0].forward.length - texts[0].cut))
+        made, at_once = dict[tuple[int, _Cache], Any](), max(1, POSITIONS // (texts[0].forward.length - cut))
         for alike in (rows[first : first + at_once] for first in range(0, len(rows), at_once)):
             parts = [(at, [cache for _, cache in some]) for at, some in groupby(alike, itemgetter(0))]
             runs = [(texts[at], partial(_memory, orders=orders[at], caches=some), len(some)) for at, some in parts]
@@ -330,22 +325,16 @@ class Pricing:
 
 def _sure(cutting: Cutting, name: str) -> Behind:
     """A model behind a cut, if its caches alone hold what it has read."""
-    behind = cutting.behind
+    behind, others = cutting.behind, cutting.whole | cutting.behind.refused
+    must, got = "read several tokens behind its cache as in a whole text", "other logits, as of states beside it"
     if not behind.held:
-        wrong = "attend by functions of transformers, which take any cache", "attention in code of its own"
-    elif others := cutting.whole | behind.refused:
-        wrong = (
-            "mix positions only by attention over keys and values",
-            "; ".join(f"{one} {why}" for one, why in others.items()),
-        )
-    elif not behind.sure:
-        wrong = (
-            "read several tokens behind its cache as in a whole text",
-            "other logits, as where states stand beside it",
-        )
-    else:
+        must, got = "attend by functions of transformers, which take any cache", "attention in code of its own"
+    elif others:
+        got = "; ".join(f"{mixer} {cause}" for mixer, cause in others.items())
+        must = "mix positions only by attention over keys and values"
+    elif behind.sure:
         return behind
-    raise ModelError(f"{name} must {wrong[0]}, got {wrong[1]}. No price is known.")
+    raise ModelError(f"{name} must {must}, got {got}. No price is known.")
 
 
 def _lists(numbers: Tensor) -> list[Any]:
@@ -355,17 +344,16 @@ def _lists(numbers: Tensor) -> list[Any]:
 def _memory(held: HeldAttention, orders: dict[str, tuple[Tensor, slice]], caches: Sequence[_Cache]) -> Memory:
     """What stands in the cache of a layer in several runs: so many tokens each, rounded before they are evicted."""
     order, own = orders[held.name]
-    precisions = [precision for precision, _ in caches]
+    precisions, first = [precision for precision, _ in caches], held.cut - held.available
     seen = kept(order, torch.tensor([tokens[own] for _, tokens in caches]), held.cut)
     if not any(precisions):
         return Memory(seen=seen)
-    first = held.cut - held.available
     keys, values = held.key[:, : held.cut], held.value[:, : held.cut]
-    parts: dict[Precision | None, tuple[Tensor, Tensor]] = {None: (keys, values)}
-    for precision in filter(None, dict.fromkeys(precisions)):
-        rounded = rounded_keys(keys[:, first:], precision), rounded_values(values[:, first:], precision)
-        parts[precision] = cast("tuple[Tensor, Tensor]", tuple(
-            torch.cat([whole[:, :first], part], 1) for whole, part in zip((keys, values), rounded, strict=True)
-        ))  # fmt: skip
-    keys, values = (torch.stack([parts[one][which] for one in precisions]) for which in (0, 1))
-    return Memory(values[:, :, None], keys, seen)
+
+    def stacked(whole: Tensor, rounded: Callable[[Tensor, Precision], Tensor]) -> Tensor:
+        parts = {
+            one: torch.cat([whole[:, :first], rounded(whole[:, first:], one)], 1) for one in {*precisions} - {None}
+        }
+        return torch.stack([parts.get(one, whole) for one in precisions])
+
+    return Memory(stacked(values, rounded_values)[:, :, None], stacked(keys, rounded_keys), seen)

@@ -25,7 +25,7 @@ from statesize.adapters.watch import ArgumentCopies
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, SoftmaxAttention
-from statesize.truncation.behind import POSITIONS, Behind, Memory, whole_model
+from statesize.truncation.behind import POSITIONS, Behind, Memory, attached, whole_model
 from statesize.truncation.blocks import dropped, past_block
 from statesize.truncation.choices.past_rows import PastRows
 from statesize.truncation.past import HeldAttention, Past
@@ -65,10 +65,10 @@ class Cutting:
         if self.own.traced:
             first_calls(self.forward, self.own.traced.values())
 
-    def read(self, *, compare: bool = True) -> Tensor:
+    def read(self, attach: Attach | None = None, *, compare: bool = True) -> Tensor:
         """Logits of the whole model from the cut on without the last, (L − i − 1, V) float32; mixers are noted."""
-        # `compare` says whether this run is compared with runs that nothing observes.
-        logits = self._over_whole_text(None, self.behind.attach)
+        # `attach` reads more in this run; `compare` says whether it is compared with runs that nothing observes.
+        logits = self._over_whole_text(None, attached(self.behind.attach, attach))
         if compare:
             unaltered = cast("Tensor", whole_model(self.forward, self.cut).hidden())[0, -len(logits) - 1 : -1].float()
             name, limit = type(self.forward.model).__name__, BOUNDS[stored_dtype(self.forward.model)]
@@ -223,11 +223,11 @@ class Cutting:
         joint = Past(seen.operator(slice(None)), self.cut, readers=_readers(seen)).block if seen.groups else None
         return Mixer(
             seen.found.multiplicity,
-            torch.cat([past.block.entropy[0] for past in pasts]).cpu(),
+            torch.cat([past.block.entropy[0] for past in pasts]).tolist(),
             min(block.values.shape[-1], inputs, size),
             inputs,
             held,
-            None if joint is None else joint.entropy[0].cpu(),
+            None if joint is None else joint.entropy[0].tolist(),
         )
 
     def _dropped(self, name: str, seen: Observation, run: PlannedRun, rows: Tensor | None = None) -> Tensor:

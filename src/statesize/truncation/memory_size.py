@@ -155,11 +155,7 @@ class TruncationResult(CutResult):
         )
 
     def table(self) -> PageTable:
-        """Each size by each rule, with what it keeps and what that changes.
-
-        Returns:
-            A table for a terminal or a page.
-        """
+        """Each size by each rule, with what it keeps and what that changes."""
         headings = "each head keeps", "numbers per channel", "of what is stored", "change", "extra nats per token"
         # A row that keeps all that there is stands for those after it.
         shown = {(row.rule, round(row.kept, 6)): row for row in reversed(self.rows)}
@@ -175,11 +171,7 @@ class TruncationResult(CutResult):
         return PageTable("Each size", headings, cells, _READING)
 
     def plot(self) -> alt.LayerChart:
-        """Draw the change against the numbers that are kept: a line a rule, shaded between both bounds.
-
-        Returns:
-            A chart, which a notebook shows.
-        """
+        """Draw the change against the numbers that are kept: a line a rule, shaded between both bounds."""
         known = [row for row in self.rows if row.rule in RULES and row.kept > 0 and not math.isnan(_change(row))]
         rows = [
             {"of": RULES[row.rule].line, "numbers": row.kept, "run": RULES[row.rule].of_size(row.scale)}
@@ -208,11 +200,7 @@ class TruncationResult(CutResult):
         return shaded + measured.mark_rule(strokeDash=[1, 3]) + words + lines
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values.
-
-        Returns:
-            Means, intervals, sizes without hindsight, limits, and each document's own numbers.
-        """
+        """What `CutResult` has, and sizes without hindsight."""
         more = {name: getattr(self, name) for name in ("mixers", "entropy", "shared", "unmoved")}
         more |= {"whole": [{"name": name, "reason": str(note)} for name, note in self.whole.items()]}
         more |= {"without_hindsight": self.without_hindsight()}

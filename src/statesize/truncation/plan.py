@@ -5,40 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from statesize.io.json_values import json_values
 from statesize.truncation.choices import RULES, Rule
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Mixer:
     """What the whole run shows of one mixer at a cut."""
 
     multiplicity: int  # channels of each unit
-    entropy: Tensor  # entropy-ESS of each unit, (units,)
+    entropy: Sequence[float]  # entropy-ESS of each unit
     most: int  # the largest rank that H_i can have, of any unit
     inputs: int  # inputs of the past, or numbers of a state, that there are to choose from
     held: int | None  # numbers of a state that there are behind the cut; None for what keeps inputs themselves
-    joint: Tensor | None  # entropy-ESS of the stack of each group's units, (groups,), or None without groups
-
-    def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
-        return json_values(vars(self))
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Mixer:
-        """The mixer of JSON values."""
-        sizes: dict[str, Any] = {name: values[name] for name in ("entropy", "joint")}
-        sizes = {name: one and torch.tensor(one, dtype=torch.float64) for name, one in sizes.items()}
-        return cls(**values | sizes)
+    joint: Sequence[float] | None  # entropy-ESS of the stack of each group's units, or None without groups
 
     def sizes(self, unit: str) -> Tensor:
         """Entropy-ESS of what a unit of a rule is, (units,) or (groups,)."""
-        return self.entropy if unit == "head" or self.joint is None else self.joint
+        sizes = self.entropy if unit == "head" or self.joint is None else self.joint
+        return torch.tensor(sizes, dtype=torch.float64)
 
     def ranks(self, rule: Rule, numbers: Tensor) -> Tensor:
         """⌈numbers⌉ of each unit of a rule, at most what there is."""
@@ -82,7 +70,10 @@ def mean_sizes(mixers: dict[str, Mixer]) -> tuple[float, float, float, float]:
     """Means per channel: entropy-ESS, largest rank, inputs that can be kept, and the same over stored channels."""
     each = [*mixers.values()]
     channels, stored = ([one.multiplicity * len(one.sizes(unit)) for one in each] for unit in ("head", "cache"))
-    entropy, inputs = _mean(mixers, {name: one.entropy for name, one in mixers.items()}), [one.inputs for one in each]
+    entropy, inputs = (
+        _mean(mixers, {name: one.sizes("head") for name, one in mixers.items()}),
+        [one.inputs for one in each],
+    )
     return entropy, fmean([one.most for one in each], channels), fmean(inputs, channels), fmean(inputs, stored)
 
 

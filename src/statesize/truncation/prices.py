@@ -62,26 +62,6 @@ NOTHING = Variant(0.0, "equal")
 """An empty cache."""
 
 
-@dataclass(frozen=True)
-class CachedHead:
-    """One cache of keys and values.
-
-    Attributes:
-        layer: Name of the module.
-        head: Its number in the layer.
-        available: Tokens that it holds.
-        curve: Squared error of the layer's output at the shares of `budgets.GRID`, but never fewer tokens than always
-            stay, relative to the layer's input.
-        tokens: Tokens that it keeps by the curves, for each share.
-    """
-
-    layer: str
-    head: int
-    available: int
-    curve: tuple[float, ...]
-    tokens: tuple[int, ...]
-
-
 def losing_facts(variants: Sequence[Variant], found: Sequence[int], passkeys: int) -> tuple[Variant, ...]:
     """Caches that miss too many of the passkeys that the whole cache finds; none where that are too few to tell."""
     if not passkeys or found[0] < _LEAST_FOUND * passkeys:
@@ -102,7 +82,9 @@ class CachePrices(CutResult):
         shares: Bytes of each, as a share of the whole cache in 16 bits.
         passkeys: How many were hidden.
         found: How many the whole cache finds, and each variant; empty without passkeys.
-        heads: All caches.
+        heads: All caches: name of the layer, number in it, tokens that are available, curve (squared error of the
+            layer's output at the shares of `budgets.GRID`, relative to its input), and for each share the tokens that
+            it keeps by the curves.
         ratios: Shares of tokens that were tried, descending.
     """
 
@@ -113,7 +95,7 @@ class CachePrices(CutResult):
     shares: tuple[float, ...]
     passkeys: int
     found: tuple[int, ...]
-    heads: tuple[CachedHead, ...]
+    heads: tuple[dict[str, Any], ...]
     ratios: tuple[float, ...]
     title = "What the cache of {} may lose"
 
@@ -151,11 +133,7 @@ class CachePrices(CutResult):
         return f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model} for {best.cost:+.4f} {unit} {over}."
 
     def table(self) -> PageTable:
-        """Each way, with what it keeps, costs and forgets.
-
-        Returns:
-            A table for a terminal or a page.
-        """
+        """Each way, with what it keeps, costs and forgets."""
         bits = not any(math.isnan(row.bits.value) for row in self.rows)
         headings = ["cache", "of its bytes", "change", "extra nats per token"]
         headings += ["extra bits per byte"] * bits + ["passkeys"] * bool(self.passkeys)
@@ -170,11 +148,7 @@ class CachePrices(CutResult):
         return PageTable("Each way", headings, cells, _PRICES)
 
     def plot(self) -> alt.LayerChart:
-        """Draw the loss against bytes: a mark for each cache, and a line for each way.
-
-        Returns:
-            A chart, which a notebook shows.
-        """
+        """Draw the loss against bytes: a mark for each cache, and a line for each way."""
         in_bits = all(row.cost is row.bits for row in self.rows)
         rows = [
             {"way": variant.way, "cache": row.rule, "bytes": row.stored, "loss": row.cost.value}
@@ -189,11 +163,7 @@ class CachePrices(CutResult):
         return vega.estimates(rows, x, y, "way", hints, AFFORDABLE if in_bits else None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values.
-
-        Returns:
-            The price list, what is known of each cache, and each document's own numbers.
-        """
+        """What `CutResult` has, and what is known of each cache."""
         names = ("rule", "prefix", "ratios", "calibration", "passkeys", "found", "variants", "heads")
         best = self.recommended
         more = {name: getattr(self, name) for name in names} | {"recommended": None if best is None else best.rule}

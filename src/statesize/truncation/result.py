@@ -13,14 +13,7 @@ import numpy as np
 
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
-from statesize.measurement.statistics import (
-    FEWEST_TEXTS,
-    Interval,
-    above_zero,
-    mean_interval,
-    ratio_interval,
-    texts_of,
-)
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, above_zero, mean_interval, ratio_interval, texts_of
 from statesize.report.result import Result
 from statesize.report.result_page import PageChart, ResultPage
 
@@ -192,18 +185,10 @@ class CutResult(Result):
 
     @abstractmethod
     def plot(self) -> alt.LayerChart:
-        """Draw what is lost against what is kept.
-
-        Returns:
-            A chart, which a notebook shows.
-        """
+        """Draw what is lost against what is kept."""
 
     def page(self) -> ResultPage:
-        """The page: the chart, the table, and what limits the numbers.
-
-        Returns:
-            It, to be written.
-        """
+        """The page: the chart, the table, and what limits the numbers."""
         caption = f"Over {self.counted}, with intervals of 95 % where there are five texts; the line is {self._line}."
         drawn = PageChart("What is lost against what is kept", self.plot().to_dict(), caption)
         title, limits = self.title.format(self.model), {"Limits": self.legend}
@@ -229,11 +214,7 @@ class CutResult(Result):
         return mean_interval(numbers[known], np.array(units)[known].tolist(), looks)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values.
-
-        Returns:
-            Means, intervals, limits, and each document's own numbers.
-        """
+        """Means, intervals, limits, and each document's own numbers, as JSON values."""
         means = {name: getattr(self, name) for name in ("model", "headline", "worth", "texts", "rows")}
         limits = [one.to_json() for one in self.limits]
         return json_values(means | {"limits": limits, "measured": self.documents})

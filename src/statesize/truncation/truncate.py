@@ -163,7 +163,7 @@ class CutTest:
                     made.append(kept(f"cut-{index:06d}-{cut}", make))
                 else:
                     found = kept(f"sizes-{index:06d}-{cut}", partial(self._sizes, index, cut))
-                    sizes[index, cut] = {one: Mixer.from_json(values) for one, values in found["mixers"].items()}
+                    sizes[index, cut] = {one: Mixer(**values) for one, values in found["mixers"].items()}
                     self.whole |= {one: Note.from_json(note) for one, note in found["whole"].items()}
                     self.unmoved.update(found["unmoved"])
                     self.mixers = tuple(sizes[places[0]])
@@ -195,23 +195,17 @@ class CutTest:
         uncalled = Note(Code.NOT_CUT, "its forward does not call its mixed_values")
         self.whole |= dict.fromkeys(self.own.by_method.keys() - cutting.mixers.keys() - self.whole.keys(), uncalled)
         if not cutting.mixers:
-            causes = " ".join(
-                f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(self.whole).items()
-            )
-            raise ModelError(f"No mixer of {type(self.model).__name__} can be cut. {causes}")
+            causes = (f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(self.whole).items())
+            raise ModelError(f"No mixer of {type(self.model).__name__} can be cut. {' '.join(causes)}")
         mixers = cutting.mixers
         if self.shared:
             # Each layer chooses for itself, so what the cache must hold for all of them is in no run.
             mixers = {name: replace(one, joint=None) for name, one in mixers.items()}
         whole = {name: note.to_json() for name, note in self.whole.items()}
-        return {
-            "mixers": {name: one.to_json() for name, one in mixers.items()},
-            "whole": whole,
-            "unmoved": [*self.unmoved],
-        }
+        return {"mixers": mixers, "whole": whole, "unmoved": [*self.unmoved]}
 
     def measured(
-        self, index: int, cut: int, mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]] = ()
+        self, index: int, cut: int, mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]]
     ) -> CutDocument:
         """All runs of one piece at one cut, given what its whole run, and those of other texts, showed."""
         text, given = self.pieces[index]
