@@ -82,7 +82,7 @@ def test_each_object_shows_a_finding_in_few_lines(shown):
         # A result shows its table.
         rows = len(value.table().rows) if isinstance(value, Result) else 0
         assert len(lines) <= MOST_LINES + rows, name
-        assert len(repr(value)) <= MOST_CHARACTERS + 80 * rows, name
+        assert len(repr(value)) <= MOST_CHARACTERS + 100 * rows, name
         # A dump of fields says none of this.
         assert not lines[0].startswith((f"{type(value).__name__}(", "<", "[")), name
     assert len(shown) >= 15

@@ -44,36 +44,23 @@ def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
     """Budgets (caches,) int64 of `total` tokens together with the least sum of errors (caches, points) at counts."""
     # Each curve is replaced by its lower convex hull; tokens then go where the error falls most for each, which is
     # optimal for convex curves (Fox 1966, "Discrete optimization via marginal analysis").
-    budgets = counts[:, 0].clone()
-    segments: list[tuple[float, int, int]] = []
+    budgets, segments = counts[:, 0].clone(), list[tuple[float, int, int]]()
     curves = cast("list[list[int]]", counts.tolist()), cast("list[list[float]]", errors.double().tolist())
     for cache, (tokens, error) in enumerate(zip(*curves, strict=True)):
-        hull = _lower_hull(tokens, error)
-        for (start, before), (end, after) in pairwise(hull):
-            segments.append(((before - after) / (end - start), cache, end - start))
+        points = sorted(dict(zip(tokens, error, strict=True)).items())
+        while len(points) > 1:
+            # The next corner of the hull is that to which the error falls most steeply.
+            (start, before), *rest = points
+            slope, end = min(((after - before) / (end - start), -end) for end, after in rest)
+            segments.append((slope, cache, -end - start))
+            points = [point for point in rest if point[0] >= -end]
     left = total - int(budgets.sum())
     # Stable, so that the segments of a cache stay in their order.
-    for _, cache, length in sorted(segments, key=lambda segment: -segment[0]):
+    for _, cache, length in sorted(segments, key=lambda segment: segment[0]):
         taken = min(length, left)
         budgets[cache] += taken
         left -= taken
-        if left <= 0:
-            break
     return budgets
-
-
-def _lower_hull(tokens: Sequence[int], errors: Sequence[float]) -> list[tuple[int, float]]:
-    """Corners of the convex hull from below (Andrew 1979)."""
-    hull: list[tuple[int, float]] = []
-    for point in sorted(dict(zip(tokens, errors, strict=True)).items()):
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], point):
-            hull.pop()
-        hull.append(point)
-    return hull
-
-
-def _slope(first: tuple[int, float], second: tuple[int, float]) -> float:
-    return (second[1] - first[1]) / (second[0] - first[0])
 
 
 @dataclass(eq=False)

@@ -158,7 +158,7 @@ class TruncationResult(CutResult):
         """Each size by each rule, with what it keeps and what that changes."""
         headings = "each head keeps", "numbers per channel", "of what is stored", "change", "extra nats per token"
         # A row that keeps all that there is stands for those after it.
-        shown = {(row.rule, round(row.kept, 6)): row for row in reversed(self.rows)}
+        shown = {(row.rule, round(row.kept, 6)): row for row in reversed(self.rows) if row.rule in RULES}
         # Few texts tell few digits.
         numbers, share, nats = (".0f", ".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1f", ".1%", "+.3f")
         cells = [

@@ -105,15 +105,11 @@ class CachePrices(CutResult):
 
         None too where the prefix may be worth nothing to these texts: then nothing could be lost.
         """
-        lost = losing_facts(self.variants, self.found, self.passkeys)
+        lost, told = losing_facts(self.variants, self.found, self.passkeys), self.passkeys_informative
         # Loss alone would not show that facts of the prefix are forgotten.
-        safe = [
-            (index, one)
-            for index, one in enumerate(self.variants)
-            if (one.budgets == "whole" or self.passkeys_informative) and one not in lost
-        ]
+        safe = [at for at, one in enumerate(self.variants) if one not in lost and (told or one.budgets == "whole")]
         # The same documents choose and price, so that intervals hold for all variants together.
-        rows = [self.row(index, looks=len(self.variants) - 1) for index, _ in safe if self.context_matters]
+        rows = [self.row(at, looks=len(self.variants) - 1) for at in safe if self.context_matters]
         return min((row for row in rows if row.cost.high <= AFFORDABLE), key=lambda row: row.stored, default=None)
 
     @property

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from os import PathLike
 from typing import Any
 
@@ -144,7 +145,11 @@ class CutTest:
         whole |= captured.skipped
         named = {name or type(part).__name__: part for name, part in parts}
         declared = {name: part for name, part in find_mixers(parts).items() if name not in whole}
-        methods = {name: part for name, part in declared.items() if _is_cut_by_method(part)}
+        # Those that say what they mix, and mix by a method.
+        by = "values", "mixed_values"
+        methods = {
+            name: part for name, part in declared.items() if all(callable(getattr(part, one, None)) for one in by)
+        }
         traced = {name: named[name] for name in (*found.layers, *declared) if name not in whole | methods}
         own = OwnLayers(methods, traced, found)
         return cls(model, pieces, cuts, whole, in_part, own, tuple(dict.fromkeys(captured.readers.values())))
@@ -154,19 +159,19 @@ class CutTest:
         places = [(index, cut) for index in range(len(self.pieces)) for cut in self.cuts]
         steps, sizes = Steps({"sizes": len(places), "cut": len(places)}), dict[tuple[int, int], dict[str, Mixer]]()
         made: list[dict[str, Any]] = []
-        for done, (kind, index, cut) in enumerate(((kind, *place) for kind in steps.costs for place in places), 1):
+        for done, (kind, (index, cut)) in enumerate(product(steps.costs, places), 1):
             with steps.timed(kind):
-                if kind == "cut":
-                    texts = (other for other, (text, _) in enumerate(self.pieces) if text != self.pieces[index][0])
-                    others = [sizes[other, cut] for other in texts]
-                    make = partial(self.measured, index, cut, sizes[index, cut], others)
-                    made.append(kept(f"cut-{index:06d}-{cut}", make))
-                else:
+                if kind == "sizes":
                     found = kept(f"sizes-{index:06d}-{cut}", partial(self._sizes, index, cut))
                     sizes[index, cut] = {one: Mixer(**values) for one, values in found["mixers"].items()}
                     self.whole |= {one: Note.from_json(note) for one, note in found["whole"].items()}
                     self.unmoved.update(found["unmoved"])
                     self.mixers = tuple(sizes[places[0]])
+                else:
+                    own = self.pieces[index][0]
+                    others = [sizes[other, cut] for other, (text, _) in enumerate(self.pieces) if text != own]
+                    make = partial(self.measured, index, cut, sizes[index, cut], others)
+                    made.append(kept(f"cut-{index:06d}-{cut}", make))
             report(done, 2 * len(places), f"{kind} of text {index + 1} of {len(self.pieces)}", steps.first_left)
         return made
 
@@ -197,35 +202,23 @@ class CutTest:
         if not cutting.mixers:
             causes = (f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(self.whole).items())
             raise ModelError(f"No mixer of {type(self.model).__name__} can be cut. {' '.join(causes)}")
-        mixers = cutting.mixers
-        if self.shared:
-            # Each layer chooses for itself, so what the cache must hold for all of them is in no run.
-            mixers = {name: replace(one, joint=None) for name, one in mixers.items()}
+        # Where layers share a cache each chooses for itself, so what it must hold for all of them is in no run.
+        mixers = {name: replace(one, joint=None) if self.shared else one for name, one in cutting.mixers.items()}
         whole = {name: note.to_json() for name, note in self.whole.items()}
         return {"mixers": mixers, "whole": whole, "unmoved": [*self.unmoved]}
 
-    def measured(
-        self, index: int, cut: int, mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]]
-    ) -> CutDocument:
+    def measured(self, index: int, cut: int, mixers: dict[str, Mixer], others: list[dict[str, Mixer]]) -> CutDocument:
         """All runs of one piece at one cut, given what its whole run, and those of other texts, showed."""
         text, given = self.pieces[index]
         cutting, logits = self._read(index, cut, dict(mixers))
         scores, runs = Scores(logits, cut_ids(given, cut)), planned_runs(mixers, others)
-        made = [
-            CutRun(run.rule.name, run.scale, run.kept, *scores.of(predicted))
-            for run, predicted in zip(runs, cutting.logits(runs), strict=True)
-        ]
-        entropy, most, inputs, stored = mean_sizes(mixers)
-        sizes = entropy, most, inputs, math.nan if self.shared else stored
-        return CutDocument(index, len(given), cut, scores.loss, *sizes, tuple(made), text)
+        made = zip(runs, map(scores.of, cutting.logits(runs)), strict=True)
+        every = tuple(CutRun(run.rule.name, run.scale, run.kept, *found) for run, found in made)
+        *sizes, stored = mean_sizes(mixers)
+        stored = math.nan if self.shared else stored
+        return CutDocument(index, len(given), cut, scores.loss, *sizes, stored, every, text)
 
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
-        whole = self.in_part | lost_mixers(self.whole, self.mixers)
-        unmoved = tuple(sorted(self.unmoved))
+        whole, unmoved = self.in_part | lost_mixers(self.whole, self.mixers), tuple(sorted(self.unmoved))
         return TruncationResult(name, tuple(documents), whole, len(self.mixers), at, unmoved, self.shared)
-
-
-def _is_cut_by_method(mixer: nn.Module) -> bool:
-    """Whether a mixer with a method `operator` says what it mixes, and mixes by a method."""
-    return all(callable(getattr(mixer, method, None)) for method in ("values", "mixed_values"))
