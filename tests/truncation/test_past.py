@@ -20,7 +20,9 @@ def past_rows(operator, cut):
 
 
 def past_tokens(operator, cut):
-    return PastTokens().vectors(Past(operator, cut), torch.tensor(cut))
+    """Tokens as a basis, those first that are kept first."""
+    order = PastTokens().vectors(Past(operator, cut), torch.tensor(cut))[..., 0]
+    return torch.eye(cut, dtype=torch.float64)[order].mT
 
 
 def inputs(columns):

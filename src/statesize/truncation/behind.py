@@ -24,8 +24,8 @@ from statesize.truncation.past import HeldAttention
 
 # Rounding of attention and of logits in float32, as a share of the largest number.
 _ROUNDING = 1e-4
-POSITIONS = 1024
-"""Positions that several runs or texts read at once: more are hardly faster."""
+POSITIONS = 512
+"""Positions of which several runs return logits at once: more take memory, and are hardly faster."""
 
 
 @dataclass(frozen=True, eq=False)

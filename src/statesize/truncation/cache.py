@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, count, groupby, takewhile
+from itertools import accumulate, groupby, takewhile
 from operator import itemgetter
 from os import PathLike
 from typing import Any, cast
@@ -39,10 +39,12 @@ from statesize.truncation.past import HeldAttention
 from statesize.truncation.pieces import cut_ids, two_sets
 from statesize.truncation.prices import NOTHING, Budgets, CachePrices, Variant, losing_facts
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
+from statesize.truncation.run import Documents, Keep, Scores, check_head, finish, kept_parts
 
 DOCUMENTS, PIECE, PASSKEYS = 24, 512, 12
 """Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
+READ = 2048
+"""Tokens of documents of one length that are read at once."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried, where more is kept than always stays."""
 _Cache = tuple[Precision | None, tuple[int, ...]]
@@ -120,10 +122,8 @@ def cache(
     hiding = [] if tokenizer is None else passkeys([piece for _, piece in held_out], tokenizer, prefix, hidden)
     pricing = Pricing(model, rule, prefix, share, curves, held_out, hiding, tokenizer)
     about = tokens_sha256([*curves, *(piece for _, piece in held_out)]), rule, prefix, share, hidden
-    total = len(curves) + len(held_out) + len(hiding)
-    with kept_parts(output, model, *about) as keep_part, reporting(on_progress, f"pricing {name}", total) as report:
-        done = count(1)
-        result = pricing.priced(name, keep_part, lambda what: report(next(done), total, what, pricing.steps.first_left))
+    with kept_parts(output, model, *about) as keep_part, reporting(on_progress, f"pricing {name}") as report:
+        result = pricing.priced(name, keep_part, report)
     finish(output, result)
     return result
 
@@ -157,13 +157,11 @@ class Pricing:
     needles: Sequence[Passkey]  # the passkeys that are hidden
     tokenizer: AnyTokenizer | None = None  # for bytes
     thorough: bool = False  # whether all held-out documents price caches that miss passkeys
-    steps: Steps = field(init=False)
     # The model behind the cut of the first text of a length, by that length and the cut.
     _first: dict[tuple[int, int], Behind] = field(default_factory=dict[tuple[int, int], Behind], init=False)
     _budgets: dict[tuple[float, Budgets], Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps = Steps({"curves": len(self.curves), "prices": len(self.held_out), "passkeys": len(self.needles)})
         least, tried = SINKS + RECENT, {*RATIOS, self.keep}
         shared = tuple(sorted((one for one in tried if round(one * self.prefix) > least), reverse=True))
         self.ratios = shared if len(shared) == len(tried) else (*shared, least / self.prefix)
@@ -173,9 +171,11 @@ class Pricing:
         every += [Variant(ratio, way) for ratio in self.ratios for way in ways[ratio]]
         self.variants = (*every, *(Variant(ratio, ways[ratio][-1], "int4") for ratio in self.ratios))
 
-    def priced(self, name: str, keep: Keep, step: Callable[[str], None]) -> CachePrices:
-        """The price list; `keep` makes or returns a part, `step` is called with what a document was for."""
-        at_once = max(1, POSITIONS // len(self.held_out[0][1]))
+    def priced(self, name: str, keep: Keep, report: Callable[..., None]) -> CachePrices:
+        """The price list; `keep` makes or returns a part, `report` is called as `Documents` does."""
+        at_once = max(1, READ // len(self.held_out[0][1]))
+        counts = {"curves": len(self.curves), "prices": len(self.held_out), "passkeys": len(self.needles)}
+        run = Documents(keep, report, Steps(counts))
 
         def each(kind: str, places: Sequence[tuple[int, int]], make: Callable[[slice], list[Any]]) -> list[Any]:
             """What is made of all documents: of those of one length and cut, some at once behind the first."""
@@ -183,11 +183,7 @@ class Pricing:
             while (first := len(made)) < len(places):
                 most = at_once if places[first] in self._first else 1
                 count = len([*takewhile(places[first].__eq__, places[first : first + most])])
-                with self.steps.timed(kind, count):
-                    found = keep(f"{kind}-{first:06d}", partial(make, slice(first, first + count)))
-                made += found
-                for _ in found:
-                    step(kind)
+                made += run.made(kind, f"{first:06d}", partial(make, slice(first, first + count)), count)
             return made
 
         place = len(self.held_out[0][1]), self.prefix
@@ -307,7 +303,7 @@ class Pricing:
         # Where each layer has one cache, budgets by layer and by curves are the same.
         caches = {one: (one.precision, tuple(_lists(self._tokens(one, available, cut)))) for one in self.variants}
         rows = [(at, cache) for at, some in enumerate(tried) for cache in dict.fromkeys(caches[one] for one in some)]
-        made, at_once = dict[tuple[int, _Cache], Any](), max(1, POSITIONS // (texts[0].forward.length - cut))
+        made, at_once = dict[tuple[int, _Cache], Any](), max(1, POSITIONS // (last or texts[0].forward.length - cut))
         for alike in (rows[first : first + at_once] for first in range(0, len(rows), at_once)):
             parts = [(at, [cache for _, cache in some]) for at, some in groupby(alike, itemgetter(0))]
             runs = [(texts[at], partial(_memory, orders=orders[at], caches=some), len(some)) for at, some in parts]

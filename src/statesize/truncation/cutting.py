@@ -244,8 +244,9 @@ class Cutting:
             if basis is None:
                 operator = seen.operator(units) if rows is None or not choice.hindsight else rows[:, units]
                 basis = choice.vectors(Past(operator, self.cut, self._rotations.get(name), readers), own)
-                # As exact as the model itself, but for states.
-                basis = basis if is_state else basis.to(torch.promote_types(inputs.dtype, torch.float32))
+                if not is_state and basis.is_floating_point():
+                    # As exact as the model itself.
+                    basis = basis.to(torch.promote_types(inputs.dtype, torch.float32))
                 if not choice.hindsight:
                     self._bases[key] = basis
             # Several inputs of one position lie behind one another.

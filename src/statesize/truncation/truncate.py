@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
 from os import PathLike
 from typing import Any
 
@@ -33,7 +32,7 @@ from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
 from statesize.truncation.pieces import Piece, cut_ids, pieces_of
 from statesize.truncation.plan import Mixer, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
+from statesize.truncation.run import Documents, Keep, Scores, check_head, finish, kept_parts
 from statesize.truncation.traced import OwnLayers
 
 DOCUMENTS, TOKENS = 12, 512
@@ -157,22 +156,19 @@ class CutTest:
     def documents(self, kept: Keep, report: Callable[..., None]) -> list[dict[str, Any]]:
         """What `measured` gives of all pieces at all cuts, as JSON values; sizes of all are measured before."""
         places = [(index, cut) for index in range(len(self.pieces)) for cut in self.cuts]
-        steps, sizes = Steps({"sizes": len(places), "cut": len(places)}), dict[tuple[int, int], dict[str, Mixer]]()
+        run, sizes = Documents(kept, report, Steps(dict.fromkeys(("sizes", "cut"), len(places)))), dict[Any, Any]()
+        for index, cut in places:
+            found = run.made("sizes", f"{index:06d}-{cut}", partial(self._sizes, index, cut))
+            sizes[index, cut] = {one: Mixer(**values) for one, values in found["mixers"].items()}
+            self.whole |= {one: Note.from_json(note) for one, note in found["whole"].items()}
+            self.unmoved.update(found["unmoved"])
+        self.mixers = tuple(sizes[places[0]])
         made: list[dict[str, Any]] = []
-        for done, (kind, (index, cut)) in enumerate(product(steps.costs, places), 1):
-            with steps.timed(kind):
-                if kind == "sizes":
-                    found = kept(f"sizes-{index:06d}-{cut}", partial(self._sizes, index, cut))
-                    sizes[index, cut] = {one: Mixer(**values) for one, values in found["mixers"].items()}
-                    self.whole |= {one: Note.from_json(note) for one, note in found["whole"].items()}
-                    self.unmoved.update(found["unmoved"])
-                    self.mixers = tuple(sizes[places[0]])
-                else:
-                    own = self.pieces[index][0]
-                    others = [sizes[other, cut] for other, (text, _) in enumerate(self.pieces) if text != own]
-                    make = partial(self.measured, index, cut, sizes[index, cut], others)
-                    made.append(kept(f"cut-{index:06d}-{cut}", make))
-            report(done, 2 * len(places), f"{kind} of text {index + 1} of {len(self.pieces)}", steps.first_left)
+        for index, cut in places:
+            own = self.pieces[index][0]
+            others = [sizes[other, cut] for other, (text, _) in enumerate(self.pieces) if text != own]
+            measured = partial(self.measured, index, cut, sizes[index, cut], others)
+            made.append(run.made("cut", f"{index:06d}-{cut}", measured))
         return made
 
     def _read(self, index: int, cut: int, mixers: dict[str, Mixer]) -> tuple[Cutting, Tensor]:

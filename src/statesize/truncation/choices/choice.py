@@ -58,6 +58,7 @@ class Basis(ABC):
     @abstractmethod
     def vectors(self, past: Past, ranks: Tensor) -> Tensor:
         """V for each unit, or for those that share it, (..., c, n), at least up to these ranks (...)."""
+        # Where its vectors are single inputs, their numbers in order, (..., c, 1) int64.
 
 
 @dataclass(frozen=True)

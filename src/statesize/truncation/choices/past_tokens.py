@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from statesize.truncation.choices.choice import Basis, Rule
@@ -23,8 +22,7 @@ class PastTokens(Basis):
             read = past.asked.diagonal(dim1=-2, dim2=-1)
         else:
             read = past.rows[..., -_WINDOW:, :].abs().sum(-2)
-        order = read.masked_fill(~past.readable, -1.0).argsort(-1, descending=True)
-        return torch.eye(past.cut, dtype=read.dtype, device=read.device)[order].mT
+        return read.masked_fill(~past.readable, -1.0).argsort(-1, descending=True)[..., None]
 
 
 RULES = (Rule("past tokens", "whole tokens", PastTokens(), (1.0, 4.0)),)
