@@ -81,13 +81,13 @@ class Behind:
         self.refused[name] = "weighs keys by more than their products with queries"
         *parts, answer = given
         whole = all(len(part) == 1 and part.shape[2] == self.forward.length for part in parts)
-        plain = isinstance(operator, SoftmaxAttention) and operator.key_bias is None and seen.passed_on is unchanged
-        if seen.order or not whole or not plain:
+        if not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None or seen.order or not whole:
             return False
         query, key, value = (part[0].to(operator.query.dtype) for part in parts)
         mixed = ((query, operator.query), (key, operator.key), (value, seen.values))
         # A layer whose heads read nothing in common may name no groups.
-        if not all(torch.equal(a.repeat_interleave(len(query) // len(a), 0), b[0]) for a, b in mixed):
+        same = all(torch.equal(a.repeat_interleave(len(query) // len(a), 0), b[0]) for a, b in mixed)
+        if seen.passed_on is not unchanged or not same:
             return False
         heads = len(key), len(query) // len(key)
         sink = operator.sink if operator.sink is None else operator.sink.reshape(heads)
@@ -158,18 +158,21 @@ def logits_behind(parts: Sequence[tuple[Behind, Remember, int]], last: int = 0) 
         stack.enter_context(replaced_attention(source_files(forward.parts), partial(_attending, parts)))
 
     logits = cast("Tensor", part.hidden(attach=attach))[:, -count:-1].float()
-    return list(logits.split([runs for *_, runs in parts]))
+    return _split(logits, parts)
+
+
+def _split(together: Tensor, parts: Sequence[tuple[Behind, Remember, int]]) -> list[Tensor]:
+    return list(cast("Any", together).split([runs for *_, runs in parts]))
 
 
 def _attending(parts: Sequence[tuple[Behind, Remember, int]], _: str, function: Attend) -> Attend:
     def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
         if module not in parts[0][0].held:
             return function(module, query, key, value, *args, **options)
-        mixed, counts = list[Tensor](), [runs for *_, runs in parts]
-        given = zip(*(part.split(counts) for part in (query, key, value)), strict=True)
+        mixed, given = list[Tensor](), (_split(part, parts) for part in (query, key, value))
         # Modes of the run, such as a device by default, are not for what is computed here.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            for (one, remember, _), each in zip(parts, given, strict=True):
+            for (one, remember, _), *each in zip(parts, *given, strict=True):
                 held = one.held[module]
                 mixed.append(_mixed(held, remember(held), *(part.to(held.key.dtype) for part in each)))
         return torch.cat(mixed).flatten(1, 2).transpose(1, 2).to(query.dtype).contiguous(), None

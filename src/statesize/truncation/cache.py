@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, groupby, takewhile
-from operator import itemgetter
 from os import PathLike
 from typing import Any, cast
 
@@ -174,8 +173,8 @@ class Pricing:
     def priced(self, name: str, keep: Keep, report: Callable[..., None]) -> CachePrices:
         """The price list; `keep` makes or returns a part, `report` is called as `Documents` does."""
         at_once = max(1, READ // len(self.held_out[0][1]))
-        counts = {"curves": len(self.curves), "prices": len(self.held_out), "passkeys": len(self.needles)}
-        run = Documents(keep, report, Steps(counts))
+        counts: dict[str, float] = {"curves": len(self.curves), "prices": len(self.held_out)}
+        run = Documents(keep, report, Steps(counts | {"passkeys": len(self.needles)}))
 
         def each(kind: str, places: Sequence[tuple[int, int]], make: Callable[[slice], list[Any]]) -> list[Any]:
             """What is made of all documents: of those of one length and cut, some at once behind the first."""
@@ -301,11 +300,13 @@ class Pricing:
         own = {one.name: slice(end - len(one.key), end) for one, end in zip(held, ends, strict=True)}
         orders = [{one.name: (choice.order(one), own[one.name]) for one in text.held.values()} for text in texts]
         # Where each layer has one cache, budgets by layer and by curves are the same.
-        caches = {one: (one.precision, tuple(_lists(self._tokens(one, available, cut)))) for one in self.variants}
+        caches = dict[Variant, _Cache]()
+        for one in self.variants:
+            caches[one] = one.precision, tuple(_lists(self._tokens(one, available, cut)))
         rows = [(at, cache) for at, some in enumerate(tried) for cache in dict.fromkeys(caches[one] for one in some)]
         made, at_once = dict[tuple[int, _Cache], Any](), max(1, POSITIONS // (last or texts[0].forward.length - cut))
         for alike in (rows[first : first + at_once] for first in range(0, len(rows), at_once)):
-            parts = [(at, [cache for _, cache in some]) for at, some in groupby(alike, itemgetter(0))]
+            parts = [(at, [cache for _, cache in some]) for at, some in groupby(alike, lambda row: row[0])]
             runs = [(texts[at], partial(_memory, orders=orders[at], caches=some), len(some)) for at, some in parts]
             for (at, some), logits in zip(parts, logits_behind(runs, last), strict=True):
                 made |= {(at, cache): measures[at](one) for cache, one in zip(some, logits, strict=True)}
@@ -340,16 +341,17 @@ def _lists(numbers: Tensor) -> list[Any]:
 def _memory(held: HeldAttention, orders: dict[str, tuple[Tensor, slice]], caches: Sequence[_Cache]) -> Memory:
     """What stands in the cache of a layer in several runs: so many tokens each, rounded before they are evicted."""
     order, own = orders[held.name]
-    precisions, first = [precision for precision, _ in caches], held.cut - held.available
+    precisions: list[Precision | None] = [precision for precision, _ in caches]
+    first = held.cut - held.available
     seen = kept(order, torch.tensor([tokens[own] for _, tokens in caches]), held.cut)
     if not any(precisions):
         return Memory(seen=seen)
     keys, values = held.key[:, : held.cut], held.value[:, : held.cut]
 
     def stacked(whole: Tensor, rounded: Callable[[Tensor, Precision], Tensor]) -> Tensor:
-        parts = {
-            one: torch.cat([whole[:, :first], rounded(whole[:, first:], one)], 1) for one in {*precisions} - {None}
-        }
-        return torch.stack([parts.get(one, whole) for one in precisions])
+        parts: dict[Precision | None, Tensor] = {None: whole}
+        for one in BITS:
+            parts[one] = torch.cat([whole[:, :first], rounded(whole[:, first:], one)], 1)
+        return torch.stack([parts[one] for one in precisions])
 
     return Memory(stacked(values, rounded_values)[:, :, None], stacked(keys, rounded_keys), seen)

@@ -223,11 +223,11 @@ class Cutting:
         joint = Past(seen.operator(slice(None)), self.cut, readers=_readers(seen)).block if seen.groups else None
         return Mixer(
             seen.found.multiplicity,
-            torch.cat([past.block.entropy[0] for past in pasts]).tolist(),
+            _numbers(torch.cat([past.block.entropy[0] for past in pasts])),
             min(block.values.shape[-1], inputs, size),
             inputs,
             held,
-            None if joint is None else joint.entropy[0].tolist(),
+            None if joint is None else _numbers(joint.entropy[0]),
         )
 
     def _dropped(self, name: str, seen: Observation, run: PlannedRun, rows: Tensor | None = None) -> Tensor:
@@ -242,8 +242,9 @@ class Cutting:
             own, key = ranks[units.start // readers : units.stop // readers], (name, type(choice), readers, units.start)
             basis = self._bases.get(key)
             if basis is None:
-                operator = seen.operator(units) if rows is None or not choice.hindsight else rows[:, units]
-                basis = choice.vectors(Past(operator, self.cut, self._rotations.get(name), readers), own)
+                behind = None if rows is None else rows[:, units]
+                past = Past(seen.operator(units), self.cut, self._rotations.get(name), readers, behind)
+                basis = choice.vectors(past, own)
                 if not is_state and basis.is_floating_point():
                     # As exact as the model itself.
                     basis = basis.to(torch.promote_types(inputs.dtype, torch.float32))
@@ -279,6 +280,10 @@ def _by_group(seen: Observation) -> Observation:
 
     values, mixed = seen.values[:, order], seen.mixed[:, order]
     return replace(seen, operator=operator, values=values, mixed=mixed, passed_on=passed_on, order=())
+
+
+def _numbers(tensor: Tensor) -> list[float]:
+    return cast("list[float]", tensor.tolist())
 
 
 def _readers(seen: Observation) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import attrgetter
 from statistics import fmean, median
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import numpy as np
@@ -197,7 +197,7 @@ class TruncationResult(CutResult):
         measured = alt.Chart(alt.Data(values=[{"numbers": self.entropy.value, "name": "ESS"}])).encode(x=x)
         words = measured.mark_text(align="left", dx=4, dy=6).encode(y=alt.value(0), text="name:N")
         lines = vega.estimates(rows, x, y, "of", hints, self.at)
-        return shaded + measured.mark_rule(strokeDash=[1, 3]) + words + lines
+        return cast("alt.LayerChart", alt.layer(shaded, measured.mark_rule(strokeDash=[1, 3]), words, lines))
 
     def to_dict(self) -> dict[str, Any]:
         """What `CutResult` has, and sizes without hindsight."""

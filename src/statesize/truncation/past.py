@@ -20,17 +20,18 @@ _ASKED = (0, 4, 16, 64)
 class Past:
     """Some units at a cut; so many consecutive ones read one stored input, and share a basis."""
 
-    operator: Operator | Tensor  # T, or H_i = T[i:, :i] as one run has it
+    operator: Operator  # T
     cut: int  # position i
     rotation: Rotation | None = None  # of the queries, which may be none; None where what moves them is not known
     readers: int = 1
+    behind: Tensor | None = None  # H_i = T[i:, :i] as one run has it, if that is not of the operator
 
     @cached_property
     def block(self) -> PastBlock:
         """H_i of each unit, or of all that share a basis, one below the other."""
-        if not isinstance(self.operator, Tensor) and self.readers == 1:
+        if self.behind is None and self.readers == 1:
             return PastBlock.of(self.operator, self.cut)
-        rows = self.operator if isinstance(self.operator, Tensor) else past_block(self.operator, self.cut)
+        rows = past_block(self.operator, self.cut) if self.behind is None else self.behind
         return PastBlock(rows.reshape(*rows.shape[:-3], -1, self.readers * rows.shape[-2], rows.shape[-1]))
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self, cast
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import Observation
+from statesize.adapters.observation import Observation, Units
 from statesize.adapters.trace.channels import channels
 from statesize.adapters.trace.layer import observe
 from statesize.adapters.trace.own_mixing import OwnMixing
@@ -71,7 +71,7 @@ class TracedCall:
             most = _ROUNDING[1] * T.abs().max()
             # A recurrence is cut by its state, which a matrix does not show.
             if stated.batch_shape == T.shape[:2] and bool((stated.dense() - T).abs().max() <= most):
-                seen = replace(seen, operator=lambda units: stated[:, units])
+                seen = replace(seen, operator=partial(_of_units, stated))
         return cls(seen, call, trace, mixing)
 
     def changed(self, output: Any, mixed: Tensor) -> Any:
@@ -97,3 +97,7 @@ class TracedCall:
             return end
         uses = {(node, at) for node in tape.nodes for at, (_, one) in enumerate(node.inputs) if one == start.tensor}
         return Piece(piece.graph, start, Place(output, 0), uses, piece.values)(end)
+
+
+def _of_units(operator: Operator, units: Units) -> Operator:
+    return operator[:, units]

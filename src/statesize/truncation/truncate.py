@@ -210,9 +210,9 @@ class CutTest:
         scores, runs = Scores(logits, cut_ids(given, cut)), planned_runs(mixers, others)
         made = zip(runs, map(scores.of, cutting.logits(runs)), strict=True)
         every = tuple(CutRun(run.rule.name, run.scale, run.kept, *found) for run, found in made)
-        *sizes, stored = mean_sizes(mixers)
-        stored = math.nan if self.shared else stored
-        return CutDocument(index, len(given), cut, scores.loss, *sizes, stored, every, text)
+        entropy, most, inputs, stored = mean_sizes(mixers)
+        sizes = entropy, most, inputs, math.nan if self.shared else stored
+        return CutDocument(index, len(given), cut, scores.loss, *sizes, every, text)
 
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
