@@ -27,6 +27,7 @@ from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, SoftmaxAttention
 from statesize.truncation.behind import POSITIONS, Behind, Memory, attached, whole_model
 from statesize.truncation.blocks import dropped, past_block
+from statesize.truncation.choices import Basis
 from statesize.truncation.choices.past_rows import PastRows
 from statesize.truncation.past import HeldAttention, Past
 from statesize.truncation.plan import Mixer, PlannedRun
@@ -35,6 +36,9 @@ from statesize.truncation.traced import OwnLayers, TracedCall
 # Units whose blocks are held at once.
 _UNITS = 256
 INSIDE = Note(Code.NOT_CUT, "what it mixes is computed inside one of its parts, where it cannot be replaced")
+
+
+_Bases = dict[tuple[type[Basis], int], Tensor]
 
 
 @dataclass(eq=False)
@@ -53,8 +57,9 @@ class Cutting:
     behind: Behind = field(init=False)
     _run: PlannedRun | None = field(default=None, init=False)
     _pasts: dict[str, Observation] = field(default_factory=dict[str, Observation], init=False)
-    # Bases that know the past only, by mixer, choice, units that share them, and the first unit.
-    _bases: dict[tuple[Any, ...], Tensor] = field(default_factory=dict[tuple[Any, ...], Tensor], init=False)
+    _runs: Sequence[PlannedRun] = field(default=(), init=False)
+    # Bases that know the past only, by mixer and first unit; then by choice and how many units share them.
+    _bases: dict[tuple[str, int], _Bases] = field(default_factory=dict[tuple[str, int], "_Bases"], init=False)
     _rotations: dict[str, Rotation | None] = field(default_factory=dict[str, "Rotation | None"], init=False)
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
@@ -80,6 +85,8 @@ class Cutting:
 
     def logits(self, runs: Sequence[PlannedRun]) -> Iterator[Tensor]:
         """The same of each run, in order."""
+        self._runs = runs
+        self._bases.clear()
         if not self.behind.sure:
             for run in runs:
                 yield self._over_whole_text(run)
@@ -213,17 +220,18 @@ class Cutting:
 
     def _mixer(self, seen: Observation) -> Mixer:
         pasts = [Past(seen.operator(units), self.cut) for units in _parts(seen)]
-        block, size = pasts[0].block, int(pasts[0].operator.state_size()[self.cut])
+        blocks, size = [past.block() for past in pasts], int(pasts[0].operator.state_size()[self.cut])
+        block = blocks[0]
         if block.right is None:
             count = int(torch.stack([past.readable for past in pasts]).any(0).sum())
             inputs, held = min(count, size), size if size < count else None
         else:
             inputs = block.left.shape[-1]
             held = min(inputs, seen.state_size or inputs, block.right.shape[-2])
-        joint = Past(seen.operator(slice(None)), self.cut, readers=_readers(seen)).block if seen.groups else None
+        joint = Past(seen.operator(slice(None)), self.cut).block(_readers(seen)) if seen.groups else None
         return Mixer(
             seen.found.multiplicity,
-            _numbers(torch.cat([past.block.entropy[0] for past in pasts])),
+            _numbers(torch.cat([one.entropy[0] for one in blocks])),
             min(block.values.shape[-1], inputs, size),
             inputs,
             held,
@@ -235,25 +243,40 @@ class Cutting:
         inputs, ranks = seen.values[:, :, : self.cut], run.ranks[name].to(seen.values.device)
         if not ranks.any():
             return inputs
-        is_state, choice = self.mixers[name].held is not None, run.rule.basis
-        choice = PastRows() if is_state and not choice.of_states else choice
-        readers, lost = inputs.shape[1] // len(ranks), list[Tensor]()
-        for units in _parts(seen, readers):
-            own, key = ranks[units.start // readers : units.stop // readers], (name, type(choice), readers, units.start)
-            basis = self._bases.get(key)
-            if basis is None:
+        choice, readers, lost = self._choice(name, run), inputs.shape[1] // len(ranks), list[Tensor]()
+        for units in _parts(seen):
+            own = ranks[units.start // readers : units.stop // readers]
+            if choice.hindsight:
                 behind = None if rows is None else rows[:, units]
-                past = Past(seen.operator(units), self.cut, self._rotations.get(name), readers, behind)
-                basis = choice.vectors(past, own)
-                if not is_state and basis.is_floating_point():
-                    # As exact as the model itself.
-                    basis = basis.to(torch.promote_types(inputs.dtype, torch.float32))
-                if not choice.hindsight:
-                    self._bases[key] = basis
+                basis = self._as_exact(name, choice.vectors(Past(seen.operator(units), self.cut, None, behind), own))
+            else:
+                basis = self._known(name, seen, units)[type(choice), readers]
             # Several inputs of one position lie behind one another.
             given = inputs[:, units].reshape(len(inputs), len(own), readers, basis.shape[-2], -1)
             lost.append(dropped(given, basis[:, :, None], own[:, None]).reshape(inputs[:, units].shape))
         return torch.cat(lost, 1)
+
+    def _known(self, name: str, seen: Observation, units: slice) -> _Bases:
+        """Bases of some units that know the past only: those of all runs together, since they share what they read."""
+        if (name, units.start) not in self._bases:
+            made, past = _Bases(), Past(seen.operator(units), self.cut, self._rotations.get(name))
+            for run in self._runs:
+                choice, ranks = self._choice(name, run), run.ranks[name].to(seen.values.device)
+                readers = seen.values.shape[1] // len(ranks)
+                if not choice.hindsight and (type(choice), readers) not in made:
+                    own = ranks[units.start // readers : units.stop // readers]
+                    made[type(choice), readers] = self._as_exact(name, choice.vectors(past, own))
+            self._bases[name, units.start] = made
+        return self._bases[name, units.start]
+
+    def _choice(self, name: str, run: PlannedRun) -> Basis:
+        return PastRows() if self.mixers[name].held is not None and not run.rule.basis.of_states else run.rule.basis
+
+    def _as_exact(self, name: str, basis: Tensor) -> Tensor:
+        """A basis as exact as the model itself, but of states."""
+        if self.mixers[name].held is not None or not basis.is_floating_point():
+            return basis
+        return basis.to(torch.promote_types(self._pasts[name].values.dtype, torch.float32))
 
     def _past_part(self, seen: Observation, inputs: Tensor) -> Tensor:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
@@ -290,9 +313,10 @@ def _readers(seen: Observation) -> int:
     return seen.values.shape[1] // seen.groups
 
 
-def _parts(seen: Observation, readers: int = 1) -> Iterator[slice]:
+def _parts(seen: Observation) -> Iterator[slice]:
     """Units of a mixer, some at once, with all that share a basis."""
-    units, step = seen.values.shape[1], max(1, _UNITS // readers) * readers
+    units, readers = seen.values.shape[1], _readers(seen) if seen.groups else 1
+    step = max(1, _UNITS // readers) * readers
     return (slice(first, min(first + step, units)) for first in range(0, units, step))
 
 

@@ -18,21 +18,23 @@ _ASKED = (0, 4, 16, 64)
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """Some units at a cut; so many consecutive ones read one stored input, and share a basis."""
+    """Some units at a cut."""
 
     operator: Operator  # T
     cut: int  # position i
     rotation: Rotation | None = None  # of the queries, which may be none; None where what moves them is not known
-    readers: int = 1
     behind: Tensor | None = None  # H_i = T[i:, :i] as one run has it, if that is not of the operator
 
-    @cached_property
-    def block(self) -> PastBlock:
+    def readers(self, ranks: Tensor) -> int:
+        """How many consecutive units read one stored input and share a basis, of which these are the ranks."""
+        return self.operator.batch_shape[-1] // ranks.shape[-1] if ranks.ndim else 1
+
+    def block(self, readers: int = 1) -> PastBlock:
         """H_i of each unit, or of all that share a basis, one below the other."""
-        if self.behind is None and self.readers == 1:
+        if self.behind is None and readers == 1:
             return PastBlock.of(self.operator, self.cut)
         rows = past_block(self.operator, self.cut) if self.behind is None else self.behind
-        return PastBlock(rows.reshape(*rows.shape[:-3], -1, self.readers * rows.shape[-2], rows.shape[-1]))
+        return PastBlock(rows.reshape(*rows.shape[:-3], -1, readers * rows.shape[-2], rows.shape[-1]))
 
     @cached_property
     def readable(self) -> Tensor:

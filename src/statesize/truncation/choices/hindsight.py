@@ -15,7 +15,7 @@ class Hindsight(Basis):
 
     def vectors(self, past: Past, ranks: Tensor) -> Tensor:
         """See `Basis`."""
-        return past.block.basis(ranks)
+        return past.block(past.readers(ranks)).basis(ranks)
 
 
 RULES = (

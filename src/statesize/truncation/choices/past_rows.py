@@ -39,9 +39,9 @@ class PastRows(Basis):
         if (found := recurrence_of(past.operator)) is not None:
             return _of_state(*found, past.cut)
         moments, last = (past.asked, 0) if past.asked is not None else (_moved_gram(past.rows), _LAST)
-        total = moments.shape[-1]
-        groups = (*moments.shape[:-3], -1, past.readers, total, total)
-        moments = moments.reshape(groups).sum(-3) if past.readers > 1 else moments.clone()
+        total, readers = moments.shape[-1], past.readers(ranks)
+        groups = (*moments.shape[:-3], -1, readers, total, total)
+        moments = moments.reshape(groups).sum(-3) if readers > 1 else moments.clone()
         if (size := int(past.operator.state_size()[past.cut])) < int(past.readable.sum()):
             # A state holds no more of the past than the rows of H span.
             rows = past_block(past.operator, past.cut).double().reshape(*moments.shape[:-2], -1, total)
