@@ -137,7 +137,7 @@ def require_cache(model: nn.Module) -> None:
     for name, module in named_parts(model):
         if hasattr(module, "kv_lora_rank"):
             raise ModelError(
-                f"{name} holds a latent (MLA) that all its heads read, not keys and values: no price is known."
+                f"{name} must hold keys and values, got a latent (MLA) that its heads read. No price is known."
             )
         if getattr(module, "is_kv_shared_layer", False):
             raise ModelError(f"{name} reads the cache of another layer, so its tokens have no price of their own.")
@@ -197,16 +197,13 @@ class Pricing:
         tried = [self.variants if number in few else brief for number in range(len(self.held_out))]
         prices = each("prices", [place] * len(tried), lambda some: self._documents(some, tried[some]))
         tokens = torch.stack([self._budgets[ratio, "curves"] for ratio in self.ratios], -1)
-        places = [
-            {"layer": layer["name"], "head": head, "available": layer["available"]}
-            for layer in layers
-            for head in range(layer["caches"])
-        ]
+        places = [(layer["name"], head, layer["available"]) for layer in layers for head in range(layer["caches"])]
         each_cache = zip(places, _lists(curves), _lists(tokens), strict=True)
+        names = "layer", "head", "available", "curve", "tokens"
         return CachePrices(
             name, tuple(map(CutDocument.of, prices)), self.rule, self.prefix, len(self.curves), self.variants,
             tuple(self._bytes_share(layers, one) for one in self.variants), len(self.needles), found,
-            tuple(one | {"curve": curve, "tokens": counts} for one, curve, counts in each_cache), self.ratios,
+            tuple(dict(zip(names, (*place, *known), strict=True)) for place, *known in each_cache), self.ratios,
         )  # fmt: skip
 
     def _read(self, texts: Tensor, cut: int, watched: Attach | None = None) -> tuple[list[Behind], Tensor]:

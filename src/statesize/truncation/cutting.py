@@ -228,7 +228,8 @@ class Cutting:
         else:
             inputs = block.left.shape[-1]
             held = min(inputs, seen.state_size or inputs, block.right.shape[-2])
-        joint = Past(seen.operator(slice(None)), self.cut).block(_readers(seen)) if seen.groups else None
+        readers = seen.values.shape[1] // seen.groups if seen.groups else 1
+        joint = Past(seen.operator(slice(None)), self.cut).block(readers) if seen.groups else None
         return Mixer(
             seen.found.multiplicity,
             _numbers(torch.cat([one.entropy[0] for one in blocks])),
@@ -309,13 +310,10 @@ def _numbers(tensor: Tensor) -> list[float]:
     return cast("list[float]", tensor.tolist())
 
 
-def _readers(seen: Observation) -> int:
-    return seen.values.shape[1] // seen.groups
-
-
 def _parts(seen: Observation) -> Iterator[slice]:
     """Units of a mixer, some at once, with all that share a basis."""
-    units, readers = seen.values.shape[1], _readers(seen) if seen.groups else 1
+    units = seen.values.shape[1]
+    readers = units // seen.groups if seen.groups else 1
     step = max(1, _UNITS // readers) * readers
     return (slice(first, min(first + step, units)) for first in range(0, units, step))
 
