@@ -10,7 +10,6 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.bounds import TOKENS, result_of
 from statesize.cli import main as statesize
-from statesize.truncation.page import page as truncation_page
 
 IMAGES = Path(__file__).parent / "images"
 BOUNDS = Path(__file__).parents[1] / "results" / "truncation" / "bounds.json"
@@ -60,7 +59,7 @@ def main() -> None:
         bounds = Path(folder) / "bounds.html"
         rows = json.loads(BOUNDS.read_text(encoding="utf-8"))["rows"]
         smollm2 = [row for row in rows if row["file"].startswith("SmolLM2") and row["tokens"] == TOKENS]
-        truncation_page(result_of(smollm2)).write(bounds)
+        result_of(smollm2).to_html(bounds)
         page = browser.new_page(viewport={"width": 1000, "height": 900})
         page.goto(bounds.as_uri())
         page.wait_for_selector("html[data-ready]")

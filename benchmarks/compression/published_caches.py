@@ -65,7 +65,7 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
     prefix = TOKENS - FOLLOWING
     hidden = passkeys([piece for _, piece in held_out], loaded.tokenizer, prefix, needles)  # pyright: ignore[reportArgumentType]
     pricing = Pricing(loaded.model, "expected", prefix, 0.25, curves, held_out, hidden, loaded.tokenizer, thorough=True)
-    result = pricing.priced(loaded.name, lambda _, make: json_values(make()), lambda what: print(what, flush=True))
+    result = pricing.priced(loaded.name, lambda _, make: json_values(make()), lambda *told: print(*told, flush=True))
     row = {
         "file": Path(model).stem,
         **weights_of(loaded),

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from statesize.codes import Code
-from statesize.truncation import CutDocument, CutRun, TruncationResult, chart
-from statesize.truncation.page import page, table
+from statesize.truncation import CutDocument, CutRun, TruncationResult
 
 SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -86,17 +85,17 @@ def test_headlines_and_limits():
     assert [one.code for one in enough.limits] == [Code.SIZES_AHEAD]
     times = 2 * 2 ** ((0.02 - 0.01) / (0.02 - 0.008))
     said = f"1% takes about {times:.1f} × ESS without (median text {times:.1f}, range {times:.1f} to {times:.1f})."
-    assert enough.finding.endswith(said)
-    assert len(enough.finding.split()) <= 32
+    assert enough.headline.endswith(said)
+    assert len(enough.headline.split()) <= 32
     few = result(*enough.documents[:4])
     assert few.limits[0].code is Code.FEW_TEXTS
-    assert "by about 3% without hindsight and 0.4% with it" in few.finding
+    assert "by about 3% without hindsight and 0.4% with it" in few.headline
     tokens = result(document(0, FIVE | {"past tokens": {1.0: 0.3}}))
     assert Code.KEYS_KEPT in [one.code for one in tokens.limits]
     short = result(*(replace(one, tokens=12) for one in enough.documents))
     assert Code.SHORT_TEXT in [one.code for one in short.limits]
     json.dumps(enough.to_dict(), allow_nan=False)
-    assert repr(enough).startswith(enough.finding)
+    assert repr(enough).startswith(enough.headline)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ def test_a_context_that_may_be_worth_nothing_has_no_share(worths, sure):
     assert found.context_matters == sure
     assert np.isnan(found.rows[1].share.value) != sure
     assert (Code.WORTHLESS in [one.code for one in found.limits]) != sure
-    assert found.finding.startswith("The context is worth too little to m over 5 texts") != sure
+    assert found.headline.startswith("The context is worth too little to m over 5 texts") != sure
 
 
 def test_nothing_kept_loses_all_and_no_interval_of_a_divergence_reaches_below_0():
@@ -129,7 +128,7 @@ def test_nothing_kept_loses_all_and_no_interval_of_a_divergence_reaches_below_0(
 def test_rows_that_keep_all_that_there_is_stand_once_in_the_table():
     one = document(0, {"past rows": by_scale(0.4, 0.3, 0.0, 0.0, 0.0)})
     runs = tuple(replace(run, kept=min(run.kept, 20.0)) for run in one.runs)
-    rows = table(result(*(replace(one, runs=runs, document=at) for at in range(5)))).rows
+    rows = result(*(replace(one, runs=runs, document=at) for at in range(5))).table().rows
     assert [row[0] for row in rows] == [
         "nothing", "half its ESS, without hindsight", "its ESS, without hindsight", "twice its ESS, without hindsight"
     ]  # fmt: skip
@@ -142,11 +141,11 @@ def test_what_lies_between_both_bounds_is_shaded():
         "past tokens": {0.5: 0.4, 1.0: 0.35},
     }
     found = result(document(0, lost))
-    shaded, *_ = chart(found).to_dict()["layer"]
+    shaded, *_ = found.plot().to_dict()["layer"]
     expected = [{"numbers": 5.0, "least": 0.2, "most": 0.4}, {"numbers": 10.0, "least": 0.05, "most": 0.3}]
     # A larger size was tried without hindsight only.
     expected.append({"numbers": 40.0, "least": 0, "most": 0.1})
     assert shaded["data"]["values"] == expected
-    limits = page(found).notes["Limits"]
+    limits = found.page().notes["Limits"]
     assert all(one.code.value in limit for one, limit in zip(found.limits, limits, strict=True))
     assert all(low["numbers"] < high["numbers"] for low, high in pairwise(expected))

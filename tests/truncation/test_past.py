@@ -7,20 +7,22 @@ from oracles.operators import random_operator
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.truncation.blocks import PastBlock, dropped
-from statesize.truncation.choices.past import PastReading
+from statesize.truncation.choices.past_rows import PastRows
+from statesize.truncation.choices.past_tokens import PastTokens
+from statesize.truncation.past import Past
 
 LENGTH, CUT = 24, 11
 FAMILIES = ["attention", "long convolution", "diagonal", "delta", "complex"]
 
 
 def past_rows(operator, cut):
-    return PastReading(operator, cut).rows()
+    return PastRows().vectors(Past(operator, cut), torch.tensor(cut))
 
 
 def past_tokens(operator, cut):
     """Tokens as a basis, those first that are kept first."""
-    order = PastReading(operator, cut).tokens()
-    return torch.eye(order.shape[-1], dtype=torch.float64)[order].mT
+    order = PastTokens().vectors(Past(operator, cut), torch.tensor(cut))[..., 0]
+    return torch.eye(cut, dtype=torch.float64)[order].mT
 
 
 def inputs(columns):
@@ -116,10 +118,11 @@ def reading_alike(form, cut):
 def test_a_state_that_is_read_alike_everywhere_is_cut_as_with_hindsight(form):
     operator = reading_alike(form, CUT)
     block, basis = PastBlock.of(operator, CUT), past_rows(operator, CUT)
-    given = inputs(block.columns)
+    given = inputs(block.right.shape[-2])
     for rank in (1, 2, 3):
         rest = dropped(given, basis, torch.tensor(rank))
-        torch.testing.assert_close(rest, block.dropped(given, torch.tensor(rank)), rtol=1e-8, atol=1e-8)
+        best = dropped(given, block.basis(torch.tensor(rank)), torch.tensor(rank))
+        torch.testing.assert_close(rest, best, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("form", ["real", "gated"])

@@ -27,15 +27,19 @@ from statesize.errors import InputError, ModelError
 from statesize.operators import Recurrence
 from statesize.operators.stepped import Stepped
 from statesize.truncation import cutting as cutting_file
+from statesize.truncation.choices import NOTHING, Rule
+from statesize.truncation.choices.hindsight import Hindsight
+from statesize.truncation.choices.past_rows import PastRows
+from statesize.truncation.choices.past_tokens import PastTokens
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.plan import NOTHING, PlannedRun, Rule, planned_runs
+from statesize.truncation.plan import PlannedRun, planned_runs
 from statesize.truncation.run import Scores
 from statesize.truncation.truncate import truncate
 
 LENGTH, CUT = 20, 9
 AT_CUT = ss.Settings(positions=[CUT])
 IDS = torch.randint(0, 60, (1, LENGTH), generator=torch.Generator().manual_seed(4))
-BEST = Rule("number", "", "hindsight")
+BEST = Rule("number", "", Hindsight())
 
 
 def run_of(mixers, rank, rule=BEST):
@@ -583,16 +587,14 @@ def test_a_model_behind_the_cut_alone_is_as_over_the_whole_text(family):
     assert set(lengths) == {LENGTH - CUT}
 
 
-KINDS = [("hindsight", "head"), ("hindsight", "cache"), ("rows", "head"), ("rows", "cache"), ("tokens", "head")]
+KINDS = [*((basis(), unit) for basis in (Hindsight, PastRows) for unit in ("head", "cache")), (PastTokens(), "head")]
 
 
 @torch.no_grad()
-def test_several_runs_of_a_kind_are_those_of_one_after_another():
+def test_several_runs_at_once_are_those_of_one_after_another():
     cutting = Cutting(Forward.of(attention_model("llama"), IDS), CUT)
     cutting.read()
-    planned = [
-        run_of(cutting.mixers, rank, Rule("r", "", *kind)) for kind in (("hindsight",), ("rows",)) for rank in (1, 3)
-    ]
+    planned = [run_of(cutting.mixers, rank, Rule("r", "", kind())) for kind in (Hindsight, PastRows) for rank in (1, 3)]
     for together, run in zip(list(cutting.logits(planned)), planned, strict=True):
         (alone,) = cutting.logits([run])
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
@@ -628,7 +630,8 @@ def test_several_inputs_of_a_position_are_cut_by_the_state_that_holds_them():
     cutting.mixers["m"] = mixer = cutting._mixer(seen)
     assert (mixer.most, mixer.inputs, mixer.held) == (3, 3, 3)
     planned = planned_runs({"m": mixer})
-    assert not any(run.rule.choice == "tokens" for run in planned)
+    assert not any(isinstance(run.rule.basis, PastTokens) for run in planned)
+    cutting._runs, cutting._pasts["m"] = planned, seen
     for run in planned:
         cutting._run = run
         cutting._calls.clear()

@@ -11,7 +11,7 @@ from benchmarks.bounds import bounds as bounds_of
 from benchmarks.recorded import Row
 from statesize.measurement.statistics import Interval
 from statesize.truncation import TruncationResult
-from statesize.truncation.page import title
+from statesize.truncation.choices import RULES
 from tools.figures.on_record import VERDICTS, table
 
 _MODELS = {
@@ -45,7 +45,7 @@ _RECORDED = {
 
 def run_title(rule: str, scale: float) -> str:
     """What a run on record keeps of each head."""
-    return _RECORDED[rule] if rule in _RECORDED else title(rule, scale)
+    return _RECORDED[rule] if rule in _RECORDED else RULES[rule].of_size(scale)
 
 
 def bounds(document: Mapping[str, Any]) -> dict[str, str]:

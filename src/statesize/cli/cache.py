@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
+from statesize.check import require_choice
 from statesize.cli.shared.options import LoadingPieces, Output, model_for, share
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import LongTexts, check_all
@@ -18,7 +19,7 @@ def cache(
     *,
     texts: LongTexts | None = None,
     keep: str = "25%",
-    rule: Literal["expected", "snapkv", "h2o", "recent"] = "expected",
+    rule: str = "expected",
     loading: LoadingPieces | None = None,
     output: Output = None,
     printing: Reporting = REPORTING,
@@ -34,7 +35,7 @@ def cache(
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
         texts: What the model reads.
         keep: Share of the tokens that is tried beside 50, 25 and 12.5 %.
-        rule: Which tokens are kept: expected attention, SnapKV, H2O, or the first and the last ones (recent).
+        rule: Which tokens are kept: by expected attention (expected), snapkv, h2o, or the first and last ones (recent).
         loading: How the model is loaded.
         output: JSON file for the result; what is finished is kept beside it, and the same command goes on from there.
         printing: What is printed.
@@ -62,10 +63,11 @@ def cache(
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
-    from statesize.truncation.page import page
+    from statesize.truncation.choices import TOKENS
     from statesize.truncation.pieces import two_sets
 
     printing.hush_libraries()
+    require_choice("rule", rule, TOKENS)
     documents, size = texts.sequences or DOCUMENTS, texts.max_tokens
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
@@ -77,4 +79,4 @@ def cache(
             loaded.model, inputs, keep=kept, rule=rule, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
             name=loaded.name, output=output, on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
         )  # fmt: skip
-    show_page(page(result), result.to_dict(), printing)
+    show_page(result.page(), result.to_dict(), printing)

@@ -49,7 +49,6 @@ def truncate(
     from statesize.cli.shared.printing import show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.texts.documents import vocabulary_size
-    from statesize.truncation.page import page
     from statesize.truncation.pieces import fitting_tokens
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
@@ -68,4 +67,4 @@ def truncate(
             loaded.model, inputs, documents=documents, tokens=size, at=negligible, tokenizer=loaded.tokenizer,
             name=loaded.name, output=output, on_progress=bars.begin(f"cutting {loaded.name}").update, settings=settings,
         )  # fmt: skip
-    show_page(page(result), result.to_dict(), printing)
+    show_page(result.page(), result.to_dict(), printing)

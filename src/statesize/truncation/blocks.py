@@ -1,4 +1,4 @@
-"""H_i = T[i:, :i] at one cut by its singular vectors, and what its outputs lose at a lower rank."""
+"""H_i = T[i:, :i] at one cut by its singular vectors, and what of its inputs a basis drops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +16,6 @@ from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.parallel.threads import in_parallel, lapack, one_torch_thread
 
-# LAPACK's memory, in columns.
-_WORK = 64
 _linalg = cast("Any", torch.linalg)
 
 
@@ -30,30 +27,18 @@ def eigenvectors(symmetric: Tensor) -> Tensor:
 
 def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
     """Eigenvectors of the largest eigenvalues first, (..., n, most): so many of each matrix (...), and 0 beyond."""
-    most = int(counts.max())
+    most, n = int(counts.max()), symmetric.shape[-1]
     # A few vectors take less time than all, but scipy lets one thread run at a time.
-    if symmetric.device.type != "cpu" or torch.get_num_threads() > 2 or 4 * most > symmetric.shape[-1]:
+    if symmetric.device.type != "cpu" or torch.get_num_threads() > 2 or 4 * most > n:
         return eigenvectors(symmetric).flip(-1)[..., :most]
-    n = symmetric.shape[-1]
+    eigh: Any = import_module("scipy.linalg").eigh  # importing it takes time
     matrices, found = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
     with lapack().block():
         for matrix, vectors, count in zip(matrices, found, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
             if count:
-                vectors[:, :count] = _leading(matrix, int(count)).flip(-1)
+                some = eigh(matrix.numpy(), subset_by_index=(n - int(count), n - 1), check_finite=False)[1]
+                vectors[:, :count] = torch.from_numpy(some).flip(-1)
     return found.reshape(*symmetric.shape[:-1], most)
-
-
-def _leading(symmetric: Tensor, count: int) -> Tensor:
-    """Eigenvectors (n, count) of one matrix, ascending; scipy's `eigh` would bisect for few values."""
-    lapack, n = cast("Any", import_module("scipy.linalg.lapack")), len(symmetric)  # importing it takes time
-    reflectors, diagonal, beside, factors, _ = lapack.dsytrd(symmetric.numpy(), lower=1, lwork=_WORK * n)
-    beside = np.append(beside, 0.0)
-    _, _, vectors, failed = lapack.dstemr(diagonal, beside, 2, 0.0, 0.0, n - count + 1, n)
-    if failed:
-        return _linalg.eigh(symmetric)[1][:, -count:]
-    vectors = vectors[:, :count]
-    turned, *_ = lapack.dormqr("L", "N", reflectors[1:, :-1], factors, vectors[1:], lwork=_WORK * n)
-    return torch.from_numpy(np.concatenate([vectors[:1], turned]))
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -154,37 +139,25 @@ class PastBlock:
         return found[..., -min(self.left.shape[-2:]) :].clamp(min=0).sqrt().flip(-1)
 
     @property
-    def columns(self) -> int:
-        """c, the inputs of the past."""
-        return self.left.shape[-1] if self.right is None else self.right.shape[-2]
+    def entropy(self) -> Tensor:
+        """Entropy-ESS of each unit, (...); 0 where H_i is 0."""
+        return entropy_ess(self.values)
 
     @cached_property
     def _factored(self) -> tuple[Tensor, Tensor]:
         return directions(self.left, cast("Tensor", self.right))
 
-    def _basis(self, ranks: Tensor) -> Tensor:
-        """V, (..., c, m), at least its first columns up to these ranks."""
+    def basis(self, ranks: Tensor) -> Tensor:
+        """V, (..., c, m), of which the first k vectors are the best at rank k; at least up to these ranks (...)."""
         if self.right is not None:
             return self._factored[1]
         return leading_eigenvectors(gram(self.left), ranks.clamp(max=min(self.left.shape[-2:])))
 
-    @property
-    def entropy(self) -> Tensor:
-        """Entropy-ESS of each unit, (...); 0 where H_i is 0."""
-        return entropy_ess(self.values)
-
-    def dropped(self, inputs: Tensor, ranks: Tensor) -> Tensor:
-        """What H_k does not read of inputs u before the cut, (..., c, P) or (..., r, c, P), at ranks k, (...)."""
-        inputs = inputs.to(self.left.dtype) if self.right is None else inputs.double()
-        basis = self._basis(ranks)
-        if inputs.ndim > self.left.ndim:
-            # The units of a stack share its basis.
-            basis, ranks = basis[..., None, :, :], ranks[..., None]
-        return dropped(inputs, basis.to(inputs.dtype) if self.right is None else basis, ranks)
-
 
 def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:
-    """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V (..., c, n) and ranks k, (...)."""
+    """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V as a `Basis` gives it and ranks k, (...)."""
+    if basis.dtype is torch.int64:
+        return inputs.masked_fill(basis.argsort(-2) < ranks[..., None, None], 0.0)
     kept = torch.arange(basis.shape[-1], device=ranks.device) < ranks[..., None]
     numbers = (basis.mH @ inputs.to(basis.dtype)) * kept[..., None]
     rest = inputs - basis @ numbers

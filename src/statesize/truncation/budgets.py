@@ -1,16 +1,24 @@
-"""How many tokens each cache keeps: the same share for all, or where the curves of error say that tokens help most."""
+"""How many tokens each cache keeps: the same share for all, or where curves of error say that tokens help most."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.observation import in_this_thread
 from statesize.truncation.choices.choice import RECENT, SINKS
+from statesize.truncation.past import HeldAttention
 
+# Names of the map behind attention in transformers.
+_PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
 GRID = (1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
 """Shares of the tokens at which curves are measured."""
 
@@ -33,46 +41,109 @@ def at_curves(available: Tensor, errors: Tensor, share: float) -> Tensor:
 
 
 def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
-    """Budgets (caches,) of `total` tokens together with the least sum of errors.
-
-    Each curve is replaced by its lower convex hull; tokens then go where the error falls most for each, which is
-    optimal for convex curves (Fox 1966, "Discrete optimization via marginal analysis").
-
-    Args:
-        counts: Tokens at which errors are known, ascending, (caches, points) int64.
-        errors: (caches, points) float64.
-        total: At least the sum of the first counts.
-
-    Returns:
-        int64, between the first and the last count of each cache.
-    """
-    budgets = counts[:, 0].clone()
-    segments: list[tuple[float, int, int]] = []
+    """Budgets (caches,) int64 of `total` tokens together with the least sum of errors (caches, points) at counts."""
+    # Each curve is replaced by its lower convex hull; tokens then go where the error falls most for each, which is
+    # optimal for convex curves (Fox 1966, "Discrete optimization via marginal analysis").
+    budgets, segments = counts[:, 0].clone(), list[tuple[float, int, int]]()
     curves = cast("list[list[int]]", counts.tolist()), cast("list[list[float]]", errors.double().tolist())
     for cache, (tokens, error) in enumerate(zip(*curves, strict=True)):
-        hull = _lower_hull(tokens, error)
-        for (start, before), (end, after) in pairwise(hull):
-            segments.append(((before - after) / (end - start), cache, end - start))
+        points = sorted(dict(zip(tokens, error, strict=True)).items())
+        while len(points) > 1:
+            # The next corner of the hull is that to which the error falls most steeply.
+            (start, before), *rest = points
+            slope, end = min(((after - before) / (end - start), -end) for end, after in rest)
+            segments.append((slope, cache, -end - start))
+            points = [point for point in rest if point[0] >= -end]
     left = total - int(budgets.sum())
     # Stable, so that the segments of a cache stay in their order.
-    for _, cache, length in sorted(segments, key=lambda segment: -segment[0]):
+    for _, cache, length in sorted(segments, key=lambda segment: segment[0]):
         taken = min(length, left)
         budgets[cache] += taken
         left -= taken
-        if left <= 0:
-            break
     return budgets
 
 
-def _lower_hull(tokens: Sequence[int], errors: Sequence[float]) -> list[tuple[int, float]]:
-    """Corners of the convex hull from below (Andrew 1979)."""
-    hull: list[tuple[int, float]] = []
-    for point in sorted(dict(zip(tokens, errors, strict=True)).items()):
-        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], point):
-            hull.pop()
-        hull.append(point)
-    return hull
+@dataclass(eq=False)
+class Around:
+    """What stands around the attention of one layer, seen in a run over the whole text."""
+
+    projection: nn.Module | None  # the map behind attention; None where nothing is known
+    hidden: Tensor | None = None  # what the layer that attention is part of was given, (S, L, D)
+    output: object = None  # what attention returned
+    norm: nn.Module | None = None  # the RMS norm through which that goes before it is added, as in Gemma 3
 
 
-def _slope(first: tuple[int, float], second: tuple[int, float]) -> float:
-    return (second[1] - first[1]) / (second[0] - first[0])
+def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
+    """See in a run what stands around all modules that may be attention."""
+
+    def enter_layer(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else kwargs.get("hidden_states")
+        found[name].hidden = given if isinstance(given, Tensor) else None
+
+    def leave(name: str, _: nn.Module, __: object, output: Any) -> None:
+        found[name].output = output[0] if isinstance(output, tuple) else output
+
+    def enter_norm(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and args[0] is found[name].output:
+            found[name].norm = module
+
+    for name, module in named_parts(model):
+        layer = model.get_submodule(name.rpartition(".")[0])
+        parts = (getattr(module, part, None) for part in _PROJECTIONS)
+        found[name] = Around(next((part for part in parts if isinstance(part, nn.Module)), None))
+        if found[name].projection is None:
+            continue
+        hook = in_this_thread(partial(enter_layer, name))
+        stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        stack.callback(module.register_forward_hook(in_this_thread(partial(leave, name))).remove)
+        norms = [one for one in layer.children() if "RMSNorm" in type(one).__name__]
+        for norm in norms:
+            stack.callback(norm.register_forward_pre_hook(in_this_thread(partial(enter_norm, name))).remove)
+
+
+@torch.no_grad()
+def layer_curves(held: HeldAttention, order: Tensor, around: Around, text: int) -> Tensor:
+    """Squared error of what attention adds where one cache is cut, as a share of ‖hidden‖², (K, points of GRID)."""
+    # `order` has the tokens of each cache in the order in which they are kept, (K, n); `text` is one of those seen.
+    cut, caches = held.cut, len(held.key)
+    weights = held.rows(held.query[None, :, :, cut:].float(), held.key[None].float())[0]
+    values = held.value[:, None].float()
+    whole = weights @ values  # (K, g, C, P)
+    # K blocks of rows, one for the heads of each cache.
+    matrix = _matrix(around.projection, whole)
+    maps = matrix.reshape(caches, -1, matrix.shape[-1])
+    rows = torch.ones(whole.shape[2], dtype=torch.float64, device=whole.device)
+    if around.norm is not None:
+        added = (whole.transpose(1, 2).flatten(2) @ maps).sum(0)
+        # The norm divides by what all heads add together, and weighs channels.
+        rows = 1 / added.double().square().mean(-1)
+        maps = maps * around.norm(torch.ones_like(added[:1]))
+    gram = (maps @ maps.mT).double()
+    counts = list(map(int, at_shares(torch.tensor([held.available]), GRID)[0]))
+    curves = torch.zeros(caches, len(GRID), dtype=torch.float64)
+    # What is kept at a point is what the point before keeps, and the tokens between; a sink stays in the sum.
+    after = weights[..., cut:]
+    mixed, total = after @ values[:, :, cut:], after.sum(-1, keepdim=True) + 1 - weights.sum(-1, keepdim=True)
+    for point, (before, count) in enumerate(pairwise([0, *counts])):
+        if count == held.available:
+            break
+        more = order[:, before:count]
+        paid = weights.take_along_dim(more[:, None, None], -1)
+        mixed = mixed + paid @ values.take_along_dim(more[:, None, :, None], -2)
+        total = total + paid.sum(-1, keepdim=True)
+        lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
+        curves[:, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
+    hidden = whole if around.hidden is None else around.hidden[text, cut:]
+    return curves / float(hidden.double().square().sum())
+
+
+def _matrix(projection: nn.Module | None, whole: Tensor) -> Tensor:
+    """The projection of mixed values (K, g, C, P) as a matrix, (H · P, D); without one, the identity."""
+    if type(projection) is nn.Linear:
+        return projection.weight.detach().mT.float()
+    identity = torch.eye(whole.shape[0] * whole.shape[1] * whole.shape[-1], device=whole.device)
+    if projection is None:
+        return identity
+    weight = next(projection.parameters(), None)
+    identity = identity if weight is None else identity.to(weight.dtype)
+    return (projection(identity) - projection(torch.zeros_like(identity[:1]))).float()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import accumulate, groupby, takewhile
 from os import PathLike
 from typing import Any, cast
 
@@ -27,21 +27,23 @@ from statesize.texts.documents import configured_context
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
-from statesize.truncation.behind import POSITIONS, Memory
-from statesize.truncation.budgets import at_curves, equal
+from statesize.truncation.behind import POSITIONS, Behind, Memory, logits_behind
+from statesize.truncation.budgets import Around, at_curves, equal, layer_curves, watch
 from statesize.truncation.choices import TOKENS
-from statesize.truncation.choices.choice import RECENT, SINKS, HeldAttention, kept
+from statesize.truncation.choices.choice import RECENT, SINKS, kept
 from statesize.truncation.choices.rounding import BITS, Precision, cache_bits, rounded_keys, rounded_values
-from statesize.truncation.curves import Around, layer_curves, watch
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.passkeys import Passkey, passkeys
+from statesize.truncation.past import HeldAttention
 from statesize.truncation.pieces import cut_ids, two_sets
-from statesize.truncation.prices import NOTHING, Budgets, CachedHead, CachePrices, Variant, losing_facts
+from statesize.truncation.prices import NOTHING, Budgets, CachePrices, Variant, losing_facts
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
+from statesize.truncation.run import Documents, Keep, Scores, check_head, finish, kept_parts
 
 DOCUMENTS, PIECE, PASSKEYS = 24, 512, 12
 """Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
+READ = 2048
+"""Tokens of documents of one length that are read at once."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried, where more is kept than always stays."""
 _Cache = tuple[Precision | None, tuple[int, ...]]
@@ -119,11 +121,9 @@ def cache(
     hiding = [] if tokenizer is None else passkeys([piece for _, piece in held_out], tokenizer, prefix, hidden)
     pricing = Pricing(model, rule, prefix, share, curves, held_out, hiding, tokenizer)
     about = tokens_sha256([*curves, *(piece for _, piece in held_out)]), rule, prefix, share, hidden
-    total = len(curves) + len(held_out) + len(hiding)
-    with kept_parts(output, model, *about) as keep_part, reporting(on_progress, f"pricing {name}", total) as report:
-        done = count(1)
-        result = pricing.priced(name, keep_part, lambda what: report(next(done), total, what, pricing.steps.first_left))
-    finish(output, result.to_dict())
+    with kept_parts(output, model, *about) as keep_part, reporting(on_progress, f"pricing {name}") as report:
+        result = pricing.priced(name, keep_part, report)
+    finish(output, result)
     return result
 
 
@@ -137,7 +137,7 @@ def require_cache(model: nn.Module) -> None:
     for name, module in named_parts(model):
         if hasattr(module, "kv_lora_rank"):
             raise ModelError(
-                f"{name} holds a latent (MLA) that all its heads read, not keys and values: no price is known."
+                f"{name} must hold keys and values, got a latent (MLA) that its heads read. No price is known."
             )
         if getattr(module, "is_kv_shared_layer", False):
             raise ModelError(f"{name} reads the cache of another layer, so its tokens have no price of their own.")
@@ -156,84 +156,81 @@ class Pricing:
     needles: Sequence[Passkey]  # the passkeys that are hidden
     tokenizer: AnyTokenizer | None = None  # for bytes
     thorough: bool = False  # whether all held-out documents price caches that miss passkeys
-    steps: Steps = field(init=False)
-    _compared: bool = field(default=False, init=False)
+    # The model behind the cut of the first text of a length, by that length and the cut.
+    _first: dict[tuple[int, int], Behind] = field(default_factory=dict[tuple[int, int], Behind], init=False)
     _budgets: dict[tuple[float, Budgets], Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps = Steps({"curves": len(self.curves), "prices": len(self.held_out), "passkeys": len(self.needles)})
         least, tried = SINKS + RECENT, {*RATIOS, self.keep}
-        self.shared = tuple(sorted((one for one in tried if round(one * self.prefix) > least), reverse=True))
-        self.ratios = self.shared if len(self.shared) == len(tried) else (*self.shared, least / self.prefix)
-        ways: dict[float, tuple[Budgets, ...]] = dict.fromkeys(self.shared, ("equal", "layers", "curves"))
+        shared = tuple(sorted((one for one in tried if round(one * self.prefix) > least), reverse=True))
+        self.ratios = shared if len(shared) == len(tried) else (*shared, least / self.prefix)
+        ways: dict[float, tuple[Budgets, ...]] = dict.fromkeys(self.ratios, ("equal",))
+        ways |= dict.fromkeys(shared, ("equal", "layers", "curves"))
         every = [NOTHING, *(Variant(precision=precision) for precision in BITS)]
-        every += [Variant(ratio, way) for ratio in self.ratios for way in ways.get(ratio, ("equal",))]
-        every += [Variant(ratio, ways.get(ratio, ("equal",))[-1], "int4") for ratio in self.ratios]
-        self.variants = tuple(every)
+        every += [Variant(ratio, way) for ratio in self.ratios for way in ways[ratio]]
+        self.variants = (*every, *(Variant(ratio, ways[ratio][-1], "int4") for ratio in self.ratios))
 
-    def priced(self, name: str, keep: Keep, step: Callable[[str], None]) -> CachePrices:
-        """The price list; `keep` makes or returns a part, `step` is called with what a document was for."""
+    def priced(self, name: str, keep: Keep, report: Callable[..., None]) -> CachePrices:
+        """The price list; `keep` makes or returns a part, `report` is called as `Documents` does."""
+        at_once = max(1, READ // len(self.held_out[0][1]))
+        counts: dict[str, float] = {"curves": len(self.curves), "prices": len(self.held_out)}
+        run = Documents(keep, report, Steps(counts | {"passkeys": len(self.needles)}))
 
-        def each(kind: str, makes: Sequence[Callable[[], Any]]) -> Iterator[Any]:
-            for number, make in enumerate(makes):
-                with self.steps.timed(kind):
-                    made = keep(f"{kind}-{number:06d}", make)
-                step(kind)
-                yield made
+        def each(kind: str, places: Sequence[tuple[int, int]], make: Callable[[slice], list[Any]]) -> list[Any]:
+            """What is made of all documents: of those of one length and cut, some at once behind the first."""
+            made = list[Any]()
+            while (first := len(made)) < len(places):
+                most = at_once if places[first] in self._first else 1
+                count = len([*takewhile(places[first].__eq__, places[first : first + most])])
+                made += run.made(kind, f"{first:06d}", partial(make, slice(first, first + count)), count)
+            return made
 
-        measured = list(each("curves", [partial(self._curves, ids) for ids in self.curves]))
+        place = len(self.held_out[0][1]), self.prefix
+        measured = each("curves", [place] * len(self.curves), self._curves)
         layers: list[dict[str, Any]] = measured[0]["layers"]
         curves = torch.stack([torch.tensor(one["curves"], dtype=torch.float64) for one in measured]).mean(0)
         self._set_budgets(layers, curves)
-        hits = list(each("passkeys", [partial(self._found, needle) for needle in self.needles]))
-        found = tuple(map(sum, zip(*hits, strict=True)))
+        found = tuple(map(sum, zip(*each("passkeys", [one.place for one in self.needles], self._found), strict=True)))
         lost = () if self.thorough else losing_facts(self.variants, found, len(self.needles))
         few = evenly(range(len(self.held_out)), max(FEWEST_PIECES, -(-len(self.held_out) // 3)))
         brief = [one for one in self.variants if one is NOTHING or one not in lost]
         tried = [self.variants if number in few else brief for number in range(len(self.held_out))]
-        prices = each("prices", [partial(self._document, number, some) for number, some in enumerate(tried)])
-        documents = tuple(map(CutDocument.of, prices))
+        prices = each("prices", [place] * len(tried), lambda some: self._documents(some, tried[some]))
         tokens = torch.stack([self._budgets[ratio, "curves"] for ratio in self.ratios], -1)
         places = [(layer["name"], head, layer["available"]) for layer in layers for head in range(layer["caches"])]
-        heads = (
-            CachedHead(*place, tuple(curve), tuple(counts))
-            for place, curve, counts in zip(places, _lists(curves), _lists(tokens), strict=True)
-        )
-        shares = tuple(self._bytes_share(layers, one) for one in self.variants)
+        each_cache = zip(places, _lists(curves), _lists(tokens), strict=True)
+        names = "layer", "head", "available", "curve", "tokens"
         return CachePrices(
-            name, documents, self.rule, self.prefix, len(self.curves), self.variants, shares, len(self.needles),
-            found, tuple(heads), self.ratios,
+            name, tuple(map(CutDocument.of, prices)), self.rule, self.prefix, len(self.curves), self.variants,
+            tuple(self._bytes_share(layers, one) for one in self.variants), len(self.needles), found,
+            tuple(dict(zip(names, (*place, *known), strict=True)) for place, *known in each_cache), self.ratios,
         )  # fmt: skip
 
-    def _read(self, ids: Tensor, cut: int, watched: Attach | None = None) -> tuple[Cutting, Tensor]:
-        """A model that has read ids (L,), and its logits behind the cut."""
-        cutting = Cutting(Forward.of(self.model, ids[None]), cut, sized=False)
-        logits = cutting.read(watched, compare=not self._compared)
-        name, behind = type(self.model).__name__, cutting.behind
-        if others := sorted(cutting.whole.keys() | behind.unknown):
-            raise ModelError(
-                f"{name} must mix positions only by attention over keys and values that its function is given, got "
-                f"{', '.join(others)}. No price is known."
-            )
-        if not behind.sure or not behind.held:
-            raise ModelError(
-                f"{name} must read several tokens behind its cache as in a whole text, got other logits, as where "
-                "states stand beside it. No price is known."
-            )
-        self._compared = True
-        return cutting, logits
+    def _read(self, texts: Tensor, cut: int, watched: Attach | None = None) -> tuple[list[Behind], Tensor]:
+        """A model that has read texts (D, L), each behind the cut, and its logits there."""
+        place = texts.shape[1], cut
+        if place in self._first:
+            return self._first[place].others(texts, watched)
+        cutting = Cutting(Forward.of(self.model, texts), cut, sized=False)
+        logits = cutting.read(watched, compare=not self._first)
+        check_head(self.model, logits, texts[0, cut + 1 :])
+        self._first[place] = _sure(cutting, type(self.model).__name__)
+        return [self._first[place]], logits[None]
 
-    def _curves(self, ids: Tensor) -> dict[str, Any]:
-        """Curves of the caches of one document, (caches, points), and what its layers hold."""
+    def _curves(self, some: slice) -> list[dict[str, Any]]:
+        """Curves of the caches of some documents, (caches, points), and what their layers hold."""
         around = dict[str, Around]()
-        cutting, _ = self._read(ids, self.prefix, partial(watch, self.model, around))
-        made: list[Tensor] = []
-        layers: list[dict[str, Any]] = []
-        for held in cutting.behind.held.values():
-            made.append(layer_curves(held, TOKENS[self.rule].order(held), around[held.name]))
-            widths = held.key.shape[-1], held.value.shape[-1]
-            layers.append({"name": held.name, "caches": len(held.key), "available": held.available, "widths": widths})
-        return {"curves": torch.cat(made), "layers": layers}
+        texts, _ = self._read(torch.stack([*self.curves[some]]), self.prefix, partial(watch, self.model, around))
+        layers = [
+            {"name": one.name, "caches": len(one.key), "available": one.available}
+            | {"widths": (one.key.shape[-1], one.value.shape[-1])}
+            for one in texts[0].held.values()
+        ]
+        curves = (
+            [layer_curves(one, TOKENS[self.rule].order(one), around[one.name], at) for one in text.held.values()]
+            for at, text in enumerate(texts)
+        )
+        return [{"curves": torch.cat(made), "layers": layers} for made in curves]
 
     def _set_budgets(self, layers: Sequence[dict[str, Any]], curves: Tensor) -> None:
         """Tokens of each cache, (caches,), by share and way."""
@@ -250,57 +247,67 @@ class Pricing:
 
     def _bytes_share(self, layers: Sequence[dict[str, Any]], variant: Variant) -> float:
         """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
-        tokens, whole, held = iter(_lists(self._budgets[variant.keep, variant.budgets])), 0, 0
-        for layer in layers:
-            for _ in range(layer["caches"]):
-                whole += cache_bits(None, layer["available"], layer["available"], *layer["widths"])
-                held += cache_bits(variant.precision, layer["available"], next(tokens), *layer["widths"])
-        return held / whole
+        held = [(one["available"], one["widths"]) for one in layers for _ in range(one["caches"])]
+        tokens = _lists(self._budgets[variant.keep, variant.budgets])
+        whole = sum(cache_bits(None, count, count, *widths) for count, widths in held)
+        each = zip(held, tokens, strict=True)
+        return sum(cache_bits(variant.precision, count, own, *widths) for (count, widths), own in each) / whole
 
-    def _document(self, number: int, tried: Sequence[Variant]) -> CutDocument:
-        """Losses of one document; NaN for variants that are not tried."""
-        text, ids = self.held_out[number]
-        cutting, logits = self._read(ids, self.prefix)
-        answers = cut_ids(ids, self.prefix)
-        check_head(self.model, logits, answers)
-        scores, kept_tokens = (
-            Scores(logits, answers),
-            {key: float(one.double().mean()) for key, one in self._budgets.items()},
-        )
-        known = dict(zip(tried, self._each(cutting, tried, scores.of), strict=True))
-        runs = tuple(
-            CutRun(one.title, one.keep, kept_tokens[one.keep, one.budgets], *known.get(one, (math.nan, math.nan)))
-            for one in self.variants
-        )
-        size = None
-        if self.tokenizer is not None:
-            size = len(str(self.tokenizer.decode(cast("list[int]", answers.tolist()))).encode())
-        facts = math.nan, math.nan, kept_tokens[1.0, "whole"], kept_tokens[1.0, "whole"]
-        return CutDocument(number, len(ids), self.prefix, scores.loss, *facts, runs, text, size)
+    def _documents(self, some: slice, tried: Sequence[Sequence[Variant]]) -> list[CutDocument]:
+        """Losses of some documents; NaN for variants that are not tried."""
+        pieces = self.held_out[some]
+        texts, logits = self._read(torch.stack([ids for _, ids in pieces]), self.prefix)
+        answers = [cut_ids(ids, self.prefix) for _, ids in pieces]
+        scores = list(map(Scores, logits, answers))
+        sizes = {key: float(one.double().mean()) for key, one in self._budgets.items()}
+        documents, none = list[CutDocument](), (math.nan, math.nan)
+        known = self._each(texts, tried, [one.of for one in scores])
+        for number, ((text, ids), answer, score, found) in enumerate(
+            zip(pieces, answers, scores, known, strict=True), some.start
+        ):
+            runs = (
+                CutRun(one.title, one.keep, sizes[one.keep, one.budgets], *found.get(one, none))
+                for one in self.variants
+            )
+            said = None if self.tokenizer is None else len(str(self.tokenizer.decode(_lists(answer))).encode())
+            facts = *none, sizes[1.0, "whole"], sizes[1.0, "whole"], tuple(runs), text, said
+            documents.append(CutDocument(number, len(ids), self.prefix, score.loss, *facts))
+        return documents
 
-    def _found(self, needle: Passkey) -> list[int]:
-        """Whether the whole cache finds a passkey, and each variant."""
-        cutting, logits = self._read(torch.cat([needle.prefix, needle.following], 1)[0], needle.prefix.shape[1])
-        found = self._each(cutting, self.variants, needle.found, last=needle.answer)
-        return [int(needle.found(logits)), *map(int, found)]
+    def _found(self, some: slice) -> list[list[int]]:
+        """Whether the whole cache finds each passkey, and each variant."""
+        needles = self.needles[some]
+        ids = torch.cat([torch.cat([one.prefix, one.following], 1) for one in needles])
+        texts, logits = self._read(ids, needles[0].prefix.shape[1])
+        known = self._each(texts, [self.variants] * len(needles), [one.found for one in needles], needles[0].answer)
+        every = zip(needles, logits, known, strict=True)
+        return [[int(one.found(whole)), *(int(found[each]) for each in self.variants)] for one, whole, found in every]
 
     def _each(
-        self, cutting: Cutting, variants: Sequence[Variant], measure: Callable[[Tensor], Any], last: int = 0
-    ) -> list[Any]:
-        """What logits behind the cut tell with each cache."""
-        behind, cut = cutting.behind, cutting.cut
-        orders = {held.name: TOKENS[self.rule].order(held) for held in behind.held.values()}
-        available = torch.tensor([held.available for held in behind.held.values() for _ in held.key])
+        self,
+        texts: Sequence[Behind],
+        tried: Sequence[Sequence[Variant]],
+        measures: Sequence[Callable[[Tensor], Any]],
+        last: int = 0,
+    ) -> list[dict[Variant, Any]]:
+        """What logits behind the cut of each text tell with each cache."""
+        held, cut, choice = [*texts[0].held.values()], texts[0].cut, TOKENS[self.rule]
+        available = torch.tensor([one.available for one in held for _ in one.key])
+        ends = accumulate(len(one.key) for one in held)
+        own = {one.name: slice(end - len(one.key), end) for one, end in zip(held, ends, strict=True)}
+        orders = [{one.name: (choice.order(one), own[one.name]) for one in text.held.values()} for text in texts]
         # Where each layer has one cache, budgets by layer and by curves are the same.
-        caches: list[_Cache] = [(one.precision, tuple(_lists(self._tokens(one, available, cut)))) for one in variants]
-        different, made = list(dict.fromkeys(caches)), dict[_Cache, Any]()
-        at_once = max(1, POSITIONS // (cutting.forward.length - cut))
-        for some in (different[first : first + at_once] for first in range(0, len(different), at_once)):
-            counts = torch.tensor([tokens for _, tokens in some]).split([len(one) for one in orders.values()], -1)  # pyright: ignore[reportUnknownVariableType]
-            each = dict(zip(orders, counts, strict=True))  # pyright: ignore[reportUnknownArgumentType]
-            remember = partial(_memory, orders=orders, counts=each, precisions=[precision for precision, _ in some])
-            made |= zip(some, map(measure, behind.logits(remember, len(some), last)), strict=True)
-        return [made[one] for one in caches]
+        caches = dict[Variant, _Cache]()
+        for one in self.variants:
+            caches[one] = one.precision, tuple(_lists(self._tokens(one, available, cut)))
+        rows = [(at, cache) for at, some in enumerate(tried) for cache in dict.fromkeys(caches[one] for one in some)]
+        made, at_once = dict[tuple[int, _Cache], Any](), max(1, POSITIONS // (last or texts[0].forward.length - cut))
+        for alike in (rows[first : first + at_once] for first in range(0, len(rows), at_once)):
+            parts = [(at, [cache for _, cache in some]) for at, some in groupby(alike, lambda row: row[0])]
+            runs = [(texts[at], partial(_memory, orders=orders[at], caches=some), len(some)) for at, some in parts]
+            for (at, some), logits in zip(parts, logits_behind(runs, last), strict=True):
+                made |= {(at, cache): measures[at](one) for cache, one in zip(some, logits, strict=True)}
+        return [{one: made[at, caches[one]] for one in some} for at, some in enumerate(tried)]
 
     def _tokens(self, variant: Variant, available: Tensor, prefix: int) -> Tensor:
         """How many tokens each cache of a prefix keeps, (caches,); budgets are in proportion to its length."""
@@ -310,24 +317,38 @@ class Pricing:
         return (budgets * (prefix / self.prefix)).round().long().minimum(available)
 
 
+def _sure(cutting: Cutting, name: str) -> Behind:
+    """A model behind a cut, if its caches alone hold what it has read."""
+    behind, others = cutting.behind, cutting.whole | cutting.behind.refused
+    must, got = "read several tokens behind its cache as in a whole text", "other logits, as of states beside it"
+    if not behind.held:
+        must, got = "attend by functions of transformers, which take any cache", "attention in code of its own"
+    elif others:
+        got = "; ".join(f"{mixer} {cause}" for mixer, cause in others.items())
+        must = "mix positions only by attention over keys and values"
+    elif behind.sure:
+        return behind
+    raise ModelError(f"{name} must {must}, got {got}. No price is known.")
+
+
 def _lists(numbers: Tensor) -> list[Any]:
     return cast("list[Any]", numbers.tolist())
 
 
-def _memory(
-    held: HeldAttention, orders: dict[str, Tensor], counts: dict[str, Tensor], precisions: Sequence[Precision | None]
-) -> Memory:
-    """What stands in the cache of a layer in several runs: tokens by counts (R, K), rounded before they are evicted."""
-    seen = kept(orders[held.name], counts[held.name], held.cut)
+def _memory(held: HeldAttention, orders: dict[str, tuple[Tensor, slice]], caches: Sequence[_Cache]) -> Memory:
+    """What stands in the cache of a layer in several runs: so many tokens each, rounded before they are evicted."""
+    order, own = orders[held.name]
+    precisions: list[Precision | None] = [precision for precision, _ in caches]
+    first = held.cut - held.available
+    seen = kept(order, torch.tensor([tokens[own] for _, tokens in caches]), held.cut)
     if not any(precisions):
         return Memory(seen=seen)
-    first = held.cut - held.available
     keys, values = held.key[:, : held.cut], held.value[:, : held.cut]
-    parts: dict[Precision | None, tuple[Tensor, Tensor]] = {None: (keys, values)}
-    for precision in filter(None, dict.fromkeys(precisions)):
-        rounded = rounded_keys(keys[:, first:], precision), rounded_values(values[:, first:], precision)
-        parts[precision] = cast("tuple[Tensor, Tensor]", tuple(
-            torch.cat([whole[:, :first], part], 1) for whole, part in zip((keys, values), rounded, strict=True)
-        ))  # fmt: skip
-    keys, values = (torch.stack([parts[one][which] for one in precisions]) for which in (0, 1))
-    return Memory(values[:, :, None], keys, seen)
+
+    def stacked(whole: Tensor, rounded: Callable[[Tensor, Precision], Tensor]) -> Tensor:
+        parts: dict[Precision | None, Tensor] = {None: whole}
+        for one in BITS:
+            parts[one] = torch.cat([whole[:, :first], rounded(whole[:, first:], one)], 1)
+        return torch.stack([parts[one] for one in precisions])
+
+    return Memory(stacked(values, rounded_values)[:, :, None], stacked(keys, rounded_keys), seen)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
 from typing import Any, cast
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn.functional import pad
 from statesize.adapters.check import check_faithful
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.rotation import Rotation, rotation_of
-from statesize.adapters.models.model_state import known_options, mapped
+from statesize.adapters.models.model_state import mapped
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import first_calls
 from statesize.adapters.observation import ModuleStack, Observation, Product, Units
@@ -26,16 +25,20 @@ from statesize.adapters.watch import ArgumentCopies
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, SoftmaxAttention
-from statesize.truncation.behind import POSITIONS, Behind, Memory
-from statesize.truncation.blocks import PastBlock, dropped, past_block, readable
-from statesize.truncation.choices.choice import HeldAttention
-from statesize.truncation.choices.past import PastReading
-from statesize.truncation.plan import Mixer, PlannedRun, Rule
+from statesize.truncation.behind import POSITIONS, Behind, Memory, attached, whole_model
+from statesize.truncation.blocks import dropped, past_block
+from statesize.truncation.choices import Basis
+from statesize.truncation.choices.past_rows import PastRows
+from statesize.truncation.past import HeldAttention, Past
+from statesize.truncation.plan import Mixer, PlannedRun
 from statesize.truncation.traced import OwnLayers, TracedCall
 
 # Units whose blocks are held at once.
 _UNITS = 256
 INSIDE = Note(Code.NOT_CUT, "what it mixes is computed inside one of its parts, where it cannot be replaced")
+
+
+_Bases = dict[tuple[type[Basis], int], Tensor]
 
 
 @dataclass(eq=False)
@@ -54,7 +57,9 @@ class Cutting:
     behind: Behind = field(init=False)
     _run: PlannedRun | None = field(default=None, init=False)
     _pasts: dict[str, Observation] = field(default_factory=dict[str, Observation], init=False)
-    _chosen: dict[tuple[str, str, int], Tensor] = field(default_factory=dict[tuple[str, str, int], Tensor], init=False)
+    _runs: Sequence[PlannedRun] = field(default=(), init=False)
+    # Bases that know the past only, by mixer and first unit; then by choice and how many units share them.
+    _bases: dict[tuple[str, int], _Bases] = field(default_factory=dict[tuple[str, int], "_Bases"], init=False)
     _rotations: dict[str, Rotation | None] = field(default_factory=dict[str, "Rotation | None"], init=False)
     _calls: Counter[str] = field(default_factory=Counter[str], init=False)
     _running: ModuleStack = field(init=False)
@@ -68,42 +73,42 @@ class Cutting:
     def read(self, attach: Attach | None = None, *, compare: bool = True) -> Tensor:
         """Logits of the whole model from the cut on without the last, (L − i − 1, V) float32; mixers are noted."""
         # `attach` reads more in this run; `compare` says whether it is compared with runs that nothing observes.
-
-        def attach_all(stack: ExitStack) -> None:
-            self.behind.attach(stack)
-            if attach is not None:
-                attach(stack)
-
-        logits = self._over_whole_text(None, attach_all)
+        logits = self._over_whole_text(None, attached(self.behind.attach, attach))
         if compare:
-            unaltered = cast("Tensor", self._whole.hidden())[0, -len(logits) - 1 : -1].float()
+            unaltered = cast("Tensor", whole_model(self.forward, self.cut).hidden())[0, -len(logits) - 1 : -1].float()
             name, limit = type(self.forward.model).__name__, BOUNDS[stored_dtype(self.forward.model)]
             difference = relative_difference(logits, unaltered)
             check_faithful(name, difference, "observed, its output behind the cut", limit)
         if not self.whole:
-            self.behind.settle(logits, self._pasts, compare=compare)
+            self.behind.settle(logits, compare=compare)
         return logits
 
     def logits(self, runs: Sequence[PlannedRun]) -> Iterator[Tensor]:
         """The same of each run, in order."""
+        self._runs = runs
+        self._bases.clear()
         if not self.behind.sure:
             for run in runs:
                 yield self._over_whole_text(run)
             return
         at_once = max(1, POSITIONS // (self.forward.length - self.cut))
-        # Runs of a kind do the same to each layer.
-        for alike in (list(some) for _, some in groupby(runs, lambda run: (run.rule.choice, run.rule.unit))):
-            for some in (alike[first : first + at_once] for first in range(0, len(alike), at_once)):
-                yield from self.behind.logits(partial(self._memory, runs=some), len(some))
+        for some in (runs[first : first + at_once] for first in range(0, len(runs), at_once)):
+            yield from self.behind.logits(partial(self._memory, runs=some), len(some))
 
-    @property
-    def _whole(self) -> Forward:
-        forward = self.forward
-        kept = known_options(forward.model, logits_to_keep=forward.length - self.cut)
-        return replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept})
+    def _memory(self, held: HeldAttention, runs: Sequence[PlannedRun]) -> Memory:
+        """What runs keep of a layer's values."""
+        seen = self._pasts[held.name]
+
+        def values(rows: Tensor) -> Tensor:
+            pasts = rows[..., : self.cut].flatten(1, 2)
+            lost = [self._dropped(held.name, seen, run, past[None]) for run, past in zip(runs, pasts, strict=True)]
+            kept = seen.values[:, :, : self.cut] - torch.cat(lost)
+            return kept.reshape(*rows.shape[:3], *kept.shape[2:])
+
+        return Memory(values)
 
     def _over_whole_text(self, run: PlannedRun | None, attach: Attach | None = None) -> Tensor:
-        forward, self._run = self._whole, run
+        forward, self._run = whole_model(self.forward, self.cut), run
         self._calls.clear()
 
         def attach_own(stack: ExitStack) -> None:
@@ -183,11 +188,7 @@ class Cutting:
             self._note(name, seen)
             return None
         seen = _by_group(seen)
-        if run.rule.choice == "hindsight":
-            rest = self._dropped_at_best(seen, run.ranks[name].to(seen.values.device), run.rule)
-        else:
-            rest = self._dropped(name, seen, run)[None]
-        lost = self._past_part(seen, rest)
+        lost = self._past_part(seen, self._dropped(name, seen, run))
         padded, units = pad(lost, (0, 0, self.cut, 0)), slice(None)
         # Gates act on what T u becomes; biases are in both terms.
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
@@ -196,16 +197,15 @@ class Cutting:
 
     def _note(self, name: str, seen: Observation) -> None:
         operator, module, held = seen.operator(slice(None)), self._running.frame.module, self.behind.held
+        is_held = self.behind.note(module, name, seen)
         if isinstance(operator, SoftmaxAttention):
             # The layers of this library have no rotary embeddings.
             is_ours = type(self.own.by_method.get(seen.name)).__module__.startswith("statesize.")
             query = operator.query
-            turned = Rotation.none(query) if is_ours else rotation_of(self._running, query)
-            self._rotations[name] = turned
+            self._rotations[name] = turned = Rotation.none(query) if is_ours else rotation_of(self._running, query)
             if turned is None:
                 self.unmoved.add(seen.name)
-            # Heads of a cache stand beside each other in what attention functions are given.
-            if not seen.order and self.behind.note(module, name, seen) and turned is not None:
+            elif is_held:
                 turned = Rotation(turned.cos[: self.cut], turned.sin[: self.cut], turned.J)
                 held[module] = replace(held[module], rotation=turned)
         seen = _by_group(seen)
@@ -215,74 +215,65 @@ class Cutting:
             self.mixers[name] = self._mixer(seen)
 
     def _mixer(self, seen: Observation) -> Mixer:
-        parts = list(_parts(seen))
-        operators = list(map(seen.operator, parts))
-        blocks = [PastBlock.of(operator, self.cut) for operator in operators]
-        size = int(operators[0].state_size()[self.cut])
-        if blocks[0].right is not None:
-            inputs = blocks[0].left.shape[-1]
-            held = min(inputs, seen.state_size or inputs, blocks[0].columns)
+        pasts = [Past(seen.operator(units), self.cut) for units in _parts(seen)]
+        blocks, size = [past.block() for past in pasts], int(pasts[0].operator.state_size()[self.cut])
+        block = blocks[0]
+        if block.right is None:
+            count = int(torch.stack([past.readable for past in pasts]).any(0).sum())
+            inputs, held = min(count, size), size if size < count else None
         else:
-            count = int(torch.stack([readable(operator, self.cut) for operator in operators]).any(0).sum())
-            inputs = min(count, size)
-            held = size if size < count else None
+            inputs = block.left.shape[-1]
+            held = min(inputs, seen.state_size or inputs, block.right.shape[-2])
+        readers = seen.values.shape[1] // seen.groups if seen.groups else 1
+        joint = Past(seen.operator(slice(None)), self.cut).block(readers) if seen.groups else None
         return Mixer(
             seen.found.multiplicity,
-            torch.cat([block.entropy[0] for block in blocks]).cpu(),
-            min(blocks[0].values.shape[-1], inputs, size),
+            _numbers(torch.cat([one.entropy[0] for one in blocks])),
+            min(block.values.shape[-1], inputs, size),
             inputs,
             held,
-            self._stacks(seen).entropy[0].cpu() if seen.groups else None,
+            None if joint is None else _numbers(joint.entropy[0]),
         )
 
-    def _stacks(self, seen: Observation) -> PastBlock:
-        """H_i of the units of each group, one below the other, (S, groups, units of a group · (L − i), i)."""
-        matrix = past_block(seen.operator(slice(None)), self.cut)
-        return PastBlock(matrix.reshape(len(matrix), seen.groups, -1, matrix.shape[-1]))
-
-    def _memory(self, held: HeldAttention, runs: Sequence[PlannedRun]) -> Memory:
-        """What runs of one kind keep of a layer's values."""
-        rule, shape, groups = runs[0].rule, held.query.shape[:2], self._pasts[held.name].groups
-        inputs = held.value[:, None, : held.cut].expand(*shape, -1, -1)
-        if rule.choice != "hindsight":
-            seen = self._pasts[held.name]
-            rest = torch.stack([self._dropped(held.name, seen, run) for run in runs]).to(inputs.dtype)
-            return Memory(inputs - rest.reshape(len(runs), *inputs.shape))
-        ranks = torch.stack([run.ranks[held.name] for run in runs]).to(inputs.device)
-
-        def at_best(rows: Tensor) -> Tensor:
-            past, units = rows[..., : held.cut], inputs.flatten(0, 1)
-            # (R, groups, rows of all heads of a group, i), or without groups those of each head.
-            count = groups if rule.unit == "cache" and groups else len(units)
-            block = PastBlock(past.reshape(len(past), count, -1, held.cut))
-            given = units.reshape(count, -1, *units.shape[1:]).expand(len(past), -1, -1, -1, -1)
-            rest = block.dropped(given if count < len(units) else given[:, :, 0], ranks)
-            return inputs - rest.reshape(len(past), *inputs.shape)
-
-        return Memory(at_best)
-
-    def _dropped(self, name: str, seen: Observation, run: PlannedRun) -> Tensor:
-        """What a run drops of the inputs before the cut without hindsight, (units, i, P)."""
-        rule, inputs = run.rule, seen.values[0, :, : self.cut]
-        if rule.choice == "nothing":
+    def _dropped(self, name: str, seen: Observation, run: PlannedRun, rows: Tensor | None = None) -> Tensor:
+        """What a run drops of the inputs before the cut, (S, units, i, P), where T has these rows behind the cut."""
+        inputs, ranks = seen.values[:, :, : self.cut], run.ranks[name].to(seen.values.device)
+        if not ranks.any():
             return inputs
-        readers = len(inputs) // seen.groups if rule.unit == "cache" and seen.groups else 1
-        choice = "rows" if self.mixers[name].held is not None else rule.choice
-        key = name, choice, readers
-        if key not in self._chosen:
-            readings = [PastReading(seen.operator(part), self.cut, self._rotations.get(name)) for part in _parts(seen)]
-            found = [one.tokens() if choice == "tokens" else one.rows(readers) for one in readings]
-            self._chosen[key] = torch.cat(found, 1)[0]
-            if choice == "rows" and self.mixers[name].held is None:
-                # As exact as the model itself, but for states.
-                self._chosen[key] = self._chosen[key].to(inputs.dtype)
-        chosen, ranks = self._chosen[key], run.ranks[name].to(inputs.device).repeat_interleave(readers)
-        if choice == "tokens":
-            return inputs.masked_fill((chosen.argsort(-1) < ranks[:, None])[..., None], 0.0)
-        # Several inputs of one position lie behind one another.
-        given = inputs.reshape(len(inputs), chosen.shape[-2], -1)
-        given = given if self.mixers[name].held is None else given.to(chosen.dtype)
-        return dropped(given, chosen, ranks).reshape(inputs.shape).float()
+        choice, readers, lost = self._choice(name, run), inputs.shape[1] // len(ranks), list[Tensor]()
+        for units in _parts(seen):
+            own = ranks[units.start // readers : units.stop // readers]
+            if choice.hindsight:
+                behind = None if rows is None else rows[:, units]
+                basis = self._as_exact(name, choice.vectors(Past(seen.operator(units), self.cut, None, behind), own))
+            else:
+                basis = self._known(name, seen, units)[type(choice), readers]
+            # Several inputs of one position lie behind one another.
+            given = inputs[:, units].reshape(len(inputs), len(own), readers, basis.shape[-2], -1)
+            lost.append(dropped(given, basis[:, :, None], own[:, None]).reshape(inputs[:, units].shape))
+        return torch.cat(lost, 1)
+
+    def _known(self, name: str, seen: Observation, units: slice) -> _Bases:
+        """Bases of some units that know the past only: those of all runs together, since they share what they read."""
+        if (name, units.start) not in self._bases:
+            made, past = _Bases(), Past(seen.operator(units), self.cut, self._rotations.get(name))
+            for run in self._runs:
+                choice, ranks = self._choice(name, run), run.ranks[name].to(seen.values.device)
+                readers = seen.values.shape[1] // len(ranks)
+                if not choice.hindsight and (type(choice), readers) not in made:
+                    own = ranks[units.start // readers : units.stop // readers]
+                    made[type(choice), readers] = self._as_exact(name, choice.vectors(past, own))
+            self._bases[name, units.start] = made
+        return self._bases[name, units.start]
+
+    def _choice(self, name: str, run: PlannedRun) -> Basis:
+        return PastRows() if self.mixers[name].held is not None and not run.rule.basis.of_states else run.rule.basis
+
+    def _as_exact(self, name: str, basis: Tensor) -> Tensor:
+        """A basis as exact as the model itself, but of states."""
+        if self.mixers[name].held is not None or not basis.is_floating_point():
+            return basis
+        return basis.to(torch.promote_types(self._pasts[name].values.dtype, torch.float32))
 
     def _past_part(self, seen: Observation, inputs: Tensor) -> Tensor:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
@@ -293,20 +284,6 @@ class Cutting:
             return block @ inputs.to(block.dtype)
         padded = pad(inputs.double(), (0, 0, 0, seen.values.shape[2] - self.cut))
         return operator.to(torch.float64).apply(padded)[:, :, self.cut :]
-
-    def _dropped_at_best(self, seen: Observation, ranks: Tensor, rule: Rule) -> Tensor:
-        """What the best basis of the rank of each unit or group drops of the inputs before the cut."""
-        inputs = seen.values[:, :, : self.cut]
-        if rule.unit == "cache" and seen.groups:
-            stacked = inputs.reshape(len(inputs), seen.groups, -1, *inputs.shape[2:])
-            return self._stacks(seen).dropped(stacked, ranks).flatten(1, 2)
-        rest: list[Tensor] = []
-        for units in _parts(seen):
-            block, part = PastBlock.of(seen.operator(units), self.cut), inputs[:, units]
-            # Several inputs of one position lie behind one another.
-            given = part.reshape(*part.shape[:2], block.columns, -1)
-            rest.append(block.dropped(given, ranks[units]).reshape(part.shape))
-        return torch.cat(rest, 1)
 
 
 def _by_group(seen: Observation) -> Observation:
@@ -321,20 +298,20 @@ def _by_group(seen: Observation) -> Observation:
     def passed_on(applied: Tensor, units: Units) -> Tensor:
         return seen.passed_on(applied, order[units])
 
-    return replace(
-        seen,
-        operator=operator,
-        values=seen.values[:, order],
-        mixed=seen.mixed[:, order],
-        passed_on=passed_on,
-        order=(),
-    )
+    values, mixed = seen.values[:, order], seen.mixed[:, order]
+    return replace(seen, operator=operator, values=values, mixed=mixed, passed_on=passed_on, order=())
+
+
+def _numbers(tensor: Tensor) -> list[float]:
+    return cast("list[float]", tensor.tolist())
 
 
 def _parts(seen: Observation) -> Iterator[slice]:
-    """Units of a mixer, some at once."""
+    """Units of a mixer, some at once, with all that share a basis."""
     units = seen.values.shape[1]
-    return (slice(first, min(first + _UNITS, units)) for first in range(0, units, _UNITS))
+    readers = units // seen.groups if seen.groups else 1
+    step = max(1, _UNITS // readers) * readers
+    return (slice(first, min(first + step, units)) for first in range(0, units, step))
 
 
 def _placed(changed: Tensor, seen: Tensor, result: Tensor) -> Tensor:

@@ -8,22 +8,32 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import attrgetter
 from statistics import fmean, median
-from typing import Any
+from typing import Any, cast
 
+import altair as alt
 import numpy as np
 
+from statesize.check import refuse
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
-from statesize.measurement.statistics import FEWEST_TEXTS, FEWEST_TOKENS, Interval
-from statesize.truncation.plan import RULES
+from statesize.measurement.statistics import FEWEST_TEXTS, FEWEST_TOKENS, Interval, finite
+from statesize.profiling.profile import Profile
+from statesize.report import vega
+from statesize.report.table import PageTable
+from statesize.truncation.choices import RULES
 from statesize.truncation.result import CutDocument, CutResult, Row, percent
 
 NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
-HEADS = ("past rows", "past tokens", "expected tokens")
-"""Rules without hindsight of each head, with sizes of this text, or that records have."""
-OTHERS, CACHES = ("past rows, other texts",), ("joint past rows", "tokens by curves")
-"""Those with sizes of other texts, and those of each cache."""
+_CAUSAL = [rule for rule in RULES.values() if any(rule.scales) and not rule.basis.hindsight]
+HEADS = tuple(rule.name for rule in _CAUSAL if rule.unit == "head" and not rule.other_texts)
+"""Rules without hindsight of each head, with sizes of this text."""
+OTHERS = tuple(rule.name for rule in _CAUSAL if rule.other_texts)
+CACHES = tuple(rule.name for rule in _CAUSAL if rule.unit == "cache")
+_READING = (
+    "Change: how far the predictions after the cut move, as a share of how far they move if nothing is kept. With "
+    "hindsight: the numbers with which outputs are closest; without: those that tokens before the cut would read."
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ class TruncationResult(CutResult):
     at: float = NEGLIGIBLE
     unmoved: tuple[str, ...] = ()
     shared: tuple[tuple[str, ...], ...] = ()
+    title = "What {} carries, by cutting"
 
     @property
     def entropy(self) -> Interval:
@@ -125,8 +136,8 @@ class TruncationResult(CutResult):
         return CausalSize(at, found[0], median(each), min(each), max(each), *found[1:])
 
     @property
-    def finding(self) -> str:
-        """The headline, one sentence."""
+    def headline(self) -> str:
+        """How far predictions change at ESS, and what a change that counts as nothing takes."""
         if not self.context_matters:
             return f"The context is worth too little to {self.model} over {self.counted} to tell what a cut loses."
         ess, causal = self.at_ess
@@ -143,16 +154,61 @@ class TruncationResult(CutResult):
             f"ESS without (median text {size.median:.1f}, range {size.least:.1f} to {size.most:.1f})."
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values.
+    def table(self) -> PageTable:
+        """Each size by each rule, with what it keeps and what that changes."""
+        headings = "each head keeps", "numbers per channel", "of what is stored", "change", "extra nats per token"
+        # A row that keeps all that there is stands for those after it.
+        shown = {(row.rule, round(row.kept, 6)): row for row in reversed(self.rows) if row.rule in RULES}
+        # Few texts tell few digits.
+        numbers, share, nats = (".0f", ".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1f", ".1%", "+.3f")
+        cells = [
+            (
+                *(RULES[row.rule].of_size(row.scale), f"{row.kept:{numbers}}", f"{row.stored:.0%}"),
+                *(f"{row.divergence_share:{share}}" if row.scale else "100%", f"{row.excess:{nats}}"),
+            )
+            for row in reversed(shown.values())
+        ]
+        return PageTable("Each size", headings, cells, _READING)
 
-        Returns:
-            Means, intervals, sizes without hindsight, limits, and each document's own numbers.
-        """
+    def plot(self) -> alt.LayerChart:
+        """Draw the change against the numbers that are kept: a line a rule, shaded between both bounds."""
+        known = [row for row in self.rows if row.rule in RULES and row.kept > 0 and not math.isnan(_change(row))]
+        rows = [
+            {"of": RULES[row.rule].line, "numbers": row.kept, "run": RULES[row.rule].of_size(row.scale)}
+            | {"lost": _change(row), "low": finite(row.divergence_share.low), "high": finite(row.divergence_share.high)}
+            for row in known
+        ]
+        least = {row.scale: _change(row) for row in known if row.rule == "ess"}
+        causal = sorted((row for row in known if row.rule in HEADS), key=lambda row: (row.scale, _change(row)))
+        # Beyond the sizes that were tried with hindsight, nothing but 0 is surely below what is lost.
+        between = [
+            {"numbers": row.kept, "least": least.get(scale, 0), "most": _change(row)}
+            for scale, some in groupby(causal, lambda row: row.scale)
+            for row in [next(some)]
+        ]
+        x = alt.X("numbers:Q", title="Numbers per channel that a head keeps past the cut", scale=vega.LOGARITHMIC)
+        # Nearly linear below 1 %, where intervals reach 0.
+        scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+        moved, axis = "Change of the predictions (100%: nothing is kept)", alt.Axis(format=".0%", values=values)
+        y = alt.Y("lost:Q", title=moved, scale=scale, axis=axis)
+        hints = vega.hint("run", "run"), vega.hint("numbers", "numbers", ".1f"), vega.hint("lost", "lost", ".2%")
+        area = alt.Chart(alt.Data(values=between)).mark_area(opacity=0.15, color="gray")
+        shaded = area.encode(x=x, y=alt.Y("least:Q", scale=scale), y2="most:Q")
+        measured = alt.Chart(alt.Data(values=[{"numbers": self.entropy.value, "name": "ESS"}])).encode(x=x)
+        words = measured.mark_text(align="left", dx=4, dy=6).encode(y=alt.value(0), text="name:N")
+        lines = vega.estimates(rows, x, y, "of", hints, self.at)
+        return cast("alt.LayerChart", alt.layer(shaded, measured.mark_rule(strokeDash=[1, 3]), words, lines))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `CutResult` has, and sizes without hindsight."""
         more = {name: getattr(self, name) for name in ("mixers", "entropy", "shared", "unmoved")}
         more |= {"whole": [{"name": name, "reason": str(note)} for name, note in self.whole.items()]}
         more |= {"without_hindsight": self.without_hindsight()}
         return super().to_dict() | json_values(more | {"other_texts": self.without_hindsight(other_texts=True)})
+
+    @property
+    def _line(self) -> str:
+        return f"at {percent(self.at)}"
 
     def _own_limits(self) -> Sequence[Note]:
         found, longest = [Note(Code.SIZES_AHEAD)], max(one.tokens for one in self.documents)
@@ -167,7 +223,8 @@ class TruncationResult(CutResult):
         return found + [Note(Code.NOT_CUT, f"{name}: {note}") for name, note in self.whole.items()]
 
     def _stored(self, index: int) -> float:
-        by_cache = self.documents[0].runs[index].rule in [rule.name for rule in RULES if rule.unit == "cache"]
+        rule = RULES.get(self.documents[0].runs[index].rule)
+        by_cache = rule is not None and rule.unit == "cache"
         stored = self.mean(lambda one: one.stored).value if by_cache else self.inputs
         return self.mean(lambda one: one.runs[index].kept).value / max(stored, 1.0)
 
@@ -192,3 +249,27 @@ def _numbers_at(curve: dict[float, float], everything: float, at: float) -> floa
         if more > at:
             return low * (high / low) ** ((more - at) / (more - less))
     return points[0][0]
+
+
+def _change(row: Row) -> float:
+    return row.divergence_share.value
+
+
+def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
+    """A profile whose headlines say what the truncation test found.
+
+    Args:
+        profile: A profile of the same model.
+        result: What `truncate` returns.
+
+    Returns:
+        A copy of the profile, to be saved or drawn.
+
+    Raises:
+        InputError: The profile is of another model.
+    """
+    if profile.model != result.model:
+        refuse("profile", f"of {result.model}", profile.model, "Give a profile of the model that is cut.")
+    tree = profile.to_xarray()
+    tree.attrs["truncation"] = result.headline
+    return Profile(tree)

@@ -17,17 +17,16 @@ _QUESTION = "\n\nWhat is the pass key in the text? The pass key is"
 
 @dataclass(frozen=True, eq=False)
 class Passkey:
-    """A text with a number in it, and the question for the number.
+    """A text with a number in it, and the question for the number."""
 
-    Attributes:
-        prefix: The text, (1, P) int64.
-        following: The question and the answer, (1, C).
-        answer: Tokens of the answer, the last ones.
-    """
+    prefix: Tensor  # the text, (1, P) int64
+    following: Tensor  # the question and the answer, (1, C)
+    answer: int  # tokens of the answer, the last ones
 
-    prefix: Tensor
-    following: Tensor
-    answer: int
+    @property
+    def place(self) -> tuple[int, int]:
+        """Tokens of all of it, and of the text."""
+        return self.prefix.shape[1] + self.following.shape[1], self.prefix.shape[1]
 
     def found(self, logits: Tensor) -> bool:
         """Whether the most probable tokens are the answer, by logits (n, V) of which the last predict it."""

@@ -1,80 +1,38 @@
-"""Rules, each a choice, its sizes and the unit that shares them; and the ranks of each run by a rule."""
+"""The runs of the truncation test: the ranks of each mixer by a rule, from what the whole run shows of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from statesize.io.json_values import json_values
+from statesize.truncation.choices import RULES, Rule
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How all mixers are cut.
-
-    A choice is "hindsight" (the best basis), "rows" (a basis of what rows before the cut read), "tokens" (those that
-    queries before the cut read most of), or "nothing". Each head chooses, or the heads of a cache together.
-    """
-
-    name: str  # as rows name it
-    title: str  # as tables name it, behind the size
-    choice: Literal["hindsight", "rows", "tokens", "nothing"]
-    scales: tuple[float, ...] = (0.0,)  # sizes in units of ESS, or of the joint ESS of a cache
-    unit: Literal["head", "cache"] = "head"
-    other_texts: bool = False  # whether ESS is the mean of other texts, not that of this text, its future included
-
-
-NOTHING = Rule("nothing", "nothing", "nothing")
-RULES = (
-    NOTHING,
-    Rule("ess", "with hindsight", "hindsight", (0.5, 1.0, 2.0)),
-    Rule("past rows", "without hindsight", "rows", (0.5, 1.0, 2.0, 4.0, 8.0)),
-    Rule(
-        "past rows, other texts", "without hindsight, sizes of other texts", "rows", (1.0, 2.0, 4.0), other_texts=True
-    ),
-    Rule("past tokens", "whole tokens", "tokens", (1.0, 4.0)),
-    Rule("joint ess", "with hindsight", "hindsight", (1.0,), "cache"),
-    Rule("joint past rows", "without hindsight", "rows", (2.0, 4.0, 8.0), "cache"),
-)
-"""The rules of the truncation test."""
-
-
-@dataclass(frozen=True, eq=False)
 class Mixer:
     """What the whole run shows of one mixer at a cut."""
 
     multiplicity: int  # channels of each unit
-    entropy: Tensor  # entropy-ESS of each unit, (units,)
+    entropy: Sequence[float]  # entropy-ESS of each unit
     most: int  # the largest rank that H_i can have, of any unit
     inputs: int  # inputs of the past, or numbers of a state, that there are to choose from
     held: int | None  # numbers of a state that there are behind the cut; None for what keeps inputs themselves
-    joint: Tensor | None  # entropy-ESS of the stack of each group's units, (groups,), or None without groups
-
-    def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
-        return json_values(vars(self))
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Mixer:
-        """The mixer of JSON values."""
-        sizes: dict[str, Any] = {name: values[name] for name in ("entropy", "joint")}
-        sizes = {name: one and torch.tensor(one, dtype=torch.float64) for name, one in sizes.items()}
-        return cls(**values | sizes)
+    joint: Sequence[float] | None  # entropy-ESS of the stack of each group's units, or None without groups
 
     def sizes(self, unit: str) -> Tensor:
         """Entropy-ESS of what a unit of a rule is, (units,) or (groups,)."""
-        return self.entropy if unit == "head" or self.joint is None else self.joint
+        sizes = self.entropy if unit == "head" or self.joint is None else self.joint
+        return torch.tensor(sizes, dtype=torch.float64)
 
     def ranks(self, rule: Rule, numbers: Tensor) -> Tensor:
         """⌈numbers⌉ of each unit of a rule, at most what there is."""
         # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice
         # may need all that there is. A state holds no more numbers than there were inputs.
-        most = self.most if rule.unit == "head" and rule.choice == "hindsight" else self.inputs
+        most = self.most if rule.unit == "head" and rule.basis.hindsight else self.inputs
         return torch.ceil(numbers - 1e-9).clamp(0, most if self.held is None else min(most, self.held)).long()
 
 
@@ -89,18 +47,18 @@ class PlannedRun:
 
 
 def planned_runs(
-    mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]] = (), rules: Sequence[Rule] = RULES
+    mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]] = (), rules: Iterable[Rule] = RULES.values()
 ) -> list[PlannedRun]:
     """All runs of one cut, by what the whole runs show of the mixers of this text and of others."""
     grouped = any(one.joint is not None for one in mixers.values())
     states = all(one.held is not None for one in mixers.values())
     planned: list[PlannedRun] = []
     for rule in rules:
-        if (rule.unit == "cache" and not grouped) or (rule.choice == "tokens" and states):
-            continue
-        if rule.other_texts and not others:
+        if (rule.unit == "cache" and not grouped) or (states and not rule.basis.of_states):
             continue
         texts = others if rule.other_texts else [mixers]
+        if not texts:
+            continue
         sizes = {name: torch.stack([one[name].sizes(rule.unit) for one in texts]).mean(0) for name in mixers}
         for scale in rule.scales:
             ranks = {name: mixers[name].ranks(rule, scale * size) for name, size in sizes.items()}
@@ -110,14 +68,13 @@ def planned_runs(
 
 def mean_sizes(mixers: dict[str, Mixer]) -> tuple[float, float, float, float]:
     """Means per channel: entropy-ESS, largest rank, inputs that can be kept, and the same over stored channels."""
-    every = [
-        (one, one.multiplicity * len(one.entropy), one.multiplicity * len(one.sizes("cache")))
-        for one in mixers.values()
-    ]
-    channels, stored = [one[1] for one in every], [one[2] for one in every]
-    inputs = [one.inputs for one, *_ in every]
-    entropy = _mean(mixers, {name: one.entropy for name, one in mixers.items()})
-    return entropy, fmean([one.most for one, *_ in every], channels), fmean(inputs, channels), fmean(inputs, stored)
+    each = [*mixers.values()]
+    channels, stored = ([one.multiplicity * len(one.sizes(unit)) for one in each] for unit in ("head", "cache"))
+    entropy, inputs = (
+        _mean(mixers, {name: one.sizes("head") for name, one in mixers.items()}),
+        [one.inputs for one in each],
+    )
+    return entropy, fmean([one.most for one in each], channels), fmean(inputs, channels), fmean(inputs, stored)
 
 
 def _mean(mixers: dict[str, Mixer], numbers: dict[str, Tensor]) -> float:

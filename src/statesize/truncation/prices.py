@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import altair as alt
+
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
+from statesize.measurement.statistics import FEWEST_TEXTS, finite
+from statesize.report import vega
+from statesize.report.table import PageTable
 from statesize.truncation.choices.rounding import Precision
 from statesize.truncation.result import CutResult, Row
 
@@ -15,6 +21,7 @@ Budgets = Literal["whole", "equal", "curves", "layers"]
 WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
 """Bits per byte that a recommended cache loses at most, by the upper end of its interval."""
+_PRICES = "By curves and by layer: more tokens where other texts showed that losing them costs more."
 # The share of passkeys that the whole cache must find, so that a loss of them says something; and the share that a
 # recommended cache may miss.
 _LEAST_FOUND, _MISSED = 0.5, 0.05
@@ -41,32 +48,18 @@ class Variant:
             return "nothing"
         if self.budgets == "whole":
             return self.precision or "whole cache"
-        way = f"{100 * self.keep:.4g} % {WAYS[self.budgets]}"
-        return way if self.precision is None else f"{self.precision}, {way}"
+        return self.way.replace(WAYS[self.budgets], f"{100 * self.keep:.4g} % {WAYS[self.budgets]}")
+
+    @property
+    def way(self) -> str:
+        """As a chart names all its sizes."""
+        if self.budgets == "whole":
+            return "rounded"
+        return WAYS[self.budgets] if self.precision is None else f"{self.precision}, {WAYS[self.budgets]}"
 
 
 NOTHING = Variant(0.0, "equal")
 """An empty cache."""
-
-
-@dataclass(frozen=True)
-class CachedHead:
-    """One cache of keys and values.
-
-    Attributes:
-        layer: Name of the module.
-        head: Its number in the layer.
-        available: Tokens that it holds.
-        curve: Squared error of the layer's output at the shares of `budgets.GRID`, but never fewer tokens than always
-            stay, relative to the layer's input.
-        tokens: Tokens that it keeps by the curves, for each share.
-    """
-
-    layer: str
-    head: int
-    available: int
-    curve: tuple[float, ...]
-    tokens: tuple[int, ...]
 
 
 def losing_facts(variants: Sequence[Variant], found: Sequence[int], passkeys: int) -> tuple[Variant, ...]:
@@ -89,7 +82,9 @@ class CachePrices(CutResult):
         shares: Bytes of each, as a share of the whole cache in 16 bits.
         passkeys: How many were hidden.
         found: How many the whole cache finds, and each variant; empty without passkeys.
-        heads: All caches.
+        heads: All caches: name of the layer, number in it, tokens that are available, curve (squared error of the
+            layer's output at the shares of `budgets.GRID`, relative to its input), and for each share the tokens that
+            it keeps by the curves.
         ratios: Shares of tokens that were tried, descending.
     """
 
@@ -100,8 +95,9 @@ class CachePrices(CutResult):
     shares: tuple[float, ...]
     passkeys: int
     found: tuple[int, ...]
-    heads: tuple[CachedHead, ...]
+    heads: tuple[dict[str, Any], ...]
     ratios: tuple[float, ...]
+    title = "What the cache of {} may lose"
 
     @property
     def recommended(self) -> Row | None:
@@ -109,15 +105,11 @@ class CachePrices(CutResult):
 
         None too where the prefix may be worth nothing to these texts: then nothing could be lost.
         """
-        lost = losing_facts(self.variants, self.found, self.passkeys)
+        lost, told = losing_facts(self.variants, self.found, self.passkeys), self.passkeys_informative
         # Loss alone would not show that facts of the prefix are forgotten.
-        safe = [
-            (index, one)
-            for index, one in enumerate(self.variants)
-            if (one.budgets == "whole" or self.passkeys_informative) and one not in lost
-        ]
+        safe = [at for at, one in enumerate(self.variants) if one not in lost and (told or one.budgets == "whole")]
         # The same documents choose and price, so that intervals hold for all variants together.
-        rows = [self.row(index, looks=len(self.variants) - 1) for index, _ in safe if self.context_matters]
+        rows = [self.row(at, looks=len(self.variants) - 1) for at in safe if self.context_matters]
         return min((row for row in rows if row.cost.high <= AFFORDABLE), key=lambda row: row.stored, default=None)
 
     @property
@@ -126,8 +118,8 @@ class CachePrices(CutResult):
         return self.passkeys > 0 and self.found[0] >= _LEAST_FOUND * self.passkeys
 
     @property
-    def finding(self) -> str:
-        """The headline, one sentence."""
+    def headline(self) -> str:
+        """The smallest cache that is recommended, and its price."""
         best, over = self.recommended, f"over {self.counted}"
         if not self.context_matters:
             return f"The context is worth too little to {self.model} {over} to tell what its cache may lose."
@@ -136,16 +128,46 @@ class CachePrices(CutResult):
         unit = "nats per token" if best.cost is best.excess else "bits per byte"
         return f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model} for {best.cost:+.4f} {unit} {over}."
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values.
+    def table(self) -> PageTable:
+        """Each way, with what it keeps, costs and forgets."""
+        bits = not any(math.isnan(row.bits.value) for row in self.rows)
+        headings = ["cache", "of its bytes", "change", "extra nats per token"]
+        headings += ["extra bits per byte"] * bits + ["passkeys"] * bool(self.passkeys)
+        # Few texts tell few digits.
+        share, nats = (".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1%", "+.4f")
+        cells: list[list[str]] = []
+        for index, row in enumerate(self.rows):
+            change = f"{row.divergence_share:{share}}" if index else "100%"
+            cells.append([row.rule, f"{row.stored:.0%}", change, f"{row.excess:{nats}}"])
+            cells[-1] += [f"{row.bits:{nats}}"] if bits else []
+            cells[-1] += [f"{self.found[index + 1]} of {self.passkeys}"] if self.passkeys else []
+        return PageTable("Each way", headings, cells, _PRICES)
 
-        Returns:
-            The price list, what is known of each cache, and each document's own numbers.
-        """
+    def plot(self) -> alt.LayerChart:
+        """Draw the loss against bytes: a mark for each cache, and a line for each way."""
+        in_bits = all(row.cost is row.bits for row in self.rows)
+        rows = [
+            {"way": variant.way, "cache": row.rule, "bytes": row.stored, "loss": row.cost.value}
+            | {"low": finite(row.cost.low), "high": finite(row.cost.high)}
+            for variant, row in zip(self.variants, self.rows, strict=True)
+            if row.stored > 0
+        ]
+        shares = alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
+        x = alt.X("bytes:Q", title="Bytes of the whole cache that are kept", scale=vega.LOGARITHMIC, axis=shares)
+        y = alt.Y("loss:Q", title="Extra bits per byte" if in_bits else "Extra nats per token")
+        hints = [vega.hint("cache", "cache"), vega.hint("bytes", "bytes", ".0%"), vega.hint("loss", "loss", ".4f")]
+        return vega.estimates(rows, x, y, "way", hints, AFFORDABLE if in_bits else None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `CutResult` has, and what is known of each cache."""
         names = ("rule", "prefix", "ratios", "calibration", "passkeys", "found", "variants", "heads")
         best = self.recommended
         more = {name: getattr(self, name) for name in names} | {"recommended": None if best is None else best.rule}
         return super().to_dict() | json_values(more)
+
+    @property
+    def _line(self) -> str:
+        return f"at {AFFORDABLE} bits per byte"
 
     def _own_limits(self) -> Sequence[Note]:
         found = [Note(Code.UNEQUAL_CACHES)] if any(one.budgets in ("curves", "layers") for one in self.variants) else []

@@ -6,20 +6,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+import altair as alt
 import numpy as np
 
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
-from statesize.measurement.statistics import (
-    FEWEST_TEXTS,
-    Interval,
-    above_zero,
-    mean_interval,
-    ratio_interval,
-    texts_of,
-)
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, above_zero, mean_interval, ratio_interval, texts_of
+from statesize.report.result import Result
+from statesize.report.result_page import PageChart, ResultPage
 
 WORTHLESS = 0.01
 """Nats per token below which the context is worth nothing that could be lost."""
@@ -136,7 +132,7 @@ class Row:
 
 
 @dataclass(frozen=True, repr=False)
-class CutResult:
+class CutResult(Result):
     """Rows of an experiment.
 
     Attributes:
@@ -146,11 +142,7 @@ class CutResult:
 
     model: str
     documents: tuple[CutDocument, ...]
-
-    @property
-    @abstractmethod
-    def finding(self) -> str:
-        """The headline, one sentence."""
+    title: ClassVar[str]
 
     @property
     def texts(self) -> int:
@@ -186,6 +178,22 @@ class CutResult:
             found.append(Note(Code.WORTHLESS, f"{self.worth:.3f} nats per token."))
         return (*found, *self._own_limits())
 
+    @property
+    def legend(self) -> list[str]:
+        """A line for each limit, with what helps."""
+        return [f"{one.code.value}: {one} {one.code.cure}" for one in self.limits]
+
+    @abstractmethod
+    def plot(self) -> alt.LayerChart:
+        """Draw what is lost against what is kept."""
+
+    def page(self) -> ResultPage:
+        """The page: the chart, the table, and what limits the numbers."""
+        caption = f"Over {self.counted}, with intervals of 95 % where there are five texts; the line is {self._line}."
+        drawn = PageChart("What is lost against what is kept", self.plot().to_dict(), caption)
+        title, limits = self.title.format(self.model), {"Limits": self.legend}
+        return ResultPage(title, self.headline, [drawn], [self.table()], limits)
+
     def row(self, index: int, looks: int = 1) -> Row:
         """The row of a run, its intervals such that so many hold together."""
         run, none = self.documents[0].runs[index], Interval(math.nan)
@@ -206,18 +214,15 @@ class CutResult:
         return mean_interval(numbers[known], np.array(units)[known].tolist(), looks)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values.
-
-        Returns:
-            Means, intervals, limits, and each document's own numbers.
-        """
-        means = {name: getattr(self, name) for name in ("model", "finding", "worth", "texts", "rows")}
+        """Means, intervals, limits, and each document's own numbers, as JSON values."""
+        means = {name: getattr(self, name) for name in ("model", "headline", "worth", "texts", "rows")}
         limits = [one.to_json() for one in self.limits]
         return json_values(means | {"limits": limits, "measured": self.documents})
 
-    def __repr__(self) -> str:
-        codes = f" ({', '.join(dict.fromkeys(one.code.value for one in self.limits))})" if self.limits else ""
-        return f"{self.finding}{codes}\nnext: .rows, .limits, .to_dict()"
+    @property
+    @abstractmethod
+    def _line(self) -> str:
+        """Where the line of the chart is."""
 
     @abstractmethod
     def _own_limits(self) -> Sequence[Note]: ...

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from torch.nn import functional
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.check import require_path
 from statesize.errors import ModelError
-from statesize.io.files import Parts, check_report_path, digest, parts_writer, replace_file
+from statesize.io.files import Parts, check_report_path, digest, parts_writer
 from statesize.io.json_values import json_values
+from statesize.io.steps import Steps
 from statesize.models.plugins import parts_folder
+from statesize.report.result import Result
 from statesize.texts.documents import vocabulary_size
 
 _SUFFIX = ".part"
@@ -50,10 +53,28 @@ def kept_parts(output: str | PathLike[str] | None, model: nn.Module, *setting: o
         yield kept
 
 
-def finish(output: str | PathLike[str] | None, document: dict[str, Any]) -> None:
+@dataclass(eq=False)
+class Documents:
+    """Documents that are measured one after another, or some at once: each is kept, timed and told."""
+
+    keep: Keep
+    report: Callable[..., None]  # takes how many are done, of how many, of what kind, and the seconds left
+    steps: Steps  # how many there are of each kind
+    done: int = 0
+
+    def made(self, kind: str, name: str, make: Callable[[], Any], count: int = 1) -> Any:
+        """What is made of so many documents of a kind, as JSON values."""
+        with self.steps.timed(kind, count):
+            found = self.keep(f"{kind}-{name}", make)
+        self.done += count
+        self.report(self.done, int(sum(self.steps.costs.values())), kind, self.steps.first_left)
+        return found
+
+
+def finish(output: str | PathLike[str] | None, result: Result) -> None:
     """Write a result as JSON to its file, and remove its parts."""
     if output is not None:
-        replace_file(Path(output), (json.dumps(json_values(document)) + "\n").encode())
+        result.to_json(output)
         shutil.rmtree(parts_folder(Path(output)), ignore_errors=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self, cast
 
 from torch import Tensor, nn
@@ -29,15 +29,10 @@ _ROUNDING = 1e-9, 1e-4
 
 @dataclass(frozen=True, eq=False)
 class OwnLayers:
-    """Modules that no adapter knows, by name.
+    """Modules that no adapter knows, by name."""
 
-    Attributes:
-        by_method: Those with methods `operator`, `values` and `mixed_values`.
-        traced: Those of which T is read from a trace.
-        found: What is known of these.
-        memories: The numbers that they keep for a channel, which are not found for each call anew.
-    """
-
+    # Those with methods `operator`, `values` and `mixed_values`; those of which T is read from a trace, and what is
+    # known of these; and the numbers that they keep for a channel, which are not found for each call anew.
     by_method: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     traced: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     found: OwnMixing = field(default_factory=OwnMixing)
@@ -50,13 +45,9 @@ class OwnLayers:
 
 @dataclass(frozen=True, eq=False)
 class TracedCall:
-    """One call of a module of which T was read from a trace.
+    """One call of a module of which T was read from a trace."""
 
-    Attributes:
-        seen: What it mixed.
-    """
-
-    seen: Observation
+    seen: Observation  # what it mixed
     _call: ModuleCall
     _trace: Trace
     _mixing: TracedMixing
@@ -77,15 +68,10 @@ class TracedCall:
         if hasattr(module, "operator"):
             stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
             T = mixing.matrix()
+            most = _ROUNDING[1] * T.abs().max()
             # A recurrence is cut by its state, which a matrix does not show.
-            if stated.batch_shape == T.shape[:2] and bool(
-                (stated.dense() - T).abs().max() <= _ROUNDING[1] * T.abs().max()
-            ):
-
-                def of_units(units: Units) -> Operator:
-                    return stated[:, units]
-
-                seen = replace(seen, operator=of_units)
+            if stated.batch_shape == T.shape[:2] and bool((stated.dense() - T).abs().max() <= most):
+                seen = replace(seen, operator=partial(_of_units, stated))
         return cls(seen, call, trace, mixing)
 
     def changed(self, output: Any, mixed: Tensor) -> Any:
@@ -111,3 +97,7 @@ class TracedCall:
             return end
         uses = {(node, at) for node in tape.nodes for at, (_, one) in enumerate(node.inputs) if one == start.tensor}
         return Piece(piece.graph, start, Place(output, 0), uses, piece.values)(end)
+
+
+def _of_units(operator: Operator, units: Units) -> Operator:
+    return operator[:, units]

@@ -26,12 +26,13 @@ from statesize.models.load import measured_model
 from statesize.report.names import by_reason
 from statesize.texts.inputs import Inputs, given_sequences, inputs_of, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
+from statesize.truncation.choices import RULES
 from statesize.truncation.cutting import INSIDE, Cutting
 from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
 from statesize.truncation.pieces import Piece, cut_ids, pieces_of
-from statesize.truncation.plan import RULES, Mixer, mean_sizes, planned_runs
+from statesize.truncation.plan import Mixer, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Keep, Scores, check_head, finish, kept_parts
+from statesize.truncation.run import Documents, Keep, Scores, check_head, finish, kept_parts
 from statesize.truncation.traced import OwnLayers
 
 DOCUMENTS, TOKENS = 12, 512
@@ -100,11 +101,11 @@ def truncate(
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     texts = whole_texts(None, tokenizer) if inputs is None else given_sequences(model, inputs, tokenizer, axis)
     test = CutTest.of(model, pieces_of(list(texts), length, wanted, tokenizer), cuts, axis)
-    about = tokens_sha256([piece for _, piece in test.pieces]), cuts, RULES
+    about = tokens_sha256([piece for _, piece in test.pieces]), cuts, [(one.name, one.scales) for one in RULES.values()]
     with kept_parts(output, model, *about) as kept, reporting(on_progress, f"cutting {name}") as report:
         made = [CutDocument.of(one) for one in test.documents(kept, report)]
     result = test.result(name, made, negligible)
-    finish(output, result.to_dict())
+    finish(output, result)
     return result
 
 
@@ -143,7 +144,11 @@ class CutTest:
         whole |= captured.skipped
         named = {name or type(part).__name__: part for name, part in parts}
         declared = {name: part for name, part in find_mixers(parts).items() if name not in whole}
-        methods = {name: part for name, part in declared.items() if _is_cut_by_method(part)}
+        # Those that say what they mix, and mix by a method.
+        by = "values", "mixed_values"
+        methods = {
+            name: part for name, part in declared.items() if all(callable(getattr(part, one, None)) for one in by)
+        }
         traced = {name: named[name] for name in (*found.layers, *declared) if name not in whole | methods}
         own = OwnLayers(methods, traced, found)
         return cls(model, pieces, cuts, whole, in_part, own, tuple(dict.fromkeys(captured.readers.values())))
@@ -151,22 +156,19 @@ class CutTest:
     def documents(self, kept: Keep, report: Callable[..., None]) -> list[dict[str, Any]]:
         """What `measured` gives of all pieces at all cuts, as JSON values; sizes of all are measured before."""
         places = [(index, cut) for index in range(len(self.pieces)) for cut in self.cuts]
-        steps, sizes = Steps({"sizes": len(places), "cut": len(places)}), dict[tuple[int, int], dict[str, Mixer]]()
+        run, sizes = Documents(kept, report, Steps(dict.fromkeys(("sizes", "cut"), len(places)))), dict[Any, Any]()
+        for index, cut in places:
+            found = run.made("sizes", f"{index:06d}-{cut}", partial(self._sizes, index, cut))
+            sizes[index, cut] = {one: Mixer(**values) for one, values in found["mixers"].items()}
+            self.whole |= {one: Note.from_json(note) for one, note in found["whole"].items()}
+            self.unmoved.update(found["unmoved"])
+        self.mixers = tuple(sizes[places[0]])
         made: list[dict[str, Any]] = []
-        for done, (kind, index, cut) in enumerate(((kind, *place) for kind in steps.costs for place in places), 1):
-            with steps.timed(kind):
-                if kind == "cut":
-                    texts = (other for other, (text, _) in enumerate(self.pieces) if text != self.pieces[index][0])
-                    others = [sizes[other, cut] for other in texts]
-                    make = partial(self.measured, index, cut, sizes[index, cut], others)
-                    made.append(kept(f"cut-{index:06d}-{cut}", make))
-                else:
-                    found = kept(f"sizes-{index:06d}-{cut}", partial(self._sizes, index, cut))
-                    sizes[index, cut] = {one: Mixer.from_json(values) for one, values in found["mixers"].items()}
-                    self.whole |= {one: Note.from_json(note) for one, note in found["whole"].items()}
-                    self.unmoved.update(found["unmoved"])
-                    self.mixers = tuple(sizes[places[0]])
-            report(done, 2 * len(places), f"{kind} of text {index + 1} of {len(self.pieces)}", steps.first_left)
+        for index, cut in places:
+            own = self.pieces[index][0]
+            others = [sizes[other, cut] for other, (text, _) in enumerate(self.pieces) if text != own]
+            measured = partial(self.measured, index, cut, sizes[index, cut], others)
+            made.append(run.made("cut", f"{index:06d}-{cut}", measured))
         return made
 
     def _read(self, index: int, cut: int, mixers: dict[str, Mixer]) -> tuple[Cutting, Tensor]:
@@ -194,43 +196,25 @@ class CutTest:
         uncalled = Note(Code.NOT_CUT, "its forward does not call its mixed_values")
         self.whole |= dict.fromkeys(self.own.by_method.keys() - cutting.mixers.keys() - self.whole.keys(), uncalled)
         if not cutting.mixers:
-            causes = " ".join(
-                f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(self.whole).items()
-            )
-            raise ModelError(f"No mixer of {type(self.model).__name__} can be cut. {causes}")
-        mixers = cutting.mixers
-        if self.shared:
-            # Each layer chooses for itself, so what the cache must hold for all of them is in no run.
-            mixers = {name: replace(one, joint=None) for name, one in mixers.items()}
+            causes = (f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(self.whole).items())
+            raise ModelError(f"No mixer of {type(self.model).__name__} can be cut. {' '.join(causes)}")
+        # Where layers share a cache each chooses for itself, so what it must hold for all of them is in no run.
+        mixers = {name: replace(one, joint=None) if self.shared else one for name, one in cutting.mixers.items()}
         whole = {name: note.to_json() for name, note in self.whole.items()}
-        return {
-            "mixers": {name: one.to_json() for name, one in mixers.items()},
-            "whole": whole,
-            "unmoved": [*self.unmoved],
-        }
+        return {"mixers": mixers, "whole": whole, "unmoved": [*self.unmoved]}
 
-    def measured(
-        self, index: int, cut: int, mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]] = ()
-    ) -> CutDocument:
+    def measured(self, index: int, cut: int, mixers: dict[str, Mixer], others: list[dict[str, Mixer]]) -> CutDocument:
         """All runs of one piece at one cut, given what its whole run, and those of other texts, showed."""
         text, given = self.pieces[index]
         cutting, logits = self._read(index, cut, dict(mixers))
         scores, runs = Scores(logits, cut_ids(given, cut)), planned_runs(mixers, others)
-        made = [
-            CutRun(run.rule.name, run.scale, run.kept, *scores.of(predicted))
-            for run, predicted in zip(runs, cutting.logits(runs), strict=True)
-        ]
+        made = zip(runs, map(scores.of, cutting.logits(runs)), strict=True)
+        every = tuple(CutRun(run.rule.name, run.scale, run.kept, *found) for run, found in made)
         entropy, most, inputs, stored = mean_sizes(mixers)
         sizes = entropy, most, inputs, math.nan if self.shared else stored
-        return CutDocument(index, len(given), cut, scores.loss, *sizes, tuple(made), text)
+        return CutDocument(index, len(given), cut, scores.loss, *sizes, every, text)
 
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
-        whole = self.in_part | lost_mixers(self.whole, self.mixers)
-        unmoved = tuple(sorted(self.unmoved))
+        whole, unmoved = self.in_part | lost_mixers(self.whole, self.mixers), tuple(sorted(self.unmoved))
         return TruncationResult(name, tuple(documents), whole, len(self.mixers), at, unmoved, self.shared)
-
-
-def _is_cut_by_method(mixer: nn.Module) -> bool:
-    """Whether a mixer with a method `operator` says what it mixes, and mixes by a method."""
-    return all(callable(getattr(mixer, method, None)) for method in ("values", "mixed_values"))

@@ -133,7 +133,7 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
     from statesize.io.files import Parts
     from statesize.lab import zoo
     from statesize.parallel.threads import one_by_one, run
-    from statesize.truncation.page import with_truncation
+    from statesize.truncation import with_truncation
     from statesize.truncation.truncate import truncate
 
     def cut(name: str) -> Iterator[dict[str, Any]]:

@@ -1,17 +1,18 @@
-"""Choices of what a memory keeps: each a class in its own file, with its paper."""
+"""Choices of what a memory keeps: each a class in its own file, with its paper, which is all that adds one."""
 
-from statesize.truncation.choices.choice import Choice
-from statesize.truncation.choices.expected import ExpectedAttention
-from statesize.truncation.choices.h2o import HeavyHitters
-from statesize.truncation.choices.recent import RecentTokens
-from statesize.truncation.choices.snapkv import SnapKV
+from importlib import import_module
+from pkgutil import iter_modules
 
-TOKENS: dict[str, Choice] = {
-    "expected": ExpectedAttention(),
-    "snapkv": SnapKV(),
-    "h2o": HeavyHitters(),
-    "recent": RecentTokens(),
-}
+from statesize.truncation.choices.choice import Basis, Rule, TokenChoice
+from statesize.truncation.choices.past_rows import PastRows
+
+_FILES = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__)]
+TOKENS: dict[str, TokenChoice] = {kind.name: kind() for kind in TokenChoice.__subclasses__()}
 """Choices of whole tokens of a cache, by name."""
+NOTHING = Rule("nothing", "nothing", PastRows())
+RULES: dict[str, Rule] = {
+    rule.name: rule for rule in (NOTHING, *(one for file in _FILES for one in vars(file).get("RULES", ())))
+}
+"""Rules of the truncation test, by name."""
 
-__all__ = ["TOKENS", "Choice"]
+__all__ = ["NOTHING", "RULES", "TOKENS", "Basis", "Rule", "TokenChoice"]

@@ -1,64 +1,28 @@
-"""What a layer of attention holds of a text, and a choice of the tokens that its caches keep."""
+"""What a choice is: tokens that caches keep by their scores, or a basis of numbers that a channel keeps."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from statesize.adapters.kernels.rotation import Rotation
+from statesize.truncation.past import HeldAttention, Past
 
 SINKS, RECENT = 4, 16
 """First and last tokens before the cut that every choice of tokens keeps."""
 
 
-@dataclass(frozen=True, eq=False)
-class HeldAttention:
-    """Attention of one layer over a text of L tokens, whose K caches are each read by g heads."""
+class TokenChoice(ABC):
+    """Which tokens before the cut the caches of a layer keep: those with the highest scores.
 
-    name: str  # of the module
-    cut: int  # position i; what stands before it is held
-    query: Tensor  # (K, g, L, d), as they meet the keys
-    key: Tensor  # (K, L, d)
-    value: Tensor  # (K, L, P)
-    scale: float  # factor on the scores
-    window: int | None = None  # positions that a query sees; None for all
-    soft_cap: float | None = None  # bound on the scores; None for none
-    sink: Tensor | None = None  # logit of a column that carries nothing, (K, g); None for none
-    rotation: Rotation | None = None  # of the held positions, which may be none; None where it is not known
+    Attributes:
+        name: As `cache` takes it.
+    """
 
-    @property
-    def available(self) -> int:
-        """Tokens that each cache holds at the cut, the last ones."""
-        return self.cut if self.window is None else min(self.cut, self.window - 1)
-
-    def rows(self, query: Tensor, key: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Rows of T, (R, K, g, n, m), of the last n positions of m keys."""
-        # Of query (R, K, g, n, d) and key (R or 1, K, m, d); `seen` says which keys are there, (R, K, m) bool.
-        count, keys = query.shape[-2], key.shape[-2]
-        scores = (query.flatten(2, 3) @ key.mT).mul_(self.scale).reshape(*query.shape[:-1], keys)
-        if self.soft_cap is not None:
-            scores = (scores / self.soft_cap).tanh() * self.soft_cap
-        lag = torch.arange(keys - count, keys, device=key.device)[:, None] - torch.arange(keys, device=key.device)
-        hidden = (lag < 0) if self.window is None else (lag < 0) | (lag >= self.window)
-        if seen is not None:
-            hidden = hidden | ~seen[:, :, None, None]
-        scores = scores.masked_fill_(hidden, -torch.inf)
-        if self.sink is None:
-            return scores.softmax(-1)
-        total = torch.logaddexp(scores.logsumexp(-1), self.sink[..., None])
-        return (scores - total[..., None]).exp_()
-
-    def past_rows(self, first: int = 0) -> Tensor:
-        """Rows of T before the cut from one on, (K, g, i − first, i)."""
-        query, key = self.query[None, :, :, first : self.cut], self.key[None, :, : self.cut]
-        return self.rows(query.float(), key.float())[0]
-
-
-class Choice(ABC):
-    """Which tokens before the cut the caches of a layer keep: those with the highest scores."""
+    name: ClassVar[str]
 
     @abstractmethod
     def scores(self, held: HeldAttention) -> Tensor:
@@ -78,3 +42,48 @@ def kept(order: Tensor, counts: Tensor, cut: int) -> Tensor:
     rank = torch.full((len(order), cut), cut, device=order.device)
     rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
     return rank < counts.to(order.device)[..., None]
+
+
+class Basis(ABC):
+    """Numbers Vₖᵀ u that a channel keeps of the inputs u before the cut: by the first k vectors of a basis V.
+
+    Attributes:
+        hindsight: Whether the basis knows the rows behind the cut, which differ from run to run.
+        of_states: Whether a recurrent state, which holds no single tokens, can be cut so.
+    """
+
+    hindsight: ClassVar[bool] = False
+    of_states: ClassVar[bool] = True
+
+    @abstractmethod
+    def vectors(self, past: Past, ranks: Tensor) -> Tensor:
+        """V for each unit, or for those that share it, (..., c, n), at least up to these ranks (...)."""
+        # Where its vectors are single inputs, their numbers in order, (..., c, 1) int64.
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the truncation test cuts all mixers: by a basis, its sizes, and the unit that shares them."""
+
+    name: str  # as rows name it
+    title: str  # as tables name it, behind the size
+    basis: Basis
+    scales: tuple[float, ...] = (0.0,)  # sizes in units of ESS, or of the joint ESS of a cache
+    unit: Literal["head", "cache"] = "head"
+    other_texts: bool = False  # whether ESS is the mean of other texts, not that of this text, its future included
+
+    @property
+    def line(self) -> str:
+        """As a chart names all its sizes."""
+        return f"{self.title}, once per cache" if self.unit == "cache" else self.title
+
+    def of_size(self, scale: float) -> str:
+        """As tables name one of its sizes."""
+        if not scale:
+            return self.title
+        if self.unit == "cache":
+            return f"{scale:g} × joint ESS, {self.line}"
+        return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {self.title}"
+
+
+_FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}

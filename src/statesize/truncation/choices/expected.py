@@ -8,17 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.truncation.choices.choice import SINKS, Choice, HeldAttention
+from statesize.truncation.choices.choice import SINKS, TokenChoice
+from statesize.truncation.past import HeldAttention
 
 FUTURE = 512
 """Positions ahead over which rotations are averaged."""
 
 
-class ExpectedAttention(Choice):
+class ExpectedAttention(TokenChoice):
     """Attention that normally distributed queries of the next positions pay, times ‖v‖."""
 
+    name = "expected"
+
     def scores(self, held: HeldAttention) -> Tensor:
-        """See `Choice`."""
+        """See `TokenChoice`."""
         query, key = held.query[:, :, : held.cut].float(), held.key[:, None, SINKS : held.cut].float()
         query = (query if held.rotation is None else held.rotation.undone(query))[:, :, SINKS:]
         mean = query.mean(-2, keepdim=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statesize.truncation.choices.choice import Choice, HeldAttention
+from statesize.truncation.choices.choice import TokenChoice
+from statesize.truncation.past import HeldAttention
 
 
-class HeavyHitters(Choice):
+class HeavyHitters(TokenChoice):
     """Mean attention that later queries paid."""
 
+    name = "h2o"
+
     def scores(self, held: HeldAttention) -> Tensor:
-        """See `Choice`."""
+        """See `TokenChoice`."""
         paid = held.past_rows().mean(1).sum(1)
         return paid / torch.arange(held.cut, 0, -1, device=paid.device)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statesize.truncation.choices.choice import Choice, HeldAttention
+from statesize.truncation.choices.choice import TokenChoice
+from statesize.truncation.past import HeldAttention
 
 
-class RecentTokens(Choice):
+class RecentTokens(TokenChoice):
     """The latest tokens."""
 
+    name = "recent"
+
     def scores(self, held: HeldAttention) -> Tensor:
-        """See `Choice`."""
+        """See `TokenChoice`."""
         return torch.arange(held.cut, dtype=torch.float32, device=held.key.device).repeat(len(held.key), 1)

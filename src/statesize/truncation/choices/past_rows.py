@@ -1,0 +1,105 @@
+"""Numbers that rows before the cut read: a memory that cannot see the future, whose loss is the price of hindsight."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from statesize.operators import Recurrence
+from statesize.truncation.blocks import directions, eigenvectors, gram, past_block, recurrence_of, state_factors
+from statesize.truncation.choices.choice import Basis, Rule
+from statesize.truncation.past import Past
+
+# Where queries cannot be moved, the last rows count most: half as much every so many rows before the cut, as they stand
+# and moved behind it.
+_HALF_LIFE, _MOVED_HALF_LIFE = 16.0, 64.0
+# How far behind the cut rows are moved.
+_MOVED = (0, 1, 2, 4, 8, 16, 32)
+# Inputs that are kept as they are: the first, on which attention falls where it has nothing to read; and the last, but
+# for queries that are asked again.
+_FIRST, _LAST = 1, 2
+_linalg = cast("Any", torch.linalg)
+
+
+class PastRows(Basis):
+    """What rows behind the cut may read, by what rows before it do; it depends on nothing behind the cut.
+
+    Attention is asked again by the queries of the past, moved behind the cut. Where they cannot be moved, rows behind
+    the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same distance, each
+    with weights that halve with age. The queries C_t of a recurrence are asked again as they stand, so that its state
+    is cut by two Gramians of the past: of what it holds, and of what was read (Moore 1981). Where they are all
+    multiples of one, as in an S4D, they are asked again as late as they come in the past, C_t A_t … A_1.
+    """
+
+    def vectors(self, past: Past, ranks: Tensor) -> Tensor:
+        """See `Basis`."""
+        if (found := recurrence_of(past.operator)) is not None:
+            return _of_state(*found, past.cut)
+        moments, last = (past.asked, 0) if past.asked is not None else (_moved_gram(past.rows), _LAST)
+        total, readers = moments.shape[-1], past.readers(ranks)
+        groups = (*moments.shape[:-3], -1, readers, total, total)
+        moments = moments.reshape(groups).sum(-3) if readers > 1 else moments.clone()
+        if (size := int(past.operator.state_size()[past.cut])) < int(past.readable.sum()):
+            # A state holds no more of the past than the rows of H span.
+            rows = past_block(past.operator, past.cut).double().reshape(*moments.shape[:-2], -1, total)
+            held = _linalg.svd(rows, full_matrices=False).Vh.mH[..., :size]
+            read = held.mT @ (moments.tril() + moments.tril(-1).mT) @ held
+            return held @ eigenvectors(read).flip(-1)
+        # No number is spent on what a window hides.
+        columns = past.readable.nonzero().flatten()
+        count, first = len(columns), _FIRST if bool(past.readable[0]) else 0
+        moments = moments[..., columns[:, None], columns]
+        exact = [*range(min(first, count)), *range(max(first, count - last), count)]
+        moments[..., exact, :] = moments[..., exact] = 0
+        vectors = eigenvectors(moments) if count else moments
+        # The rows hold nothing in the columns that are kept anyway, which therefore come first.
+        single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
+        basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
+        return basis.new_zeros(*basis.shape[:-2], total, count).index_copy_(-2, columns, basis)
+
+
+RULES = (
+    Rule("past rows", "without hindsight", PastRows(), (0.5, 1.0, 2.0, 4.0, 8.0)),
+    Rule(
+        "past rows, other texts",
+        "without hindsight, sizes of other texts",
+        PastRows(),
+        (1.0, 2.0, 4.0),
+        other_texts=True,
+    ),
+    Rule("joint past rows", "without hindsight", PastRows(), (2.0, 4.0, 8.0), "cache"),
+)
+
+
+def _of_state(recurrence: Recurrence, steps: int, cut: int) -> Tensor:
+    cut = steps * cut
+    held = state_factors(recurrence, cut)[1]
+    # Where the state is a pair (x_t, x_{t−1}), C_t reads what was carried to t.
+    read = recurrence.C[..., :cut, -held.shape[-1] :]
+    alike = _linalg.matrix_rank(read) <= 1
+    if cut > steps and held.shape[-1] > 1 and bool(alike.any()):
+        # What C_t reads of older states differs all the same.
+        later = state_factors(recurrence.between(0, cut), steps)[0]
+        read = torch.where(alike[..., None, None], functional.pad(later, (0, 0, steps, 0)), read)
+    return directions(read, held)[1]
+
+
+def _moved_gram(rows: Tensor) -> Tensor:
+    """Σ w rᵀ r of rows (..., i, i) as they stand and moved behind the cut."""
+    length = rows.shape[-1]
+    age = torch.arange(length - 1, -1, -1, dtype=torch.float64, device=rows.device)
+    column = torch.arange(length, device=rows.device)
+    row = column[:, None]
+    weights = (torch.exp2(-age / half)[:, None] for half in (_HALF_LIFE, _MOVED_HALF_LIFE))
+    weight, moved_weight = (one / one.square().sum().sqrt() for one in weights)
+    found = gram(weight * rows)
+    for behind in _MOVED:
+        # Row t at position i + behind reads of each input what it read of one as far away; the first stands still.
+        source = column - (length + behind - row)
+        seen = (source >= _FIRST) & (source <= row)
+        moved = torch.gather(rows, -1, source.clamp(0, length - 1).expand(rows.shape)) * seen
+        found = found + gram(moved_weight * moved) / len(_MOVED)
+    return found
