@@ -219,12 +219,6 @@ class Observation:
         )
 
 
-def random_like(tensor: Tensor) -> Tensor:
-    """Random numbers, the same ones each time."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
-
-
 @dataclass(frozen=True, eq=False)
 class Product:
     """What a function mixed, as it lies in the model: values and result, and the dimension of positions of each."""

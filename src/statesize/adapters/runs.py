@@ -26,7 +26,6 @@ from torch.utils import _python_dispatch
 from statesize.adapters.models.model_state import device_of
 from statesize.adapters.observation import Leave, ModuleStack, OnObservation, OpenSource, in_this_thread
 from statesize.adapters.replaced import put_back, replacements
-from statesize.errors import ModelError
 from statesize.io.devices import USERS_DEFAULT, on_cpu_by_default
 
 Attach = Callable[[ExitStack], object]
@@ -104,23 +103,6 @@ def reading(enter: Mapping[nn.Module, Hook], leave: Mapping[nn.Module, Hook], st
         stack.callback(module.register_forward_pre_hook(in_this_thread(hook), prepend=True, with_kwargs=True).remove)
     for module, hook in leave.items():
         stack.callback(module.register_forward_hook(in_this_thread(hook)).remove)
-
-
-def returning(outputs: Sequence[object]) -> Callable[..., object]:
-    """A hook by which a module returns one of these at each of its calls."""
-    following = iter(outputs)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
-        held = next(following, output)
-        if isinstance(held, Tensor) and isinstance(output, Tensor) and held.shape != output.shape:
-            raise ModelError(
-                f"{type(module).__name__} must return the same shape for other numbers, got {tuple(held.shape)} "
-                f"and {tuple(output.shape)}, as if it is an expert that other tokens are routed to. What is mixed "
-                "around it is not measured."
-            )
-        return held
-
-    return leave
 
 
 def read(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, Self, cast
 
 from torch import Tensor, nn
@@ -67,16 +66,15 @@ class TracedCall:
         args, kwargs = mapped(arguments, ArgumentCopies())
         call = ModuleCall.of(forward, Call(name, module, args, kwargs, [], stored_dtype(module)))
         call = replace(call, named=own.found.part_of(module))
-        trace = Trace.of(call)
+        trace = Trace(call)
         if (mixing := trace.mixing()) is None:
             raise ModelError(f"{name} mixes positions in its first call, and none in this one.")
-        mixing = replace(mixing, matrix=cache(mixing.matrix))
         layer = own.found.layers.get(name)
         memory = own.memories.get(name) if layer is None else layer.memory
         seen, own.memories[name] = observe(name, call, mixing, memory)
         if hasattr(module, "operator"):
             stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
-            T = mixing.matrix()
+            T = mixing.matrix
             # A recurrence is cut by its state, which a matrix does not show.
             if stated.batch_shape == T.shape[:2] and bool(
                 (stated.dense() - T).abs().max() <= _ROUNDING[1] * T.abs().max()

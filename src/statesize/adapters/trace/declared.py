@@ -69,7 +69,7 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
     if not bool(matrix.isfinite().all()):
         return Checked(reason="its T is not finite")
     try:
-        trace = Trace.of(call, ())
+        trace = Trace(call)
     except ModelError as error:
         return Checked(reason=str(Note.of(error)))
     if (ahead := trace.looks_ahead()) is not None:
@@ -115,7 +115,7 @@ def _mixing_of(trace: Trace) -> TracedMixing | None:
 
 def _apart(matrix: Tensor, mixing: TracedMixing, limit: float) -> list[_Fit]:
     """How far T is from the one of the trace, its heads in order; nothing where the numbers of channels do not fit."""
-    own, (_, units, _, shared) = mixing.matrix(), mixing.values.shape
+    own, (_, units, _, shared) = mixing.matrix, mixing.values.shape
     if mixing.around.behind or mixing.around.beside or units * shared % matrix.shape[1]:
         return []
     each = units * shared // matrix.shape[1]

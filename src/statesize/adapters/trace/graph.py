@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from statesize.adapters.trace.labels import Labels, distance, width
 from statesize.adapters.trace.linear import spread
-from statesize.adapters.trace.tape import Node
+from statesize.adapters.trace.tape import Node, Tape
 
 Use = tuple[Node, int]
 """An operation, and which of the tensors that it takes."""
@@ -57,6 +57,7 @@ class Graph:
         self.place = {tensor: place for place, tensor in enumerate(tensors)}
         self.order = {node: at for at, node in enumerate(labels.tape.nodes)}
         self._far: dict[int, int] = {}
+        self._behind: dict[int, list[Node]] = {}
 
     @cached_property
     def _by_use(self) -> tuple[list[Use], dict[int, int], dict[int, int]]:
@@ -80,21 +81,18 @@ class Graph:
 
     def before(self, end: int) -> list[Node]:
         """The operations that an end follows from, in order."""
-        wanted, found = {end}, list[Node]()
-        for node in reversed(self.tape.nodes):
-            if any(out in wanted for out in node.outs):
-                found.append(node)
-                wanted |= {number for _, number in node.inputs if number not in self.given}
-        return found[::-1]
+        return before(self.tape, end, self.given)
 
     def behind(self, start: int) -> list[Node]:
         """The operations that follow from a tensor, in order."""
-        reached, found = {start}, list[Node]()
-        for node in self.tape.nodes:
-            if any(number in reached for _, number in node.inputs):
-                found.append(node)
-                reached.update(node.outs)
-        return found
+        if start not in self._behind:
+            reached, found = {start}, list[Node]()
+            for node in self.tape.nodes:
+                if any(number in reached for _, number in node.inputs):
+                    found.append(node)
+                    reached.update(node.outs)
+            self._behind[start] = found
+        return self._behind[start]
 
     def paths(self, end: int) -> Paths:
         """How an end depends on the tensors."""
@@ -120,8 +118,10 @@ class Graph:
 
     def of_one(self, tensor: int) -> bool:
         """Whether all entries of a tensor that depend on the text have the same last position."""
-        last = self.labels.of[tensor].last if tensor in self.labels.of else None
-        return last is None or not last.numel() or not bool(((last != last.max()) & (last != 0)).any())
+        label = self.labels.of.get(tensor)
+        if label is None or label.same or not label.shape.numel():
+            return True
+        return not bool(((label.last != label.last.max()) & (label.last != 0)).any())
 
     def far(self, tensor: int) -> int | None:
         """How far entries of a tensor depend on positions other than their own; None where it depends on no text."""
@@ -129,9 +129,19 @@ class Graph:
             label, length = self.labels.of.get(tensor), self.labels.length
             axes = [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == length]
             by_axis = [distance(label, axis, length) for axis in axes if not self.of_one(tensor)]
-            depends = label is not None and bool(label.last.any())
+            depends = label is not None and bool(label.same or label.last.any())
             self._far[tensor] = min(by_axis, default=width(label, length)) if depends else -1
         return None if self._far[tensor] < 0 else self._far[tensor]
+
+
+def before(tape: Tape, end: int, given: Collection[int]) -> list[Node]:
+    """The operations that an end follows from, in order; not those of what is given."""
+    wanted, found = {end}, list[Node]()
+    for node in reversed(tape.nodes):
+        if any(out in wanted for out in node.outs):
+            found.append(node)
+            wanted |= {number for _, number in node.inputs if number not in given}
+    return found[::-1]
 
 
 def entries(tensor: Tensor) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +33,10 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     """What a call of one of the layers mixed, and what it returned."""
     layer = found.layers[call.name]
     alone = replace(ModuleCall.of(forward, call), named=found.part_of(call.module))
-    trace = Trace.of(alone, layer.held)
+    trace = Trace(alone, layer.held)
     mixing = trace.mixing()
     if mixing is None:
         raise ModelError(f"Mixer {call.name} mixes positions in its first call, and none in this one.")
-    mixing = replace(mixing, matrix=cache(mixing.matrix))
     observation, _ = observe(call.name, alone, mixing, layer.memory)
     notes = (*observation.notes, *layer.notes)
     return replace(observation, state_bytes=layer.found.state_bytes, notes=notes), trace.returned
@@ -134,7 +132,7 @@ class _Finder:
 
         try:
             call = replace(call, named=self.found.part_of(module), sources=() if kernels is None else self.sources)
-            trace = Trace.of(call, held)
+            trace = Trace(call, held)
             if kernels is not None:
                 is_mixing = self._mixes_more(name, call, trace)
             else:
@@ -213,7 +211,7 @@ class _Finder:
         feeding, parts = trace.feeding(mixing), set[nn.Module]()
         opened = {inner for part in feeding for inner in part.modules() if inner in trace.held}
         if opened and all(self.names[part] in self.found.layers for part in opened):
-            whole = Trace.of(call, [part for part in trace.held if part not in opened])
+            whole = Trace(call, [part for part in trace.held if part not in opened])
             other = _mixing_of(whole)
             if other is not None and mixing_around(other.around) is None and whole.contains(other, opened):
                 parts = opened
@@ -225,7 +223,6 @@ class _Finder:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
         if apart := trace.apart(mixing):
             notes = (self._without(apart), *notes)
-        mixing = replace(mixing, matrix=cache(mixing.matrix))
         parts = [part for part in _convolutions(call.module) if trace.contains(mixing, {part})]
         observation, memory = observe(name, call, mixing, None)
         found = _with_bytes(observation, call, [*trace.held, *parts]).found

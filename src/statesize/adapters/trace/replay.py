@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.trace.graph import Graph, Use
+from statesize.adapters.trace.run import at_once
 from statesize.adapters.trace.tape import Node
-
-_MOST_NUMBERS = 1 << 26
-"""In all impulses that are sent at once through the largest tensor on the way."""
 
 
 class Place(NamedTuple):
@@ -122,7 +120,6 @@ class Piece:
         Returns:
             The answers.
         """
-        largest = max(self.values[out].numel() for node in self.nodes for out in node.outs)
         around = torch.zeros_like(self.held) if change is None else self.held
         change = torch.ones_like(self.held) if change is None else change
         impulses = torch.eye(len(self.held), dtype=self.held.dtype)[:, :, None]
@@ -130,7 +127,7 @@ class Piece:
         def answer(one: Tensor) -> Tensor:
             return self.by_position(around + one * change)[:, channels]
 
-        count = max(1, _MOST_NUMBERS // largest)
+        count = at_once(self.graph.tape)
         parts = (impulses[at : at + count] for at in range(0, len(impulses), count))
         return torch.cat([_batched(answer, part) for part in parts]).sub_(self.by_position(around)[:, channels])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Node:
         kwargs: Arguments by name.
         inputs: For each tensor that it takes, the number of the argument and that of the tensor.
         outs: Numbers of the tensors that it returns.
+        place: The lines of the author's code that it comes from.
+        terms: In which of the tensors that it takes it is linear, once that was asked.
     """
 
     func: Any
@@ -75,6 +78,8 @@ class Node:
     kwargs: dict[str, Any]
     inputs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     outs: list[int] = field(default_factory=list[int])
+    place: int = 0
+    terms: Any = None
 
     def argument(self, name: str) -> Any:
         """An argument by its name, or its default; None where it has no such argument."""
@@ -281,7 +286,7 @@ class Tape(TorchDispatchMode):
 
         taken_args = [taken(value, slot) for slot, value in enumerate(args)]
         taken_kwargs = {name: taken(value, operation.places.get(name, -1)) for name, value in kwargs.items()}
-        return Node(func, operation.name, func._schema, taken_args, taken_kwargs, inputs)
+        return Node(func, operation.name, func._schema, taken_args, taken_kwargs, inputs, place=_place())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and record it."""
@@ -399,6 +404,15 @@ class Lists(TorchFunctionMode):
             number = self.tape.ref(args[0])
             self.tape.escapes.append((Node(func, "tolist", None, [Ref(number)], {}, [(0, number)]), result))
         return result
+
+
+def _place() -> int:
+    """The lines of code that have led to an operation, outside of this module."""
+    frame, found = sys._getframe(2), 0
+    while frame is not None:
+        found = hash((found, id(frame.f_code), frame.f_lasti))
+        frame = frame.f_back
+    return found
 
 
 def unknown(operation: str) -> ModelError:

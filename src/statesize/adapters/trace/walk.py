@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +43,7 @@ def walked(graph: Graph, start: Place, uses: Collection[Use]) -> dict[int, Step]
         ids = [one for _, one in node.inputs]
         taken = [first if (node, at) in uses else steps.get(one) for at, one in enumerate(ids)]
         on = [step is not None for step in taken]
-        if relation is None or spread(node, [*map(int, on)], [0] * len(on)) != (1, 0):
+        if relation is None or spread(node, on, ()) != (1, 0):
             continue
         before = [step for step in taken if step is not None]
         mixing, beside, added, bends = 0, 0, False, False
@@ -85,33 +85,37 @@ def _alone(graph: Graph, start: int) -> set[int]:
     return found
 
 
-def far(piece: Piece) -> int:
-    """How far positions are mixed by a map."""
+def far(piece: Piece) -> int | None:
+    """How far positions are mixed by a map; None where nothing of its end follows from its start."""
     labels, entering, of = piece.graph.labels, _entering(piece.graph, piece.start), dict[int, Label]()
     for node in piece.nodes:
         given = [entering if (node, at) in piece.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
         made = labels.made(node, given) if node in labels.relations else []
         of |= {out: label for out, label in zip(node.outs, made, strict=False) if label is not None}
-    return distance(of.get(piece.end.tensor), piece.end.axis, labels.length)
+    end = of.get(piece.end.tensor)
+    return None if end is None else distance(end, piece.end.axis, labels.length)
 
 
 def _entering(graph: Graph, start: Place) -> Label:
     length, shape = graph.labels.length, graph.tape.values[start.tensor].shape
     text = own(torch.Size(length if dim == start.axis else size for dim, size in enumerate(shape)), start.axis, length)
     sides = [0, 0] * (len(shape) - 1 - start.axis) + [start.first, shape[start.axis] - start.first - length]
-    return Label(*(functional.pad(part, sides) for part in text)) if text.last.shape != shape else text
+    return text.changed(lambda part: functional.pad(part, sides)) if text.shape != shape else text
 
 
 def _last(label: Label, length: int) -> Label:
-    return Label(label.last, (length + 1 - label.last).masked_fill(label.last == 0, 0))
+    if label.same:
+        return Label(label.same[0], length + 1 - label.same[0], label.shape, label.dtype)
+    first = (length + 1 - label.last).masked_fill(label.last == 0, 0)
+    return Label(label.last, first, label.shape, label.dtype)
 
 
-def others(node: Node, on: list[bool]) -> list[int]:
+def others(node: Node, on: Sequence[bool]) -> list[int]:
     """Tensors that an operation adds to those that are on the way."""
     found = list[int]()
-    for term in terms(node):
-        places = [at for at, (slot, _) in enumerate(node.inputs) if slot in term]
+    for factors in terms(node):
+        places = [at for factor in factors for at in factor]
         # Of a product of others, each factor.
-        for group in [[at] for at in places] if len(term) == 1 else [places]:
-            found += [] if any(on[at] for at in group) else group
+        if len(factors) == 1 or not any(on[at] for at in places):
+            found += [at for at in places if not on[at]]
     return found
