@@ -334,10 +334,15 @@ class Search:
 
     def choose(self) -> Choice | None:
         """T; None where nothing is linear in another tensor."""
-        best = list[Choice]()
+        best, idle = list[Choice](), set[int]()
         for start in self.starts:
-            if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
+            # Where nothing of a tensor is mixed, nothing is of what follows from it.
+            if start in idle or any(self._follows(start, one) for one in best):
+                continue
+            if (found := self._best(start)) is not None:
                 best.append(found)
+            walks = [steps for (at, _), steps in self._walks.items() if at == start]
+            idle.update(one for steps in walks if not any(step.mixing for step in steps.values()) for one in steps)
         ranks = [self._end_rank(one.end) for one in best]
 
         def ends_late(one: Choice, rank: tuple[int, int]) -> bool:
@@ -374,6 +379,8 @@ class Search:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
         if start not in choice.steps or choice.step.beside:
             return False
+        if self._computed(start) == self._computed(choice.start):
+            return True
         return all(step.mixing & ~choice.step.mixing == 0 for _, _, step in self._to(start))
 
     def _factors(self, choice: Choice, best: list[Choice]) -> set[int]:

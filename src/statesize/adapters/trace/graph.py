@@ -116,6 +116,10 @@ class Graph:
         found.linear = on.get(end, 0) & ~non.get(end, 0)
         return found
 
+    def is_number(self, tensor: int) -> bool:
+        """Whether a tensor is a single number that no operation has made."""
+        return tensor not in self.tape.made and self.tape.values[tensor].numel() == 1
+
     def of_one(self, tensor: int) -> bool:
         """Whether all entries of a tensor that depend on the text have the same last position."""
         label = self.labels.of.get(tensor)

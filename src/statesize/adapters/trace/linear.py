@@ -46,9 +46,10 @@ Terms = tuple[tuple[tuple[int, ...], ...], ...]
 def terms(node: Node) -> Terms:
     """The products of whose factors an operation is linear in one at a time, summed up."""
     if node.terms is None:
-        slots = _slots(node)
-        places = {slot: tuple(at for at, (one, _) in enumerate(node.inputs) if one == slot) for slot, _ in node.inputs}
-        node.terms = tuple(tuple(places[slot] for slot in term if slot in places) for term in slots)
+        places = dict[int, list[int]]()
+        for at, (slot, _) in enumerate(node.inputs):
+            places.setdefault(slot, []).append(at)
+        node.terms = tuple(tuple(tuple(places[slot]) for slot in term if slot in places) for term in _slots(node))
     return node.terms
 
 

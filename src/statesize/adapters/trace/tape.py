@@ -41,9 +41,10 @@ class Ref(NamedTuple):
 
 def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     """Arguments with a tensor in the place of each `Ref`."""
-    if isinstance(value, Ref):
+    kind = _kind(value)
+    if kind is Ref:
         return tensors(value.id)
-    return each(value, lambda part: bound(part, tensors))
+    return each(value, lambda part: bound(part, tensors)) if kind is list or kind is tuple else value
 
 
 def each(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -37,24 +37,28 @@ class Step:
 def walked(graph: Graph, start: Place, uses: Collection[Use]) -> dict[int, Step]:
     """Follow all that is linear in some uses of a tensor."""
     labels, length, steps = graph.labels, graph.labels.length, dict[int, Step]()
-    first, alone = Step(_entering(graph, start), 0, 0, False, False), _alone(graph, start.tensor)
+    first, alone = Step(_entering(graph, start), 0, 0, False, False), {start.tensor}
     for node in graph.behind(start.tensor):
-        relation = labels.relations.get(node)
         ids = [one for _, one in node.inputs]
+        # Made of the start and of single numbers alone.
+        is_alone = node.name not in SHAPES and all(one in alone or graph.is_number(one) for one in ids)
+        if is_alone:
+            alone.update(node.outs)
+        relation = labels.relations.get(node)
         taken = [first if (node, at) in uses else steps.get(one) for at, one in enumerate(ids)]
         on = [step is not None for step in taken]
-        if relation is None or spread(node, on, ()) != (1, 0):
+        if relation is None or not any(on) or spread(node, on, ()) != (1, 0):
             continue
-        before = [step for step in taken if step is not None]
         mixing, beside, added, bends = 0, 0, False, False
-        for step in before:
-            mixing, beside = mixing | step.mixing, max(beside, step.beside)
-            added, bends = added or step.added, bends or step.bends
+        for step in taken:
+            if step is not None:
+                mixing, beside = mixing | step.mixing, max(beside, step.beside)
+                added, bends = added or step.added, bends or step.bends
         given = [step and step.label for step in taken]
         made = labels.made(node, given)
         if not relation.moves and any(width(label, length) for label in made):
             mixing, beside = mixing | 1 << graph.order[node], max(beside, length - 1 if added else 0)
-        bends |= node.name in ("mul", "div") and not all(on) and all(one in alone for one in ids)
+        bends |= is_alone and node.name in ("mul", "div") and not all(on)
         for at in others(node, on):
             if (far := graph.far(ids[at])) is not None:
                 added, beside = True, max(beside, length - 1 if _joins(graph, node, at, given) else far)
@@ -72,17 +76,6 @@ def _joins(graph: Graph, node: Node, at: int, given: list[Label | None]) -> bool
     beside = [labels.of[added] if one == at else label for one, label in enumerate(given)]
     made = labels.made(node, [label and _last(label, labels.length) for label in beside])
     return any(width(label, labels.length) for label in made)
-
-
-def _alone(graph: Graph, start: int) -> set[int]:
-    """Tensors that are made of one tensor and of single numbers."""
-    tape, found = graph.tape, {start}
-    for node in graph.behind(start):
-        ids = [one for _, one in node.inputs]
-        numbers = {one for one in ids if one not in tape.made and tape.values[one].numel() == 1}
-        if node.name not in SHAPES and found.issuperset(set(ids) - numbers):
-            found.update(node.outs)
-    return found
 
 
 def far(piece: Piece) -> int | None:
