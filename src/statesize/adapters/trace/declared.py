@@ -93,7 +93,7 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
             f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part that reaches no "
             "further than another one. Return T of the whole, or make each part a module of its own."
         )
-    if not closest and (mixing := _mixing_of(trace)) is not None:
+    if not closest and (mixing := trace.found()) is not None:
         closest = _apart(matrix, mixing, limit)
     if not closest:
         return Checked(reason="no tensor through which all of its mixing goes was found to be linear in another one")
@@ -104,13 +104,6 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
         f"position {wrong.position}; at most {limit:.0e} is rounding. Correct the method, or "
         "leave it out: T is then read from a trace."
     )
-
-
-def _mixing_of(trace: Trace) -> TracedMixing | None:
-    try:
-        return trace.mixing()
-    except ModelError:
-        return None
 
 
 def _apart(matrix: Tensor, mixing: TracedMixing, limit: float) -> list[_Fit]:

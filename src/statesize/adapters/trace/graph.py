@@ -35,12 +35,10 @@ class Paths:
     Attributes:
         linear: Marks of the tensors that it is linear in, by all uses together that it is linear in one by one.
         uses: These uses, by the tensor's place among those that were asked about.
-        through: Marks of the tensors from which each of them follows linearly, on the way.
     """
 
     linear: int = 0
     uses: dict[int, set[Use]] = field(default_factory=lambda: defaultdict(set))
-    through: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
 
 class Graph:
@@ -112,7 +110,6 @@ class Graph:
             for out in node.outs if any(result) else ():
                 if out not in self.given:
                     on[out], non[out] = result
-                    found.through[out] = result[0]
         found.linear = on.get(end, 0) & ~non.get(end, 0)
         return found
 

@@ -187,7 +187,7 @@ class _Finder:
             if ahead is not None and around.beside:
                 text = f"must be causal, but {ahead} {CAUSES}"
                 raise ModelError(Note(ahead.code, f"{text} {Note(Code.SEEN, f'{kernels.mixers[0].kind}.')}"))
-            mixing = _mixing_of(trace)
+            mixing = trace.found()
             if mixing is None and max(around.before, around.behind) >= _reach(kernels, call.length):
                 raise NoOperatorError(Note(Code.NOT_LINEAR))
             if mixing is not None and (is_gated or mixing.around != around):
@@ -212,7 +212,7 @@ class _Finder:
         opened = {inner for part in feeding for inner in part.modules() if inner in trace.held}
         if opened and all(self.names[part] in self.found.layers for part in opened):
             whole = Trace(call, [part for part in trace.held if part not in opened])
-            other = _mixing_of(whole)
+            other = whole.found()
             if other is not None and mixing_around(other.around) is None and whole.contains(other, opened):
                 parts = opened
                 for part in parts:
@@ -244,14 +244,6 @@ class _Finder:
 
     def _listed(self, parts: Collection[nn.Module]) -> str:
         return " and ".join(name for part, name in self.names.items() if part in parts)
-
-
-def _mixing_of(trace: Trace) -> TracedMixing | None:
-    """T; None where there is none."""
-    try:
-        return trace.mixing()
-    except NoOperatorError:
-        return None
 
 
 def _reach(kernels: Call, length: int) -> int:

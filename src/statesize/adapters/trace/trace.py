@@ -65,11 +65,6 @@ class Trace:
         return self._runs.dtype is torch.float64
 
     @property
-    def bytes(self) -> int:
-        """The memory that the tensors of the run take."""
-        return self._run.tape.bytes
-
-    @property
     def returned(self) -> Tensor:
         """What the module returned."""
         return self._values[self._run.output]
@@ -284,6 +279,13 @@ class Trace:
             unknown = Note(Code.UNKNOWN_OPERATION, ", ".join(sorted(smeared)))
             raise NoOperatorError(unknown if smeared else Note(Code.NOT_LINEAR))
         return self._mixing(choice)
+
+    def found(self) -> TracedMixing | None:
+        """T; None where there is none."""
+        try:
+            return self.mixing()
+        except ModelError:
+            return None
 
     def _choice(self) -> Choice | None:
         """T of most of the mixing; None where there is none."""
