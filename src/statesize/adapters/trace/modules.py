@@ -196,7 +196,7 @@ class _Finder:
                 return True
         if ahead is not None:
             self.found.backwards.append(name)
-        if note is None and (apart := trace.apart_from_kernels()):
+        if note is None and (apart := trace.apart(None)):
             note = self._without(apart)
         if note is None and len(kernels.caches) > len({one or at for at, one in enumerate(kernels.caches)}):
             note = Note(Code.SEVERAL, _SEVERAL)
@@ -253,14 +253,10 @@ def _reach(kernels: Call, length: int) -> int:
 
 def _writes_nothing(call: ModuleCall, returned: Tensor) -> bool:
     """A module with parameters returns 0, or its own input, so that no mixing of its own can be seen."""
-    if next(call.module.parameters(), None) is None:
-        return False
     entering = [one for one, _ in call.with_positions if one.is_floating_point()]
-    if not (entering and returned.is_floating_point() and returned.numel()):
+    if not (entering and returned.is_floating_point() and any(True for _ in call.module.parameters())):
         return False
-    entered = entering[0].to(returned)
-    same = returned.shape == entered.shape and bool((returned == entered).all())
-    return same or not bool(returned.any())
+    return torch.equal(returned, entering[0].to(returned)) or not bool(returned.any())
 
 
 def _convolutions(module: nn.Module) -> list[nn.Conv1d]:

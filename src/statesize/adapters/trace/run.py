@@ -47,6 +47,7 @@ class Run:
     """A run, with the numbers of its tensors on the tape.
 
     Attributes:
+        dtype: The least dtype that it computed in.
         tape: Its operations; none where it was not recorded.
         entering: The tensors that enter, with their dimension of positions.
         output: What it returns.
@@ -55,6 +56,7 @@ class Run:
         kernels: What kernels mixed that adapters know.
     """
 
+    dtype: torch.dtype
     tape: Tape
     entering: dict[int, int | None]
     output: int
@@ -74,71 +76,68 @@ class Run:
         return [self.output, *entered, *(one for kernel in self.kernels for one in (kernel.values, kernel.mixed))]
 
 
-@dataclass(frozen=True, eq=False)
-class Runs:
-    """Runs of a module in a dtype, in which held modules inside of it are not looked into."""
+def ran(
+    call: ModuleCall,
+    held: Collection[nn.Module],
+    dtype: torch.dtype,
+    change: Change | None = None,
+    *,
+    recorded: bool = True,
+) -> Run:
+    """Run a module in a dtype, perhaps with other tensors that enter; what held modules inside do is not recorded."""
+    tape, kernels, axes, placed = Tape(), list[Kernel](), iter(call.axes), dict[int, int | None]()
+    entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
+    inside_held = list[nn.Module]()
 
-    call: ModuleCall
-    dtype: torch.dtype
-    held: frozenset[nn.Module]
+    def entering(leaf: Tensor) -> Tensor:
+        axis, leaf = next(axes), leaf.detach().clone()
+        leaf = leaf if change is None else change(leaf, axis)
+        # Arguments were computed before what is made of them.
+        placed[tape.ref(leaf)] = axis
+        return leaf
 
-    def run(self, change: Change | None = None, *, recorded: bool = True) -> Run:
-        """Run it, perhaps with other tensors that enter."""
-        call, held, tape, kernels = self.call, self.held, Tape(), list[Kernel]()
-        axes, placed = iter(call.axes), dict[int, int | None]()
-        entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
-        inside_held = list[nn.Module]()
+    def numbers(value: object) -> list[int]:
+        before, tape.paused = tape.paused, True
+        found = [tape.ref(one) for one in tensors_in(value, real=False)]
+        tape.paused = before
+        return found
 
-        def entering(leaf: Tensor) -> Tensor:
-            axis, leaf = next(axes), leaf.detach().clone()
-            leaf = leaf if change is None else change(leaf, axis)
-            # Arguments were computed before what is made of them.
-            placed[tape.ref(leaf)] = axis
-            return leaf
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not inside_held:
+            entered[module] += numbers((args, kwargs))
+        inside_held.append(module)
+        tape.paused = True
 
-        def numbers(value: object) -> list[int]:
-            before, tape.paused = tape.paused, True
-            found = [tape.ref(one) for one in tensors_in(value, real=False)]
-            tape.paused = before
-            return found
+    def leave(module: nn.Module, args: Any, output: object) -> None:
+        if inside_held and module is inside_held[-1]:
+            inside_held.pop()
+            tape.paused = bool(inside_held)
+        if not inside_held:
+            returned[module] += numbers(output)
 
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if not inside_held:
-                entered[module] += numbers((args, kwargs))
-            inside_held.append(module)
-            tape.paused = True
+    def seen(product: Product) -> None:
+        values, mixed = numbers([product.values, product.mixed])
+        axes = product.values_axis % product.values.ndim, product.axis % product.mixed.ndim
+        kernels.append(Kernel(values, axes[0], mixed, axes[1]))
 
-        def leave(module: nn.Module, args: Any, output: object) -> None:
-            if inside_held and module is inside_held[-1]:
-                inside_held.pop()
-                tape.paused = bool(inside_held)
-            if not inside_held:
-                returned[module] += numbers(output)
+    def inside(run: Callable[[], Any]) -> Tensor | None:
+        with ExitStack() as stack:
+            reading(dict.fromkeys(held, enter), dict.fromkeys(call.module.modules(), leave), stack)
+            for mode in (Lists(tape), tape) if recorded else ():
+                stack.enter_context(mode)
+            return returned_tensor(run(), (call.args, call.kwargs), call.length)
 
-        def seen(product: Product) -> None:
-            values, mixed = numbers([product.values, product.mixed])
-            axes = product.values_axis % product.values.ndim, product.axis % product.mixed.ndim
-            kernels.append(Kernel(values, axes[0], mixed, axes[1]))
-
-        def inside(run: Callable[[], Any]) -> Tensor | None:
-            with ExitStack() as stack:
-                reading(dict.fromkeys(held, enter), dict.fromkeys(call.module.modules(), leave), stack)
-                for mode in (Lists(tape), tape) if recorded else ():
-                    stack.enter_context(mode)
-                return returned_tensor(run(), (call.args, call.kwargs), call.length)
-
-        output = call.run(inside, self.dtype, entering, seen)
-        if output is None:
-            raise UnplacedError("It returns no tensor.")
-        return Run(tape, placed, tape.ref(output), entered, returned, kernels)
+    output = call.run(inside, dtype, entering, seen)
+    if output is None:
+        raise UnplacedError("It returns no tensor.")
+    return Run(dtype, tape, placed, tape.ref(output), entered, returned, kernels)
 
 
-def recorded(call: ModuleCall, held: frozenset[nn.Module]) -> tuple[Runs, Run]:
+def first_run(call: ModuleCall, held: Collection[nn.Module]) -> Run:
     """A run in float64, or in float32 where the author's code knows no other; a refusal where it does not run alone."""
     for dtype in (torch.float64, torch.float32):
-        runs = Runs(call, dtype, held)
         try:
-            return runs, runs.run()
+            return ran(call, held, dtype)
         except ModelError:
             raise
         except Exception as error:  # whatever the author's code raises

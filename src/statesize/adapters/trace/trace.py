@@ -19,7 +19,17 @@ from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own,
 from statesize.adapters.trace.loops import joined
 from statesize.adapters.trace.mixing import TracedMixing
 from statesize.adapters.trace.replay import Piece, Place
-from statesize.adapters.trace.run import ROUNDING, Change, Run, UnplacedError, batches, other_text, recorded, replayed
+from statesize.adapters.trace.run import (
+    ROUNDING,
+    Change,
+    Run,
+    UnplacedError,
+    batches,
+    first_run,
+    other_text,
+    ran,
+    replayed,
+)
 from statesize.adapters.trace.tape import Node, Ref
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
@@ -51,18 +61,20 @@ class Trace:
 
     def __init__(self, call: ModuleCall, held: Collection[nn.Module] = ()) -> None:
         self.call, self.held = call, frozenset(held)
-        self._runs, self._run = recorded(call, self.held)
+        self._run = first_run(call, self.held)
         self._values = self._run.tape.values
         self._require_output()
-        again = self._runs.run(other_text(slice(None)), recorded=False)
-        self._follows = self._agrees(again)
+        self._follows = self._agrees(self._again(other_text(slice(None)), recorded=False))
         if not self._follows:
-            self._refuse_what_is_not_seen(self._runs.run(other_text(slice(None))))
+            self._refuse_what_is_not_seen(self._again(other_text(slice(None))))
+
+    def _again(self, change: Change, *, recorded: bool = True) -> Run:
+        return ran(self.call, self.held, self._run.dtype, change, recorded=recorded)
 
     @property
     def in_double(self) -> bool:
         """Whether it ran in float64."""
-        return self._runs.dtype is torch.float64
+        return self._run.dtype is torch.float64
 
     @property
     def returned(self) -> Tensor:
@@ -149,7 +161,7 @@ class Trace:
         except RuntimeError:
             # Sizes that the text decides.
             return False
-        rounding = ROUNDING[self._runs.dtype]
+        rounding = ROUNDING[self._run.dtype]
         return all(_close(one, again.tape.values[two], rounding) for one, two in zip(found, again.leaving, strict=True))
 
     def _refuse_what_is_not_seen(self, again: Run) -> None:
@@ -201,7 +213,7 @@ class Trace:
         cuts = [cuts[round(at * (len(cuts) - 1) / max(1, count - 1))] for at in range(count)]
         axes = {one: axis for one, axis in axes.items() if self._told or bool(by_tensor.get(one, doubt[:0]).any())}
         draws, generator = _DRAWS if self._told or labels.has_choices else 1, torch.Generator().manual_seed(2)
-        rounding = ROUNDING[self._runs.dtype]
+        rounding = ROUNDING[self._run.dtype]
         changes = [(cut, other_text(slice(cut, None), generator)) for cut in cuts * draws]
         for cut, again in self._futures(changes, [*axes]):
             for one, axis in axes.items():
@@ -226,7 +238,7 @@ class Trace:
             if replay is not None:
                 yield cut, dict(zip(wanted, replay, strict=True))
             else:
-                again = self._runs.run(change, recorded=False)
+                again = self._again(change, recorded=False)
                 pairs = zip(self._run.leaving, again.leaving, strict=False)
                 yield cut, {one: again.tape.values[its] for one, its in pairs}
 
@@ -246,7 +258,7 @@ class Trace:
     def _search(self) -> Search:
         named = None if self.call.named is None else self._moved_from(self._run.returned[self.call.named])
         output, given = Place(self._run.output, self._axis), frozenset(self._run.given)
-        return Search(self._taken, output, self.call.texts, given, named, ROUNDING[self._runs.dtype], self._replay)
+        return Search(self._taken, output, self.call.texts, given, named, ROUNDING[self._run.dtype], self._replay)
 
     def _moved_from(self, tensors: Collection[int]) -> set[int]:
         """Some tensors, and the same numbers at other places."""
@@ -295,7 +307,7 @@ class Trace:
         return choice
 
     def _mixing(self, choice: Choice) -> TracedMixing:
-        piece, dtype = choice.piece, self._runs.dtype
+        piece, dtype = choice.piece, self._run.dtype
         return TracedMixing(piece, choice.channels, choice.around, choice.factors, self._softmax(piece), dtype)
 
     def _softmax(self, piece: Piece) -> Softmax | None:
@@ -400,22 +412,21 @@ class Trace:
         axes = axes or [position_axis(self._values[one], self.call.length) for one in entered]
         return {one: axis for one, axis in zip(entered, axes, strict=True) if axis is not None}
 
-    def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
-        """The held modules of whose outputs the values of a T are made."""
-        return self._in(self._made_of([mixing.piece.start.tensor, *mixing.factors]))
+    def _sides(self, mixing: TracedMixing | None) -> tuple[set[int], set[int]]:
+        """Where T begins and ends; of the kernels that adapters saw where there is no other."""
+        if mixing is not None:
+            return {mixing.piece.start.tensor, *mixing.factors}, {mixing.piece.end.tensor}
+        kernels = self._run.kernels
+        return {one.values for one in kernels}, {same for one in kernels for same, _ in self._same(one.mixed)}
 
-    def apart(self, mixing: TracedMixing) -> list[nn.Module]:
+    def feeding(self, mixing: TracedMixing | None) -> list[nn.Module]:
+        """The held modules of whose outputs the values of a T, or of the kernels that adapters saw, are made."""
+        return self._in(self._made_of(self._sides(mixing)[0]))
+
+    def apart(self, mixing: TracedMixing | None) -> list[nn.Module]:
         """The held modules whose outputs the module returns, or gates by, otherwise than through T and its values."""
-        feeding = self.feeding(mixing)
-        return [
-            one for one in self._in(self._made_of([self._run.output], {mixing.piece.end.tensor})) if one not in feeding
-        ]
-
-    def apart_from_kernels(self) -> list[nn.Module]:
-        """The same of the kernels that adapters saw."""
-        ends = {same for kernel in self._run.kernels for same, _ in self._same(kernel.mixed)}
-        feeding = self._made_of([kernel.values for kernel in self._run.kernels])
-        return self._in(self._made_of([self._run.output], ends) - feeding)
+        feeding, ends = self.feeding(mixing), self._sides(mixing)[1]
+        return [one for one in self._in(self._made_of([self._run.output], ends)) if one not in feeding]
 
     def kernels_follow(self) -> bool:
         """Whether the values of a kernel are made of what another one has mixed."""
