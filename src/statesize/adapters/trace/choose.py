@@ -11,8 +11,8 @@ from torch import Tensor
 
 from statesize.adapters.other_inputs import random_like
 from statesize.adapters.trace.channels import Channels, channels
-from statesize.adapters.trace.graph import Graph, Paths, Use, before, entries
-from statesize.adapters.trace.labels import Label, Labels, ahead, distance, placed
+from statesize.adapters.trace.graph import Graph, Use, before, entries
+from statesize.adapters.trace.labels import Labels, ahead, distance, placed
 from statesize.adapters.trace.replay import Piece, Place
 from statesize.adapters.trace.run import Change, other_text
 from statesize.adapters.trace.tape import Node
@@ -90,7 +90,6 @@ class Search:
     rounding: float
     replay: Callable[[Change], list[Tensor] | None]
     _behind: dict[Place, int] = field(default_factory=dict[Place, int])
-    _paths: dict[int, Paths] = field(default_factory=dict[int, Paths])
     _walks: dict[tuple[int, frozenset[Use]], dict[int, Step]] = field(
         default_factory=dict[tuple[int, frozenset[Use]], dict[int, Step]]
     )
@@ -121,14 +120,15 @@ class Search:
         return again if known else None
 
     @cached_property
-    def _largest(self) -> int:
+    def _most(self) -> int:
+        """Numbers of the largest tensor on which T may act, or in which it may end."""
         numbers = (self._size(one) for one in (*self.labels.given, self.output.tensor) if one not in self.given)
         return _LARGEST * max(numbers)
 
     def _axes(self, tensor: int) -> list[int]:
-        """The dimensions with an entry for each position, of a tensor on which T may act, or in which it may end."""
+        """The dimensions of such a tensor that may hold positions."""
         value = self.labels.values[tensor]
-        if not value.is_floating_point() or value.numel() > self._largest:
+        if not value.is_floating_point() or value.numel() > self._most:
             return []
         return [dim for dim, size in enumerate(value.shape) if size >= self.labels.length]
 
@@ -154,33 +154,25 @@ class Search:
             axes = [axis for axis in self._axes(tensor) if label.shape[axis] == length]
             if not axes or tensor in self.given or made is None:
                 continue
-            axes = [axis for axis in axes if bool(label.last.select(axis, -1).any())]
-            axes = [axis for axis in axes if self._is_causal(label, axis) or self._ignores_future(tensor, axis)]
-            if not axes or self._of_one_step(label):
+            axes = [axis for axis in axes if bool(label.last.select(axis, -1).any()) and self._is_causal(tensor, axis)]
+            # A state of a loop is that of one position before the last.
+            if not axes or (self.labels.of_one(tensor) and int(label.last.max()) < length):
                 continue
             found[tensor] = axes[0]
             if len(axes) > 1:
                 found[tensor] = min(axes, key=lambda axis: self.behind(Place(tensor, axis)))
         return found
 
-    def _is_causal(self, label: Label, axis: int) -> bool:
-        """Whether no entry depends on a later position, where it is known on which ones it depends."""
-        length = self.labels.length
+    def _is_causal(self, tensor: int, axis: int) -> bool:
+        """Whether no entry depends on a later position, by labels, or by other futures as where sums cancel."""
+        label, length, other = self.labels.of[tensor], self.labels.length, self._other_future
         known = bool(((label.last != length) & (label.last != 0)).any())
-        return not known or bool((ahead(label, axis, length) <= 0).all())
-
-    def _ignores_future(self, tensor: int, axis: int) -> bool:
-        """Whether the first half of a tensor is the same with another second half of the text, as where sums cancel."""
-        if self._other_future is None:
+        if not known or bool((ahead(label, axis, length) <= 0).all()):
+            return True
+        if other is None:
             return False
-        values, cut = (self.labels.values, self._other_future), self.labels.length // 2
-        one, two = (its[tensor].narrow(axis, 0, cut).double() for its in values)
+        one, two = (its[tensor].narrow(axis, 0, length // 2).double() for its in (self.labels.values, other))
         return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
-
-    def _of_one_step(self, label: Label) -> bool:
-        """Whether a tensor is that of one position before the last, as a state of a loop."""
-        latest = label.last.max()
-        return int(latest) < self.labels.length and not bool(((label.last != latest) & (label.last != 0)).any())
 
     def behind(self, end: Place) -> int:
         """How far positions of a tensor are mixed behind it; L where nothing follows from it."""
@@ -260,10 +252,7 @@ class Search:
 
     def _uses(self, start: int, end: int) -> frozenset[Use]:
         """The uses of a start in which an end is linear, together."""
-        if end not in self._paths:
-            self._paths[end] = self.graph.paths(end)
-        paths, place = self._paths[end], self.graph.place[start]
-        return frozenset(paths.uses[place]) if paths.linear >> place & 1 else frozenset()
+        return self.graph.uses(end).get(start, frozenset())
 
     def _steps(self, start: int, uses: frozenset[Use]) -> dict[int, Step]:
         if (start, uses) not in self._walks:
@@ -290,10 +279,6 @@ class Search:
     def _piece(self, start: int, end: int, uses: frozenset[Use]) -> Piece:
         return Piece(self.graph, self.starts[start], Place(end, self._every_end[end]), uses)
 
-    def _units(self, piece: Piece) -> Channels | None:
-        """The units of a map; None where it mixes channels or texts."""
-        return channels(piece, self.texts, self.rounding, self._other_text)
-
     def _best(self, start: int) -> Choice | None:
         """The map from a start by which most is mixed, to the first end behind which least is, of fewest numbers."""
 
@@ -301,24 +286,19 @@ class Search:
             end, _, step = found
             return -step.mixing.bit_count(), *self._end_rank(end), end
 
-        failed = list[tuple[int, int]]()
+        failed, made, order = list[tuple[int, int]](), self.labels.tape.made, self.graph.order
         far_behind = self.labels.length - 1
         to = [one for one in self._to(start) if self.behind(Place(one[0], self.ends[one[0]])) < far_behind]
         for end, uses, step in sorted(to, key=rank):
             # What follows from mixed channels has them too.
-            if any(self._is_before(one, end) and step.mixing & mixing == mixing for one, mixing in failed):
+            if any(order[made[one]] < order[made[end]] and step.mixing & mixing == mixing for one, mixing in failed):
                 continue
             piece = self._piece(start, end, uses)
-            if (units := self._units(piece)) is None:
+            if (units := channels(piece, self.texts, self.rounding, self._other_text)) is None:
                 failed.append((end, step.mixing))
             elif (reach := self._reach_of(piece)) > self.behind(piece.end):
                 return Choice(piece, units, step, self._steps(start, uses), reach)
         return None
-
-    def _is_before(self, end: int, other: int) -> bool:
-        """Whether an end is computed before another one."""
-        order, made = self.graph.order, self.labels.tape.made
-        return order[made[end]] < order[made[other]]
 
     def _end_rank(self, end: int) -> tuple[int, int]:
         """By which ends of what is mixed are told apart: the least is that of T."""
@@ -326,11 +306,6 @@ class Search:
 
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
-
-    def _channels_of(self, start: int) -> int:
-        """The number of channels of a start, without those that were only expanded."""
-        value = self.labels.tape.values[start]
-        return entries(value) // value.shape[self.starts[start].axis]
 
     def choose(self) -> Choice | None:
         """T; None where nothing is linear in another tensor."""
@@ -360,7 +335,11 @@ class Search:
             for other in best:
                 all_mixing |= other.step.mixing if other.end == one.end else 0
             is_whole = one.step.mixing == all_mixing and not one.step.beside
-            order = not self._normalises(one, best), self._channels_of(one.start), -self._computed(one.start)
+            # Channels that were only expanded are none.
+            channels = (
+                entries(self.labels.values[one.start]) // self.labels.values[one.start].shape[one.piece.start.axis]
+            )
+            order = not self._normalises(one, best), channels, -self._computed(one.start)
             return one.end not in weights, one.reach, is_whole, *order
 
         chosen = max(best, key=rank, default=None)
@@ -419,7 +398,7 @@ class Search:
                 mixed = self.graph.far(factor) or 0
                 if mixed <= choice.reach * _LESS_FAR or not self._forgets(piece) or self._forgets(longer.piece):
                     return longer
-            if (units := self._units(piece)) is None:
+            if (units := channels(piece, self.texts, self.rounding, self._other_text)) is None:
                 break
             longer = Choice(piece, units, step, self._steps(choice.start, uses), choice.reach)
         return longer
@@ -473,12 +452,9 @@ class Search:
 
     def _divides(self, node: Node, factor: int) -> bool:
         """Whether a product is a quotient by what is mixed."""
-        is_quotient = node.name in ("div", "addcdiv") or self._is_inverse(factor)
-        return is_quotient and (self.graph.far(factor) or 0) > 0
-
-    def _is_inverse(self, tensor: int) -> bool:
-        """Whether a tensor is one by another, perhaps times a number or in another layout."""
-        made = self.labels.tape.made.get(tensor)
+        made = self.labels.tape.made.get(factor)
+        # One by a tensor, perhaps times a number or in another layout.
         while made is not None and len(made.inputs) == 1 and (made.name == "mul" or self._laid_out(made)):
             made = self.labels.tape.made.get(made.inputs[0][1])
-        return made is not None and made.name in ("reciprocal", "rsqrt", "pow")
+        is_inverse = made is not None and made.name in ("reciprocal", "rsqrt", "pow")
+        return (node.name in ("div", "addcdiv") or is_inverse) and (self.graph.far(factor) or 0) > 0

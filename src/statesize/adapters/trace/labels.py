@@ -134,6 +134,13 @@ class Labels:
             self._zeros[tensor] = (self.choices or self).fixed(tensor, lambda value: value == 0)
         return self._zeros[tensor]
 
+    def of_one(self, tensor: int) -> bool:
+        """Whether all entries of a tensor that depend on the text have the same last position."""
+        label = self.of.get(tensor)
+        if label is None or label.same or not label.shape.numel():
+            return True
+        return not bool(((label.last != label.last.max()) & (label.last != 0)).any())
+
     def moves(self, node: Node) -> bool:
         """Whether an operation returns entries of what it takes at other places."""
         found = self.relations.get(node)

@@ -71,7 +71,7 @@ def walked(graph: Graph, start: Place, uses: Collection[Use]) -> dict[int, Step]
 def _joins(graph: Graph, node: Node, at: int, given: list[Label | None]) -> bool:
     """Whether a tensor of one position is added to what is of another one."""
     labels, added = graph.labels, node.inputs[at][1]
-    if labels.relations[node].moves or not graph.of_one(added):
+    if labels.relations[node].moves or not labels.of_one(added):
         return False
     beside = [labels.of[added] if one == at else label for one, label in enumerate(given)]
     made = labels.made(node, [label and _last(label, labels.length) for label in beside])
