@@ -235,6 +235,23 @@ def test_a_recurrence_that_is_not_linear_has_no_t():
     assert raised.value.args[0].code is Code.NOT_LINEAR
 
 
+def of_the_highest(layer, hidden):
+    scores = (layer.first(hidden) @ layer.second(hidden).mT).masked_fill(LAG < 0, -torch.inf)
+    kept = scores >= scores.topk(3, -1).values[..., -1:]
+    return scores.masked_fill(~kept, -torch.inf).softmax(-1) @ layer.third(hidden)
+
+
+@torch.no_grad()
+def test_other_futures_are_asked_of_the_recorded_operations():
+    torch.manual_seed(0)
+    layer, runs = Layer(of_the_highest).double(), []
+    layer.register_forward_hook(lambda *_: runs.append(1))
+    traced = Trace(ModuleCall(layer, layer, (torch.randn(1, LENGTH, WIDTH).double(),), {}, LENGTH))
+    assert traced.looks_ahead() is None
+    assert traced.mixing().matrix.shape == (1, 1, LENGTH, LENGTH)
+    assert len(runs) == 2
+
+
 @pytest.mark.parametrize("place", [0, 1, LENGTH // 2, LENGTH - 2])
 @torch.no_grad()
 def test_one_position_that_reads_the_next_looks_ahead(place):
