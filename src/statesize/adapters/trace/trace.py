@@ -220,7 +220,7 @@ class Trace:
                 if one not in again or again[one].shape != self._values[one].shape:
                     continue
                 given, now = (tensor.movedim(axis, 0) for tensor in (self._values[one], again[one]))
-                changed = (now[:cut] - given[:cut]).abs().flatten(1).amax(1) > rounding * given.abs().max()
+                changed = (now[:cut] - given[:cut]).abs().reshape(cut, -1).amax(1) > rounding * given.abs().max()
                 if bool(changed.any()):
                     found.setdefault(one, (int(changed.nonzero()[0]), cut))
             if len(found) == len(axes):
@@ -239,8 +239,10 @@ class Trace:
                 yield cut, dict(zip(wanted, replay, strict=True))
             else:
                 again = self._again(change, recorded=False)
-                pairs = zip(self._run.leaving, again.leaving, strict=False)
-                yield cut, {one: again.tape.values[its] for one, its in pairs}
+                mine, its = self._run.leaving, again.leaving
+                # Where other parts run, the output alone is comparable, which comes first.
+                pairs = zip(mine, its if len(its) == len(mine) else its[:1], strict=False)
+                yield cut, {one: again.tape.values[two] for one, two in pairs}
 
     def _changed(self, change: Change) -> dict[int, Tensor]:
         """What enters, and what held modules returned, with other numbers."""
