@@ -16,7 +16,8 @@ from statesize.adapters.observation import Observation, Units
 from statesize.adapters.trace.channels import channels
 from statesize.adapters.trace.layer import observe
 from statesize.adapters.trace.own_mixing import OwnMixing
-from statesize.adapters.trace.replay import Piece, Place
+from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.run import Place
 from statesize.adapters.trace.trace import Trace, TracedMixing
 from statesize.adapters.watch import ArgumentCopies, Call, Memory, first_argument
 from statesize.errors import ModelError

@@ -13,8 +13,8 @@ from statesize.adapters.other_inputs import random_like
 from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.graph import Graph, Use, before, entries
 from statesize.adapters.trace.labels import Labels, ahead, distance, placed
-from statesize.adapters.trace.replay import Piece, Place
-from statesize.adapters.trace.run import Change, other_text
+from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.run import Change, Place, other_text
 from statesize.adapters.trace.tape import Node
 from statesize.adapters.trace.walk import Step, far, others, walked
 

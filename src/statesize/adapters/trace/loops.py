@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from statesize.adapters.trace.labels import Labels
-from statesize.adapters.trace.tape import Node, Ref, Tape, bound
+from statesize.adapters.trace.tape import Node, Ref, Tape, renamed
 
 _aten: Any = torch.ops.aten
 
@@ -26,7 +25,7 @@ def joined(tape: Tape, labels: Labels) -> Tape | None:
     Returns:
         The operations in an order in which they can run; None where no loop makes a tensor for each position.
     """
-    renamed, added, values = defaultdict[Node, dict[int, int]](dict), list[Node](), [*tape.values]
+    ends, added, values = defaultdict[Node, dict[int, int]](dict), list[Node](), [*tape.values]
     users = defaultdict[int, list[Node]](list)
     for node in tape.nodes:
         for _, number in node.inputs:
@@ -47,14 +46,14 @@ def joined(tape: Tape, labels: Labels) -> Tape | None:
         values += values[whole].unbind()
         for member, part, nodes in zip(members, parts, behind, strict=True):
             for node in nodes:
-                renamed[node][member] = part
+                ends[node] |= {at: part for at, (_, number) in enumerate(node.inputs) if number == member}
         together, apart = _aten.stack.default, _aten.unbind.int
         inputs = [(0, member) for member in members]
         added += [
             Node(together, "stack", together._schema, [[Ref(one) for one in members], 0], {}, inputs, [whole]),
             Node(apart, "unbind", apart._schema, [Ref(whole), 0], {}, [(0, whole)], [*parts]),
         ]
-    nodes = [_renamed(node, renamed[node]) if node in renamed else node for node in tape.nodes]
+    nodes = [renamed(node, ends[node]) if node in ends else node for node in tape.nodes]
     ordered = _ordered([*nodes, *added]) if added else None
     if ordered is None:
         return None
@@ -75,15 +74,6 @@ def _by_line(tape: Tape, labels: Labels) -> list[Sequence[int]]:
     positions = range(1, labels.length + 1)
     by_line = [[of[position] for position in positions] for of in found.values() if len(of) == labels.length]
     return sorted(tuple(members) for lines in by_line for members in zip(*lines, strict=False))
-
-
-def _renamed(node: Node, numbers: Mapping[int, int]) -> Node:
-    def ref(number: int) -> Ref:
-        return Ref(numbers.get(number, number))
-
-    kwargs = {name: bound(value, ref) for name, value in node.kwargs.items()}
-    inputs = [(slot, numbers.get(number, number)) for slot, number in node.inputs]
-    return replace(node, args=[bound(value, ref) for value in node.args], kwargs=kwargs, inputs=inputs)
 
 
 def _ordered(nodes: Sequence[Node]) -> list[Node] | None:

@@ -223,9 +223,13 @@ class _Finder:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
         if apart := trace.apart(mixing):
             notes = (self._without(apart), *notes)
-        parts = [part for part in _convolutions(call.module) if trace.contains(mixing, {part})]
         observation, memory = observe(name, call, mixing, None)
-        found = _with_bytes(observation, call, [*trace.held, *parts]).found
+        if (found := observation.found).state_bytes is not None:
+            # What the cache holds beside what T keeps, of modules that are not counted there.
+            short = [part for parent in call.module.modules() for part in short_convolutions(parent)]
+            counted = [*trace.held, *(part for part in short if trace.contains(mixing, {part}))]
+            held = found.state_bytes + bytes_beside(call.module, call.length, counted)
+            found = replace(found, state_bytes=held)
         return TracedLayer(found, memory, trace.held, notes)
 
     def _without_operator(self, name: str, call: ModuleCall, held: Sequence[nn.Module], cause: Note) -> None:
@@ -257,15 +261,3 @@ def _writes_nothing(call: ModuleCall, returned: Tensor) -> bool:
     if not (entering and returned.is_floating_point() and any(True for _ in call.module.parameters())):
         return False
     return torch.equal(returned, entering[0].to(returned)) or not bool(returned.any())
-
-
-def _convolutions(module: nn.Module) -> list[nn.Conv1d]:
-    return [part for parent in module.modules() for part in short_convolutions(parent)]
-
-
-def _with_bytes(observation: Observation, call: ModuleCall, counted: Collection[nn.Module]) -> Observation:
-    """An Observation with the bytes that the cache holds beside what T keeps, of modules that are not counted there."""
-    if observation.state_bytes is None:
-        return observation
-    held = observation.state_bytes + bytes_beside(call.module, call.length, counted)
-    return replace(observation, state_bytes=held)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import Product
 from statesize.adapters.other_inputs import scale
 from statesize.adapters.runs import reading
-from statesize.adapters.trace.tape import Lists, Tape
+from statesize.adapters.trace.tape import Lists, Node, Tape
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -32,14 +32,12 @@ class UnplacedError(ModelError):
     """A module that returns nothing with an entry for each position."""
 
 
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """What a kernel mixed that an adapter knows: tensors of the run, and their dimensions of positions."""
+class Place(NamedTuple):
+    """A tensor of a run, its dimension of positions, and how many entries come before the text."""
 
-    values: int
-    values_axis: int
-    mixed: int
+    tensor: int
     axis: int
+    first: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ class Run:
         output: What it returns.
         entered: What entered modules inside that are held.
         returned: What modules inside returned.
-        kernels: What kernels mixed that adapters know.
+        kernels: What kernels that adapters know took as values, and what they made of them.
     """
 
     dtype: torch.dtype
@@ -62,7 +60,7 @@ class Run:
     output: int
     entered: dict[nn.Module, list[int]]
     returned: dict[nn.Module, list[int]]
-    kernels: list[Kernel]
+    kernels: list[tuple[Place, Place]]
 
     @property
     def given(self) -> list[int]:
@@ -73,7 +71,7 @@ class Run:
     def leaving(self) -> list[int]:
         """What it returns, and what enters held modules and kernels."""
         entered = [one for some in self.entered.values() for one in some]
-        return [self.output, *entered, *(one for kernel in self.kernels for one in (kernel.values, kernel.mixed))]
+        return [self.output, *entered, *(place.tensor for kernel in self.kernels for place in kernel)]
 
 
 def ran(
@@ -85,7 +83,7 @@ def ran(
     recorded: bool = True,
 ) -> Run:
     """Run a module in a dtype, perhaps with other tensors that enter; what held modules inside do is not recorded."""
-    tape, kernels, axes, placed = Tape(), list[Kernel](), iter(call.axes), dict[int, int | None]()
+    tape, kernels, axes, placed = Tape(), list[tuple[Place, Place]](), iter(call.axes), dict[int, int | None]()
     entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
     inside_held = list[nn.Module]()
 
@@ -118,7 +116,7 @@ def ran(
     def seen(product: Product) -> None:
         values, mixed = numbers([product.values, product.mixed])
         axes = product.values_axis % product.values.ndim, product.axis % product.mixed.ndim
-        kernels.append(Kernel(values, axes[0], mixed, axes[1]))
+        kernels.append((Place(values, axes[0]), Place(mixed, axes[1])))
 
     def inside(run: Callable[[], Any]) -> Tensor | None:
         with ExitStack() as stack:
@@ -171,20 +169,22 @@ _MOST = 1 << 26
 """Numbers of the largest tensor of a run, in all runs that are made at once."""
 
 
-def replayed(tape: Tape, changed: Mapping[int, Tensor], wanted: Collection[int]) -> list[Tensor]:
-    """What the operations of a run make of other tensors; what depends on none of these is as it was recorded."""
-    values, last = dict(changed), {one: node for node in tape.nodes for _, one in node.inputs}
+def replayed(
+    nodes: Sequence[Node], values: Sequence[Tensor], changed: Mapping[int, Tensor], wanted: Collection[int]
+) -> list[Tensor]:
+    """What operations make of other tensors; what depends on none of these is as it was recorded."""
+    made, last = dict(changed), {one: node for node in nodes for _, one in node.inputs}
 
     def now(tensor: int) -> Tensor:
-        return values.get(tensor, tape.values[tensor])
+        return made[tensor] if tensor in made else values[tensor]
 
-    for node in tape.nodes:
-        if any(one in values for _, one in node.inputs):
+    for node in nodes:
+        if any(one in made for _, one in node.inputs):
             for one, value in zip(node.outs, node.call(now), strict=True):
-                values.setdefault(one, value)
+                made.setdefault(one, value)
         for _, one in node.inputs:
             if last[one] is node and one not in wanted:
-                values.pop(one, None)
+                made.pop(one, None)
     return [now(one) for one in wanted]
 
 
@@ -199,7 +199,7 @@ def batches(
     """`replayed` of several texts; None where sizes follow from the text."""
 
     def again(changed: Sequence[Tensor]) -> list[Tensor]:
-        return replayed(tape, dict(zip(texts[0], changed, strict=True)), wanted)
+        return replayed(tape.nodes, tape.values, dict(zip(texts[0], changed, strict=True)), wanted)
 
     for at in range(0, len(texts), count := at_once(tape)):
         part = [[*text.values()] for text in texts[at : at + count]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, Self, cast
@@ -96,6 +96,19 @@ class Node:
             return [args[0].reshape(args[1])]
         result = self.func(*args, **{name: bound(value, tensors) for name, value in self.kwargs.items()})
         return _tensors(result)
+
+
+def renamed(node: Node, numbers: Mapping[int, int]) -> Node:
+    """An operation that takes other tensors, by their places among those that it takes."""
+    places = iter(range(len(node.inputs)))
+
+    def ref(number: int) -> Ref:
+        return Ref(numbers.get(next(places), number))
+
+    args = [bound(value, ref) for value in node.args]
+    kwargs = {name: bound(value, ref) for name, value in node.kwargs.items()}
+    inputs = [(slot, numbers.get(at, number)) for at, (slot, number) in enumerate(node.inputs)]
+    return replace(node, args=args, kwargs=kwargs, inputs=inputs)
 
 
 def _tensors(result: Any) -> list[Tensor]:

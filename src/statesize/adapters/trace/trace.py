@@ -18,10 +18,11 @@ from statesize.adapters.trace.choose import Around, Choice, Search
 from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own, width
 from statesize.adapters.trace.loops import joined
 from statesize.adapters.trace.mixing import TracedMixing
-from statesize.adapters.trace.replay import Piece, Place
+from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import (
     ROUNDING,
     Change,
+    Place,
     Run,
     UnplacedError,
     batches,
@@ -157,7 +158,7 @@ class Trace:
         pairs = zip((*mine.entering, *mine.given), (*again.entering, *again.given), strict=True)
         changed = {one: again.tape.values[two] for one, two in pairs}
         try:
-            found = replayed(mine.tape, changed, mine.leaving)
+            found = replayed(mine.tape.nodes, self._values, changed, mine.leaving)
         except RuntimeError:
             # Sizes that the text decides.
             return False
@@ -180,7 +181,7 @@ class Trace:
                     return
                 raise _outside(f"a number that {node.name} takes depends on the text.")
             for (_, one), (_, two) in zip(node.inputs, its.inputs, strict=True):
-                if one not in constant and one not in of and not _equal(mine.values[one], theirs.values[two]):
+                if one not in constant and one not in of and not _close(mine.values[one], theirs.values[two], 0.0):
                     raise _outside(f"a tensor that {node.name} takes depends on the text.")
         if len(mine.nodes) != len(theirs.nodes) and not self._told:
             raise _outside("it runs as many operations as the text decides.")
@@ -251,7 +252,8 @@ class Trace:
     def _replay(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
         try:
-            found = replayed(self._run.tape, self._changed(change), range(len(self._values)))
+            wanted = range(len(self._values))
+            found = replayed(self._run.tape.nodes, self._values, self._changed(change), wanted)
         except RuntimeError:
             return None
         return found if [one.shape for one in found] == [one.shape for one in self._values] else None
@@ -360,8 +362,8 @@ class Trace:
         kernels, length = self._run.kernels, self.call.length
         if not kernels:
             return None
-        values = {one.values: one.values_axis for one in kernels}
-        mixed = {same: axis for one in kernels for same, axis in self._same(one.mixed)}
+        values = {taken.tensor: taken.axis for taken, _ in kernels}
+        mixed = {same: axis for _, made in kernels for same, axis in self._same(made.tensor)}
         later = self._depends_on_later(values | mixed)
         if any(one in later for one in mixed) and not any(one in later for one in values):
             text = "must be causal, but what its map makes of earlier positions depends on later ones."
@@ -377,7 +379,7 @@ class Trace:
 
     def gates_values(self) -> bool:
         """Whether the values of a kernel are a product of two tensors of the text, of which T begins in one."""
-        made = (self._computed(kernel.values) for kernel in self._run.kernels)
+        made = (self._computed(taken.tensor) for taken, _ in self._run.kernels)
         products = (node for node in made if node is not None and node.name == "mul")
         return any(all(one in self._labels.of for _, one in node.inputs) for node in products)
 
@@ -418,8 +420,8 @@ class Trace:
         """Where T begins and ends; of the kernels that adapters saw where there is no other."""
         if mixing is not None:
             return {mixing.piece.start.tensor, *mixing.factors}, {mixing.piece.end.tensor}
-        kernels = self._run.kernels
-        return {one.values for one in kernels}, {same for one in kernels for same, _ in self._same(one.mixed)}
+        ends = {same for _, made in self._run.kernels for same, _ in self._same(made.tensor)}
+        return {taken.tensor for taken, _ in self._run.kernels}, ends
 
     def feeding(self, mixing: TracedMixing | None) -> list[nn.Module]:
         """The held modules of whose outputs the values of a T, or of the kernels that adapters saw, are made."""
@@ -432,8 +434,8 @@ class Trace:
 
     def kernels_follow(self) -> bool:
         """Whether the values of a kernel are made of what another one has mixed."""
-        kernels = self._run.kernels
-        return any(not self._made_of([one.values]).isdisjoint({its.mixed for its in kernels}) for one in kernels)
+        mixed = {made.tensor for _, made in self._run.kernels}
+        return any(not self._made_of([taken.tensor]).isdisjoint(mixed) for taken, _ in self._run.kernels)
 
     def contains(self, mixing: TracedMixing, parts: Collection[nn.Module]) -> bool:
         """Whether parts of the module lie between the values of a T and what becomes of them."""
@@ -469,11 +471,6 @@ def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
 
 def _outside(text: str) -> ModelError:
     return ModelError(Note(Code.OUTSIDE_TORCH, text))
-
-
-def _equal(one: Tensor, two: Tensor) -> bool:
-    same = one.data_ptr() == two.data_ptr()
-    return same or (one.shape == two.shape and torch.allclose(one, two, 0, 0, equal_nan=True))
 
 
 def _flat(value: Any) -> list[Any]:

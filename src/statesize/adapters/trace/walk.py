@@ -11,7 +11,8 @@ from torch.nn import functional
 from statesize.adapters.trace.graph import Graph, Use
 from statesize.adapters.trace.labels import Label, distance, own, width
 from statesize.adapters.trace.linear import SHAPES, spread, terms
-from statesize.adapters.trace.replay import Piece, Place
+from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.run import Place
 from statesize.adapters.trace.tape import Node
 
 
