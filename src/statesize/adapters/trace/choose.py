@@ -136,7 +136,7 @@ class Search:
     def _candidates(self) -> list[int]:
         """Tensors that lie between what enters and what leaves."""
         output, of = self.output.tensor, self.labels.of
-        taken = {one for node in before(self.labels.tape, output, self.given) for _, one in node.inputs}
+        taken = {one for node in before(self.labels.tape, [output], self.given) for _, one in node.inputs}
         return sorted(one for one in {output, *taken} if one in of)
 
     @cached_property

@@ -65,7 +65,7 @@ class Graph:
 
     def before(self, end: int) -> list[Node]:
         """The operations that an end follows from, in order."""
-        return before(self.tape, end, self.given)
+        return before(self.tape, [end], self.given)
 
     def behind(self, start: int) -> list[Node]:
         """The operations that follow from a tensor, in order."""
@@ -115,9 +115,9 @@ class Graph:
         return None if self._far[tensor] < 0 else self._far[tensor]
 
 
-def before(tape: Tape, end: int, given: Collection[int]) -> list[Node]:
-    """The operations that an end follows from, in order; not those of what is given."""
-    wanted, found = {end}, list[Node]()
+def before(tape: Tape, ends: Collection[int], given: Collection[int] = ()) -> list[Node]:
+    """The operations that some tensors follow from, in order; not those of what is given."""
+    wanted, found = {*ends}, list[Node]()
     for node in reversed(tape.nodes):
         if any(out in wanted for out in node.outs):
             found.append(node)

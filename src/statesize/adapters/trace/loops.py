@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from statesize.adapters.trace.graph import before
 from statesize.adapters.trace.labels import Labels
 from statesize.adapters.trace.tape import Node, Ref, Tape, renamed
 
@@ -32,11 +33,7 @@ def joined(tape: Tape, labels: Labels) -> Tape | None:
             users[number].append(node)
     for members in _by_line(tape, labels):
         # What a later one is made of comes before the stack of all.
-        earlier, known = {*members}, set[Node]()
-        for node in reversed(tape.nodes):
-            if any(out in earlier for out in node.outs):
-                known.add(node)
-                earlier.update(number for _, number in node.inputs)
+        known = {*before(tape, members)}
         behind = [[node for node in users[member] if node not in known] for member in members]
         if not all(behind):
             continue
@@ -83,12 +80,12 @@ def _ordered(nodes: Sequence[Node]) -> list[Node] | None:
         waiting = [node]
         while waiting:
             top = waiting[-1]
-            before = [made[one] for _, one in top.inputs if one in made and made[one] not in ordered]
-            if top in ordered or not before:
+            first = [made[one] for _, one in top.inputs if one in made and made[one] not in ordered]
+            if top in ordered or not first:
                 ordered[waiting.pop()] = None
             elif top in opened:
                 return None
             else:
                 opened.add(top)
-                waiting += before
+                waiting += first
     return [*ordered]

@@ -15,6 +15,7 @@ from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.model_state import position_axis
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.trace.choose import Around, Choice, Search
+from statesize.adapters.trace.graph import before
 from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own, width
 from statesize.adapters.trace.loops import joined
 from statesize.adapters.trace.mixing import TracedMixing
@@ -373,9 +374,9 @@ class Trace:
             held = held.without(one, self._search.graph.behind(one))
         only = Labels(self._run.tape, length, {one: self._own(one, axis) for one, axis in mixed.items()}, self._labels)
         output = {self._run.output: self._axis}
-        before = max(distance(held.of.get(one), axis, length) for one, axis in values.items())
+        ahead_of = max(distance(held.of.get(one), axis, length) for one, axis in values.items())
         behind = max(distance(only.of.get(one), axis, length) for one, axis in (values | output).items())
-        return Around(before, behind, distance(held.of.get(self._run.output), self._axis, length))
+        return Around(ahead_of, behind, distance(held.of.get(self._run.output), self._axis, length))
 
     def gates_values(self) -> bool:
         """Whether the values of a kernel are a product of two tensors of the text, of which T begins in one."""
@@ -448,11 +449,9 @@ class Trace:
 
     def _made_of(self, tensors: Collection[int], but: Collection[int] = ()) -> set[int]:
         """Tensors, and all that they are made of otherwise than through some."""
-        found = set(tensors) - set(but)
-        for node in reversed(self._run.tape.nodes):
-            if not found.isdisjoint(node.outs):
-                found.update(one for _, one in node.inputs if one not in but)
-        return found
+        ends = {*tensors} - {*but}
+        nodes = before(self._run.tape, ends, but)
+        return ends.union(one for node in nodes for _, one in node.inputs if one not in but)
 
 
 def _close(one: Tensor, two: Tensor, rounding: float) -> bool:
