@@ -79,6 +79,7 @@ class Search:
         given: What measured modules return.
         named: The tensors in which T may begin; None for all.
         rounding: Differences below this part of the largest value are rounding.
+        largest: Numbers of the largest tensor that enters the module, or leaves it.
         replay: The tensors of the same operations where what enters is changed; None where they do not fit these.
     """
 
@@ -88,6 +89,7 @@ class Search:
     given: frozenset[int]
     named: Collection[int] | None
     rounding: float
+    largest: int
     replay: Callable[[Change], list[Tensor] | None]
     _behind: dict[Place, int] = field(default_factory=dict[Place, int])
     _walks: dict[tuple[int, frozenset[Use]], dict[int, Step]] = field(
@@ -119,16 +121,10 @@ class Search:
         again = None if self.texts < 2 or self.given else self.replay(change)
         return again if known else None
 
-    @cached_property
-    def _most(self) -> int:
-        """Numbers of the largest tensor on which T may act, or in which it may end."""
-        numbers = (self._size(one) for one in (*self.labels.given, self.output.tensor) if one not in self.given)
-        return _LARGEST * max(numbers)
-
     def _axes(self, tensor: int) -> list[int]:
-        """The dimensions of such a tensor that may hold positions."""
+        """The dimensions that may hold positions, of a tensor on which T may act, or in which it may end."""
         value = self.labels.values[tensor]
-        if not value.is_floating_point() or value.numel() > self._most:
+        if not value.is_floating_point() or value.numel() > _LARGEST * self.largest:
             return []
         return [dim for dim, size in enumerate(value.shape) if size >= self.labels.length]
 
@@ -309,15 +305,10 @@ class Search:
 
     def choose(self) -> Choice | None:
         """T; None where nothing is linear in another tensor."""
-        best, idle = list[Choice](), set[int]()
+        best = list[Choice]()
         for start in self.starts:
-            # Where nothing of a tensor is mixed, nothing is of what follows from it.
-            if start in idle or any(self._follows(start, one) for one in best):
-                continue
-            if (found := self._best(start)) is not None:
+            if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
                 best.append(found)
-            walks = [steps for (at, _), steps in self._walks.items() if at == start]
-            idle.update(one for steps in walks if not any(step.mixing for step in steps.values()) for one in steps)
         ranks = [self._end_rank(one.end) for one in best]
 
         def ends_late(one: Choice, rank: tuple[int, int]) -> bool:

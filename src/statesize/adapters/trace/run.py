@@ -28,6 +28,10 @@ ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Differences below this part of the largest value are rounding."""
 
 
+Given = Mapping[nn.Module, Sequence[object]]
+"""Modules that are not looked into, and what they return at each call; nothing for what they compute."""
+
+
 class UnplacedError(ModelError):
     """A module that returns nothing with an entry for each position."""
 
@@ -51,6 +55,7 @@ class Run:
         output: What it returns.
         entered: What entered modules inside that are held.
         returned: What modules inside returned.
+        outputs: The same of those that are held, call by call.
         kernels: What kernels that adapters know took as values, and what they made of them.
     """
 
@@ -60,6 +65,7 @@ class Run:
     output: int
     entered: dict[nn.Module, list[int]]
     returned: dict[nn.Module, list[int]]
+    outputs: dict[nn.Module, list[object]]
     kernels: list[tuple[Place, Place]]
 
     @property
@@ -75,17 +81,13 @@ class Run:
 
 
 def ran(
-    call: ModuleCall,
-    held: Collection[nn.Module],
-    dtype: torch.dtype,
-    change: Change | None = None,
-    *,
-    recorded: bool = True,
+    call: ModuleCall, held: Given, dtype: torch.dtype, change: Change | None = None, *, recorded: bool = True
 ) -> Run:
     """Run a module in a dtype, perhaps with other tensors that enter; what held modules inside do is not recorded."""
     tape, kernels, axes, placed = Tape(), list[tuple[Place, Place]](), iter(call.axes), dict[int, int | None]()
     entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
-    inside_held = list[nn.Module]()
+    outputs, inside_held = defaultdict[nn.Module, list[object]](list), list[nn.Module]()
+    following = {module: iter(some) for module, some in held.items()}
 
     def entering(leaf: Tensor) -> Tensor:
         axis, leaf = next(axes), leaf.detach().clone()
@@ -106,12 +108,17 @@ def ran(
         inside_held.append(module)
         tape.paused = True
 
-    def leave(module: nn.Module, args: Any, output: object) -> None:
+    def leave(module: nn.Module, args: Any, output: object) -> object:
         if inside_held and module is inside_held[-1]:
             inside_held.pop()
             tape.paused = bool(inside_held)
+            again = next(following[module], output)
+            same = [one.shape for one in tensors_in(again)] == [one.shape for one in tensors_in(output)]
+            output = again if same else output
+            outputs[module].append(output)
         if not inside_held:
             returned[module] += numbers(output)
+        return output
 
     def seen(product: Product) -> None:
         values, mixed = numbers([product.values, product.mixed])
@@ -128,10 +135,10 @@ def ran(
     output = call.run(inside, dtype, entering, seen)
     if output is None:
         raise UnplacedError("It returns no tensor.")
-    return Run(dtype, tape, placed, tape.ref(output), entered, returned, kernels)
+    return Run(dtype, tape, placed, tape.ref(output), entered, returned, outputs, kernels)
 
 
-def first_run(call: ModuleCall, held: Collection[nn.Module]) -> Run:
+def first_run(call: ModuleCall, held: Given) -> Run:
     """A run in float64, or in float32 where the author's code knows no other; a refusal where it does not run alone."""
     for dtype in (torch.float64, torch.float32):
         try:
@@ -201,16 +208,21 @@ def batches(
     def again(changed: Sequence[Tensor]) -> list[Tensor]:
         return replayed(tape.nodes, tape.values, dict(zip(texts[0], changed, strict=True)), wanted)
 
+    # In low precision a batch rounds otherwise than one text.
+    is_rounded = any(value.dtype in (torch.float16, torch.bfloat16) for value in tape.values)
     for at in range(0, len(texts), count := at_once(tape)):
         part = [[*text.values()] for text in texts[at : at + count]]
-        try:
-            yield from zip(
-                *torch.func.vmap(again)([torch.stack(some) for some in zip(*part, strict=True)]), strict=True
-            )
-        except RuntimeError:
-            # Not all of torch's operations can be batched.
-            for changed in part:
-                try:
-                    yield again(changed)
-                except RuntimeError:
-                    yield None
+        found = (
+            None
+            if is_rounded
+            else _ran(torch.func.vmap(again), [torch.stack(some) for some in zip(*part, strict=True)])
+        )
+        # Not all of torch's operations can be batched.
+        yield from zip(*found, strict=True) if found is not None else (_ran(again, changed) for changed in part)
+
+
+def _ran(function: Callable[[Sequence[Tensor]], Any], changed: Sequence[Tensor]) -> Any:
+    try:
+        return function(changed)
+    except RuntimeError:
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import repeat
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.kernels.plain_attention import Softmax
-from statesize.adapters.models.model_state import position_axis
+from statesize.adapters.models.model_state import mapped, position_axis
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.trace.choose import Around, Choice, Search
 from statesize.adapters.trace.graph import before
@@ -23,6 +23,7 @@ from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import (
     ROUNDING,
     Change,
+    Given,
     Place,
     Run,
     UnplacedError,
@@ -63,15 +64,16 @@ class Trace:
 
     def __init__(self, call: ModuleCall, held: Collection[nn.Module] = ()) -> None:
         self.call, self.held = call, frozenset(held)
-        self._run = first_run(call, self.held)
+        self._run = first_run(call, dict.fromkeys(self.held, ()))
         self._values = self._run.tape.values
         self._require_output()
         self._follows = self._agrees(self._again(other_text(slice(None)), recorded=False))
         if not self._follows:
             self._refuse_what_is_not_seen(self._again(other_text(slice(None))))
 
-    def _again(self, change: Change, *, recorded: bool = True) -> Run:
-        return ran(self.call, self.held, self._run.dtype, change, recorded=recorded)
+    def _again(self, change: Change, given: Given | None = None, *, recorded: bool = True) -> Run:
+        given = dict.fromkeys(self.held, ()) if given is None else given
+        return ran(self.call, given, self._run.dtype, change, recorded=recorded)
 
     @property
     def in_double(self) -> bool:
@@ -89,7 +91,8 @@ class Trace:
         if not bool(self.returned.isfinite().all()):
             if not mixes:
                 raise UnplacedError("It returns NaN or infinity.")
-            text = "return finite numbers, got NaN or infinity. Check the model's weights and inputs for such values."
+            advice = "Check the model's weights and inputs for values that are not finite."
+            text = f"return finite numbers, got NaN or infinity. {advice}"
             if any(bool(one.isnan().any()) for one, _ in self.call.with_positions):
                 text = "take finite numbers, got NaN from a layer that runs before it. Correct that layer."
             raise ModelError(Note(Code.NOT_MEASURED, f"must {text}"))
@@ -170,7 +173,7 @@ class Trace:
         """Refuse a module in which numbers that depend on the text pass through other code than torch's."""
         mine, theirs, of = self._run.tape, again.tape, self._labels.of
         constant = {*self._run.entering, *self._run.given, *mine.made}
-        reads = any(isinstance(one, float | complex) for told in self._told for one in _flat(told))
+        reads = any(isinstance(one, float | complex) for told in self._told.values() for one in _flat(told))
         for node, its in zip(mine.nodes, theirs.nodes, strict=False):
             shapes = [mine.values[out].shape for out in node.outs], [theirs.values[out].shape for out in its.outs]
             if node.name != its.name or shapes[0] != shapes[1] or len(node.inputs) != len(its.inputs):
@@ -188,10 +191,10 @@ class Trace:
             raise _outside("it runs as many operations as the text decides.")
 
     @cached_property
-    def _told(self) -> list[object]:
+    def _told(self) -> dict[int, object]:
         """What Python was told of tensors that depend on the text, by which it may decide which operations run."""
         escapes = self._run.tape.escapes
-        return [told for node, told in escapes if any(one in self._labels.of for _, one in node.inputs)]
+        return {one: told for node, told in escapes for _, one in node.inputs if one in self._labels.of}
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
@@ -232,23 +235,32 @@ class Trace:
     def _futures(
         self, changes: Collection[tuple[int, Change]], wanted: Collection[int]
     ) -> Iterator[tuple[int, dict[int, Tensor]]]:
-        """Some tensors of runs with other texts: of the same operations, or where the text decides these of runs."""
-        follows = self._follows and not self._told
-        texts = [self._changed(change) for _, change in changes] if follows else []
-        replays = batches(self._run.tape, texts, wanted) if follows else repeat(None)
+        """Some tensors for other texts: of the same operations, or of runs where the text decides on others."""
+        texts = [self._changed(change) for _, change in changes] if self._follows else []
+        asked = [*wanted, *self._told]
+        replays = batches(self._run.tape, texts, asked) if self._follows else repeat(None)
         for (cut, change), replay in zip(changes, replays, strict=False):
-            if replay is not None:
-                yield cut, dict(zip(wanted, replay, strict=True))
-            else:
-                again = self._again(change, recorded=False)
+            found = {} if replay is None else dict(zip(asked, replay, strict=True))
+            if not found or not all(torch.equal(found[one], self._values[one]) for one in self._told):
+                again = self._again(change, self._changed_outputs(change), recorded=False)
                 mine, its = self._run.leaving, again.leaving
                 # Where other parts run, the output alone is comparable, which comes first.
                 pairs = zip(mine, its if len(its) == len(mine) else its[:1], strict=False)
-                yield cut, {one: again.tape.values[two] for one, two in pairs}
+                found = {one: again.tape.values[two] for one, two in pairs}
+            yield cut, found
 
     def _changed(self, change: Change) -> dict[int, Tensor]:
         """What enters, and what held modules returned, with other numbers."""
         return {one: change(self._values[one].detach().clone(), axis) for one, axis in self._axes.items()}
+
+    def _changed_outputs(self, change: Change) -> Given:
+        """What held modules returned at each call, with other numbers."""
+
+        def changed(leaf: object, module: nn.Module) -> object:
+            axis = self.call.leaving(module, leaf) if isinstance(leaf, Tensor) else None
+            return change(leaf.detach().clone(), axis) if isinstance(leaf, Tensor) else leaf
+
+        return {one: mapped(some, partial(changed, module=one)) for one, some in self._run.outputs.items()}
 
     def _replay(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
@@ -262,8 +274,10 @@ class Trace:
     @cached_property
     def _search(self) -> Search:
         named = None if self.call.named is None else self._moved_from(self._run.returned[self.call.named])
-        output, given = Place(self._run.output, self._axis), frozenset(self._run.given)
-        return Search(self._taken, output, self.call.texts, given, named, ROUNDING[self._run.dtype], self._replay)
+        run, rounding = self._run, ROUNDING[self._run.dtype]
+        largest = max(self._values[one].numel() for one in (*run.entering, run.output))
+        output, given = Place(run.output, self._axis), frozenset(run.given)
+        return Search(self._taken, output, self.call.texts, given, named, rounding, largest, self._replay)
 
     def _moved_from(self, tensors: Collection[int]) -> set[int]:
         """Some tensors, and the same numbers at other places."""
