@@ -105,7 +105,7 @@ class Piece:
         def answer(one: Tensor) -> Tensor:
             return self.by_position(around + one * change)[:, channels]
 
-        count = at_once(self.graph.tape)
+        count = at_once(self.nodes, self.values)
         parts = (impulses[at : at + count] for at in range(0, len(impulses), count))
         return torch.cat([_batched(answer, part) for part in parts]).sub_(self.by_position(around)[:, channels])
 

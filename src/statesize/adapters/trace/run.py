@@ -173,7 +173,7 @@ def other_text(where: slice, generator: torch.Generator | None = None) -> Change
 
 
 _MOST = 1 << 26
-"""Numbers of the largest tensor of a run, in all runs that are made at once."""
+"""Numbers of the largest tensor that operations return, in all runs of them that are made at once."""
 
 
 def replayed(
@@ -195,9 +195,9 @@ def replayed(
     return [now(one) for one in wanted]
 
 
-def at_once(tape: Tape) -> int:
-    """How many runs of other numbers are made at once."""
-    return max(1, _MOST // max(value.numel() for value in tape.values))
+def at_once(nodes: Sequence[Node], values: Sequence[Tensor]) -> int:
+    """How many runs of operations are made at once."""
+    return max(1, _MOST // max((values[out].numel() for node in nodes for out in node.outs), default=1))
 
 
 def batches(
@@ -210,7 +210,7 @@ def batches(
 
     # In low precision a batch rounds otherwise than one text.
     is_rounded = any(value.dtype in (torch.float16, torch.bfloat16) for value in tape.values)
-    for at in range(0, len(texts), count := at_once(tape)):
+    for at in range(0, len(texts), count := at_once(tape.nodes, tape.values)):
         part = [[*text.values()] for text in texts[at : at + count]]
         found = (
             None
