@@ -60,7 +60,7 @@ def joined(tape: Tape, labels: Labels) -> Tape | None:
     return other
 
 
-def _by_line(tape: Tape, labels: Labels) -> list[Sequence[int]]:
+def _by_line(tape: Tape, labels: Labels) -> list[tuple[int, ...]]:
     """Tensors that the same line of the author's code has computed, the last one for each position."""
     found = defaultdict[Any, dict[int, list[int]]](lambda: defaultdict(list))
     for node in tape.nodes:

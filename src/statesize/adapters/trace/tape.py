@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -399,7 +399,7 @@ class Lists(TorchFunctionMode):
 
 def _place() -> int:
     """The lines of code that have led to an operation, outside of this module."""
-    frame, found = sys._getframe(2), 0
+    frame, found = inspect.currentframe(), 0
     while frame is not None:
         found = hash((found, id(frame.f_code), frame.f_lasti))
         frame = frame.f_back

@@ -347,7 +347,7 @@ class Trace:
                 factors = [] if last is None else [values[one] for _, one in last.inputs[-2:]]
                 parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
                 shape, product = (texts, -1, length, length), None
-                if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(*parts, length):
+                if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(parts[0], parts[1], length):
                     query, key = parts
                     key = key.reshape(texts, -1, *key.shape[-2:])
                     product = scores.reshape(shape), query.reshape(texts, -1, length, query.shape[-1]), key
