@@ -192,12 +192,6 @@ class Observation:
         return FoundMixer(**{known.name: getattr(self, known.name) for known in fields(FoundMixer)})
 
 
-def random_like(tensor: Tensor) -> Tensor:
-    """Random numbers, the same ones each time."""
-    numbers = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return numbers.to(tensor)
-
-
 @dataclass(frozen=True, eq=False)
 class Product:
     """What a function mixed, as it lies in the model: values and result, and the dimension of positions of each."""

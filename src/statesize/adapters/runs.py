@@ -7,7 +7,7 @@ import functools
 import random
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import device_of
 from statesize.adapters.observation import ModuleStack, OnObservation, in_this_thread
 from statesize.adapters.replaced import ONE_RUN
-from statesize.errors import ModelError
 from statesize.io.devices import USERS_DEFAULT, on_cpu_by_default
 
 Attach = Callable[[ExitStack], object]
@@ -49,22 +48,6 @@ def reading(enter: Mapping[nn.Module, Hook], leave: Mapping[nn.Module, Hook], st
         stack.callback(module.register_forward_pre_hook(in_this_thread(hook), prepend=True, with_kwargs=True).remove)
     for module, hook in leave.items():
         stack.callback(module.register_forward_hook(in_this_thread(hook)).remove)
-
-
-def returning(outputs: Sequence[object]) -> Callable[..., object]:
-    """A hook by which a module returns one of these at each of its calls."""
-    following = iter(outputs)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> object:
-        held = next(following, output)
-        if isinstance(held, Tensor) and isinstance(output, Tensor) and held.shape != output.shape:
-            raise ModelError(
-                f"{type(module).__name__} must return the same shape for other numbers, got {tuple(held.shape)} "
-                f"and {tuple(output.shape)}, as an expert does to which other tokens are routed."
-            )
-        return held
-
-    return leave
 
 
 def read(

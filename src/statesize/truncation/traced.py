@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, Self, cast
 
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from statesize.adapters.observation import Observation, Units
 from statesize.adapters.trace.channels import channels
 from statesize.adapters.trace.layer import observe
 from statesize.adapters.trace.own_mixing import OwnMixing
-from statesize.adapters.trace.replay import Piece, Place
+from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.run import Place
 from statesize.adapters.trace.trace import Trace, TracedMixing
 from statesize.adapters.watch import ArgumentCopies, Call, Memory, first_argument
 from statesize.errors import ModelError
@@ -58,16 +59,15 @@ class TracedCall:
         args, kwargs = mapped(arguments, ArgumentCopies())
         call = ModuleCall.of(forward, Call(name, module, args, kwargs, [], stored_dtype(module)))
         call = replace(call, named=own.found.part_of(module))
-        trace = Trace.of(call)
+        trace = Trace(call)
         if (mixing := trace.mixing()) is None:
             raise ModelError(f"{name} mixes positions in its first call, and none in this one.")
-        mixing = replace(mixing, matrix=cache(mixing.matrix))
         layer = own.found.layers.get(name)
         memory = own.memories.get(name) if layer is None else layer.memory
         seen, own.memories[name] = observe(name, call, mixing, memory)
         if hasattr(module, "operator"):
             stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
-            T = mixing.matrix()
+            T = mixing.matrix
             most = _ROUNDING[1] * T.abs().max()
             # A recurrence is cut by its state, which a matrix does not show.
             if stated.batch_shape == T.shape[:2] and bool((stated.dense() - T).abs().max() <= most):

@@ -37,7 +37,7 @@ def trace(rule, texts=1, held=False):
     layer = Layer(rule).double()
     hidden = torch.randn(texts, LENGTH, WIDTH).double()
     call = ModuleCall(layer, layer, (hidden,), {}, LENGTH, texts)
-    return Trace.of(call, [layer.feed] if held else []), layer, hidden
+    return Trace(call, [layer.feed] if held else []), layer, hidden
 
 
 def gated_before(layer, hidden):
@@ -111,6 +111,16 @@ RULES = {
         lambda layer, hidden: FADING.triu(-4),
         Around(0, 0, LENGTH - 1),
     ),
+    "a cell that is called token by token": (
+        lambda layer, hidden: _by_cell(layer, hidden, lambda state: state),
+        lambda layer, hidden: _decays(layer.second(hidden)),
+        Around(0, 0, 0),
+    ),
+    "a cell that projects what it reads": (
+        lambda layer, hidden: _by_cell(layer, hidden, lambda state: layer.third(state).tanh()),
+        lambda layer, hidden: _decays(layer.second(hidden)),
+        Around(0, 0, 0),
+    ),
     "one step late": (
         lambda layer, hidden: nn.functional.pad(FADING.to(hidden) @ layer.first(hidden), (0, 0, 1, 0))[:, :-1],
         lambda layer, hidden: nn.functional.pad(FADING, (0, 0, 1, 0))[:-1],
@@ -126,6 +136,14 @@ def _weights(layer, hidden):
 def _divided(layer, hidden):
     weights = _weights(layer, hidden)[:, 0]
     return (weights @ layer.second(hidden)) / weights.sum(-1, keepdim=True)
+
+
+def _by_cell(layer, hidden, read):
+    state, rows = torch.zeros_like(hidden[:, 0]), []
+    for now in hidden.unbind(1):
+        state = layer.second(now).sigmoid() * state + layer.first(now)
+        rows.append(read(state))
+    return torch.stack(rows, 1)
 
 
 def _decays_of_two(layer, hidden):
@@ -160,7 +178,7 @@ def test_t_is_that_of_the_rule(name, texts):
     traced, layer, hidden = trace(rule, texts)
     assert traced.looks_ahead() is None
     mixing = traced.mixing()
-    matrix, expected = mixing.matrix(), definition(layer, hidden)
+    matrix, expected = mixing.matrix, definition(layer, hidden)
     assert mixing.around == around
     assert matrix.shape[:2] == (texts, 1 if expected.ndim == 2 else expected.shape[1])
     torch.testing.assert_close(matrix, expected.expand_as(matrix), rtol=1e-9, atol=1e-9)
@@ -173,8 +191,8 @@ def test_t_is_that_of_the_rule(name, texts):
 def test_what_a_measured_module_returns_is_given():
     rule = lambda layer, hidden: FADING.to(hidden) @ layer.feed(layer.first(hidden))  # noqa: E731
     whole, part = (trace(rule, held=held)[0].mixing() for held in (False, True))
-    torch.testing.assert_close(whole.matrix()[0, 0], FADING @ SHORT, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(part.matrix()[0, 0], FADING, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(whole.matrix[0, 0], FADING @ SHORT, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(part.matrix[0, 0], FADING, rtol=1e-9, atol=1e-9)
 
 
 class Projected(Feed):
@@ -195,7 +213,7 @@ def test_views_of_what_a_measured_module_returns_are_given():
     layer = Layer(rule)
     layer.feed = Projected()
     call = ModuleCall(layer.double(), layer, (torch.randn(1, LENGTH, WIDTH).double(),), {}, LENGTH)
-    assert Trace.of(call, [layer.feed]).mixing().around == Around(0, 0, 0)
+    assert Trace(call, [layer.feed]).mixing().around == Around(0, 0, 0)
 
 
 @torch.no_grad()
@@ -215,6 +233,23 @@ def test_a_recurrence_that_is_not_linear_has_no_t():
     with pytest.raises(NoOperatorError) as raised:
         trace(rule)[0].mixing()
     assert raised.value.args[0].code is Code.NOT_LINEAR
+
+
+def of_the_highest(layer, hidden):
+    scores = (layer.first(hidden) @ layer.second(hidden).mT).masked_fill(LAG < 0, -torch.inf)
+    kept = scores >= scores.topk(3, -1).values[..., -1:]
+    return scores.masked_fill(~kept, -torch.inf).softmax(-1) @ layer.third(hidden)
+
+
+@torch.no_grad()
+def test_other_futures_are_asked_of_the_recorded_operations():
+    torch.manual_seed(0)
+    layer, runs = Layer(of_the_highest).double(), []
+    layer.register_forward_hook(lambda *_: runs.append(1))
+    traced = Trace(ModuleCall(layer, layer, (torch.randn(1, LENGTH, WIDTH).double(),), {}, LENGTH))
+    assert traced.looks_ahead() is None
+    assert traced.mixing().matrix.shape == (1, 1, LENGTH, LENGTH)
+    assert len(runs) == 2
 
 
 @pytest.mark.parametrize("place", [0, 1, LENGTH // 2, LENGTH - 2])

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.models.own_cache import grouped_by
-from statesize.adapters.trace.replay import Piece, Place
+from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.run import Place
 
 
 @dataclass(frozen=True, eq=False)

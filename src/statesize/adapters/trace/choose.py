@@ -11,10 +11,10 @@ from torch import Tensor
 
 from statesize.adapters.other_inputs import random_like
 from statesize.adapters.trace.channels import Channels, channels
-from statesize.adapters.trace.graph import Graph, Paths, Use, entries
-from statesize.adapters.trace.labels import Label, Labels, distance, own, placed, reached
-from statesize.adapters.trace.relations import Moved
-from statesize.adapters.trace.replay import Piece, Place
+from statesize.adapters.trace.graph import Graph, Use, before, entries
+from statesize.adapters.trace.labels import Labels, ahead, distance, placed
+from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.run import Change, Place, other_text
 from statesize.adapters.trace.tape import Node
 from statesize.adapters.trace.walk import Step, far, others, walked
 
@@ -75,50 +75,65 @@ class Search:
     Attributes:
         labels: Of the run, in which what measured modules return is given.
         output: What the module returns.
-        axis: Its dimension of positions.
         texts: S, the number of texts.
         given: What measured modules return.
         named: The tensors in which T may begin; None for all.
         rounding: Differences below this part of the largest value are rounding.
-        entering: Numbers in the largest tensor that enters the module.
-        other_past: The tensors of the same run with other numbers before a position; None where it takes another way.
-        other_future: The same with other numbers in the second half of the text.
-        other_text: The same where the last text is another one.
+        largest: Numbers of the largest tensor that enters the module, or leaves it.
+        replay: The tensors of the same operations where what enters is changed; None where they do not fit these.
     """
 
     labels: Labels
-    output: int
-    axis: int
+    output: Place
     texts: int
     given: frozenset[int]
     named: Collection[int] | None
     rounding: float
-    entering: int
-    other_past: Callable[[int], list[Tensor] | None]
-    other_future: Callable[[], list[Tensor] | None]
-    other_text: Callable[[], list[Tensor] | None]
-    _behind: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
-    _paths: dict[int, Paths] = field(default_factory=dict[int, Paths])
+    largest: int
+    replay: Callable[[Change], list[Tensor] | None]
+    _behind: dict[Place, int] = field(default_factory=dict[Place, int])
     _walks: dict[tuple[int, frozenset[Use]], dict[int, Step]] = field(
         default_factory=dict[tuple[int, frozenset[Use]], dict[int, Step]]
     )
 
     @cached_property
-    def _reach(self) -> dict[int, Label]:
-        return reached(self.labels, self.output, self.axis)
+    def _other_past(self) -> list[Tensor] | None:
+        return self.replay(other_text(slice(0, self.labels.length // 3)))
+
+    @cached_property
+    def _other_future(self) -> list[Tensor] | None:
+        return self.replay(other_text(slice(self.labels.length // 2, None)))
+
+    @cached_property
+    def _other_text(self) -> list[Tensor] | None:
+        """The tensors of a run in which the last of several texts is another one."""
+        known = list[Tensor]()
+
+        def change(leaf: Tensor, axis: int | None) -> Tensor:
+            across = 0 if axis else 1
+            if axis is None or leaf.ndim < 2 or leaf.shape[across] != self.texts:
+                return leaf
+            known.append(leaf)
+            last = leaf.movedim(across, 0)[-1]
+            last.copy_(0.7 - last if leaf.is_floating_point() else last.roll(1))
+            return leaf
+
+        again = None if self.texts < 2 or self.given else self.replay(change)
+        return again if known else None
 
     def _axes(self, tensor: int) -> list[int]:
-        """The dimensions with an entry for each position, of a tensor on which T may act, or in which it may end."""
-        value = self.labels.tape.values[tensor]
-        largest = _LARGEST * max(self.entering, self.labels.tape.values[self.output].numel())
-        if not value.is_floating_point() or value.numel() > largest:
+        """The dimensions that may hold positions, of a tensor on which T may act, or in which it may end."""
+        value = self.labels.values[tensor]
+        if not value.is_floating_point() or value.numel() > _LARGEST * self.largest:
             return []
         return [dim for dim, size in enumerate(value.shape) if size >= self.labels.length]
 
     @cached_property
     def _candidates(self) -> list[int]:
         """Tensors that lie between what enters and what leaves."""
-        return sorted(self._reach.keys() & self.labels.of.keys())
+        output, of = self.output.tensor, self.labels.of
+        taken = {one for node in before(self.labels.tape, [output], self.given) for _, one in node.inputs}
+        return sorted(one for one in {output, *taken} if one in of)
 
     @cached_property
     def ends(self) -> dict[int, int]:
@@ -131,46 +146,39 @@ class Search:
         """Tensors in which T could end, with their dimension of positions: the text's last position is in them."""
         found, length = dict[int, int](), self.labels.length
         for tensor in self._candidates:
-            label, shape = self.labels.of[tensor], self.labels.tape.values[tensor].shape
-            axes = [axis for axis in self._axes(tensor) if shape[axis] == length]
-            axes = [axis for axis in axes if bool(label.last.select(axis, -1).any())]
-            axes = [axis for axis in axes if self._is_causal(label, axis) or self._ignores_future(tensor, axis)]
-            made = self.labels.tape.made.get(tensor)
-            if not axes or tensor in self.given or made is None or self._of_one_step(label):
+            label, made = self.labels.of[tensor], self.labels.tape.made.get(tensor)
+            axes = [axis for axis in self._axes(tensor) if label.shape[axis] == length]
+            if not axes or tensor in self.given or made is None:
                 continue
-            if bool(self._reach[tensor].last.any()):
-                found[tensor] = min(axes, key=lambda axis: distance(self._reach[tensor], axis, length))
+            axes = [axis for axis in axes if bool(label.last.select(axis, -1).any()) and self._is_causal(tensor, axis)]
+            # A state of a loop is that of one position before the last.
+            if not axes or (self.labels.of_one(tensor) and int(label.last.max()) < length):
+                continue
+            found[tensor] = axes[0]
+            if len(axes) > 1:
+                found[tensor] = min(axes, key=lambda axis: self.behind(Place(tensor, axis)))
         return found
 
-    def _is_causal(self, label: Label, axis: int) -> bool:
-        """Whether no entry depends on a later position, where it is known on which ones it depends."""
-        length = self.labels.length
+    def _is_causal(self, tensor: int, axis: int) -> bool:
+        """Whether no entry depends on a later position, by labels, or by other futures as where sums cancel."""
+        label, length, other = self.labels.of[tensor], self.labels.length, self._other_future
         known = bool(((label.last != length) & (label.last != 0)).any())
-        return not known or bool((label.last <= own(label.last.shape, axis, length).last).all())
-
-    def _ignores_future(self, tensor: int, axis: int) -> bool:
-        """Whether the first half of a tensor is the same with another second half of the text, as where sums cancel."""
-        cut, other = self.labels.length // 2, self.other_future()
+        if not known or bool((ahead(label, axis, length) <= 0).all()):
+            return True
         if other is None:
             return False
-        one, two = (values[tensor].narrow(axis, 0, cut).double() for values in (self.labels.tape.values, other))
+        one, two = (its[tensor].narrow(axis, 0, length // 2).double() for its in (self.labels.values, other))
         return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
 
-    def _of_one_step(self, label: Label) -> bool:
-        """Whether a tensor is that of one position before the last, as a state of a loop."""
-        latest = label.last.max()
-        return int(latest) < self.labels.length and not bool(((label.last != latest) & (label.last != 0)).any())
-
-    def behind(self, tensor: int, axis: int) -> int:
-        """How far positions of a tensor are mixed behind it."""
-        if (tensor, axis) not in self._behind:
-            far = distance(self._reach[tensor], axis, self.labels.length)
-            if 0 < self.labels.length - 1 <= far:
-                taken = ((node, at) for node in self._users[tensor] for at in range(len(node.inputs)))
-                uses = {(node, at) for node, at in taken if node.inputs[at][1] == tensor}
-                far = self._reach_of(Piece(self.graph, Place(tensor, axis), Place(self.output, self.axis), uses))
-            self._behind[tensor, axis] = far
-        return self._behind[tensor, axis]
+    def behind(self, end: Place) -> int:
+        """How far positions of a tensor are mixed behind it; L where nothing follows from it."""
+        if end.tensor == self.output.tensor:
+            return 0
+        if end not in self._behind:
+            taken = ((node, at) for node in self._users.get(end.tensor, []) for at in range(len(node.inputs)))
+            uses = {(node, at) for node, at in taken if node.inputs[at][1] == end.tensor}
+            self._behind[end] = self._reach_of(Piece(self.graph, end, self.output, uses))
+        return self._behind[end]
 
     @cached_property
     def starts(self) -> dict[int, Place]:
@@ -216,11 +224,10 @@ class Search:
             return place
         # What is only delayed is of no later position than its own.
         made = self.labels.tape.made.get(tensor)
-        if made is None or not isinstance(self.labels.relations.get(made), Moved):
+        if made is None or not self.labels.moves(made):
             return None
-        axes = [axis for axis in self._axes(tensor) if label.last.shape[axis] == length]
-        fits = (axis for axis in axes if bool((label.last <= own(label.last.shape, axis, length).last).all()))
-        return next(((axis, 0) for axis in fits), None)
+        axes = (axis for axis in self._axes(tensor) if label.shape[axis] == length)
+        return next(((axis, 0) for axis in axes if bool((ahead(label, axis, length) <= 0).all())), None)
 
     @cached_property
     def graph(self) -> Graph:
@@ -230,20 +237,18 @@ class Search:
     def before(self, start: Place) -> int:
         """How far positions are mixed in a start."""
         label, length = self.labels.of[start.tensor], self.labels.length
-        text = Label(*(part.narrow(start.axis, start.first, length) for part in label))
-        return distance(text, start.axis, length)
+        return distance(label.changed(lambda part: part.narrow(start.axis, start.first, length)), start.axis, length)
 
     def beside(self, end: int) -> int:
         """How far positions are mixed into the output where an end is held."""
-        without = self.labels.without(end, self.graph.behind(end))
-        return distance(without.of.get(self.output), self.axis, self.labels.length) if end != self.output else 0
+        output, axis, _ = self.output
+        if end == output:
+            return 0
+        return distance(self.labels.without(end, self.graph.behind(end)).of.get(output), axis, self.labels.length)
 
     def _uses(self, start: int, end: int) -> frozenset[Use]:
         """The uses of a start in which an end is linear, together."""
-        if end not in self._paths:
-            self._paths[end] = self.graph.paths(end)
-        paths, place = self._paths[end], self.graph.place[start]
-        return frozenset(paths.uses[place]) if paths.linear >> place & 1 else frozenset()
+        return self.graph.uses(end).get(start, frozenset())
 
     def _steps(self, start: int, uses: frozenset[Use]) -> dict[int, Step]:
         if (start, uses) not in self._walks:
@@ -253,7 +258,7 @@ class Search:
     def _to(self, start: int) -> Iterator[tuple[int, frozenset[Use], Step]]:
         """The ends to which there is a linear map from a start, its uses, and the way."""
         for end, axis in self.ends.items():
-            if end > start and (uses := self._uses(start, end)):
+            if uses := self._uses(start, end):
                 step = self._steps(start, uses).get(end)
                 if (
                     step is not None
@@ -270,10 +275,6 @@ class Search:
     def _piece(self, start: int, end: int, uses: frozenset[Use]) -> Piece:
         return Piece(self.graph, self.starts[start], Place(end, self._every_end[end]), uses)
 
-    def _units(self, piece: Piece) -> Channels | None:
-        """The units of a map; None where it mixes channels or texts."""
-        return channels(piece, self.texts, self.rounding, self.other_text())
-
     def _best(self, start: int) -> Choice | None:
         """The map from a start by which most is mixed, to the first end behind which least is, of fewest numbers."""
 
@@ -281,31 +282,26 @@ class Search:
             end, _, step = found
             return -step.mixing.bit_count(), *self._end_rank(end), end
 
-        failed = list[tuple[int, int]]()
+        failed, made, order = list[tuple[int, int]](), self.labels.tape.made, self.graph.order
         far_behind = self.labels.length - 1
-        to = [one for one in self._to(start) if self.behind(one[0], self.ends[one[0]]) < far_behind]
+        to = [one for one in self._to(start) if self.behind(Place(one[0], self.ends[one[0]])) < far_behind]
         for end, uses, step in sorted(to, key=rank):
             # What follows from mixed channels has them too.
-            if any(end > one and step.mixing & mixing == mixing for one, mixing in failed):
+            if any(order[made[one]] < order[made[end]] and step.mixing & mixing == mixing for one, mixing in failed):
                 continue
             piece = self._piece(start, end, uses)
-            if (units := self._units(piece)) is None:
+            if (units := channels(piece, self.texts, self.rounding, self._other_text)) is None:
                 failed.append((end, step.mixing))
-            elif (reach := self._reach_of(piece)) > self.behind(end, self.ends[end]):
+            elif (reach := self._reach_of(piece)) > self.behind(piece.end):
                 return Choice(piece, units, step, self._steps(start, uses), reach)
         return None
 
     def _end_rank(self, end: int) -> tuple[int, int]:
         """By which ends of what is mixed are told apart: the least is that of T."""
-        return self.behind(end, self._every_end[end]), self._size(end)
+        return self.behind(Place(end, self._every_end[end])), self._size(end)
 
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
-
-    def _channels_of(self, start: int) -> int:
-        """The number of channels of a start, without those that were only expanded."""
-        value = self.labels.tape.values[start]
-        return entries(value) // value.shape[self.starts[start].axis]
 
     def choose(self) -> Choice | None:
         """T; None where nothing is linear in another tensor."""
@@ -330,7 +326,11 @@ class Search:
             for other in best:
                 all_mixing |= other.step.mixing if other.end == one.end else 0
             is_whole = one.step.mixing == all_mixing and not one.step.beside
-            order = not self._normalises(one, best), self._channels_of(one.start), -self._computed(one.start)
+            # Channels that were only expanded are none.
+            channels = (
+                entries(self.labels.values[one.start]) // self.labels.values[one.start].shape[one.piece.start.axis]
+            )
+            order = not self._normalises(one, best), channels, -self._computed(one.start)
             return one.end not in weights, one.reach, is_whole, *order
 
         chosen = max(best, key=rank, default=None)
@@ -341,7 +341,7 @@ class Search:
         if before > chosen.reach * _LESS_FAR and self._forgets(chosen.piece):
             # It cancels with a factor behind.
             before = 0
-        before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.end, chosen.piece.end.axis)
+        before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.piece.end)
         around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
         return replace(chosen, around=around, factors=factors)
 
@@ -349,6 +349,8 @@ class Search:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
         if start not in choice.steps or choice.step.beside:
             return False
+        if self._computed(start) == self._computed(choice.start):
+            return True
         return all(step.mixing & ~choice.step.mixing == 0 for _, _, step in self._to(start))
 
     def _factors(self, choice: Choice, best: list[Choice]) -> set[int]:
@@ -387,27 +389,29 @@ class Search:
                 mixed = self.graph.far(factor) or 0
                 if mixed <= choice.reach * _LESS_FAR or not self._forgets(piece) or self._forgets(longer.piece):
                     return longer
-            if (units := self._units(piece)) is None:
+            if (units := channels(piece, self.texts, self.rounding, self._other_text)) is None:
                 break
             longer = Choice(piece, units, step, self._steps(choice.start, uses), choice.reach)
         return longer
 
     def _forgets(self, piece: Piece) -> bool:
         """Whether T of later positions is the same with another past, as where sums of logarithms cancel."""
-        other = self.other_past(self.labels.length // 3)
-        if other is None:
+        if self._other_past is None:
             return False
         channels = torch.arange(piece.ended.shape[1])
-        one, two = (part.columns(channels) for part in (piece, replace(piece, values=other)))
+        one, two = (part.columns(channels) for part in (piece, replace(piece, values=self._other_past)))
         # What weights read of the tokens just before reaches a little farther. (L, L, channels): columns, rows.
         start = 2 * self.labels.length // 3
         one, two = (part[start:, start:].double() for part in (one, two))
         return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
 
     def _reach_of(self, piece: Piece) -> int:
-        """How far a piece reaches: by labels where these are exact, else by its numbers."""
-        if all(self.labels.relations[node].is_exact for node in piece.nodes if node in self.labels.relations):
-            return far(piece)
+        """How far a piece reaches: by labels, or by numbers where these may say too much; L where it is nothing."""
+        reach, relations = far(piece), self.labels.relations
+        if reach is None:
+            return self.labels.length
+        if reach < self.labels.length - 1 or all(relations[node].is_exact for node in piece.nodes if node in relations):
+            return reach
         answers = piece.columns(torch.arange(piece.ended.shape[1]), random_like(piece.held)).abs().amax(-1)
         # What is not finite is reached.
         reached = ~(answers <= self.rounding * answers.nan_to_num(0, 0, 0).max())
@@ -439,12 +443,9 @@ class Search:
 
     def _divides(self, node: Node, factor: int) -> bool:
         """Whether a product is a quotient by what is mixed."""
-        is_quotient = node.name in ("div", "addcdiv") or self._is_inverse(factor)
-        return is_quotient and (self.graph.far(factor) or 0) > 0
-
-    def _is_inverse(self, tensor: int) -> bool:
-        """Whether a tensor is one by another, perhaps times a number or in another layout."""
-        made = self.labels.tape.made.get(tensor)
+        made = self.labels.tape.made.get(factor)
+        # One by a tensor, perhaps times a number or in another layout.
         while made is not None and len(made.inputs) == 1 and (made.name == "mul" or self._laid_out(made)):
             made = self.labels.tape.made.get(made.inputs[0][1])
-        return made is not None and made.name in ("reciprocal", "rsqrt", "pow")
+        is_inverse = made is not None and made.name in ("reciprocal", "rsqrt", "pow")
+        return (node.name in ("div", "addcdiv") or is_inverse) and (self.graph.far(factor) or 0) > 0

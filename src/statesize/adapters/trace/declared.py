@@ -69,7 +69,7 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
     if not bool(matrix.isfinite().all()):
         return Checked(reason="its T is not finite")
     try:
-        trace = Trace.of(call, ())
+        trace = Trace(call)
     except ModelError as error:
         return Checked(reason=str(Note.of(error)))
     if (ahead := trace.looks_ahead()) is not None:
@@ -93,7 +93,7 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
             f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part that reaches no "
             "further than another one. Return T of the whole, or make each part a module of its own."
         )
-    if not closest and (mixing := _mixing_of(trace)) is not None:
+    if not closest and (mixing := trace.found()) is not None:
         closest = _apart(matrix, mixing, limit)
     if not closest:
         return Checked(reason="no tensor through which all of its mixing goes was found to be linear in another one")
@@ -106,16 +106,9 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
     )
 
 
-def _mixing_of(trace: Trace) -> TracedMixing | None:
-    try:
-        return trace.mixing()
-    except ModelError:
-        return None
-
-
 def _apart(matrix: Tensor, mixing: TracedMixing, limit: float) -> list[_Fit]:
     """How far T is from the one of the trace, its heads in order; nothing where the numbers of channels do not fit."""
-    own, (_, units, _, shared) = mixing.matrix(), mixing.values.shape
+    own, (_, units, _, shared) = mixing.matrix, mixing.values.shape
     if mixing.around.behind or mixing.around.beside or units * shared % matrix.shape[1]:
         return []
     each = units * shared // matrix.shape[1]

@@ -83,8 +83,7 @@ def _carries_more(operator: Derivative, states: int) -> bool:
     """Whether the rank of a block is larger: that of its products with one more random past."""
     length, entries = operator.length, operator.batch_shape.numel()
     # A state that begins anew with each block of the text is empty at its border.
-    cuts = dict.fromkeys([length // 2, *(within_blocks(eighth * length // 8, length) for eighth in range(1, 8))])
-    for number, cut in enumerate(cuts):
+    for number, cut in enumerate([within_blocks(eighth * length // 8, length) for eighth in range(1, 8)]):
         block = operator.jacobian(number % entries, cut, cut)
         past = torch.randn(states + 1, block.columns, generator=torch.Generator().manual_seed(0))
         sigma = cast("Tensor", torch.linalg.svdvals(block.forward(past.double())))

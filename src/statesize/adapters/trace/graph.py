@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from statesize.adapters.trace.labels import Labels, distance, width
 from statesize.adapters.trace.linear import spread
-from statesize.adapters.trace.tape import Node
+from statesize.adapters.trace.tape import Node, Tape
 
 Use = tuple[Node, int]
 """An operation, and which of the tensors that it takes."""
@@ -26,21 +24,6 @@ def bits(mark: int) -> Iterator[int]:
         low = mark & -mark
         yield low.bit_length() - 1
         mark ^= low
-
-
-@dataclass(eq=False)
-class Paths:
-    """How an end depends on each of some tensors.
-
-    Attributes:
-        linear: Marks of the tensors that it is linear in, by all uses together that it is linear in one by one.
-        uses: These uses, by the tensor's place among those that were asked about.
-        through: Marks of the tensors from which each of them follows linearly, on the way.
-    """
-
-    linear: int = 0
-    uses: dict[int, set[Use]] = field(default_factory=lambda: defaultdict(set))
-    through: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
 
 class Graph:
@@ -57,6 +40,8 @@ class Graph:
         self.place = {tensor: place for place, tensor in enumerate(tensors)}
         self.order = {node: at for at, node in enumerate(labels.tape.nodes)}
         self._far: dict[int, int] = {}
+        self._behind: dict[int, list[Node]] = {}
+        self._uses: dict[int, dict[int, frozenset[Use]]] = {}
 
     @cached_property
     def _by_use(self) -> tuple[list[Use], dict[int, int], dict[int, int]]:
@@ -80,32 +65,28 @@ class Graph:
 
     def before(self, end: int) -> list[Node]:
         """The operations that an end follows from, in order."""
-        wanted, found = {end}, list[Node]()
-        for node in reversed(self.tape.nodes):
-            if any(out in wanted for out in node.outs):
-                found.append(node)
-                wanted |= {number for _, number in node.inputs if number not in self.given}
-        return found[::-1]
+        return before(self.tape, [end], self.given)
 
     def behind(self, start: int) -> list[Node]:
         """The operations that follow from a tensor, in order."""
-        reached, found = {start}, list[Node]()
-        for node in self.tape.nodes:
-            if any(number in reached for _, number in node.inputs):
-                found.append(node)
-                reached.update(node.outs)
-        return found
+        if start not in self._behind:
+            reached, found = {start}, list[Node]()
+            for node in self.tape.nodes:
+                if any(number in reached for _, number in node.inputs):
+                    found.append(node)
+                    reached.update(node.outs)
+            self._behind[start] = found
+        return self._behind[start]
 
-    def paths(self, end: int) -> Paths:
-        """How an end depends on the tensors."""
+    def uses(self, end: int) -> dict[int, frozenset[Use]]:
+        """Of the tensors in which an end is linear, the uses in which it is, one by one and together."""
+        if end in self._uses:
+            return self._uses[end]
         uses, linear, other = self._by_use
-        good = linear.get(end, 0) & ~other.get(end, 0)
-        found, taken = Paths(), dict[Use, int]()
+        good, taken = linear.get(end, 0) & ~other.get(end, 0), dict[Use, int]()
         for number in bits(good):
-            use = uses[number]
-            place = self.place[use[0].inputs[use[1]][1]]
-            found.uses[place].add(use)
-            taken[use] = 1 << place
+            node, at = uses[number]
+            taken[node, at] = 1 << self.place[node.inputs[at][1]]
         on, non = dict[int, int](), dict[int, int]()
         for node in self.before(end) if good else ():
             ids = [number for _, number in node.inputs]
@@ -114,24 +95,34 @@ class Graph:
             for out in node.outs if any(result) else ():
                 if out not in self.given:
                     on[out], non[out] = result
-                    found.through[out] = result[0]
-        found.linear = on.get(end, 0) & ~non.get(end, 0)
+        places = [*bits(on.get(end, 0) & ~non.get(end, 0))]
+        found = {self.tensors[at]: frozenset(use for use, mark in taken.items() if mark == 1 << at) for at in places}
+        self._uses[end] = found
         return found
 
-    def of_one(self, tensor: int) -> bool:
-        """Whether all entries of a tensor that depend on the text have the same last position."""
-        last = self.labels.of[tensor].last if tensor in self.labels.of else None
-        return last is None or not last.numel() or not bool(((last != last.max()) & (last != 0)).any())
+    def is_number(self, tensor: int) -> bool:
+        """Whether a tensor is a single number that no operation has made."""
+        return tensor not in self.tape.made and self.tape.values[tensor].numel() == 1
 
     def far(self, tensor: int) -> int | None:
         """How far entries of a tensor depend on positions other than their own; None where it depends on no text."""
         if tensor not in self._far:
             label, length = self.labels.of.get(tensor), self.labels.length
             axes = [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == length]
-            by_axis = [distance(label, axis, length) for axis in axes if not self.of_one(tensor)]
-            depends = label is not None and bool(label.last.any())
+            by_axis = [distance(label, axis, length) for axis in axes if not self.labels.of_one(tensor)]
+            depends = label is not None and bool(label.same or label.last.any())
             self._far[tensor] = min(by_axis, default=width(label, length)) if depends else -1
         return None if self._far[tensor] < 0 else self._far[tensor]
+
+
+def before(tape: Tape, ends: Collection[int], given: Collection[int] = ()) -> list[Node]:
+    """The operations that some tensors follow from, in order; not those of what is given."""
+    wanted, found = {*ends}, list[Node]()
+    for node in reversed(tape.nodes):
+        if any(out in wanted for out in node.outs):
+            found.append(node)
+            wanted |= {number for _, number in node.inputs if number not in given}
+    return found[::-1]
 
 
 def entries(tensor: Tensor) -> int:

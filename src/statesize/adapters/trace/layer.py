@@ -14,7 +14,7 @@ from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import EXACT, Observation, Units, nothing
+from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.adapters.other_inputs import random_like
 from statesize.adapters.trace.states import SHORTEST, Kept
 from statesize.adapters.trace.trace import Around, Trace, TracedMixing
@@ -54,10 +54,10 @@ def _memory_of(name: str, call: ModuleCall, mixing: TracedMixing) -> Memory:
 
 
 def _kept(mixing: TracedMixing) -> Kept:
-    matrix = mixing.matrix()
-    if mixing.order:
-        matrix = matrix[:, torch.tensor(mixing.order)]
-    return Kept(matrix, mixing.groups or matrix.shape[1])
+    matrix, channels = mixing.matrix, mixing.channels
+    if channels.order:
+        matrix = matrix[:, torch.tensor(channels.order)]
+    return Kept(matrix, channels.groups or matrix.shape[1])
 
 
 def _shown_state(call: ModuleCall, mixing: TracedMixing, kept: Kept) -> int | None:
@@ -71,7 +71,7 @@ def _shown_state(call: ModuleCall, mixing: TracedMixing, kept: Kept) -> int | No
         return found
     other = call.with_tensors(lambda tensor: random_like(tensor, 6) if tensor.is_floating_point() else tensor)
     try:
-        again = Trace.of(other, ()).mixing()
+        again = Trace(other).mixing()
     except ModelError:
         return None
     return None if again is None else _kept(again).state()
@@ -90,10 +90,12 @@ def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | 
         # A state that has more room than the text has tokens is no cache of these.
         state_size = state_size.clamp(max=states) if states < length - 1 else torch.full_like(state_size, states)
     # Attention stores keys beside the values.
-    stored = (2 if is_attention else 1) * (mixing.groups or units) * shared * (length if states is None else states)
+    stored = (
+        (2 if is_attention else 1) * (mixing.channels.groups or units) * shared * (length if states is None else states)
+    )
 
     def operator(chosen: Units) -> Dense:
-        return Dense.of_causal(mixing.matrix()[:, chosen], state_size)
+        return Dense.of_causal(mixing.matrix[:, chosen], state_size)
 
     def passed_on(applied: Tensor, chosen: Units) -> Tensor:
         return applied + mixing.offset[:, chosen].to(applied)
@@ -108,12 +110,12 @@ def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | 
         state_bytes=stored * stored_dtype(call.module).itemsize if keeps_all or states is not None else None,
         passed_on=passed_on,
         notes=tuple(_notes(call, mixing, memory, said)),
-        groups=mixing.groups,
-        order=mixing.order,
+        groups=mixing.channels.groups,
+        order=mixing.channels.order,
         stored_channels=shared,
         map_bytes=sequences * units * length**2 * torch.float64.itemsize,
         stored=mixing.values,
-        forget=getattr(mixing.matrix, "cache_clear", nothing),
+        forget=mixing.forget,
         in_double=mixing.in_double,
         largest_score=lambda: 0.0 if mixing.softmax is None else mixing.softmax.largest_score,
         attends=mixing.softmax is not None,
@@ -167,10 +169,10 @@ def _notes(call: ModuleCall, mixing: TracedMixing, memory: Memory, said: float |
     if states is not None and states != said:
         holds = f"It holds {counted(states, 'number')} per channel"
         notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))
-    if states is not None and Kept(mixing.matrix(), 1).sums_to_one():
+    if states is not None and Kept(mixing.matrix, 1).sums_to_one():
         notes.append(_NORMALISED)
     notes += filter(None, [mixing_around(mixing.around)])
-    return notes + [UNEVEN] * mixing.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)
+    return notes + [UNEVEN] * mixing.channels.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)
 
 
 def _shown_sizes(length: int, *, in_double: bool) -> str:

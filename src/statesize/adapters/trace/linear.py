@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from statesize.adapters.trace.tape import Node
@@ -37,23 +39,32 @@ SHAPES = frozenset(
 KNOWN = frozenset(_TOGETHER | _TERMS.keys())
 
 
-def terms(node: Node) -> tuple[tuple[int, ...], ...]:
-    """The arguments in which an operation is linear, by their numbers: of each tuple in one of them at a time."""
-    if node.name in _TOGETHER:
-        linear = tuple((slot,) for slot in {slot: None for slot, _ in node.inputs if not _is_index(node, slot)})
-    else:
-        linear = _TERMS.get(node.name, ())
+Terms = tuple[tuple[tuple[int, ...], ...], ...]
+"""Sums of products: of each factor the places of the tensors among those that an operation takes."""
+
+
+def terms(node: Node) -> Terms:
+    """The products of whose factors an operation is linear in one at a time, summed up."""
+    if node.terms is None:
+        places = dict[int, list[int]]()
+        for at, (slot, _) in enumerate(node.inputs):
+            places.setdefault(slot, []).append(at)
+        node.terms = tuple(tuple(tuple(places[slot]) for slot in term if slot in places) for term in _slots(node))
+    return node.terms
+
+
+def _slots(node: Node) -> tuple[tuple[int, ...], ...]:
+    """The numbers of these arguments."""
     casts = node.argument("dtype") if node.name == "_to_copy" else None
     if isinstance(casts, torch.dtype) and not (casts.is_floating_point or casts.is_complex):
         return ()
-    return () if node.name == "div" and node.argument("rounding_mode") is not None else linear
+    if node.name in _TOGETHER:
+        index = 2 if node.name in ("index_add", "index_copy") else None
+        return tuple((slot,) for slot in {slot: None for slot, _ in node.inputs if slot != index})
+    return () if node.name == "div" and node.argument("rounding_mode") is not None else _TERMS.get(node.name, ())
 
 
-def _is_index(node: Node, slot: int) -> bool:
-    return node.name in ("index_add", "index_copy") and slot == 2
-
-
-def spread(node: Node, linear: list[int], other: list[int]) -> tuple[int, int]:
+def spread(node: Node, linear: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
     """The marks (bits) that the result of an operation is linear in, and those that it depends on otherwise.
 
     Args:
@@ -66,20 +77,19 @@ def spread(node: Node, linear: list[int], other: list[int]) -> tuple[int, int]:
     """
     if node.name in SHAPES:
         return 0, 0
-    by_slot, bad = dict[int, int](), 0
-    for (slot, _), marks, others in zip(node.inputs, linear, other, strict=True):
-        by_slot[slot] = by_slot.get(slot, 0) | marks
-        bad |= others
-    good, used = 0, set[int]()
-    for term in terms(node):
-        factors = [by_slot.get(slot, 0) for slot in term]
-        used.update(term)
+    good, bad, unused = 0, 0, {*range(len(linear))} if any(linear) else set[int]()
+    for marks in other:
+        bad |= marks
+    for factors in terms(node) if unused else ():
         so_far = 0
-        for factor in factors:
+        for places in factors:
+            factor = 0
+            for at in places:
+                factor |= linear[at]
+            unused.difference_update(places)
             bad |= so_far & factor
             so_far |= factor
         good |= so_far
-    for slot, marks in by_slot.items():
-        if slot not in used:
-            bad |= marks
+    for at in unused:
+        bad |= linear[at]
     return good & ~bad, bad

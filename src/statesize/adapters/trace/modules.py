@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +33,10 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     """What a call of one of the layers mixed, and what it returned."""
     layer = found.layers[call.name]
     alone = replace(ModuleCall.of(forward, call), named=found.part_of(call.module))
-    trace = Trace.of(alone, layer.held)
+    trace = Trace(alone, layer.held)
     mixing = trace.mixing()
     if mixing is None:
         raise ModelError(f"Mixer {call.name} mixes positions in its first call, and none in this one.")
-    mixing = replace(mixing, matrix=cache(mixing.matrix))
     observation, _ = observe(call.name, alone, mixing, layer.memory)
     notes = (*observation.notes, *layer.notes)
     return replace(observation, state_bytes=layer.found.state_bytes, notes=notes), trace.returned
@@ -134,7 +132,7 @@ class _Finder:
 
         try:
             call = replace(call, named=self.found.part_of(module), sources=() if kernels is None else self.sources)
-            trace = Trace.of(call, held)
+            trace = Trace(call, held)
             if kernels is not None:
                 is_mixing = self._mixes_more(name, call, trace)
             else:
@@ -189,7 +187,7 @@ class _Finder:
             if ahead is not None and around.beside:
                 text = f"must be causal, but {ahead} {CAUSES}"
                 raise ModelError(Note(ahead.code, f"{text} {Note(Code.SEEN, f'{kernels.mixers[0].kind}.')}"))
-            mixing = _mixing_of(trace)
+            mixing = trace.found()
             if mixing is None and max(around.before, around.behind) >= _reach(kernels, call.length):
                 raise NoOperatorError(Note(Code.NOT_LINEAR))
             if mixing is not None and (is_gated or mixing.around != around):
@@ -198,7 +196,7 @@ class _Finder:
                 return True
         if ahead is not None:
             self.found.backwards.append(name)
-        if note is None and (apart := trace.apart_from_kernels()):
+        if note is None and (apart := trace.apart(None)):
             note = self._without(apart)
         if note is None and len(kernels.caches) > len({one or at for at, one in enumerate(kernels.caches)}):
             note = Note(Code.SEVERAL, _SEVERAL)
@@ -213,8 +211,8 @@ class _Finder:
         feeding, parts = trace.feeding(mixing), set[nn.Module]()
         opened = {inner for part in feeding for inner in part.modules() if inner in trace.held}
         if opened and all(self.names[part] in self.found.layers for part in opened):
-            whole = Trace.of(call, [part for part in trace.held if part not in opened])
-            other = _mixing_of(whole)
+            whole = Trace(call, [part for part in trace.held if part not in opened])
+            other = whole.found()
             if other is not None and mixing_around(other.around) is None and whole.contains(other, opened):
                 parts = opened
                 for part in parts:
@@ -225,10 +223,13 @@ class _Finder:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
         if apart := trace.apart(mixing):
             notes = (self._without(apart), *notes)
-        mixing = replace(mixing, matrix=cache(mixing.matrix))
-        parts = [part for part in _convolutions(call.module) if trace.contains(mixing, {part})]
         observation, memory = observe(name, call, mixing, None)
-        found = _with_bytes(observation, call, [*trace.held, *parts]).found
+        if (found := observation.found).state_bytes is not None:
+            # What the cache holds beside what T keeps, of modules that are not counted there.
+            short = [part for parent in call.module.modules() for part in short_convolutions(parent)]
+            counted = [*trace.held, *(part for part in short if trace.contains(mixing, {part}))]
+            held = found.state_bytes + bytes_beside(call.module, call.length, counted)
+            found = replace(found, state_bytes=held)
         return TracedLayer(found, memory, trace.held, notes)
 
     def _without_operator(self, name: str, call: ModuleCall, held: Sequence[nn.Module], cause: Note) -> None:
@@ -249,14 +250,6 @@ class _Finder:
         return " and ".join(name for part, name in self.names.items() if part in parts)
 
 
-def _mixing_of(trace: Trace) -> TracedMixing | None:
-    """T; None where there is none."""
-    try:
-        return trace.mixing()
-    except NoOperatorError:
-        return None
-
-
 def _reach(kernels: Call, length: int) -> int:
     """How far the kernels of a module mix positions at most: a softmax over a window has a state of all in it."""
     return max((one.attends and one.state_size) or length - 1 for one in kernels.mixers)
@@ -264,23 +257,7 @@ def _reach(kernels: Call, length: int) -> int:
 
 def _writes_nothing(call: ModuleCall, returned: Tensor) -> bool:
     """A module with parameters returns 0, or its own input, so that no mixing of its own can be seen."""
-    if next(call.module.parameters(), None) is None:
-        return False
     entering = [one for one, _ in call.with_positions if one.is_floating_point()]
-    if not (entering and returned.is_floating_point() and returned.numel()):
+    if not (entering and returned.is_floating_point() and any(True for _ in call.module.parameters())):
         return False
-    entered = entering[0].to(returned)
-    same = returned.shape == entered.shape and bool((returned == entered).all())
-    return same or not bool(returned.any())
-
-
-def _convolutions(module: nn.Module) -> list[nn.Conv1d]:
-    return [part for parent in module.modules() for part in short_convolutions(parent)]
-
-
-def _with_bytes(observation: Observation, call: ModuleCall, counted: Collection[nn.Module]) -> Observation:
-    """An Observation with the bytes that the cache holds beside what T keeps, of modules that are not counted there."""
-    if observation.state_bytes is None:
-        return observation
-    held = observation.state_bytes + bytes_beside(call.module, call.length, counted)
-    return replace(observation, state_bytes=held)
+    return torch.equal(returned, entering[0].to(returned)) or not bool(returned.any())

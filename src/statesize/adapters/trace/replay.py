@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from statesize.adapters.trace.graph import Graph, Use
-from statesize.adapters.trace.tape import Node
-
-_MOST_NUMBERS = 1 << 26
-"""In all impulses that are sent at once through the largest tensor on the way."""
-
-
-class Place(NamedTuple):
-    """A tensor of a run, its dimension of positions, and how many entries come before the text."""
-
-    tensor: int
-    axis: int
-    first: int = 0
+from statesize.adapters.trace.run import Place, at_once, replayed
+from statesize.adapters.trace.tape import Node, renamed
 
 
 @dataclass(eq=False)
@@ -58,28 +47,15 @@ class Piece:
         return found
 
     @cached_property
-    def _done(self) -> list[list[int]]:
-        """What no later operation takes, after each."""
-        seen, done = {self.end.tensor}, list[list[int]]()
-        for node in reversed(self.nodes):
-            last = {*node.outs, *(one for _, one in node.inputs)} - seen
-            seen |= last
-            done.append([*last])
-        return done[::-1]
+    def _apart(self) -> list[Node]:
+        """These operations, in which those uses are of another tensor, of number -1."""
+        places = ({at: -1 for at in range(len(node.inputs)) if (node, at) in self.uses} for node in self.nodes)
+        return [renamed(node, numbers) for node, numbers in zip(self.nodes, places, strict=True)]
 
     def __call__(self, start: Tensor) -> Tensor:
         """The end, of the run's shape."""
-        values, made = self.values, dict[int, Tensor]()
-        for node, done in zip(self.nodes, self._done, strict=True):
-            following = iter(range(len(node.inputs)))
-
-            def taken(number: int, node: Node = node, following: Any = following) -> Tensor:
-                return start if (node, next(following)) in self.uses else made.get(number, values[number])
-
-            made.update(zip(node.outs, node.call(taken), strict=True))
-            for tensor in done:
-                made.pop(tensor, None)
-        return made[self.end.tensor]
+        (end,) = replayed(self._apart, self.values, {-1: start}, [self.end.tensor])
+        return end
 
     def by_position(self, numbers: Tensor) -> Tensor:
         """The end (L, channels) of a start (L, channels)."""
@@ -122,7 +98,6 @@ class Piece:
         Returns:
             The answers.
         """
-        largest = max(self.values[out].numel() for node in self.nodes for out in node.outs)
         around = torch.zeros_like(self.held) if change is None else self.held
         change = torch.ones_like(self.held) if change is None else change
         impulses = torch.eye(len(self.held), dtype=self.held.dtype)[:, :, None]
@@ -130,7 +105,7 @@ class Piece:
         def answer(one: Tensor) -> Tensor:
             return self.by_position(around + one * change)[:, channels]
 
-        count = max(1, _MOST_NUMBERS // largest)
+        count = at_once(self.nodes, self.values)
         parts = (impulses[at : at + count] for at in range(0, len(impulses), count))
         return torch.cat([_batched(answer, part) for part in parts]).sub_(self.by_position(around)[:, channels])
 

@@ -8,6 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.adapters.other_inputs import within_blocks
+
 # Singular values that are numbers of a state, and rounding, as parts of the largest.
 STATE, _ROUNDING = 1e-8, 1e-12
 # Positions below which two lengths tell nothing.
@@ -18,10 +20,8 @@ _SAMPLES = 256
 _BEYOND = 8
 # Singular values of a random part of H that may be numbers of a state, as parts of the largest there and of all cuts.
 _HERE, _ANYWHERE = 1e-9, 1e-10
-# Arithmetic after which cuts are spread over the text, and the fewest of them.
-_WORK, _FEWEST = 2e10, 8
-# Cuts at which the rank is asked for where T seems to keep more, and numbers of T up to which all cuts are looked at.
-_CUTS, _LARGEST = 2, 2**26
+# Cuts that are asked about, of these those at which the rank is asked for, and numbers of T up to which they are.
+_CUTS, _CLEAREST, _LARGEST = 32, 2, 2**26
 # How far sums of weights may be from 1 by a number that keeps a division from 0.
 _NORMALISED = 1e-3
 
@@ -63,7 +63,7 @@ class Kept:
         """The largest rank of H in the middle, and where T seems to keep more numbers than so many."""
         cuts = [self.length // 2]
         if self.matrix.numel() <= _LARGEST:
-            cuts += cuts_beyond(self.matrix, torch.full((self.length,), states), self.stored)[:_CUTS]
+            cuts += cuts_beyond(self.matrix, torch.full((self.length,), states), self.stored)[:_CLEAREST]
         return max(int((self._spectra(cut, self.length) > STATE).sum(-1).max()) for cut in cuts)
 
     def _numbers(self, cut: int, end: int) -> int | None:
@@ -83,7 +83,15 @@ class Kept:
         return sigma / sigma[..., :1].clamp_min(torch.finfo(sigma.dtype).tiny)
 
 
-@torch.no_grad()
+def cuts_of(length: int) -> list[int]:
+    """Up to 32 cuts all over a text, which begin no blocks of a few positions; all cuts of a short text."""
+    return sorted(
+        {within_blocks(1 + at * (length - 1) // _CUTS, length) for at in range(_CUTS)}
+        if length > _CUTS + 1
+        else range(1, length)
+    )
+
+
 def cuts_beyond(matrix: Tensor, sizes: Tensor, stored: int = 0) -> list[int]:
     """Cuts at which T seems to keep more numbers than a size (L,) says, the clearest first.
 
@@ -95,34 +103,19 @@ def cuts_beyond(matrix: Tensor, sizes: Tensor, stored: int = 0) -> list[int]:
     Returns:
         The cuts. A random part shows them: the rank of H itself is to be asked there.
     """
-    sequences, units, length, _ = matrix.shape
-    at = torch.arange(length)
-    cuts = (sizes.cpu() < torch.minimum(at, length - at)).nonzero().flatten()
-    if not len(cuts):
-        return []
-    width = int(sizes.cpu()[cuts].max()) + 1 + _BEYOND
-    count = int(_WORK / (20 * sequences * units * width**3))
-    if len(cuts) > max(count, _FEWEST):
-        generator = torch.Generator().manual_seed(0)
-        cuts = cuts[torch.randperm(len(cuts), generator=generator)[: max(count, _FEWEST)].sort().values]
-    generator = torch.Generator().manual_seed(1)
-    rows = torch.randn(units, width, length, generator=generator, dtype=torch.float64)
-    columns = torch.randn(length, width, generator=generator, dtype=torch.float64)
-    lower = matrix.cpu().tril(-1)
-    right, left = lower @ columns, rows @ lower
-    # The random part of the next H has a column more and a row less.
-    part: Tensor = lower.new_zeros(sequences, units, width, width)
-    wanted, parts = set(cast("list[int]", cuts.tolist())), list[Tensor]()
-    for cut in range(1, int(cuts.max()) + 1):
-        part = (
-            part + left[..., cut - 1, None] * columns[cut - 1] - rows[..., cut - 1, None] * right[..., cut - 1, None, :]
+    generator, excess, largest = torch.Generator().manual_seed(0), dict[int, tuple[float, float]](), 0.0
+    for cut in cuts_of(length := matrix.shape[-1]):
+        if (states := int(sizes[cut])) >= min(cut, length - cut):
+            continue
+        # What several units keep of one input is what they need together.
+        block = matrix[..., cut:, :cut].reshape(len(matrix), stored or matrix.shape[1], -1, cut)
+        rows, columns = (
+            torch.randn(states + 1 + _BEYOND, size, generator=generator, dtype=torch.float64)
+            for size in block.shape[-2:]
         )
-        if cut in wanted:
-            # What several units keep of one input is what they need together.
-            parts.append(part.reshape(sequences, stored or units, -1, width, width).sum(2))
-    sigma = cast("Tensor", torch.linalg.svdvals(torch.stack(parts)))  # (cut, S, stored, width)
-    first = sigma.gather(-1, sizes.cpu()[cuts].reshape(-1, 1, 1, 1).expand(*sigma.shape[:-1], 1))[..., 0]
-    excess = first / sigma[..., 0].clamp_min(torch.finfo(sigma.dtype).tiny)
-    excess = torch.where((excess > _HERE) & (first > _ANYWHERE * sigma.max()), excess, 0.0).flatten(1).amax(1)
-    order = excess.argsort(descending=True)
-    return cast("list[int]", cuts[order[excess[order] > 0]].tolist())
+        sigma = cast("Tensor", torch.linalg.svdvals(rows @ block @ columns.mT))
+        part = sigma[..., states] / sigma[..., 0].clamp_min(torch.finfo(sigma.dtype).tiny)
+        largest = max(largest, float(sigma.max()))
+        excess[cut] = float(part.max()), float(sigma.flatten(0, -2)[part.argmax(), states])
+    beyond = [cut for cut, (part, first) in excess.items() if part > _HERE and first > _ANYWHERE * largest]
+    return sorted(beyond, key=lambda cut: -excess[cut][0])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple, Self, cast
@@ -22,8 +23,6 @@ _aten: Any = torch.ops.aten
 _OVERWRITES = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
 _DENSE = frozenset({"aten::addmm", "aten::_sparse_addmm"})
 """Products of sparse matrices, which are recorded as those of the dense ones."""
-_TURNS = frozenset({"aten::transpose_", "aten::t_", "aten::squeeze_", "aten::unsqueeze_"})
-"""Changes of a tensor's shape, which write nothing."""
 _PLAIN: Any = cast("Any", Tensor).__torch_dispatch__
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
@@ -40,9 +39,10 @@ class Ref(NamedTuple):
 
 def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     """Arguments with a tensor in the place of each `Ref`."""
-    if isinstance(value, Ref):
+    kind = _kind(value)
+    if kind is Ref:
         return tensors(value.id)
-    return each(value, lambda part: bound(part, tensors))
+    return each(value, lambda part: bound(part, tensors)) if kind is list or kind is tuple else value
 
 
 def each(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -66,6 +66,8 @@ class Node:
         kwargs: Arguments by name.
         inputs: For each tensor that it takes, the number of the argument and that of the tensor.
         outs: Numbers of the tensors that it returns.
+        place: The lines of the author's code that it comes from.
+        terms: In which of the tensors that it takes it is linear, once that was asked.
     """
 
     func: Any
@@ -75,6 +77,8 @@ class Node:
     kwargs: dict[str, Any]
     inputs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     outs: list[int] = field(default_factory=list[int])
+    place: int = 0
+    terms: Any = None
 
     def argument(self, name: str) -> Any:
         """An argument by its name, or its default; None where it has no such argument."""
@@ -91,7 +95,24 @@ class Node:
         if self.name in ("view", "_unsafe_view") and not isinstance(args[1], torch.dtype):
             return [args[0].reshape(args[1])]
         result = self.func(*args, **{name: bound(value, tensors) for name, value in self.kwargs.items()})
-        return [result] if isinstance(result, Tensor) else [part for part in result if isinstance(part, Tensor)]
+        return _tensors(result)
+
+
+def renamed(node: Node, numbers: Mapping[int, int]) -> Node:
+    """An operation that takes other tensors, by their places among those that it takes."""
+    places = iter(range(len(node.inputs)))
+
+    def ref(number: int) -> Ref:
+        return Ref(numbers.get(next(places), number))
+
+    args = [bound(value, ref) for value in node.args]
+    kwargs = {name: bound(value, ref) for name, value in node.kwargs.items()}
+    inputs = [(slot, numbers.get(at, number)) for at, (slot, number) in enumerate(node.inputs)]
+    return replace(node, args=args, kwargs=kwargs, inputs=inputs)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else [part for part in result if isinstance(part, Tensor)]
 
 
 def read(pieces: Sequence[Tensor], index: Tensor) -> Tensor:
@@ -110,9 +131,8 @@ class _Written:
     itemsize: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    """What torch says of an operation."""
+class _Operation(NamedTuple):
+    """What torch says of an operation: to ask takes longer than to run some."""
 
     name: str
     full_name: str
@@ -123,17 +143,12 @@ class _Operation:
 
     @classmethod
     def of(cls, func: Any) -> Self:
-        """Ask torch, which takes longer than to run some operations."""
         schema, core = func._schema, cast("Any", torch).__dict__["_C"]
         key = core.DispatchKey.CompositeImplicitAutograd
-        return cls(
-            name=schema.name.removeprefix("aten::").rstrip("_"),
-            full_name=schema.name,
-            is_view=func.is_view,
-            is_mutable=schema.is_mutable,
-            is_composite=core._dispatch_has_kernel_for_dispatch_key(func.name(), key),
-            places={argument.name: at for at, argument in enumerate(schema.arguments)},
-        )
+        name, is_composite = schema.name, core._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+        places = {argument.name: at for at, argument in enumerate(schema.arguments)}
+        short = name.removeprefix("aten::").rstrip("_")
+        return cls(short, name, func.is_view, schema.is_mutable, is_composite, places)
 
 
 class Tape(TorchDispatchMode):
@@ -156,7 +171,6 @@ class Tape(TorchDispatchMode):
         self.escapes: list[tuple[Node, Any]] = []
         self.paused = False
         self._objects: dict[int, int] = {}  # by the identity of a tensor, its number while nothing is written
-        self._unkeyed: list[tuple[Tensor, int, bool]] = []
         self._numbers: dict[Any, int] = {}
         self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
         self._written: dict[int, _Written] = {}
@@ -186,18 +200,11 @@ class Tape(TorchDispatchMode):
         self._held.append(tensor)
         self._objects[id(tensor)] = number
         if tensor.layout is torch.strided and tensor.numel():
-            self._unkeyed.append((tensor, number, not is_view))
-        return number
-
-    def _keyed(self) -> dict[Any, int]:
-        """Numbers of tensors by their place in memory."""
-        for tensor, number, is_root in self._unkeyed:
             key = self._key(tensor)
             self._numbers[key] = number
             if key[0] not in self._written:
-                self._on[key[0]].append((number, is_root))
-        self._unkeyed.clear()
-        return self._numbers
+                self._on[key[0]].append((number, not is_view))
+        return number
 
     @staticmethod
     def _key(tensor: Tensor) -> tuple[int, Any, bool, bool]:
@@ -209,12 +216,10 @@ class Tape(TorchDispatchMode):
         number = self._objects.get(id(tensor))
         if number is not None and (not self._written or tensor.layout is not torch.strided):
             return number
-        if tensor.layout is not torch.strided:
+        if tensor.layout is not torch.strided or not tensor.numel():
             return self._keep(tensor, self._new(_dense(tensor), None))
-        if not tensor.numel():
-            return self._keep(tensor, self._new(tensor, None))
         key = self._key(tensor)
-        number, written = self._keyed().get(key), self._written.get(key[0])
+        number, written = self._numbers.get(key), self._written.get(key[0])
         if written is None:
             return self._keep(tensor, self._new(tensor, None)) if number is None else number
         index = self._index(tensor, written).reshape(-1)
@@ -241,7 +246,6 @@ class Tape(TorchDispatchMode):
 
     def _begin_writing(self, tensor: Tensor) -> None:
         self.ref(tensor)
-        self._keyed()
         storage = self._key(tensor)[0]
         if storage in self._written:
             return
@@ -281,7 +285,7 @@ class Tape(TorchDispatchMode):
 
         taken_args = [taken(value, slot) for slot, value in enumerate(args)]
         taken_kwargs = {name: taken(value, operation.places.get(name, -1)) for name, value in kwargs.items()}
-        return Node(func, operation.name, func._schema, taken_args, taken_kwargs, inputs)
+        return Node(func, operation.name, func._schema, taken_args, taken_kwargs, inputs, place=_place())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and record it."""
@@ -293,9 +297,9 @@ class Tape(TorchDispatchMode):
         for one in cast("Sequence[Any]", types):
             if one.__torch_dispatch__ is not _PLAIN:
                 raise unknown(f"{func._schema.name} of {one.__name__}")
-        operation = self._operations.get(func)
-        if operation is None:
-            operation = self._operations[func] = _Operation.of(func)
+        if func not in self._operations:
+            self._operations[func] = _Operation.of(func)
+        operation = self._operations[func]
         if operation.is_composite:
             # Where torch calls one inside another operation; elsewhere it has taken it apart.
             with self:
@@ -318,7 +322,7 @@ class Tape(TorchDispatchMode):
         if not isinstance(result, Tensor | tuple | list):
             self.escapes.append((node, result))
             return result
-        outs = [result] if isinstance(result, Tensor) else [one for one in cast("list[Any]", result) if _is_tensor(one)]
+        outs = _tensors(result)
         if operation.is_view and len(outs) == 1 and outs[0].numel() and self._key(outs[0]) == self._key(args[0]):
             # A view that is the tensor itself.
             self._objects[id(outs[0])] = node.inputs[0][1]
@@ -341,14 +345,6 @@ class Tape(TorchDispatchMode):
     def _writes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation that writes into what it takes, and record what is there then."""
         schema = func._schema
-        if schema.name in _TURNS:
-            node = self._node(func, args, kwargs)
-            node.func = getattr(_aten, node.name)
-            # The tensor itself takes the other shape.
-            self.values[node.inputs[0][1]] = args[0].detach()
-            self.nodes.append(node)
-            self._returned(func(*args, **kwargs), node, is_view=True)
-            return args[0]
         written = _written_by(schema, args, kwargs)
         for tensor in written:
             self._begin_writing(tensor)
@@ -401,6 +397,15 @@ class Lists(TorchFunctionMode):
         return result
 
 
+def _place() -> int:
+    """The lines of code that have led to an operation, outside of this module."""
+    frame, found = inspect.currentframe(), 0
+    while frame is not None:
+        found = hash((found, id(frame.f_code), frame.f_lasti))
+        frame = frame.f_back
+    return found
+
+
 def unknown(operation: str) -> ModelError:
     """The error of an operation that a trace does not know."""
     return ModelError(Note(Code.UNKNOWN_OPERATION, operation))
@@ -416,22 +421,16 @@ def _made_dense(func: Any, *args: Any, **kwargs: Any) -> Tensor:
     return _dense(func(*args, **kwargs))
 
 
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
-
-
 def _is_sparse(value: object) -> bool:
     return isinstance(value, Tensor) and value.layout is not torch.strided
 
 
 def _written_by(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
     """The tensors that an operation writes into."""
-    written = list[Tensor]()
-    for at, argument in enumerate(schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[at] if at < len(args) else kwargs.get(argument.name)
-            written += [value] if isinstance(value, Tensor) else value or []
-    return written
+    named = kwargs | {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
+    writes = [argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
+    written = [named[name] for name in writes if named.get(name) is not None]
+    return [one for value in written for one in _tensors(value)]
 
 
 def _zeroed(func: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -446,12 +445,14 @@ def _overwritten(shape: torch.Size, dtype: torch.dtype, value: Any = 0) -> Tenso
 
 def _functional(func: Any) -> Any:
     """What returns what an operation writes."""
-    name, overload = func._schema.name.removeprefix("aten::"), func._schema.overload_name or "default"
-    plain = name.removesuffix("_")
+    plain, overload = (
+        func._schema.name.removeprefix("aten::").removesuffix("_"),
+        func._schema.overload_name or "default",
+    )
     packet = getattr(_aten, plain, None)
-    if overload.endswith("out") and packet is not None:
-        # The overload that returns a new tensor follows from the arguments.
-        return packet
-    if plain not in _DRAWN and (packet is None or not hasattr(packet, overload)):
+    if plain in _DRAWN:
+        return getattr(packet, overload, func)
+    if packet is None:
         raise unknown(func._schema.name)
-    return getattr(packet, overload, func)
+    # The overload that returns a new tensor follows from the arguments.
+    return packet if overload.endswith("out") else getattr(packet, overload, packet)

@@ -1,0 +1,228 @@
+"""One run of a module alone, as torch's operations, and what these make of other numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from statesize.adapters.models.model_state import returned_tensor, tensors_in
+from statesize.adapters.module_call import ModuleCall
+from statesize.adapters.observation import Product
+from statesize.adapters.other_inputs import scale
+from statesize.adapters.runs import reading
+from statesize.adapters.trace.tape import Lists, Node, Tape
+from statesize.codes import Code, Note
+from statesize.errors import ModelError
+
+Change = Callable[[Tensor, int | None], Tensor]
+"""Makes a tensor that enters another one, by the dimension of its positions."""
+
+
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Differences below this part of the largest value are rounding."""
+
+
+Given = Mapping[nn.Module, Sequence[object]]
+"""Modules that are not looked into, and what they return at each call; nothing for what they compute."""
+
+
+class UnplacedError(ModelError):
+    """A module that returns nothing with an entry for each position."""
+
+
+class Place(NamedTuple):
+    """A tensor of a run, its dimension of positions, and how many entries come before the text."""
+
+    tensor: int
+    axis: int
+    first: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run, with the numbers of its tensors on the tape.
+
+    Attributes:
+        dtype: The least dtype that it computed in.
+        tape: Its operations; none where it was not recorded.
+        entering: The tensors that enter, with their dimension of positions.
+        output: What it returns.
+        entered: What entered modules inside that are held.
+        returned: What modules inside returned.
+        outputs: The same of those that are held, call by call.
+        kernels: What kernels that adapters know took as values, and what they made of them.
+    """
+
+    dtype: torch.dtype
+    tape: Tape
+    entering: dict[int, int | None]
+    output: int
+    entered: dict[nn.Module, list[int]]
+    returned: dict[nn.Module, list[int]]
+    outputs: dict[nn.Module, list[object]]
+    kernels: list[tuple[Place, Place]]
+
+    @property
+    def given(self) -> list[int]:
+        """What held modules returned."""
+        return [one for module in self.entered for one in self.returned[module]]
+
+    @property
+    def leaving(self) -> list[int]:
+        """What it returns, and what enters held modules and kernels."""
+        entered = [one for some in self.entered.values() for one in some]
+        return [self.output, *entered, *(place.tensor for kernel in self.kernels for place in kernel)]
+
+
+def ran(
+    call: ModuleCall, held: Given, dtype: torch.dtype, change: Change | None = None, *, recorded: bool = True
+) -> Run:
+    """Run a module in a dtype, perhaps with other tensors that enter; what held modules inside do is not recorded."""
+    tape, kernels, axes, placed = Tape(), list[tuple[Place, Place]](), iter(call.axes), dict[int, int | None]()
+    entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
+    outputs, inside_held = defaultdict[nn.Module, list[object]](list), list[nn.Module]()
+    following = {module: iter(some) for module, some in held.items()}
+
+    def entering(leaf: Tensor) -> Tensor:
+        axis, leaf = next(axes), leaf.detach().clone()
+        leaf = leaf if change is None else change(leaf, axis)
+        # Arguments were computed before what is made of them.
+        placed[tape.ref(leaf)] = axis
+        return leaf
+
+    def numbers(value: object) -> list[int]:
+        before, tape.paused = tape.paused, True
+        found = [tape.ref(one) for one in tensors_in(value, real=False)]
+        tape.paused = before
+        return found
+
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not inside_held:
+            entered[module] += numbers((args, kwargs))
+        inside_held.append(module)
+        tape.paused = True
+
+    def leave(module: nn.Module, args: Any, output: object) -> object:
+        if inside_held and module is inside_held[-1]:
+            inside_held.pop()
+            tape.paused = bool(inside_held)
+            again = next(following[module], output)
+            same = [one.shape for one in tensors_in(again)] == [one.shape for one in tensors_in(output)]
+            output = again if same else output
+            outputs[module].append(output)
+        if not inside_held:
+            returned[module] += numbers(output)
+        return output
+
+    def seen(product: Product) -> None:
+        values, mixed = numbers([product.values, product.mixed])
+        axes = product.values_axis % product.values.ndim, product.axis % product.mixed.ndim
+        kernels.append((Place(values, axes[0]), Place(mixed, axes[1])))
+
+    def inside(run: Callable[[], Any]) -> Tensor | None:
+        with ExitStack() as stack:
+            reading(dict.fromkeys(held, enter), dict.fromkeys(call.module.modules(), leave), stack)
+            for mode in (Lists(tape), tape) if recorded else ():
+                stack.enter_context(mode)
+            return returned_tensor(run(), (call.args, call.kwargs), call.length)
+
+    output = call.run(inside, dtype, entering, seen)
+    if output is None:
+        raise UnplacedError("It returns no tensor.")
+    return Run(dtype, tape, placed, tape.ref(output), entered, returned, outputs, kernels)
+
+
+def first_run(call: ModuleCall, held: Given) -> Run:
+    """A run in float64, or in float32 where the author's code knows no other; a refusal where it does not run alone."""
+    for dtype in (torch.float64, torch.float32):
+        try:
+            return ran(call, held, dtype)
+        except ModelError:
+            raise
+        except Exception as error:  # whatever the author's code raises
+            if dtype is torch.float32:
+                reason = str(error).strip().partition("\n")[0]
+                text = f"did not run alone: {type(error).__name__}: {reason}"
+                raise ModelError(Note(Code.NOT_MEASURED, text)) from error
+    raise AssertionError
+
+
+def other_text(where: slice, generator: torch.Generator | None = None) -> Change:
+    """Other numbers at some positions, or the ids of others."""
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+
+    def change(leaf: Tensor, axis: int | None) -> Tensor:
+        if axis is None or leaf.dtype is torch.bool:
+            return leaf
+        moved = leaf.movedim(axis, 0)
+        part = moved[where]
+        if leaf.is_floating_point():
+            numbers = torch.randn(part.shape, generator=generator, dtype=torch.float64, device="cpu")
+            part += 3 * scale(leaf) * numbers.to(part)
+        else:
+            moved[where] = moved[torch.randint(len(moved), (len(part),), generator=generator, device="cpu")]
+        return leaf
+
+    return change
+
+
+_MOST = 1 << 26
+"""Numbers of the largest tensor that operations return, in all runs of them that are made at once."""
+
+
+def replayed(
+    nodes: Sequence[Node], values: Sequence[Tensor], changed: Mapping[int, Tensor], wanted: Collection[int]
+) -> list[Tensor]:
+    """What operations make of other tensors; what depends on none of these is as it was recorded."""
+    made, last = dict(changed), {one: node for node in nodes for _, one in node.inputs}
+
+    def now(tensor: int) -> Tensor:
+        return made[tensor] if tensor in made else values[tensor]
+
+    for node in nodes:
+        if any(one in made for _, one in node.inputs):
+            for one, value in zip(node.outs, node.call(now), strict=True):
+                made.setdefault(one, value)
+        for _, one in node.inputs:
+            if last[one] is node and one not in wanted:
+                made.pop(one, None)
+    return [now(one) for one in wanted]
+
+
+def at_once(nodes: Sequence[Node], values: Sequence[Tensor]) -> int:
+    """How many runs of operations are made at once."""
+    return max(1, _MOST // max((values[out].numel() for node in nodes for out in node.outs), default=1))
+
+
+def batches(
+    tape: Tape, texts: Sequence[Mapping[int, Tensor]], wanted: Collection[int]
+) -> Iterator[Sequence[Tensor] | None]:
+    """`replayed` of several texts; None where sizes follow from the text."""
+
+    def again(changed: Sequence[Tensor]) -> list[Tensor]:
+        return replayed(tape.nodes, tape.values, dict(zip(texts[0], changed, strict=True)), wanted)
+
+    # In low precision a batch rounds otherwise than one text.
+    is_rounded = any(value.dtype in (torch.float16, torch.bfloat16) for value in tape.values)
+    for at in range(0, len(texts), count := at_once(tape.nodes, tape.values)):
+        part = [[*text.values()] for text in texts[at : at + count]]
+        found = (
+            None
+            if is_rounded
+            else _ran(torch.func.vmap(again), [torch.stack(some) for some in zip(*part, strict=True)])
+        )
+        # Not all of torch's operations can be batched.
+        yield from zip(*found, strict=True) if found is not None else (_ran(again, changed) for changed in part)
+
+
+def _ran(function: Callable[[Sequence[Tensor]], Any], changed: Sequence[Tensor]) -> Any:
+    try:
+        return function(changed)
+    except RuntimeError:
+        return None
