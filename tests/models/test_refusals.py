@@ -140,7 +140,7 @@ def test_what_a_mixer_does_besides_is_told():
     found = profile(tiny("zaya"), token_ids(1), positions=2)
     ((note, layers),) = found.notes.items()
     assert layers == found.mixers
-    assert note.startswith("Half of each value is that of the token before")
+    assert note == Code.VALUES.sentence
     assert note in repr(found)
     assert [mixer["limits"] for mixer in json.loads(json.dumps(found.to_dict()))["mixers"]] == [["values"]] * 2
 

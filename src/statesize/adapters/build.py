@@ -222,9 +222,8 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
         notes.append(Note(Code.OVERSIZED, f"it is {said}, but the operator holds {size}."))
     if isinstance(operator, Dense) and size == length - 1:
         notes.append(Note(Code.COUNTED, _BARE))
-    mixer_found = replace(described, units=heads, multiplicity=multiplicity, state_bytes=state_bytes)
     return Captured(
-        **vars(mixer_found),
+        **vars(replace(described, units=heads, multiplicity=multiplicity, state_bytes=state_bytes)),
         units_operator=lambda units: operator[:, units],
         operator_difference=checked.difference,
         agreement=None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit),

@@ -124,8 +124,10 @@ class Capture(Iterator[Captured]):
         mixer = replace(call.mixers[0], name=call.labels[0])
         if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:
             mixer = replace(mixer, state_size=None, state_bytes=None)
-        made = {"units_operator": lambda units: operator[:, units], "operator_difference": 0.0}
-        return Captured(**vars(mixer), **made, agreement=agreed, notes=notes)
+        made = Captured(
+            **vars(mixer), units_operator=lambda units: operator[:, units], operator_difference=0.0, agreement=agreed
+        )
+        return replace(made, notes=notes)
 
     def _in_model(self, item: Captured, call: Call) -> Captured:
         """A mixer with what the call and the model tell of it, and its part in a shared cache."""

@@ -89,7 +89,7 @@ def unfaithfulness(observation: Observation, values: Tensor, expected: Tensor, l
     scale = scale.clamp(min=least * float(scale.max()))
     size = max(1, _NUMBERS // (len(values) * values.shape[2] ** 2))
     found = list[Tensor]()
-    for units in torch.arange(observation.units, device=values.device).split(size):
+    for units in torch.arange(observation.units, device=values.device).chunk(-(-observation.units // size)):
         operator = observation.operator(units)
         entering, exact = values[:, units].double(), operator.to(torch.float64)
         applied = exact.dense() @ entering if isinstance(exact, Dense) else exact.apply(entering)

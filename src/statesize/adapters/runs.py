@@ -95,8 +95,8 @@ def eval_mode(model: nn.Module, part: nn.Module | None = None) -> Generator[None
         held = {"forward": forward} if "forward" in vars(model) else {}
         stack.callback(lambda: vars(model).update(held) if held else vars(model).pop("forward", None))
         vars(model)["forward"] = in_turn
-        is_cuda = device.type == "cuda"
-        stack.enter_context(torch.random.fork_rng(devices=[device] if is_cuda else []))
+        devices = [device] if device.type == "cuda" else []
+        stack.enter_context(cast("Any", torch.random).fork_rng(devices=devices))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         stack.enter_context(torch.no_grad())

@@ -38,7 +38,7 @@ def sources_of(parts: NamedModules) -> list[OpenSource]:
     names = ({"fla"} & sys.modules.keys()).union(classes, *map(vars, files))
     needed = list[OpenSource]()
     for source in SOURCES:
-        if isinstance(source, tuple):
+        if not callable(source):
             module, asked, observing = source
             if names.isdisjoint(asked):
                 continue

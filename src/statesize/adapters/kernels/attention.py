@@ -154,7 +154,7 @@ class _Called:
             if difference is not None:
                 found = plain.observation(replace(call, largest_score=plain.largest_score))
                 return replace(found, difference=difference)
-        mixing = Mixing(self.maps, (*self.query.shape[:2], length, keys))
+        mixing = Mixing(self.maps, (len(self.query), self.query.shape[1], length, keys))
         seen = None if self.is_own else visible_keys(self.mask, length, keys)
         return observed_mixing(replace(call, probed=lambda: self.probed), mixing, self.running.length, seen)
 
