@@ -108,8 +108,8 @@ class ExactBlocks(HankelBlocks):
     """The blocks by eigenvalues; those of entries and positions that leave an answer open are decomposed."""
 
     def __init__(self, read: Read, batch_shape: torch.Size, cut: Cut) -> None:
-        self._read, self._batch, self._cut, self._limit = read, batch_shape, cut, cut.limits()
-        shape = batch_shape.numel(), len(cut.positions), max(cut.largest_rank(), 1)
+        self._read, self._batch, self._cut, self._limit = read, batch_shape, cut, cut.limits
+        shape = batch_shape.numel(), len(cut.positions), max(cut.largest_rank, 1)
         squares, sums = np.zeros(shape), np.zeros(shape[1])
         place_of = {position: place for place, position in enumerate(cut.positions)}
         with lapack(NUMPY).block(), np.errstate(invalid="ignore", over="ignore"):
@@ -162,7 +162,7 @@ class ExactBlocks(HankelBlocks):
     def singular_values(self) -> Tensor:
         """σ̂ by decompositions, (..., P, r), descending, zero-padded."""
         self._decompose(torch.ones_like(self._decomposed))
-        return self._shaped(self._values[..., : self._cut.largest_rank()])
+        return self._shaped(self._values[..., : self._cut.largest_rank])
 
     def _shaped(self, part: Tensor) -> Tensor:
         return part.reshape(*self._batch, *part.shape[1:])
@@ -224,7 +224,7 @@ def from_squares(squares: Tensor, sums: Tensor, limit: Tensor) -> tuple[Tensor, 
 
 def exact_operations(cut: Cut) -> float:
     """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
-    r, n, grown = cut.readouts, cut.limits().double(), 0
+    r, n, grown = cut.readouts, cut.limits.double(), 0
     for _, rows, columns, tall, _ in _plan(cut):
         height, width = r * (rows.stop - rows.start), columns.stop - columns.start
         grown += height * width * (width if tall else height)
