@@ -37,11 +37,8 @@ def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> Non
 def _compare_counts(name: str, blocks: HankelBlocks, plain: HankelBlocks, largest: float) -> None:
     tau = torch.tensor([0.3, 1e-2, 1e-5], dtype=torch.float64) * largest
     rho = torch.tensor([0.5, 1e-3], dtype=torch.float64)
-    pairs = (
-        (blocks.counts(tau), plain.counts(tau)),
-        (blocks.relative_counts(rho), plain.relative_counts(rho)),
-    )
-    for counts, expected in pairs:
+    for kind, thresholds in (("counts", tau), ("relative_counts", rho)):
+        counts, expected = (getattr(known, kind)(thresholds) for known in (blocks, plain))
         assert bool((counts.lower <= expected.upper).all()), name
         assert bool((expected.lower <= counts.upper).all()), name
         assert bool(((counts.lower <= counts.count) & (counts.count <= counts.upper)).all()), name
