@@ -183,11 +183,10 @@ class Settings:
                 f"past and future must fit into the longest sequence, of {longest} tokens, got past={self.past} and "
                 f"future={self.future}. Give smaller windows or longer sequences."
             )
-        listed = self.positions if isinstance(self.positions, tuple) else ()
-        outside = [position for position in listed if position > last]
-        if outside:
+        latest = self.positions[-1] if isinstance(self.positions, tuple) else 0
+        if latest > last:
             window = "" if self.future is None else f", of which the last {self.future} are its future"
-            refuse("positions", f"at most {last}, because the longest sequence has {longest} tokens{window}", outside[-1])
+            refuse("positions", f"at most {last}, because the longest sequence has {longest} tokens{window}", latest)
 
 
 def _default_cuts(length: int, first: int, last: int) -> tuple[int, ...]:
