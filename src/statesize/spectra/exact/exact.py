@@ -40,8 +40,9 @@ _STRIP = 1024  # positions of the longer side that one product takes
 # all entries are equal, and so the errors of all terms in the chains of 256 that OpenBLAS adds up, below 3 else.
 _CHAINS = 32
 # Bound of an entropy, relative to it, beyond which its block is decomposed; and between which shares of σ_1 the
-# smallest σ has to lie, so that entropies are known to 1e-9 where no σ is below 1e-7 σ_1.
-_CLOSE, _SMALLEST = 2e-4, (5e-8, 2e-5)
+# smallest σ has to lie, so that entropies are known to 1e-9 where no σ is below 1e-7 σ_1: without it, at most 2e-10 was
+# met above the second share, and 5e-7 below.
+_CLOSE, _SMALLEST = 2e-4, (6e-8, 1e-6)
 # Tensors that are made of a stretch of chunks.
 _STRETCH = 12
 

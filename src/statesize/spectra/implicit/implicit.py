@@ -78,9 +78,9 @@ class ImplicitEngine(Engine):
     def _of_attention(self, heads: SoftmaxAttention, positions: list[int], cut: Cut) -> list[Estimated]:
         """What is known of H_i, of one head or of several one below another, at ascending positions."""
         early, late = _sides(positions, cut)
-        blocks = _estimated(AttentionProducts(heads, early, by_rows=False), cut) if early else []
+        blocks = _estimated(AttentionProducts(heads, early, by_rows=False)) if early else []
         if late:
-            blocks += _estimated(AttentionProducts(heads, late, by_rows=True), cut)[::-1]
+            blocks += _estimated(AttentionProducts(heads, late, by_rows=True))[::-1]
         return blocks
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
@@ -106,7 +106,7 @@ def _sides(positions: list[int], cut: Cut) -> tuple[list[int], list[int]]:
     return early, positions[len(early) :][::-1]
 
 
-def _estimated(products: AttentionProducts, cut: Cut) -> list[Estimated]:
+def _estimated(products: AttentionProducts) -> list[Estimated]:
     """What is known of each block of some cuts, which are measured at once."""
     norms, device = cast("list[float]", products.norms.tolist()), products.device
     estimates = [
