@@ -126,7 +126,7 @@ def _block(operator: Operator, entries: Tensor, engine: Engine, question: Questi
         return _in_range(operator[successive if shape.numel() == shape[-1] else indices], engine, question)
     except InputError:
         # It names entries as the block counts them; one by one, each can be named by its own index.
-        for entry in zip(*(index.tolist() for index in indices), strict=True):
+        for entry in map(tuple, cast("list[list[int]]", torch.stack(indices, -1).tolist())):
             try:
                 _in_range(operator[entry], engine, question)
             except InputError as error:

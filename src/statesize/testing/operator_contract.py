@@ -132,3 +132,6 @@ class OperatorContract(ABC):
             assert cast("Any", torch.autograd).gradcheck(
                 lambda *parts: self.build(*parts).dense(), leaves, fast_mode=True
             )
+
+    def _dense(self, *tensors: Tensor) -> Tensor:
+        return self.build(*tensors).dense()
