@@ -63,7 +63,7 @@ def test_bad_input(tmp_path, capsys):
     assert main(["truncate", "gla", "--cuts", "x"]) == 2
     assert "cuts must be whole numbers such as 64,128, got 'x'" in capsys.readouterr().err
     assert main(["truncate", "gla", "--max-tokens", "32", "--cuts", "31"]) == 2
-    assert "must lie from 1 to 30" in capsys.readouterr().err
+    assert "must be from 1 to 30" in capsys.readouterr().err
     assert main(["truncate", "gla", "--at", "2"]) == 2
     assert "at must be a share between 0 and 100 %, got '2'" in capsys.readouterr().err
     short = tmp_path / "short.txt"

@@ -178,7 +178,7 @@ def test_limits_by_default():
     with pytest.raises(InputError, match=r"^tokens must be .* 4"):
         checked_cuts(settings, 3)
     assert checked_cuts(Settings(positions=[6]), 8) == (6,)
-    with pytest.raises(InputError, match=r"^positions must lie from 1 to 6"):
+    with pytest.raises(InputError, match=r"^positions must be from 1 to 6"):
         checked_cuts(Settings(positions=[7]), 8)
 
 

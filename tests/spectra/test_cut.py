@@ -23,7 +23,7 @@ def test_a_count_takes_the_middles_of_equal_parts() -> None:
 @pytest.mark.parametrize("count", [3, 8, 20, 38])
 def test_a_mean_over_a_count_is_that_over_all(count: int) -> None:
     # A state of 10 numbers is full but at both ends, which may not count more than what lies between them.
-    every, some = (make_cut(40, positions).limits().clamp(max=10).double().mean() for positions in (None, count))
+    every, some = (make_cut(40, positions).limits.clamp(max=10).double().mean() for positions in (None, count))
     assert some.item() == pytest.approx(every.item(), rel=0.05)
 
 
@@ -36,7 +36,7 @@ def test_lists_and_tensors_are_themselves() -> None:
 def test_windows_keep_the_positions_where_they_fit() -> None:
     cut = make_cut(10, past=3, future=2)
     assert cut.positions == (3, 4, 5, 6, 7, 8)
-    assert cut.largest_rank() == 2
+    assert cut.largest_rank == 2
 
 
 @pytest.mark.parametrize("past", [None, 1, 4])
@@ -45,7 +45,7 @@ def test_windows_keep_the_positions_where_they_fit() -> None:
 def test_a_block_has_the_entries_of_its_definition(past: int | None, future: int | None, readouts: int) -> None:
     length, cut = 9, replace(make_cut(9, None, past, future), readouts=readouts)
     T = torch.arange(float(readouts * length * length)).reshape(readouts * length, length)
-    for i, limit in zip(cut.positions, cut.limits().tolist(), strict=True):
+    for i, limit in zip(cut.positions, cut.limits.tolist(), strict=True):
         rows, columns = list[int](), list[int]()
         for position in range(length):
             if i <= position and (future is None or position < i + future):

@@ -693,7 +693,7 @@ def test_an_interrupted_test_goes_on_from_its_parts(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"settings": ss.Settings(positions=[LENGTH - 1])}, "positions must lie from 1 to 18"),
+        ({"settings": ss.Settings(positions=[LENGTH - 1])}, "positions must be from 1 to 18"),
         ({"settings": ss.Settings(future=3)}, "future must be left out for truncate, where it does not act, got 3"),
         ({"tokens": LENGTH + 1}, "a text of 21 tokens, got 20 in the longest"),
         ({"documents": 0}, "documents must be"),

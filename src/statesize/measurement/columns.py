@@ -102,15 +102,11 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
     if isinstance(operator, Dense | SoftmaxAttention):
         with one_torch_thread():
             heads = operator[0].dense().double()
-            spectra = in_parallel([partial(_spectra, T, cuts) for T in heads])
+            spectra = in_parallel([lambda T=T: [_values(T[cut:, :cut]) for cut in cuts] for T in heads])
     else:
         spectra = [list(unit) for unit in hankel_singular_values(operator, cuts)[0]]
     of_units = ([entropy_ess(sigma.square() if squares else sigma) for sigma in unit] for unit in spectra)
     return [float(torch.stack(entropies).mean()) for entropies in of_units]
-
-
-def _spectra(T: Tensor, cuts: list[int]) -> list[Tensor]:
-    return [_values(T[cut:, :cut]) for cut in cuts]
 
 
 def _values(block: Tensor) -> Tensor:

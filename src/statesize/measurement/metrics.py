@@ -35,13 +35,10 @@ def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: 
     values = values.double()
     one = real_number(tolerance)
     listed = tolerance if one is None and isinstance(tolerance, Iterable) else [tolerance]
-    several = torch.tensor(real_numbers("tolerance", listed), dtype=torch.float64, device=values.device)
-    several = several if one is None else several[0]
-    threshold = several.reshape(-1).expand(*values.shape[:-1], several.numel())
-    if relative:
-        threshold = threshold * largest(values)[..., None]
-    counts = (values[..., None, :] > threshold[..., None]).sum(-1)
-    return counts.reshape((*values.shape[:-1], *several.shape))
+    thresholds = torch.tensor(real_numbers("tolerance", listed), dtype=torch.float64, device=values.device)
+    scale = largest(values)[..., None] if relative else values.new_ones(*values.shape[:-1], 1)
+    counts = (values[..., None, :] > (thresholds * scale)[..., None]).sum(-1)
+    return counts if one is None else counts[..., 0]
 
 
 def entropy_ess(values: Tensor) -> Tensor:

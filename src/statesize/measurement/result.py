@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 from torch import Tensor
 
@@ -83,13 +83,10 @@ class Measurement:
         return "\n".join([title, *lines, f"next: .{attribute}"])
 
     def _facts(self) -> dict[str, object]:
-        positions = cast("list[int]", cast("Any", self.positions).tolist())
-        if not positions:
-            return {"positions": "none", "engine": self.engine}
         shown: dict[str, object] = {"batch shape": tuple(self.norm.shape[:-1])}
         if not self.norm.numel():
-            return shown | {"engine": self.engine}
-        shown["positions"] = f"{len(positions)}, {positions[0]} … {positions[-1]}"
+            return shown | {"positions": len(self.positions), "engine": self.engine}
+        shown["positions"] = f"{len(self.positions)}, {int(self.positions[0])} … {int(self.positions[-1])}"
         shown["ceiling, mean"] = f"{self.ceiling.double().mean():.4g}"
         if self.entropy is not None:
             shown["entropy-ESS, mean"] = f"{self.entropy.mean():.4g}"
@@ -98,8 +95,8 @@ class Measurement:
         if self.count is not None and len(self.tolerances):
             shown["tolerance-ESS, mean"] = self._means("count", self.tolerances, "τ")
         if not self.converged.all():
-            open_positions = f"at {int((~self.converged).sum())} of {self.converged.numel()} positions"
-            shown["bounds wider than asked"] = open_positions
+            wide = int((~self.converged).sum())
+            shown["bounds wider than asked"] = f"at {wide} of {self.converged.numel()} positions"
         return shown | {"engine": self.engine, "error bound, largest": f"{self.error_bound.max():.2g}"}
 
     def _means(self, metric: Literal["relative_count", "count"], thresholds: Tensor, sign: str) -> str:

@@ -175,24 +175,18 @@ class Settings:
     def check_reach(self, longest: int) -> None:
         """Refuse positions, windows and columns to skip that fit no sequence, the longest having so many tokens."""
         if self.skip_first >= longest:
-            raise InputError(
-                f"skip_first must be less than the {longest} tokens of the longest sequence, got {self.skip_first}. "
-                "Keep some columns."
-            )
+            wanted = f"less than the {longest} tokens of the longest sequence"
+            refuse("skip_first", wanted, self.skip_first, "Keep some columns.")
         first, last = self.past or 1, longest - (self.future or 1)
         if first > last:
             raise InputError(
                 f"past and future must fit into the longest sequence, of {longest} tokens, got past={self.past} and "
                 f"future={self.future}. Give smaller windows or longer sequences."
             )
-        listed = self.positions if isinstance(self.positions, tuple) else ()
-        outside = [position for position in listed if position > last]
-        if outside:
-            window = "," if self.future is None else f", of which the last {self.future} are its future,"
-            raise InputError(
-                f"positions must be at most {last}, because the longest sequence has {longest} tokens{window} got "
-                f"{', '.join(map(str, outside))}."
-            )
+        latest = self.positions[-1] if isinstance(self.positions, tuple) else 0
+        if latest > last:
+            window = "" if self.future is None else f", of which the last {self.future} are its future"
+            refuse("positions", f"at most {last}, because the longest sequence has {longest} tokens{window}", latest)
 
 
 def _default_cuts(length: int, first: int, last: int) -> tuple[int, ...]:
@@ -218,10 +212,8 @@ def checked_cuts(settings: Settings, length: int) -> tuple[int, ...]:
     listed = settings.positions if isinstance(settings.positions, tuple) else ()
     outside = [position for position in listed if position > length - 2]
     if outside:
-        raise InputError(
-            f"positions must lie from 1 to {length - 2}, so that a token after them is predicted, got "
-            f"{', '.join(map(str, outside))}. Give other positions, or more tokens."
-        )
+        wanted = f"from 1 to {length - 2}, so that a token after them is predicted"
+        refuse("positions", wanted, outside, "Give other positions, or more tokens.")
     # The last token predicts none.
     cut = None if settings.by_default or listed else settings.cut(length - 1)
     return listed or (length // 2,) if cut is None else cut.positions
@@ -300,23 +292,15 @@ def _positions(name: str, value: object) -> Positions:
     return ascending
 
 
-def _tolerances(name: str, value: object) -> tuple[float, ...]:
-    return tuple(real_numbers(name, value))
-
-
-_counted = partial(require_count, expected="None or a number of at least 1")
 # The check of each setting that differs from its default; it returns what is kept.
 _CHECKS: dict[str, Callable[[str, object], object]] = {
     "layers": _layers,
     "channels": _channels,
     "positions": _positions,
-    "past": _counted,
-    "future": _counted,
-    "tolerances": _tolerances,
-    "relative_tolerances": _tolerances,
+    **dict.fromkeys(("past", "future"), partial(require_count, expected="None or a number of at least 1")),
+    **dict.fromkeys(("tolerances", "relative_tolerances"), lambda name, value: tuple(real_numbers(name, value))),
     "engine": _engine,
-    "seed": partial(require_count, least=0),
-    "skip_first": partial(require_count, least=0),
+    **dict.fromkeys(("seed", "skip_first"), partial(require_count, least=0)),
     "memory": lambda _, size: memory_bytes(size),
     "weights": partial(require_choice, choices=get_args(Weights)),
     "squares": require_flag,

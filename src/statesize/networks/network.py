@@ -95,8 +95,8 @@ class NetworkEss:
 
     def __repr__(self) -> str:
         sure = "" if self.converged else "; its interval is wider than was asked for"
-        way = f"From {self.start} to {self.end}, {self.method}{sure}"
-        return f"{self.finding()}\n{way}\nnext: .to_dict(), .entropy, .interval"
+        way = f"From {self.start} to {self.end}, {self.method}{sure}\nnext: .to_dict(), .entropy, .interval"
+        return f"{self.finding()}\n{way}"
 
 
 _COLUMNS = ("positions", "entropy", "interval", "values", "value_bounds", "norm", "dimension", "products")
@@ -106,8 +106,7 @@ Method = Literal["auto", "lanczos", "dense"]
 
 LEADING = 16
 """Number of singular values that are reported, the largest."""
-# Largest dimension at which "auto" forms the Jacobian.
-_SMALL = 1024
+_SMALL = 1024  # the largest dimension at which "auto" forms the Jacobian
 
 
 @dataclass(frozen=True)

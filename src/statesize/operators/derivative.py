@@ -15,7 +15,7 @@ from statesize.errors import InputError
 from statesize.operators.block_dense import BlockDense
 from statesize.operators.checked import checked_sizes, kept_numbers
 from statesize.operators.jacobian import Jacobian
-from statesize.operators.operator import TensorOperator, batch_index
+from statesize.operators.operator import Dense, TensorOperator, batch_index
 
 LARGEST = 4096
 """Positions times channels up to which a derivative is held: it then takes 134 MB, and measuring it about 1 GB."""
@@ -95,6 +95,10 @@ class Derivative(TensorOperator):
             # What rounding leaves beyond the diagonal.
             matrix[entry] = rows.reshape(sides).masked_fill(later, 0.0)
         return BlockDense(matrix.reshape(*self.batch_shape, *sides).to(self.device, self.dtype), self.state_size())
+
+    def one_at_a_time(self) -> Dense | None:
+        """See `Operator.one_at_a_time`; a long one is measured by products with its blocks."""
+        return None if self.by_products else self.block_dense().one_at_a_time()
 
     def dense(self) -> Tensor:
         """T with the inputs of a position side by side, and its outputs below each other, (..., L q, L p)."""

@@ -83,6 +83,10 @@ class Operator(ABC):
         """
         return Dense.of_causal(self.dense() * weights[..., None, :].to(self.dtype), self.state_size())
 
+    def one_at_a_time(self) -> Operator | None:
+        """The same blocks by more steps of one input and one output each; None where each position is one."""
+        return None
+
     def shares_state(self) -> bool:
         """Whether all entries of the last batch dimension store the same, which then counts once."""
         return True

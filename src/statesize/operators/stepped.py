@@ -48,6 +48,10 @@ class Shared(Operator):
         """All readouts of each position, one after another, (..., L, r, L)."""
         return self.operator.dense().movedim(-3, -2)
 
+    def one_at_a_time(self) -> Recurrence | None:
+        """See `Operator.one_at_a_time`: of heads of a recurrence that share its state."""
+        return self.operator.with_readouts() if isinstance(self.operator, Recurrence) else None
+
     def columns(self, first: int, last: int) -> Tensor:
         """What some positions pass on to all readouts of themselves and of all later ones, (..., L − first, r, …)."""
         return self.operator.columns(first, last).movedim(-3, -2)
@@ -94,6 +98,10 @@ class Stepped(Operator):
         """What each input of a position adds to the outputs, (..., L, L, m)."""
         read = self.recurrence.dense()[..., self.steps - 1 :: self.steps, :]
         return read.reshape(*read.shape[:-1], self.length, self.steps)
+
+    def one_at_a_time(self) -> Recurrence:
+        """See `Operator.one_at_a_time`."""
+        return self.recurrence
 
     def columns(self, first: int, last: int) -> Tensor:
         """See `Operator.columns`, (..., L − first, last − first, m)."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-# Tokens of a chunk, and the parts of a transition that are 1 where it leaves the state as it is; others are 0.
-_CHUNK, _ONES = 16, ("decay", "kept")
+ONES = "decay", "kept"
+"""Parts of a transition that are 1 where it leaves the state as it is; others are 0."""
+_CHUNK = 16  # tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +25,6 @@ class Transition(ABC):
     @abstractmethod
     def advance(self, t: int, state: Tensor) -> Tensor:
         """A_t X for X (..., n, m)."""
-
-    @abstractmethod
-    def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t for Y (..., m, n)."""
 
     @abstractmethod
     def matrix(self) -> Tensor:
@@ -43,7 +40,7 @@ class Transition(ABC):
 
     def spaced(self, steps: int) -> Self:
         """With so many steps for each, all but the first of which leave the state as it is."""
-        return type(self)(*(spaced(getattr(self, one.name), steps, float(one.name in _ONES)) for one in fields(self)))
+        return type(self)(*(spaced(getattr(self, one.name), steps, float(one.name in ONES)) for one in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +52,6 @@ class DiagonalTransition(Transition):
     def advance(self, t: int, state: Tensor) -> Tensor:
         """A_t X."""
         return self.decay[..., t, :, None] * state
-
-    def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t."""
-        return rows * self.decay[..., t, None, :]
 
     def matrix(self) -> Tensor:
         """The decays as they are."""
@@ -75,10 +68,6 @@ class FullTransition(Transition):
     def advance(self, t: int, state: Tensor) -> Tensor:
         """A_t X."""
         return self.full[..., t, :, :] @ state
-
-    def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t."""
-        return rows @ self.full[..., t, :, :]
 
     def matrix(self) -> Tensor:
         """A as it is."""
@@ -105,12 +94,6 @@ class DeltaTransition(Transition):
         decayed = self.decay[..., t, :, None] * state
         return decayed - (self.beta[..., t, :] * k)[..., :, None] * (k[..., None, :] @ decayed)
 
-    def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t."""
-        k = self.key[..., t, :]
-        erased = rows - (rows @ (self.beta[..., t, :] * k)[..., :, None]) * k[..., None, :]
-        return erased * self.decay[..., t, None, :]
-
     def matrix(self) -> Tensor:
         """A, (..., L, n, n)."""
         identity = torch.eye(self.key.shape[-1], dtype=self.key.dtype, device=self.key.device)
@@ -130,11 +113,6 @@ class RankOneTransition(Transition):
         """A_t X."""
         read = self.row[..., t, None, :] @ state
         return self.decay[..., t, :, None] * state + self.column[..., t, :, None] * read
-
-    def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t."""
-        read = rows @ self.column[..., t, :, None]
-        return rows * self.decay[..., t, None, :] + read * self.row[..., t, None, :]
 
     def gain(self) -> Tensor:
         """An upper bound on ‖A_t‖₂, and on a quarter of what its round-off is made of, (..., L)."""
@@ -164,24 +142,13 @@ class PairTransition(Transition):
 
     def advance(self, t: int, state: Tensor) -> Tensor:
         """A_t X for X (..., 2n, m)."""
-        return paired(self.decay[..., t, :], self.copied[..., t, :], self.kept[..., t, :], state)
-
-    def recede(self, t: int, rows: Tensor) -> Tensor:
-        """Y A_t for Y (..., m, 2n)."""
-        first, second = rows.chunk(2, -1)
-        moved = first * self.decay[..., t, None, :] + second * self.copied[..., t, None, :]
-        return torch.cat([moved, second * self.kept[..., t, None, :]], -1)
+        (first, second), (decay, copied, kept) = state.chunk(2, -2), (part[..., t, :, None] for part in self.tensors())
+        return torch.cat([decay * first, copied * first + kept * second], -2)
 
     def matrix(self) -> Tensor:
         """A, (..., L, 2n, 2n)."""
         upper, copied, kept = (torch.diag_embed(part) for part in self.tensors())
         return torch.cat([torch.cat([upper, torch.zeros_like(upper)], -1), torch.cat([copied, kept], -1)], -2)
-
-
-def paired(decay: Tensor, copied: Tensor, kept: Tensor, state: Tensor) -> Tensor:
-    """One step of a PairTransition: A X for X (..., 2n, m), with A's diagonals (..., n)."""
-    first, second = state.chunk(2, -2)
-    return torch.cat([decay[..., None] * first, copied[..., None] * first + kept[..., None] * second], -2)
 
 
 def spaced(part: Tensor, steps: int, filling: Tensor | float = 0) -> Tensor:

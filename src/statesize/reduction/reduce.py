@@ -14,7 +14,8 @@ from statesize.errors import InputError
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Convolution, Operator, Recurrence, StateSpace
 from statesize.reduction.convolutions import realise
-from statesize.spectra.factorisation import observability_factors, reachability_factors
+from statesize.spectra.border_maps import border_maps
+from statesize.spectra.factorisation import border_factors
 
 _linalg = cast("Any", torch.linalg)
 # Singular values up to this share of the largest over all positions count as round-off.
@@ -110,11 +111,11 @@ def _of_recurrence(operator: Recurrence, state_size: int | None, tolerance: floa
     # are never written or never read, so rank H_i states suffice at every i (Shokoohi, Silverman and Van Dooren, 1983;
     # van der Veen and Dewilde).
     real = _real(operator.to(torch.float64))
-    T, batch, states = real.dense(), real.batch_shape, real.B.shape[-1]
-    # L_i and S_i at i = 1 … L − 1; zeros, which are cut off, give a stack its shape if L is 1.
-    zero = real.B.new_zeros((*batch, states, states))
-    past = torch.stack([zero, *reachability_factors(real)], -3)[..., 1:, :, :]
-    future = torch.stack([*observability_factors(real), zero][::-1], -3)[..., 1:, :, :]
+    T, batch = real.dense(), real.batch_shape
+    maps = border_maps(real, list(range(real.length + 1)))
+    past, future = border_factors(*maps)
+    # L_i and S_i at i = 1 … L − 1.
+    past, future = past[..., 1:, :, :], future[..., :-1, :, :]
     products = future @ past
     _require_numbers(T, products)
     U, sigma, Vh = _linalg.svd(products)
@@ -127,9 +128,8 @@ def _of_recurrence(operator: Recurrence, state_size: int | None, tolerance: floa
     P = root[..., None] * (U.mT @ future)[..., :most, :]
     Q = past @ Vh.mT[..., :most] * root[..., None, :]
     B, C = (part.expand(*batch, *part.shape[-2:]) for part in (real.B, real.C))
-    steps = real.transition.matrix()
     # A_i Q_i for i = 1 … L − 1, where P and Q are.
-    AQ = steps[..., 1:, :, None] * Q if steps.ndim == real.B.ndim else steps[..., 1:, :, :] @ Q
+    AQ = maps.transition[..., 1:, :, :] @ Q
     # Nothing is read of the state before the first position, and nothing written behind the last.
     A = pad(P[..., 1:, :, :] @ AQ[..., :-1, :, :], (0, 0, 0, 0, 1, 1))[..., : real.length, :, :]
     written = pad((P @ B[..., :-1, :, None]), (0, 0, 0, 0, 0, 1))

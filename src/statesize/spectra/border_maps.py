@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from statesize.operators import Recurrence
 from statesize.operators.transition import (
+    ONES,
     DeltaTransition,
     DiagonalTransition,
     FullTransition,
     PairTransition,
     RankOneTransition,
     Transition,
-    paired,
 )
 
 WIDEST = {DiagonalTransition: 128, FullTransition: 32, DeltaTransition: 64, RankOneTransition: 32, PairTransition: 32}
@@ -72,51 +72,30 @@ def chunks_between(real: Recurrence, borders: list[int]) -> tuple[Transition, Te
     if isinstance(transition, FullTransition):
         eye = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
         return FullTransition(torch.where(inside[..., None], chunks(transition.full, 3), eye)), B, C
-    decay = torch.where(inside, chunks(transition.decay), 1)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
-    if isinstance(transition, DiagonalTransition):
-        return DiagonalTransition(decay), B, C
-    if isinstance(transition, RankOneTransition):
-        column, row = (torch.where(inside, chunks(part), 0) for part in (transition.column, transition.row))
-        return RankOneTransition(decay, column, row), B, C
-    if isinstance(transition, PairTransition):
-        copied = torch.where(inside, chunks(transition.copied), 0)
-        return PairTransition(decay, copied, torch.where(inside, chunks(transition.kept), 1)), B, C
-    key = chunks(transition.key.expand(*shape, *real.B.shape[-2:]))  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
-    return DeltaTransition(key, chunks(transition.beta), decay), B, C  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+    named = ((field.name in ONES, chunks(getattr(transition, field.name))) for field in fields(transition))
+    return type(transition)(*(torch.where(inside, part, float(one)) for one, part in named)), B, C
 
 
 def maps_of_chunks(transition: Transition, B: Tensor, C: Tensor) -> BorderMaps:
     """What chunks do, from what `chunks_between` gives."""
-    if isinstance(transition, FullTransition):
-        return _stepped([partial(torch.matmul, step) for step in transition.full.unbind(-3)], B, C)
-    if isinstance(transition, RankOneTransition):
-        parts = (part.unbind(-2) for part in (transition.decay, transition.column, transition.row))
-        return _stepped([partial(_advance, *step) for step in zip(*parts, strict=True)], B, C)
-    if isinstance(transition, PairTransition):
-        parts = (part.unbind(-2) for part in (transition.decay, transition.copied, transition.kept))
-        return _stepped([partial(paired, *step) for step in zip(*parts, strict=True)], B, C)
-    decay = transition.decay  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-    if isinstance(transition, DiagonalTransition):
-        prefix = decay.cumprod(-2)  # pyright: ignore[reportUnknownVariableType]
-        product = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))  # pyright: ignore[reportUnknownArgumentType]
-        return BorderMaps(C * prefix, (B * later_decay(decay)).mT, product)  # pyright: ignore[reportUnknownArgumentType]
-    delta = delta_chunks(transition.key, decay, B, C)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
-    return BorderMaps(delta.observability, delta.reachability, delta.transition)
+    if isinstance(transition, DeltaTransition):
+        return delta_chunks(transition.key.expand_as(B), transition.decay, B, C)
+    if not isinstance(transition, DiagonalTransition):
+        return _stepped(transition, B, C)
+    prefix = transition.decay.cumprod(-2)
+    product = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1]))
+    return BorderMaps(C * prefix, (B * later_decay(transition.decay)).mT, product)
 
 
-def _advance(decay: Tensor, column: Tensor, row: Tensor, state: Tensor) -> Tensor:
-    return decay[..., None] * state + column[..., None] * (row[..., None, :] @ state)
-
-
-def _stepped(steps: list[Callable[[Tensor], Tensor]], B: Tensor, C: Tensor) -> BorderMaps:
-    *shape, _, n = B.shape
+def _stepped(transition: Transition, B: Tensor, C: Tensor) -> BorderMaps:
+    *shape, width, n = B.shape
     product = torch.eye(n, dtype=B.dtype, device=B.device).expand(*shape, n, n)
     reachability = B.new_zeros((*shape, n, 0))
     rows: list[Tensor] = []
-    for step, entering, leaving in zip(steps, B.unbind(-2), C.unbind(-2), strict=True):
-        product = step(product)
-        reachability = torch.cat([step(reachability), entering[..., None]], -1)
-        rows.append((leaving[..., None, :] @ product).squeeze(-2))
+    for t in range(width):
+        product = transition.advance(t, product)
+        reachability = torch.cat([transition.advance(t, reachability), B[..., t, :, None]], -1)
+        rows.append((C[..., t, None, :] @ product).squeeze(-2))
     return BorderMaps(torch.stack(rows, -2), reachability, product)
 
 
@@ -124,15 +103,7 @@ def _stepped(steps: list[Callable[[Tensor], Tensor]], B: Tensor, C: Tensor) -> B
 _LEAF = 8
 
 
-class Chunks(NamedTuple):
-    """Chunks of b positions from i0 to i1, differentiable in what they are made of."""
-
-    observability: Tensor  # C_t Φ(t, i0), what the outputs read of the state before the chunk, (..., b, n)
-    reachability: Tensor  # Φ(i1, s) B_s, what the inputs leave in the state after the chunk, (..., n, b)
-    transition: Tensor  # Φ(i1, i0), (..., n, n)
-
-
-def delta_chunks(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Chunks:
+def delta_chunks(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> BorderMaps:
     """Chunks of a delta rule from k, D, B and C, (..., b, n) each, D also (..., b, 1), b as `delta_width` gives it."""
     erased, shown = _through(torch.stack([key, C], -3), decay[..., None, :, :], B[..., None, :, :]).unbind(-3)
     eye = torch.eye(B.shape[-2], dtype=B.dtype, device=B.device).expand_as(erased)
@@ -142,7 +113,7 @@ def delta_chunks(key: Tensor, decay: Tensor, B: Tensor, C: Tensor) -> Chunks:
     erasing, inverse = solved[..., : B.shape[-1]], solved[..., B.shape[-1] :]
     left = (later_decay(decay) * B).mT
     transition = torch.diag_embed(prefix[..., -1, :].expand(*B.shape[:-2], B.shape[-1])) - left @ erasing
-    return Chunks(C * prefix - shown @ erasing, left @ inverse, transition)
+    return BorderMaps(C * prefix - shown @ erasing, left @ inverse, transition)
 
 
 def delta_width(width: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,15 +35,20 @@ class Cut:
         rows, columns = self.shape(position)
         return slice(position, position + rows // self.readouts), slice(position - columns, position)
 
-    def limits(self, device: torch.device | None = None) -> Tensor:
+    @cached_property
+    def limits(self) -> Tensor:
         """min(rows, columns) of each block, (P,) int64: no rank can pass it."""
-        positions = torch.tensor(self.positions, dtype=torch.int64, device=device)
-        limits = torch.minimum(positions, self.readouts * (self.length - positions))
-        return limits.clamp(max=min(self.past or self.length, self.readouts * (self.future or self.length)))
+        return torch.tensor([min(self.shape(position)) for position in self.positions], dtype=torch.int64)
 
+    @cached_property
     def largest_rank(self) -> int:
         """The largest min(rows, columns) over the positions, 0 where there are none."""
-        return int(self.limits().max()) if self.positions else 0
+        return int(self.limits.max()) if self.positions else 0
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of all blocks together."""
+        return sum(self.shape(position)[0] for position in self.positions)
 
     @property
     def windowed(self) -> bool:

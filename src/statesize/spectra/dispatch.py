@@ -13,8 +13,7 @@ from torch import Tensor
 
 from statesize.errors import EngineError, InputError
 from statesize.io.machine import free_bytes
-from statesize.operators import BlockDense, Convolution, Derivative, Operator, Recurrence, Shared, StateSpace
-from statesize.operators.stepped import Stepped
+from statesize.operators import Convolution, Operator, Shared
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
 from statesize.spectra.cut import Cut
@@ -127,8 +126,7 @@ def _block(operator: Operator, entries: Tensor, engine: Engine, question: Questi
         return _in_range(operator[successive if shape.numel() == shape[-1] else indices], engine, question)
     except InputError:
         # It names entries as the block counts them; one by one, each can be named by its own index.
-        for single in zip(*indices, strict=True):
-            entry = tuple(int(index) for index in single)
+        for entry in map(tuple, cast("list[list[int]]", torch.stack(indices, -1).tolist())):
             try:
                 _in_range(operator[entry], engine, question)
             except InputError as error:
@@ -188,20 +186,10 @@ def _require_finite(answers: Answers, cut: Cut) -> None:
 
 
 def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
-    """The operator and the cut that engines take: of readouts of one state, a recurrence with a step for each."""
-    if isinstance(operator, Derivative):
-        # A long one is measured by products with its blocks.
-        return (operator, cut) if operator.by_products else with_readouts(operator.block_dense(), cut)
-    if isinstance(operator, StateSpace | BlockDense):
-        stepped = operator.one_at_a_time()
-    elif isinstance(operator, Stepped):
-        stepped = operator.recurrence
-    elif isinstance(operator, Shared):
-        stepped = operator.operator.with_readouts() if isinstance(operator.operator, Recurrence) else None
-        if stepped is None:
-            return operator, replace(cut, readouts=operator.outputs)
-    else:
-        return operator, cut
+    """The operator and the cut that engines take: with a step for each input and output where it says how."""
+    stepped = operator.one_at_a_time()
+    if stepped is None:
+        return operator, replace(cut, readouts=operator.outputs) if isinstance(operator, Shared) else cut
     r = stepped.length // cut.length
     past, future = (None if window is None else r * window for window in (cut.past, cut.future))
     return stepped, Cut(stepped.length, tuple(r * position for position in cut.positions), past, future)

@@ -1,14 +1,12 @@
-"""Factorisations that engines use: of matrices, of the Gramians of a recurrence, and of its chunks between borders."""
+"""Factorisations that engines use: of matrices, and of the Gramians of a recurrence between borders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from statesize.operators import Recurrence
 from statesize.parallel.threads import end_if_unwanted
 
 _linalg = cast("Any", torch.linalg)
@@ -40,26 +38,6 @@ def frobenius_norm(matrix: Tensor) -> Tensor:
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     scaled = (size / scale).square().sum((-2, -1)).sqrt() * scale.squeeze((-2, -1))
     return norm.masked_scatter(risky, scaled)
-
-
-def reachability_factors(recurrence: Recurrence) -> Iterator[Tensor]:
-    """L_1 … L_{L−1}, (..., n, n) each: L_{t+1}ᴴ = R of qr([(A_t L_t)ᴴ; B_tᴴ])."""
-    shape, (length, states) = recurrence.batch_shape, recurrence.B.shape[-2:]
-    factor = recurrence.B.new_zeros((*shape, states, states))
-    for t in range(length - 1):
-        row = recurrence.B[..., t, None, :].conj().expand(*shape, 1, states)
-        factor = triangular_factor(torch.cat([recurrence.transition.advance(t, factor).mH, row], -2)).mH
-        yield factor
-
-
-def observability_factors(recurrence: Recurrence) -> Iterator[Tensor]:
-    """S_{L−1} … S_1, (..., n, n) each: S_t = R of qr([S_{t+1}; C_t] A_t)."""
-    shape, (length, states) = recurrence.batch_shape, recurrence.C.shape[-2:]
-    factor = recurrence.C.new_zeros((*shape, states, states))
-    for t in range(length - 1, 0, -1):
-        row = recurrence.C[..., t, None, :].expand(*shape, 1, states)
-        factor = triangular_factor(recurrence.transition.recede(t, torch.cat([factor, row], -2)))
-        yield factor
 
 
 def border_factors(observability: Tensor, reachability: Tensor, transition: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,7 @@ def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> Non
     blocks, plain = engine.blocks(operator, cut), _definition(operator, cut)
     largest = float(plain.values.max()) if plain.values.numel() else 1.0
     _compare_counts(engine.name, blocks, plain, largest)
-    entropy, error = blocks.entropies()
-    exact, exact_error = plain.entropies()
+    (entropy, error), (exact, exact_error) = blocks.entropies(), plain.entropies()
     assert bool(((entropy - exact).abs() <= error + exact_error).all()), engine.name
     torch.testing.assert_close(blocks.norms(), plain.norms(), rtol=1e-9, atol=1e-12 * largest)
     if "values" in engine.outputs:
@@ -35,13 +34,9 @@ def compare_with_definition(engine: Engine, operator: Operator, cut: Cut) -> Non
 
 
 def _compare_counts(name: str, blocks: HankelBlocks, plain: HankelBlocks, largest: float) -> None:
-    tau = torch.tensor([0.3, 1e-2, 1e-5], dtype=torch.float64) * largest
-    rho = torch.tensor([0.5, 1e-3], dtype=torch.float64)
-    pairs = (
-        (blocks.counts(tau), plain.counts(tau)),
-        (blocks.relative_counts(rho), plain.relative_counts(rho)),
-    )
-    for counts, expected in pairs:
+    for kind, shares, scale in (("counts", [0.3, 1e-2, 1e-5], largest), ("relative_counts", [0.5, 1e-3], 1.0)):
+        thresholds = scale * torch.tensor(shares, dtype=torch.float64)
+        counts, expected = (getattr(known, kind)(thresholds) for known in (blocks, plain))
         assert bool((counts.lower <= expected.upper).all()), name
         assert bool((expected.lower <= counts.upper).all()), name
         assert bool(((counts.lower <= counts.count) & (counts.count <= counts.upper)).all()), name
@@ -52,8 +47,7 @@ def compare_values(operator: Operator, cut: Cut, values: Tensor, bound: Tensor) 
     defined = _definition(operator, cut).values
     width = max(defined.shape[-1], values.shape[-1])
     expected, found = (pad(part, (0, width - part.shape[-1])) for part in (defined, values))
-    allowed = bound + 1e-14 * largest(defined)
-    assert bool((largest((found - expected).abs()) <= allowed).all()), f"positions {cut.positions}"
+    assert bool((largest((found - expected).abs()) <= bound + 1e-14 * largest(defined)).all()), f"at {cut.positions}"
 
 
 def _definition(operator: Operator, cut: Cut) -> Spectrum:

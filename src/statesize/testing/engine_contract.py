@@ -72,11 +72,12 @@ class EngineContract:
         return supported
 
     def test_it_describes_itself(self) -> None:
-        """It has a name, outputs and words for what it works on and costs."""
+        """It has a name, outputs and words for what it works on, and says what time and memory it takes."""
         assert all((self.engine.name, self.engine.operators, self.engine.outputs))
         assert self.engine.outputs <= set(OUTPUTS)
         for operator in self._supported():
-            assert self.engine.seconds(operator, own_cut(operator)) >= 0
+            each, shared = self.engine.footprint(operator, own_cut(operator))
+            assert min(self.engine.seconds(operator, own_cut(operator)), each - 1, shared) >= 0
 
     def test_it_declines_with_a_reason(self) -> None:
         """What it cannot do it says: operators, outputs and windows; and nothing else."""
@@ -88,8 +89,7 @@ class EngineContract:
             cases += [(cut, (output,), able and output in self.engine.outputs) for output in OUTPUTS]
             for blocks, outputs, expected in cases:
                 reason = self.engine.unsupported_reason(operator, blocks, outputs)
-                assert reason != ""
-                assert (reason is None) == expected
+                assert (reason is None, reason == "") == (expected, False)
 
     def test_outputs_agree_with_the_definition(self) -> None:
         """Values, counts, entropies and norms lie within the stated bounds, at all positions and at some."""
@@ -135,14 +135,6 @@ class EngineContract:
             for counts in (no_entries.counts(thresholds), no_entries.relative_counts(thresholds)):
                 assert counts.count.shape == (1, 0, operator.length - 1, 2)
             assert no_entries.entropies()[0].shape == (1, 0, operator.length - 1)
-
-    def test_footprints_are_positive_and_grow(self) -> None:
-        """Bytes for an entry are positive."""
-        for operator in self._supported():
-            cut = own_cut(operator)
-            each, shared = self.engine.footprint(operator, cut)
-            assert each > 0
-            assert shared >= 0
 
     def test_repeated_calls_agree(self) -> None:
         """Nothing is consumed or changed by a measurement."""

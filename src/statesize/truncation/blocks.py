@@ -15,6 +15,7 @@ from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.parallel.threads import in_parallel, lapack, one_torch_thread
+from statesize.spectra.border_maps import border_maps
 
 _linalg = cast("Any", torch.linalg)
 
@@ -88,20 +89,13 @@ def readable(operator: Operator, cut: int) -> Tensor:
 
 def state_factors(recurrence: Recurrence, cut: int) -> tuple[Tensor, Tensor]:
     """H_i = left · rightᵀ: what rows after the cut read of what is carried, and what that holds of inputs before."""
-    shape, states = recurrence.batch_shape, recurrence.B.shape[-1]
-    identity = torch.eye(states, dtype=recurrence.B.dtype, device=recurrence.device).expand(*shape, -1, -1)
-    # Columns Φ(i − 1, s) B_s from the last to the first; rows C_t Φ(t, i − 1) from the first on.
-    columns, onward = list[Tensor](), identity
-    for t in range(cut - 1, -1, -1):
-        columns.append((onward @ recurrence.B[..., t, :, None]).squeeze(-1).expand(*shape, states))
-        onward = recurrence.transition.recede(t, onward)
-    rows, state = list[Tensor](), identity
-    for t in range(cut, recurrence.length):
-        state = recurrence.transition.advance(t, state)
-        rows.append((recurrence.C[..., t, None, :] @ state).squeeze(-2))
+    states, after = recurrence.B.shape[-1], recurrence.length - cut
+    maps = border_maps(recurrence, [0, cut, recurrence.length])
+    # Rows C_t Φ(t, i − 1) and columns Φ(i − 1, s) B_s; chunks are filled up to the longer one.
+    rows, columns = maps.observability[..., 1, :after, :], maps.reachability[..., 0, :, :cut].mT
     # The second half of a pair (x_t, x_{t−1}) is never carried any further.
     carried = states // 2 if isinstance(recurrence, DelayedRecurrence) else states
-    return torch.stack(rows, -2)[..., :carried], torch.stack(columns[::-1], -2)[..., :carried]
+    return rows[..., :carried], columns[..., :carried]
 
 
 def directions(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,33 +40,6 @@ def test_intervals_hold_and_are_close(width: int, sharpness: float) -> None:
     assert (found.upper - found.lower <= 0.7 * 350).all()
 
 
-def test_intervals_hold_in_single_precision() -> None:
-    operator, cut = attention(600, 16, 1), make_cut(600, 5)
-    given = [torch.tensor([share], dtype=torch.float64) for share in (1e-2, 0.1)]
-    found, exact = (engine.blocks(operator, cut) for engine in (ImplicitEngine(single_from=1), DenseEngine()))
-    entropy, bound = found.entropies()
-    assert ((entropy - exact.entropies()[0]).abs() <= bound).all()
-    assert (bound <= 0.1 * entropy).all()
-    assert (found.error_bound > ImplicitEngine().blocks(operator, cut).error_bound).all()
-    pairs = [(blocks.counts(given[0]), blocks.relative_counts(given[1])) for blocks in (found, exact)]
-    for one, other in zip(*pairs, strict=True):
-        assert ((one.lower <= other.upper) & (other.lower <= one.upper)).all()
-    torch.testing.assert_close(found.norms(), exact.norms(), rtol=1e-12, atol=0)
-
-
-def test_scores_are_not_in_less_than_single_precision() -> None:
-    """Where torch multiplies in TF32 or bfloat16, nothing is said of what that loses."""
-    operator, cut = attention(300, 16, 1), make_cut(300, 3)
-    engines = ImplicitEngine(single_from=2), ImplicitEngine(single_from=1000)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        found, same = (engine.blocks(operator, cut).entropies() for engine in engines)
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert torch.equal(found[0], same[0])
-
-
 @pytest.mark.parametrize("positions", [[5, 40], [70, 95], [50]])
 def test_positions_may_all_lie_on_one_side_of_the_middle(positions: list[int]) -> None:
     operator = attention(100, 4, 2)
@@ -94,12 +67,12 @@ def test_intervals_of_groups_hold(window: int | None) -> None:
     assert torch.equal(found.ceiling, exact.ceiling)
 
 
-def test_groups_in_single_precision_and_in_batches() -> None:
+def test_groups_in_batches() -> None:
     one, other = group(200, 8, 5), group(200, 8, 6)
     query, key = (torch.stack([getattr(part.operator, name) for part in (one, other)]) for name in ("query", "key"))
     batch = Shared(SoftmaxAttention(query, key, one.operator.scale))
     cut = with_readouts(batch, make_cut(200, [20, 100, 180]))[1]
-    found, exact = (engine.blocks(batch, cut) for engine in (ImplicitEngine(single_from=1), DenseEngine()))
+    found, exact = (engine.blocks(batch, cut) for engine in (ImplicitEngine(), DenseEngine()))
     assert found.norms().shape == (2, 3)
     entropy, bound = found.entropies()
     assert ((entropy - exact.entropies()[0]).abs() <= bound).all()

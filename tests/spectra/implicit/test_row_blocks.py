@@ -33,7 +33,7 @@ ALL = ("key_bias", "sink", "soft_cap")
 def test_products_are_those_of_the_blocks(length: int, window: int | None, parts: tuple[str, ...]) -> None:
     attention = head(length, window, parts)
     positions = sorted({1, 2, length // 3, length // 2, length - 1})
-    rows, T = AttentionProducts(attention, positions, by_rows=False, single=False), attention.dense()
+    rows, T = AttentionProducts(attention, positions, by_rows=False), attention.dense()
     given = [vectors(place % 3, i) for place, i in enumerate(positions)]
     for i, x, product, norm in zip(positions, given, rows.gram(given), rows.norms, strict=True):
         H = T[i:, :i]
@@ -48,7 +48,7 @@ def test_products_of_heads_one_below_another(window: int | None) -> None:
     query, key = (2 * torch.randn(heads, length, 5, generator=g, dtype=torch.float64) for heads in (3, 1))
     heads = SoftmaxAttention(query, key, 0.7, window)
     T, positions = heads.dense(), [1, 60, 150]
-    rows = AttentionProducts(heads, positions, by_rows=False, single=False)
+    rows = AttentionProducts(heads, positions, by_rows=False)
     given = [vectors(2, i) for i in positions]
     for i, x, product in zip(positions, given, rows.gram(given), strict=True):
         H = T[:, i:, :i].flatten(0, 1)
@@ -65,7 +65,7 @@ def test_products_with_rows_from_the_last_to_the_first(heads: int, window: int |
     extras = {name: part.expand(heads, *part.shape) for name in parts if isinstance(part := getattr(one, name), Tensor)}
     attention = SoftmaxAttention(query, one.key[None], 0.7, window, soft_cap=one.soft_cap, **extras)
     T, cuts = attention.dense(), [length - 1, 250, 170]
-    products = AttentionProducts(attention, cuts, by_rows=True, single=False)
+    products = AttentionProducts(attention, cuts, by_rows=True)
     assert products.sizes == [heads * (length - i) for i in cuts]
     given = [vectors(2, size) for size in products.sizes]
     for i, x, product, norm in zip(cuts, given, products.gram(given), products.norms, strict=True):
@@ -79,21 +79,6 @@ def test_extreme_scores_do_not_overflow() -> None:
     query, key = (300 * torch.randn(50, 3, generator=g, dtype=torch.float64) for _ in range(2))
     attention = SoftmaxAttention(query, key, 1.0)
     H = attention.dense()[20:, :20]
-    x, rows = vectors(2, 20), AttentionProducts(attention, [20], by_rows=False, single=False)
+    x, rows = vectors(2, 20), AttentionProducts(attention, [20], by_rows=False)
     torch.testing.assert_close(rows.gram([x])[0], x @ H.mT @ H, rtol=0, atol=1e-9)
     torch.testing.assert_close(rows.norms[0], H.norm(), rtol=1e-9, atol=0)
-
-
-@pytest.mark.parametrize("sharpness", [0.05, 0.7, 8.0])
-@pytest.mark.parametrize("soft_cap", [None, 6.0])
-def test_single_precision_loses_no_more_than_it_says(sharpness: float, soft_cap: float | None) -> None:
-    length, size = 400, 180
-    plain = head(length)
-    attention = SoftmaxAttention(plain.query, plain.key, sharpness, soft_cap=soft_cap)
-    x = torch.eye(size, dtype=torch.float64)
-    double, single = (AttentionProducts(attention, [size], by_rows=False, single=single) for single in (False, True))
-    exact, found = double.gram([x])[0], single.gram([x])[0]
-    scale, lost = float(exact.trace()), single.lost
-    assert double.lost == 0 < lost < 1e-3
-    # ‖H̃ᵀH̃ − HᵀH‖_F ≤ (2 + ‖E‖/‖H‖) ‖E‖ ‖H‖
-    assert 1e-9 * scale < float((found - exact).norm()) <= 2.1 * lost * scale

@@ -40,6 +40,8 @@ _GAP = 1e-7
 _BELOW = 1e-3
 # Shifts of entropies, and further ones where these leave too much open.
 _SHIFTS, _MORE = 14, 1
+# How far above the root of what squares are off by a σ counts.
+_VISIBLE = 4
 # Error of an entropy at which no further shifts are taken, relative to the entropy-ESS.
 _CLOSE = 2e-4
 
@@ -50,7 +52,7 @@ class _Matrix:
     def __init__(self, matrix: Array, cut: Cut, width: int) -> None:
         largest = float(max(matrix.max(initial=0), -matrix.min(initial=0)))
         self.scale = float(np.exp2(np.floor(np.log2(largest)))) if largest else 1.0
-        self._limit, r = cut.limits().numpy(), cut.readouts
+        self._limit, r = cut.limits.numpy(), cut.readouts
         filled = -cut.length % width
         matrix = np.pad(matrix / self.scale, ((0, r * filled), (0, filled)))
         early = [i for i in cut.positions if i <= r * (cut.length - i)]
@@ -152,6 +154,12 @@ class _Matrix:
         off = ROUND_OFF * _EPS * sizes + self.off[:, None] / shifts
         return counts.astype(np.int64), np.where((shifts > 0) & np.isfinite(off), off, np.inf)
 
+    def ranks(self, wanted: npt.NDArray[np.bool_]) -> Places:
+        """How many σ lie above round-off at some of the positions, at least 1, and at others how many there are."""
+        with np.errstate(divide="ignore"):
+            counts, _ = self._above(np.where(wanted, _VISIBLE * np.sqrt(self.off), 0)[:, None])
+        return np.where(wanted & ~self.zero, np.clip(counts[:, 0], 1, self._limit), self._limit)
+
     def entropies(self) -> Entropies:
         """At all positions, (P,) each."""
         parts = zip(self._cores, *map(self._split, (self.energies, self._limit, self.off)), strict=True)
@@ -214,7 +222,7 @@ class AllCutsBlocks(HankelBlocks):
 
     def entropies(self) -> tuple[Tensor, Tensor]:
         """Entropy-ESS and a bound on its error, both (..., P)."""
-        limit, found = self._cut.limits().numpy(), list[tuple[Array, Array]]()
+        limit, found = self._cut.limits.numpy(), list[tuple[Array, Array]]()
         for entry, matrix in enumerate(self._matrices):
             H, error, total = matrix.entropies()
             # Squares that are off by e in the Frobenius norm: Σ |√σ̂² − √σ²| ≤ r^¾ √e.
@@ -222,6 +230,10 @@ class AllCutsBlocks(HankelBlocks):
             error = error + share * (np.log(np.maximum(limit, 2)) + 1 - np.log(np.where(share > 0, share, 1.0)))
             ess = np.where(matrix.zero, 0, np.clip(np.exp(H), 1, limit))
             bound = np.where(matrix.zero | (limit == 1), 0, ess * np.expm1(np.minimum(error, 20)))
+            # A flat spectrum has its rank as entropy-ESS, which the rule may pass by its error.
+            rank = matrix.ranks(ess - np.floor(ess) <= bound)
+            within = np.where(ess > rank, np.maximum(rank, ess - bound), ess)
+            ess, bound = within, bound + ess - within
             wide = ~(bound <= 1e-3 * ess)
             if wide.any():
                 exact = self._exact(entry, wide).entropies()

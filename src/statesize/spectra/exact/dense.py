@@ -41,7 +41,7 @@ class DenseEngine(Engine):
         read = self.reader(operator, cut)
         blocks = (read(*cut.reach(position)).unsqueeze(-3) for position in cut.positions)
         empty = torch.zeros((*operator.batch_shape, 0), dtype=operator.dtype, device=operator.device)
-        return block_spectra(blocks, cut.limits(operator.device), empty)
+        return block_spectra(blocks, cut.limits, empty)
 
     def reader(
         self, operator: Operator, cut: Cut, convert: Callable[[Tensor], Any] = lambda part: part
@@ -74,12 +74,12 @@ class DenseEngine(Engine):
         held = cut.readouts * cut.length**2
         if not self.forms_whole(cut) and attention_of(operator) is not None:
             held = max((rows * columns for rows, columns in map(cut.shape, cut.positions)), default=0)
-        return Footprint(DOUBLE * (4 * held + self.copies * len(cut.positions) * cut.largest_rank()))
+        return Footprint(DOUBLE * (4 * held + self.copies * len(cut.positions) * cut.largest_rank))
 
     def forms_whole(self, cut: Cut) -> bool:
         """See `Engine.forms_whole`."""
         small = cut.readouts * cut.length**2 <= self.whole
-        return small and sum(cut.shape(position)[0] for position in cut.positions) >= cut.readouts * cut.length
+        return small and cut.rows >= cut.readouts * cut.length
 
 
 def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spectrum:

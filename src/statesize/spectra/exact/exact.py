@@ -40,8 +40,9 @@ _STRIP = 1024  # positions of the longer side that one product takes
 # all entries are equal, and so the errors of all terms in the chains of 256 that OpenBLAS adds up, below 3 else.
 _CHAINS = 32
 # Bound of an entropy, relative to it, beyond which its block is decomposed; and between which shares of σ_1 the
-# smallest σ has to lie, so that entropies are known to 1e-9 where no σ is below 1e-7 σ_1.
-_CLOSE, _SMALLEST = 2e-4, (5e-8, 2e-5)
+# smallest σ has to lie, so that entropies are known to 1e-9 where no σ is below 1e-7 σ_1: without it, at most 2e-10 was
+# met above the second share, and 5e-7 below.
+_CLOSE, _SMALLEST = 2e-4, (6e-8, 1e-6)
 # Tensors that are made of a stretch of chunks.
 _STRETCH = 12
 
@@ -108,8 +109,8 @@ class ExactBlocks(HankelBlocks):
     """The blocks by eigenvalues; those of entries and positions that leave an answer open are decomposed."""
 
     def __init__(self, read: Read, batch_shape: torch.Size, cut: Cut) -> None:
-        self._read, self._batch, self._cut, self._limit = read, batch_shape, cut, cut.limits()
-        shape = batch_shape.numel(), len(cut.positions), max(cut.largest_rank(), 1)
+        self._read, self._batch, self._cut, self._limit = read, batch_shape, cut, cut.limits
+        shape = batch_shape.numel(), len(cut.positions), max(cut.largest_rank, 1)
         squares, sums = np.zeros(shape), np.zeros(shape[1])
         place_of = {position: place for place, position in enumerate(cut.positions)}
         with lapack(NUMPY).block(), np.errstate(invalid="ignore", over="ignore"):
@@ -162,7 +163,7 @@ class ExactBlocks(HankelBlocks):
     def singular_values(self) -> Tensor:
         """σ̂ by decompositions, (..., P, r), descending, zero-padded."""
         self._decompose(torch.ones_like(self._decomposed))
-        return self._shaped(self._values[..., : self._cut.largest_rank()])
+        return self._shaped(self._values[..., : self._cut.largest_rank])
 
     def _shaped(self, part: Tensor) -> Tensor:
         return part.reshape(*self._batch, *part.shape[1:])
@@ -224,7 +225,7 @@ def from_squares(squares: Tensor, sums: Tensor, limit: Tensor) -> tuple[Tensor, 
 
 def exact_operations(cut: Cut) -> float:
     """About how many operations of products of matrices take as long, for one batch entry; from shapes alone."""
-    r, n, grown = cut.readouts, cut.limits().double(), 0
+    r, n, grown = cut.readouts, cut.limits.double(), 0
     for _, rows, columns, tall, _ in _plan(cut):
         height, width = r * (rows.stop - rows.start), columns.stop - columns.start
         grown += height * width * (width if tall else height)

@@ -42,7 +42,7 @@ def recurrence_spectrum(recurrence: Recurrence, cut: Cut) -> Spectrum:
     size = S_norm[..., :-1] * L_norm[..., 1:]
     local = S_norm[..., :-1] * past[..., :-1] + L_norm[..., 1:] * future[..., 1:]
     bound = torch.minimum(every, torch.nan_to_num(local, nan=torch.inf)) + epsilon * size + denormal_error(size)
-    r, limit = min(states, cut.largest_rank()), cut.limits(recurrence.device)
+    r, limit = min(states, cut.largest_rank), cut.limits
     values = singular_values(products)[..., :r]
     # A block of fewer rows or columns than states has no further singular values: the others are round-off.
     values = values.masked_fill(torch.arange(r, device=values.device) >= limit[:, None], 0)
@@ -51,7 +51,7 @@ def recurrence_spectrum(recurrence: Recurrence, cut: Cut) -> Spectrum:
 
 def _windowed(recurrence: Recurrence, cut: Cut) -> Spectrum:
     """Each block as that of the steps in its windows."""
-    r, shape = cut.largest_rank(), recurrence.batch_shape
+    r, shape = cut.largest_rank, recurrence.batch_shape
     none = torch.zeros((*shape, 0, r), dtype=torch.float64, device=recurrence.device)
     values, bounds = [none], [none.sum(-1)]
     for i in cut.positions:
@@ -60,7 +60,7 @@ def _windowed(recurrence: Recurrence, cut: Cut) -> Spectrum:
         spectrum = recurrence_spectrum(recurrence.between(columns.start, rows.stop), part)
         values.append(torch.nn.functional.pad(spectrum.values, (0, r - spectrum.values.shape[-1])))
         bounds.append(spectrum.error_bound)
-    return Spectrum(torch.cat(values, -2), torch.cat(bounds, -1), cut.limits(recurrence.device))
+    return Spectrum(torch.cat(values, -2), torch.cat(bounds, -1), cut.limits)
 
 
 def _carried(gain: Tensor, steps: Tensor) -> Tensor:

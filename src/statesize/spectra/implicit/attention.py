@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,39 +12,30 @@ from statesize.operators import SoftmaxAttention
 from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.factorisation import frobenius_norm
 
-_linalg = cast("Any", torch.linalg)
 STRIP = 256
 """Rows or columns of T that are held at once."""
-# The error of a score summed in single precision, in units of eps and of the largest terms; at most 0.4 was seen.
-_SINGLE_ROUND_OFF = 4.0
 
 
 class AttentionProducts:
     """Products with H_iᵀ H_i, or with H_i H_iᵀ, of H_i = T[i:, :i] of one head or of the stack of several.
 
-    T is formed anew for each product, in single precision where that is wanted; products are in double precision.
+    T is formed anew for each product.
 
     Attributes:
         sizes: Columns of each H_i, or its rows, which stand from the last to the first; rising, as cuts are given.
-        norms: ‖H_i‖_F in double precision, (P,).
-        lost: At most ‖H̃ − H‖_F / ‖H‖_F of the blocks in their own precision, against those in double precision.
+        norms: ‖H_i‖_F, (P,).
     """
 
-    def __init__(self, attention: SoftmaxAttention, cuts: Sequence[int], *, by_rows: bool, single: bool) -> None:
+    def __init__(self, attention: SoftmaxAttention, cuts: Sequence[int], *, by_rows: bool) -> None:
         self._attention, self._sums, self._cuts, self._by_rows = attention, attention.log_sums(), list(cuts), by_rows
         self._heads, self.device = attention.batch_shape.numel(), attention.device
         self.sizes = [self._heads * (attention.length - i) if by_rows else i for i in cuts]
-        self.norms, self.lost = torch.zeros(len(self._cuts), dtype=torch.float64), 0.0
+        self.norms = torch.zeros(len(self._cuts), dtype=torch.float64)
         for reached, first, tile in self._tiles(len(self._cuts)):
             norm = self.norms[0].new_zeros(())
             for place, (a, b) in enumerate(itertools.pairwise([0, *self.sizes[:reached]])):
                 norm = norm.hypot(frobenius_norm(tile[:, max(0, a - first) : max(0, b - first)]).cpu())
                 self.norms[place] = self.norms[place].hypot(norm)
-        if single:
-            # What Σ_k |q_k k_k|, a cap and the sums of rows round to.
-            size = self._largest_score() + float(self._sums.abs().max())
-            self._attention, self.lost = attention.to(torch.float32), size * _SINGLE_ROUND_OFF * 2.0**-23
-            self._sums = self._sums.float()
 
     def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """The products with float64 vectors in rows, (k_i, size) for each cut; k_i may be 0."""
@@ -64,7 +54,7 @@ class AttentionProducts:
         return [products[first:end, :size] for size, (first, end) in places]
 
     def _tiles(self, most: int) -> Iterator[tuple[int, int, Tensor]]:
-        """Strips of T in double precision, (m, entries): of how many of the first cuts, and from which entry on."""
+        """Strips of T, (m, entries): of how many of the first cuts, and from which entry on."""
         length, cuts = self._attention.length, self._cuts[:most]
         window = self._attention.window or length
         ends = {*cuts, *range(0, length, STRIP), length}
@@ -84,10 +74,4 @@ class AttentionProducts:
     def _block(self, rows: slice, columns: slice) -> Tensor:
         """(heads, rows, columns)."""
         scores = self._attention.scores(rows, columns.start, columns.stop)
-        return scores.sub_(self._sums[..., rows, None]).exp_().double().reshape(self._heads, *scores.shape[-2:])
-
-    def _largest_score(self) -> float:
-        attention = self._attention
-        query, key = (float(_linalg.vector_norm(part, dim=-1).max()) for part in (attention.query, attention.key))
-        scores = abs(attention.scale) * query * key
-        return scores + (0.0 if attention.soft_cap is None else min(scores, attention.soft_cap))
+        return scores.sub_(self._sums[..., rows, None]).exp_().reshape(self._heads, *scores.shape[-2:])

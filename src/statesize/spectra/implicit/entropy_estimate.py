@@ -147,14 +147,11 @@ class EntropyEstimate:
         finished: Whether no product is wanted any more.
     """
 
-    def __init__(
-        self, dimension: int, accuracy: float, capacity: int, probes: int = 8, seed: int = 0, lost: float = 0.0
-    ) -> None:
-        # `lost` is how far the H of the products may be from the wanted H, in the Frobenius norm.
+    def __init__(self, dimension: int, accuracy: float, capacity: int, probes: int = 8, seed: int = 0) -> None:
         self._accuracy, self._dimension, self._count = accuracy, dimension, min(probes, dimension)
         self.capacity = min(dimension, max(capacity, 2 * self._count))
         self._generator = torch.Generator().manual_seed(seed)
-        self._space, self._before = KrylovSpace(dimension, self.capacity, lost), None
+        self._space, self._before = KrylovSpace(dimension, self.capacity), None
         self.interval, self.finished = EntropyInterval(1.0, float(dimension)), False
         self._draw()
 
@@ -230,7 +227,7 @@ def exact_interval(space: ProjectedGram) -> EntropyInterval:
 def round_off(space: ProjectedGram, dimension: int) -> float:
     """How far round-off in n values σ moves their entropy; as `entropy_bound`, where Σσ is about that known."""
     total = float(space.nystrom.sum())
-    share = min(1.0, space.summed_error(dimension) / total) if total else 0.0
+    share = min(1.0, dimension * space.error_bound / total) if total else 0.0
     if not 0 < share < 1:
         return 0.0
     return share * math.log(dimension) - share * math.log(share) - (1 - share) * math.log1p(-share)

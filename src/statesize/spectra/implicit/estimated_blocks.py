@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from statesize.spectra.engine import Counts, HankelBlocks
 from statesize.spectra.implicit.entropy_estimate import CONFIDENCE, EntropyEstimate
-
-_linalg = cast("Any", torch.linalg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,37 +50,7 @@ class Estimated:
         # that of the first part is above τ² − s² and that of the second above s², which is rest / s² times at most.
         shares = torch.linspace(0.05, 1.0, 20, dtype=torch.float64) * above**2
         apart = (sigma.square() > above**2 - shares[:, None]).sum(-1) + torch.floor(rest / shares)
-        most = int(apart.clamp(max=self.limit).min())
-        low, high = self._probable(threshold)
-        return max(least, min(low, most)), min(most, max(high, least))
-
-    def _probable(self, threshold: float) -> tuple[int, int]:
-        """By Gauss quadrature of each probe: nodes beyond τ² weigh less than A there, with the nearest ones more."""
-        # The separation theorem of Chebyshev, Markov and Stieltjes (Szegő, Orthogonal Polynomials, 3.41).
-        nodes, weights = _measures(self.estimate)
-        # The first node above the threshold does not count for less, the last one below it counts for more.
-        places = torch.arange(nodes.shape[-1]) - (nodes <= threshold**2).sum(-1, keepdim=True)
-        traces = self.estimate.traces
-        low, high = (traces.dimension * (weights * (places >= first)).sum(-1) for first in (1, -1))
-        least, most = low.mean() - traces.margin(low), high.mean() + traces.margin(high)
-        return math.floor(float(least)), math.ceil(float(most))
-
-
-def _measures(estimate: EntropyEstimate) -> tuple[Tensor, Tensor]:
-    """Nodes and weights (p, steps) of the measure of each probe on A, by its Krylov space."""
-    matrix, starts = estimate.space.inside, estimate.probes
-    starts = torch.nn.functional.pad(starts, (0, len(matrix) - starts.shape[1]))
-    basis = (starts / _linalg.vector_norm(starts, dim=-1, keepdim=True))[:, None]
-    smallest = 1e-13 * float(matrix.abs().max())
-    for _ in range(estimate.steps - 1):
-        following = basis[:, -1:] @ matrix
-        for _ in range(2):
-            following = following - following @ basis.mT @ basis
-        size = _linalg.vector_norm(following, dim=-1, keepdim=True)
-        # Where nothing is left, the measure is known, and a node without weight at 0 changes nothing.
-        basis = torch.cat([basis, torch.where(size > smallest, following / size, 0.0)], 1)
-    nodes, vectors = _linalg.eigh(basis @ matrix @ basis.mT)
-    return nodes, vectors[:, 0].square()
+        return least, max(least, int(apart.clamp(max=self.limit).min()))
 
 
 class EstimatedBlocks(HankelBlocks):

@@ -36,14 +36,7 @@ _COPIES, _IN_PRODUCTS = 3, 100
 
 @dataclass(frozen=True)
 class ImplicitEngine(Engine):
-    """Counts and entropies from products with H_i: of softmax attention a few rows of T at a time, and of derivatives.
-
-    Attributes:
-        single_from: Length from which on scores are formed in single precision, which bounds then allow for; not where
-            torch is set to multiply in less.
-    """
-
-    single_from: int = 8192
+    """Counts and entropies from products with H_i: of attention a few rows of T at a time, and of derivatives."""
 
     name = "implicit"
     keeps_device = True
@@ -84,14 +77,10 @@ class ImplicitEngine(Engine):
 
     def _of_attention(self, heads: SoftmaxAttention, positions: list[int], cut: Cut) -> list[Estimated]:
         """What is known of H_i, of one head or of several one below another, at ascending positions."""
-        # A bias such as that of ALiBi grows with the length, and is more than single precision can subtract; where
-        # torch multiplies in TF32 or bfloat16, no bound says what scores lose.
-        single = cut.length >= self.single_from and heads.key_bias is None
-        single = single and torch.get_float32_matmul_precision() == "highest"
         early, late = _sides(positions, cut)
-        blocks = _estimated(AttentionProducts(heads, early, by_rows=False, single=single), cut) if early else []
+        blocks = _estimated(AttentionProducts(heads, early, by_rows=False)) if early else []
         if late:
-            blocks += _estimated(AttentionProducts(heads, late, by_rows=True, single=single), cut)[::-1]
+            blocks += _estimated(AttentionProducts(heads, late, by_rows=True))[::-1]
         return blocks
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
@@ -117,12 +106,11 @@ def _sides(positions: list[int], cut: Cut) -> tuple[list[int], list[int]]:
     return early, positions[len(early) :][::-1]
 
 
-def _estimated(products: AttentionProducts, cut: Cut) -> list[Estimated]:
+def _estimated(products: AttentionProducts) -> list[Estimated]:
     """What is known of each block of some cuts, which are measured at once."""
     norms, device = cast("list[float]", products.norms.tolist()), products.device
     estimates = [
-        EntropyEstimate(n, _ACCURACY, _most_vectors(n), n if n <= _WHOLE else _PROBES, n, products.lost * norm)
-        for n, norm in zip(products.sizes, norms, strict=True)
+        EntropyEstimate(n, _ACCURACY, _most_vectors(n), n if n <= _WHOLE else _PROBES, n) for n in products.sizes
     ]
     while not all(estimate.finished for estimate in estimates):
         found = products.gram([estimate.pending.to(device) for estimate in estimates])

@@ -23,20 +23,10 @@ class ProjectedGram:
     residual: Tensor  # ‖A y − θ y‖ of each, (K,)
     nystrom: Tensor  # of A V (VᵀAV)⁻¹ VᵀA, (r,)
     nystrom_vectors: Tensor  # in the coordinates of V and of what lies next to it, (K + k, r)
-    inside: Tensor  # VᵀAV, (K, K)
-    lost: float = 0.0  # how far the H of the products may be from the wanted H, in the Frobenius norm
 
     @property
     def error_bound(self) -> float:
         """δ of every σ: A is known to round-off of its norm, and its eigenvalues are squares."""
-        return self._round_off + self.lost
-
-    def summed_error(self, dimension: int) -> float:
-        """The sum of these errors over n values of σ: Σ|σ − σ̃| ≤ ‖H − H̃‖_* ≤ √n ‖H − H̃‖_F (Mirsky)."""
-        return dimension * self._round_off + dimension**0.5 * self.lost
-
-    @property
-    def _round_off(self) -> float:
         return _ROUND_OFF * float(self.nystrom.max()) if self.nystrom.numel() else 0.0
 
     def leading(self, count: int) -> tuple[Tensor, Tensor]:
@@ -53,8 +43,7 @@ class KrylovSpace:
     others only keep what A V has outside of V.
     """
 
-    def __init__(self, dimension: int, capacity: int, lost: float = 0.0) -> None:
-        self._lost = lost
+    def __init__(self, dimension: int, capacity: int) -> None:
         # Vectors lie in rows. What is not filled yet takes no memory.
         self._vectors = torch.empty(capacity, dimension, dtype=torch.float64)
         self._other = self._vectors.new_zeros(0, dimension)
@@ -114,9 +103,7 @@ class KrylovSpace:
         squares, turned = _linalg.eigh(factor.mT @ factor)
         nystrom = squares.clamp(min=round_off).sqrt()
         residual = _linalg.vector_norm(outside, dim=0)
-        return ProjectedGram(
-            theta.clamp(min=0).sqrt(), vectors, residual, nystrom, factor @ turned / nystrom, self._inside, self._lost
-        )
+        return ProjectedGram(theta.clamp(min=0).sqrt(), vectors, residual, nystrom, factor @ turned / nystrom)
 
     def _append(self, rest: Tensor, scale: float) -> Tensor:
         """Orthonormal pending vectors Q for what vectors (p, n) have outside of V: rest = M Q; M, (p, q)."""

@@ -55,7 +55,7 @@ class SmallStateEngine(Engine):
             factor_products(*(part.numpy() for part in (A, B, C)), positions.numpy(), products.numpy(), errors.numpy())
             products, errors = (part * scales[0].view(-1, *[1] * (part.ndim - 1)) for part in (products, errors))
             products, errors = (part * scales[1].view(-1, *[1] * (part.ndim - 1)) for part in (products, errors))
-        limit, r = cut.limits(), min(n, cut.largest_rank())
+        limit, r = cut.limits, min(n, cut.largest_rank)
         values = singular_values(products)[:, place, :r]
         # A block of fewer rows or columns than states has no further singular values: the others are round-off.
         values = values.masked_fill(torch.arange(r) >= limit[:, None], 0)
