@@ -58,7 +58,7 @@ def _entries(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """All entries, those of parts of the model included."""
     for key, entry in value.items():
         yield key, entry
-        yield from _entries(entry) if isinstance(entry, Mapping) else ()
+        yield from _entries(cast("Mapping[str, Any]", entry)) if isinstance(entry, Mapping) else ()
 
 
 def _check_causal(name: str, config: Any, library: Any) -> None:

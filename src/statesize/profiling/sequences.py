@@ -9,7 +9,7 @@ import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, Self, TypeAlias
 
 import torch
 import xarray as xr
@@ -79,7 +79,7 @@ class SequenceDone:
     def from_bytes(cls, content: bytes) -> SequenceDone:
         """The end that `to_bytes` wrote; other bytes are a ValueError."""
         try:
-            facts = cast("Any", json.loads(content))
+            facts = json.loads(content)
             return cls(tuple(map(str, facts["mixers"])), _notes(facts["skipped"]))
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("it holds no mixers") from error
