@@ -54,3 +54,11 @@ def test_an_exponent_takes_three_lengths_and_five_texts():
     pieces_of_four = exponent(N, texts=(0, 0, 1, 2, 3))
     assert (pieces_of_four.shape, pieces_of_four.fitted.value) == ("too few texts", pytest.approx(1))
     assert pieces_of_four.to_dict()["exponent_interval"] is None
+
+
+def test_a_flat_end_saturates_only_where_its_interval_leaves_no_doubt():
+    ess = np.minimum(N, 40)[:, None] * JITTER
+    ess[-1] *= [0.8, 1.2, 1.0, 0.9, 1.1]
+    found = exponent_of(LENGTHS, ess, HIGH, range(5))
+    assert found.last.low < 0.1 < found.last.high
+    assert found.shape == "slows down"

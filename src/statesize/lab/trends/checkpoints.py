@@ -34,7 +34,7 @@ def find_checkpoints(
     """Checkpoints of folders, folders of checkpoints, names and ids, by their steps where they have some."""
     expected = "folders of models, or an id of the hub"
     given = [arguments] if isinstance(arguments, str | os.PathLike) else several("checkpoints", arguments, expected)
-    models = list(dict.fromkeys(model for name in given for model in _expanded(os.fspath(name))))
+    models = list(dict.fromkeys(model for name in given for model in _expanded(str(name))))
     ends = [Path(model).name for model in models]
     found = [
         Checkpoint(revision or (end if ends.count(end) == 1 else model), model, revision, _step_of(revision or end))

@@ -88,7 +88,7 @@ def length(
     numbered = numbered_excerpts(texts, contexts[-1] + future, excerpts, given.tokenizer)
     # A piece that begins as the tokenizer begins a text does so after shorter contexts too.
     begun, called = int(beginning_id(given.tokenizer) is not None), given.name or type(given.model).__name__
-    options = {"tokenizer": given.tokenizer, "name": called, "on_progress": on_progress}
+    options: dict[str, Any] = {"tokenizer": given.tokenizer, "name": called, "on_progress": on_progress}
 
     def measured(context: int, folder: Path | None) -> Profile:
         ids = [torch.cat([piece[:begun], piece[begun - context - future :]]) for _, piece in numbered]

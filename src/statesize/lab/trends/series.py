@@ -66,8 +66,8 @@ def series(
 
     def measured(one: Checkpoint, folder: Path | None) -> Profile:
         loaded = load_model(one.model, revision=one.revision, needs_tokenizer=False, **(loading or {}))
-        options = {"tokenizer": tokenizer, "name": one.name, "source": loaded.source, "on_progress": on_progress}
-        return run_profile(loaded.model, texts, settings, output=folder, **options)
+        options: dict[str, Any] = {"tokenizer": tokenizer, "source": loaded.source, "on_progress": on_progress}
+        return run_profile(loaded.model, texts, settings, output=folder, name=one.name, **options)
 
     points = {one: (one.name, at if one.step is None else one.step) for at, one in enumerate(found)}
     trend = Trend("step", *measured_rows(points, measured, range(len(texts)), output))

@@ -46,7 +46,7 @@ class Trend(Result):
     """
 
     place: str
-    rows: pd.DataFrame
+    rows: Any  # a pd.DataFrame, of whose cells its stubs make unions of all types
     left_out: dict[str, Note]
     analysis: Mapping[str, Interval | Exponent] = field(default_factory=dict[str, Interval | Exponent])
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -62,7 +62,7 @@ class Trend(Result):
         return self.rows["layer"].unique().tolist()
 
     @property
-    def means(self) -> pd.DataFrame:
+    def means(self) -> Any:
         """The means over texts of each metric, and the place, by layer and point."""
         return self.rows.groupby(["layer", "point"], sort=False)[["place", *METRICS]].mean()
 
@@ -147,7 +147,7 @@ def measured_rows(
     measure: Callable[[Any, Path | None], Profile],
     texts: Sequence[int],
     output: object,
-) -> tuple[pd.DataFrame, dict[str, Note]]:
+) -> tuple[Any, dict[str, Note]]:
     """The rows of points with their name and place, which read pieces of `texts`, and what is left out."""
     folder = None if output is None else require_path("output", output)
     if folder is not None:
@@ -164,7 +164,7 @@ def measured_rows(
         causes = {**profile.not_measured, **profile.incomplete, **causes}
     if not rows:
         raise next(iter(failed.values()))
-    every = pd.DataFrame(rows)
+    every: Any = pd.DataFrame(rows)
     # A layer compares in the pieces in which it was measured at all points.
     common = every[every.groupby(["layer", "piece"])["point"].transform("nunique") == every["point"].nunique()]
     apart = Note(Code.NOT_COMPARABLE, "It was not measured in the same texts at all points.")
@@ -172,8 +172,8 @@ def measured_rows(
     if len(set(texts)) < FEWEST_TEXTS:
         lost["intervals"] = Note(Code.FEW_TEXTS, f"no interval over {counted(len(set(texts)), 'text')}.")
     left_out = {name: Note.of(error) for name, error in failed.items()} | lost | causes
-    columns = ["point", "place", "layer", "kind", "piece", "text", *METRICS]
-    return pd.concat([_average(common), common], ignore_index=True)[columns], left_out
+    table: Any = pd.concat([_average(common), common], ignore_index=True)
+    return table[["point", "place", "layer", "kind", "piece", "text", *METRICS]], left_out
 
 
 def _rows(profile: Profile) -> Iterator[dict[str, Any]]:
@@ -192,7 +192,7 @@ def _rows(profile: Profile) -> Iterator[dict[str, Any]]:
                 yield label | dict(zip(METRICS, means, strict=True))
 
 
-def _average(rows: pd.DataFrame) -> pd.DataFrame:
+def _average(rows: Any) -> Any:
     """The average, in pieces in which all layers were measured that compare."""
     if not rows["weight"].any():
         refuse("points", "of models that share a layer that can be measured", "none")
