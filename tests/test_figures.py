@@ -130,36 +130,18 @@ def test_every_record_says_what_made_it(path):
 
 
 def test_the_table_of_lengths_marks_what_lies_beyond_the_training():
-    one = {
-        "model": "sa",
-        "lengths": [{"length": 128}, {"length": 1024}],
-        "trained_length": 256,
-        "excerpts": 8,
-        "future": 64,
-        "layers": [{"entropy": [3.14, 6]}],
-        "exponents": [
-            {"layer": layer, "unit": unit, "course": course, "exponent": 0.5, "exponent_interval": [0.25, 0.75]}
-            # What heads share is no head.
-            for layer, unit, course in (
-                ("average", "", "not clear"),
-                ("0", "head 0", "grows"),
-                ("0, joint", "group 0", "levels off"),
-            )
-        ],
-    }
-    found = trends.length([one])
-    assert found["table"].splitlines()[0] == "| model | 128 | 1,024 † | exponent | heads |"
-    assert found["table"].splitlines()[-1] == "| `sa` | 3.1 | 6.0 | 0.50 [0.25, 0.75] | 1, 0, 0 |"
-    average, *others = one["exponents"]
-    level = [average | {"course": "levels off"}, *others]
-    slower = (([2, 4, 4], "slows down", one["exponents"]), ([2, 4, 4], "saturates", level))
-    for entropy, told, exponents in (([2, 4, 8], "0.50 [0.25, 0.75]", level), *slower):
-        longer = (
-            one
-            | {"exponents": exponents}
-            | {"lengths": [{"length": n} for n in (64, 128, 256)], "layers": [{"entropy": entropy}]}
-        )
-        assert f"| {told} |" in trends.length([longer])["table"]
+    def told(entropy, last_interval):
+        average = {"entropy": [*entropy, 6.0], "ceiling": [100.0] * 4}
+        exponent = {"exponent": 0.5, "exponent_interval": [0.25, 0.75], "last": 0.0, "last_interval": last_interval}
+        lengths = [{"length": length} for length in (64, 128, 256, 1024)]
+        one = {"model": "sa", "lengths": lengths, "layers": [average], "exponents": [exponent]}
+        return trends.length([one | {"trained_length": 256, "excerpts": 8, "future": 64}])["table"].splitlines()
+
+    head, _, row = told([2, 4, 8], [0, 1])
+    assert head == "| model | 64 | 128 | 256 | 1,024 † | exponent |"
+    assert row == "| `sa` | 2.0 | 4.0 | 8.0 | 6.0 | 0.50 [0.25, 0.75] |"
+    assert told([2, 4, 4], [0, 1])[-1].endswith("| slows down |")
+    assert told([2, 4, 4], [0, 0.05])[-1].endswith("| saturates |")
 
 
 def test_architectures_are_of_one_size_and_read_as_much():

@@ -7,25 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.trends.growth import FEWEST_LENGTHS, saturates
+from statesize.lab.trends.growth import shape_of
+from statesize.measurement.statistics import Interval
 from tools.figures.on_record import estimate, table
 
 
 def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
-    """ESS of models after contexts of several lengths: means, exponents, and how many heads still grow."""
-    courses = ("grows", "levels off", "not clear")
+    """ESS of models after contexts of several lengths, and its exponent."""
     contexts = [one["length"] for one in documents[0]["lengths"]]
     trained = documents[0]["trained_length"]
     rows = [
-        (
-            f"`{one['model']}`",
-            *(f"{value:.1f}" for value in one["layers"][0]["entropy"]),
-            _exponent(one),
-            ", ".join(str(sum(row["course"] == course for row in _heads(one))) for course in courses),
-        )
+        (f"`{one['model']}`", *(f"{value:.1f}" for value in one["layers"][0]["entropy"]), _exponent(one))
         for one in documents
     ]
-    headings = ("model", *(f"{one:,}" + (" †" if one > trained else "") for one in contexts), "exponent", "heads")
+    headings = ("model", *(f"{one:,}" + (" †" if one > trained else "") for one in contexts), "exponent")
     return {
         "table": table(headings, rows),
         "lengths": ",".join(map(str, contexts)),
@@ -44,18 +39,12 @@ def bundled_length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _exponent(document: Mapping[str, Any]) -> str:
-    """The exponent of the mean over all channels, told where the command tells one: near no ceiling was any."""
-    first = document["exponents"][0]
-    places = [index for index, one in enumerate(document["lengths"]) if one["length"] <= document["trained_length"]]
-    means = np.array(document["layers"][0]["entropy"])[places]
-    if len(places) >= FEWEST_LENGTHS and saturates([document["lengths"][index]["length"] for index in places], means):
-        return "saturates" if first["course"] == "levels off" else "slows down"
-    return estimate(first["exponent"], first["exponent_interval"], ".2f")
-
-
-def _heads(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Exponents of single heads or channels; what heads of one cache carry together is none."""
-    return [row for row in document["exponents"] if row["unit"] and not row["layer"].endswith(", joint")]
+    """The exponent of the average where it is a power law, else what it is."""
+    first, average = document["exponents"][0], document["layers"][0]
+    trained = [one["length"] for one in document["lengths"] if one["length"] <= document["trained_length"]]
+    means, ceilings = (np.array(average[metric][: len(trained)]) for metric in ("entropy", "ceiling"))
+    shape = shape_of(trained, means, ceilings, Interval(first["last"], *first["last_interval"]))
+    return estimate(first["exponent"], first["exponent_interval"], ".2f") if shape == "power law" else shape
 
 
 def text_series(document: Mapping[str, Any]) -> dict[str, str]:
@@ -78,13 +67,11 @@ def text_series(document: Mapping[str, Any]) -> dict[str, str]:
     return {
         "table": table(("mixer", "bits per byte", "ESS before", f"after {steps[-1]}", "change"), rows),
         "steps": str(steps[-1]),
-        "kept": str(steps[1]),
         "texts": str(first["texts"]),
         "mixers": str(len(rows)),
         "fall": str(len(moved["falls"])),
         "rise": _named(moved["rises"]),
         "unclear": _named(moved["not clear"]),
-        "early": str(sum(row["largest"]["from"] == f"step-{steps[0]:06d}" for row in document["rows"])),
     }
 
 

@@ -1,8 +1,7 @@
 """The laboratory: small models, and what training them tells of the measure.
 
 Read `mixers` for the models, `tasks` and `training` for how they come about, `zoo` for those that are bundled,
-`studies` for what they show, `trends` for what is measured of checkpoints and lengths; `stored` for what a model is
-known by before it is loaded.
+`studies` for what they show, `trends` for what is measured of checkpoints and lengths.
 """
 
 import importlib
@@ -10,21 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from statesize.lab import mixers, studies, tasks, training, zoo
-    from statesize.lab.trends.changes import Series
-    from statesize.lab.trends.growth import Growth
     from statesize.lab.trends.length import length
     from statesize.lab.trends.series import series
+    from statesize.lab.trends.trend import Trend
 
 _HOME = {
-    "Growth": "trends.growth",
-    "Series": "trends.changes",
+    "Trend": "trends.trend",
     "length": "trends.length",
     "series": "trends.series",
 }
 
 __all__ = [
-    "Growth",
-    "Series",
+    "Trend",
     "length",
     "mixers",
     "series",

@@ -65,7 +65,7 @@ class Settings:
 
     Functions with arguments of the same names take these first, and refuse settings that do not act there. `positions`
     may also be a list; a sequence that is too short for some of them, or for the windows of `past` and `future` there,
-    is measured at the others. The command line has its options and their help from here.
+    is measured at the others.
 
     Attributes:
         layers: Layers to measure, by name or by index from 0, such as 0,3. Default: all.

@@ -136,9 +136,8 @@ def run_profile(
     source: Mapping[str, Any] | None = None,
     cluster: RayCluster | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,
-    sinks: bool = True,
 ) -> Profile:
-    """`profile` of a model of which the caller may know the source, without a warning, and without `sinks`."""
+    """`profile` of a model of which the caller may know the source, without a warning."""
     # The profile of a cluster is that of this process: the same bit for bit where that is set to as many threads as a
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
@@ -174,7 +173,7 @@ def run_profile(
     # Digests say whether what is stored is of this run; of one that is not they would only take time.
     digests = cluster is not None or path is not None
     # A class without a source is another one in each run, and the same in all processes of one.
-    make = partial(loaded_work, model, settings, reference, digests=digests, sinks=sinks, unknown=uuid4().hex)
+    make = partial(loaded_work, model, settings, reference, digests=digests, unknown=uuid4().hex)
     if path is not None and isinstance(model, nn.Module):
         tell_without_source(model)
     with ExitStack() as stack:

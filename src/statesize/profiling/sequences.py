@@ -141,7 +141,6 @@ class SequenceWork:
     after: Checks = "read"  # what it is compared with from then on
     # What the process has loaded, which the key of each task must be of; None where nobody asks.
     origin: Provenance | None = None
-    sinks: bool = True  # whether those of attention are looked for
 
     def __call__(self, request: str | SequenceTask) -> Iterator[Any]:
         """A step for each mixer, then the end, also of a sequence in which none can be measured; or what was loaded."""
@@ -168,8 +167,6 @@ class SequenceWork:
                 finished = {name for name in here if request.finished and request.part(name) in request.finished}
                 works = [] if item.name in finished else [(item, plan_work(item, *planning))]
                 works += [measured for measured in groups if measured[0].name not in finished]
-                if not self.sinks:
-                    works = [(measured, replace(work, attends=False)) for measured, work in works]
                 datasets = {
                     measured.attrs["name"]: measured for measured in measure_side_by_side(works, sequence, settings)
                 }
@@ -193,7 +190,6 @@ def loaded_work(
     reference: int | None,
     *,
     digests: bool = True,
-    sinks: bool = True,
     unknown: str = "",
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
@@ -202,4 +198,4 @@ def loaded_work(
     origin = Provenance.of(measured, settings if digests else None, reference, unknown)
     if isinstance(loaded, LoadedModel):
         origin = replace(origin, model=loaded.name, source=loaded.source)
-    return SequenceWork(measured, settings, origin=origin, sinks=sinks)
+    return SequenceWork(measured, settings, origin=origin)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Group, Parameter, Token, validators
 
 from statesize.errors import FileError, InputError
-from statesize.io.text import byte_count
-from statesize.measurement.settings import Settings, Weights
 
 if TYPE_CHECKING:
     from statesize.parallel.ray import RayCluster
@@ -167,36 +165,5 @@ def _layers(_: object, tokens: Sequence[Token]) -> list[int | str]:
     return [int(value) if value.isdigit() else value for value in listed([token.value for token in tokens])]
 
 
-_FRACTION = Parameter(validator=validators.Number(gte=0, lt=1))
 AllOrSome: TypeAlias = Annotated[Literal["all"] | int | None, Parameter(validator=_some)]
 LayerNames: TypeAlias = Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=1, converter=_layers)]
-# How settings of each type are written here; those of other types are for Python alone.
-_WRITTEN: dict[Any, Any] = {
-    "Layers": LayerNames,
-    "Channels": AllOrSome,
-    "Positions": AllOrSome,
-    "Memory": Annotated[int | str, Parameter(show_default=byte_count)],
-    "Weights": Weights,
-    "bool": Flag,
-    "int": Seed,
-    "int | None": Annotated[int | None, _COUNT],
-    "float": Annotated[float, _FRACTION],
-    "float | None": Annotated[float | None, _FRACTION],
-}
-
-
-class MeasureOptions:
-    """What is measured: the settings, with their help, but for those that do not act in a command."""
-
-    def __init_subclass__(cls, without: Sequence[str] = ()) -> None:
-        """Make a dataclass of them."""
-        cls.__doc__ = Settings.__doc__
-        for setting in fields(Settings):
-            if setting.type in _WRITTEN and setting.name not in without:
-                cls.__annotations__[setting.name] = _WRITTEN[setting.type]
-                setattr(cls, setting.name, setting.default)
-        Parameter(name="*")(dataclass(frozen=True)(cls))
-
-    def settings(self) -> Settings:
-        """The same, checked."""
-        return Settings(**vars(self))

@@ -11,14 +11,13 @@ held-out report is printed at the end.
 """
 _SERIES = """Measure how the ESS of each layer develops through the checkpoints of a training.
 
-All checkpoints read the same texts and are measured at the same positions and heads. With --output, finished
-checkpoints are kept, and the same command continues after a crash or an interrupt.
+All checkpoints read the same texts and are measured at the same positions and heads. With --output, a profile of each
+checkpoint is kept, and the same command continues after a crash or an interrupt.
 """
-_LENGTH = """Measure how the ESS of each layer and head grows with the length of the context.
+_LENGTH = """Measure how the ESS of each layer grows with the length of the context.
 
-Every length ends at the same cut of the same pieces of text, with the same --future tokens after it. Default: as many
-as the longest context within the trained length, 256 at most, and fewer where the texts have no room for them. With
---output, finished lengths are kept, and the same command continues.
+Every length ends at the same cut of the same pieces of text, with the same --future tokens after it. With --output, a
+profile of each length is kept, and the same command continues.
 """
 
 COMMANDS = (

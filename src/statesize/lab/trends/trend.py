@@ -1,290 +1,204 @@
-"""ESS of each layer at each point, over the same texts: what `changes` and `growth` have in common, with their page."""
+"""ESS of each layer at the points of a trend, over the same texts, each point a profile."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from os import PathLike
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, ClassVar
+from typing import Any
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from statesize.adapters.select import lost_mixers
-from statesize.check import refuse, require_choice
-from statesize.codes import Note
+from statesize.check import refuse, require_choice, require_path
+from statesize.codes import Code, Note
+from statesize.errors import StatesizeError
+from statesize.io.files import os_errors
 from statesize.io.json_values import json_values
-from statesize.io.text import counted, listed
-from statesize.lab.trends.points import JOINT, MEASURED, Numbers, Point
-from statesize.measurement.statistics import FEWEST_TEXTS, between
+from statesize.io.text import counted
+from statesize.lab.trends.growth import Exponent, Numbers
+from statesize.measurement.statistics import FEWEST_TEXTS, Interval, estimate
+from statesize.profiling.profile import Profile
 from statesize.report import vega
-from statesize.report.chart_tables import Metric, Row
-from statesize.report.names import by_reason
-from statesize.report.result_page import PageChart, PageTable, ResultPage
-from statesize.results.profiled import comparable_layers
-from statesize.results.summary import known_mean
+from statesize.report.result import Result
+from statesize.report.result_page import PageChart, ResultPage
+from statesize.report.table import PageTable
+from statesize.results.profiled import comparable
+from statesize.results.summary import channels_of, ess_values, known_mean, sample_of, unit_limits
 
-AVERAGE = "average"
-"""The mean over all layers that compare, each channel with the same weight."""
+AVERAGE, METRICS = "average", ["entropy", "relative_count", "norm", "ceiling"]
+_ANALYSES = {"step": "change", "length": "exponent"}
 
 
-@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Trend(ABC):
+@dataclass(frozen=True, eq=False, repr=False)
+class Trend(Result):
     """ESS of the layers of a model at several points, over the same texts.
 
     Attributes:
-        names: The points that were measured, as tables call them.
-        places: Steps of the training, None where they are not known; or tokens of the context.
-        points: What was measured of each.
-        skipped: Points and layers that are left out, and why.
-        facts: Digest of the tokens, settings, and versions.
-        notes: What else is to know, such as which layers were measured in some texts only, or that a log could not be
-            read.
+        place: What places the points, the "step" of a training or the "length" of a context.
+        rows: One for each point, layer and piece of text: point, place, layer, kind, piece, text, and the means over
+            cuts and heads of entropy, relative_count, norm and ceiling. The layer "average" is the mean over all
+            channels of the layers that compare.
+        left_out: Points, layers and intervals that are left out, with the cause.
+        analysis: Of each layer, the change from the first to the last step, or the exponent of the length.
+        facts: What else its document holds.
     """
 
-    names: tuple[str, ...]
-    places: tuple[int, ...] | None
-    points: tuple[Point, ...]
-    skipped: Mapping[str, Note]
-    facts: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
-
-    title: ClassVar[str]
-    """Title of the page."""
-    kinds: ClassVar[tuple[str, str]]
-    """What the points and their places are, ("checkpoints", "step") or ("lengths", "length")."""
+    place: str
+    rows: Any  # a pd.DataFrame, of whose cells its stubs make unions of all types
+    left_out: dict[str, Note]
+    analysis: Mapping[str, Interval | Exponent] = field(default_factory=dict[str, Interval | Exponent])
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
-    @abstractmethod
-    def about(self) -> str:
-        """What the numbers of the table are."""
+    def headline(self) -> str:
+        """How the average goes, in one sentence."""
+        return self.facts["headline"]
 
     @property
-    @abstractmethod
-    def finding(self) -> str:
-        """What it shows, in one or two sentences."""
-
-    @abstractmethod
-    def _charts(self) -> Iterator[tuple[str, alt.LayerChart, str]]:
-        """Titles, charts and captions of the page."""
-
-    @abstractmethod
-    def _rows(self) -> list[Row]:
-        """The table of all layers."""
+    def layers(self) -> list[str]:
+        """The layers that were measured at all points, after "average"."""
+        return self.rows["layer"].unique().tolist()
 
     @property
-    def telling_rows(self) -> int:
-        """The number of its rows that are read first, which are the average and the layers."""
-        return 1 + len(self.layers)
+    def means(self) -> Any:
+        """The means over texts of each metric, and the place, by layer and point."""
+        return self.rows.groupby(["layer", "point"], sort=False)[["place", *METRICS]].mean()
 
-    @abstractmethod
-    def _own(self) -> Row:
-        """What its JSON document has beside that of other trends."""
-
-    @abstractmethod
-    def _of_layer(self, layer: str) -> Row:
-        """The same of a layer."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the mixers; those ending in ", joint" are what heads that share a cache carry together."""
-        return tuple(mixer.name for mixer in self.points[0].mixers)
-
-    @property
-    def texts(self) -> int:
-        """How many texts each point read."""
-        return len(self.points[0].mixers[0].of_layer["entropy"])
-
-    def values(self, layer: str = AVERAGE, metric: Metric | str = "entropy", unit: str | None = None) -> Numbers:
-        """ESS of a layer at each point over each text, averaged over positions and heads.
+    def values(self, layer: str = AVERAGE, metric: str = "entropy") -> Numbers:
+        """A metric of a layer at each point over each piece of text that was measured at all points.
 
         Args:
-            layer: One of `layers`, or "average".
-            metric: "entropy", "relative_count" or "norm".
-            unit: A head or channel, such as "head 0"; None takes the layer.
+            layer: The name of a layer, or "average".
+            metric: "entropy", "relative_count", "norm" or "ceiling".
 
         Returns:
-            (points, texts).
+            (points, pieces).
         """
-        require_choice("metric", metric, MEASURED)
-        require_choice("layer", layer, (AVERAGE, *self.layers))
-        if layer == AVERAGE:
-            return self.averaged(np.array([[one.of_layer[metric] for one in point.mixers] for point in self.points]))
-        mixers = [point.mixers[self.layers.index(layer)] for point in self.points]
-        if unit is None:
-            return np.array([mixer.of_layer[metric] for mixer in mixers], np.float64)
-        if unit not in mixers[0].units:
-            refuse("unit", f"one of {', '.join(mixers[0].units)}", unit)
-        column = mixers[0].units.index(unit)
-        return np.array([mixer.of_units[metric] for mixer in mixers], np.float64)[..., column]
+        chosen = self.rows["layer"] == require_choice("layer", layer, self.layers)
+        values = self.rows.loc[chosen, require_choice("metric", metric, METRICS)]
+        return values.to_numpy(np.float64).reshape(self.rows["point"].nunique(), -1)
+
+    def texts(self, layer: str) -> list[int]:
+        """The text of each piece of `values`: pieces of one text are one unit."""
+        return self.rows[self.rows["layer"] == layer].groupby("piece")["text"].first().tolist()
 
     @property
-    def _chosen(self) -> str:
-        """The layers that were asked for, with "of" before them; empty where none were chosen."""
-        alone = [name for name in self.layers if not name.endswith(JOINT)]
-        return f" of {listed(alone)}" if self.facts["asked"].get("layers") is not None else ""
+    def legend(self) -> list[str]:
+        """A line for each point, layer or interval that is left out."""
+        return [f"{name}: {note} ({note.code})" for name, note in self.left_out.items()]
 
-    @property
-    def _of_layers(self) -> str:
-        """The layers whose heads or channels are told, with "of" before them, where these are not all."""
-        skipped = {name: why for point in self.points for name, why in point.skipped.items()}
-        lost, alone = lost_mixers(skipped, self.layers), [name for name in self.layers if not name.endswith(JOINT)]
-        return self._chosen or (f" of {len(alone)} of {counted(len(alone) + len(lost), 'layer')}" if lost else "")
-
-    def _measured(self, layer: str = AVERAGE) -> str:
-        """How many heads or channels were measured: all, or such as 2 of 4."""
-        mixers = [one for one in self.points[0].mixers if layer == one.name]
-        mixers = mixers or [one for one in self.points[0].mixers if not one.name.endswith(JOINT)]
-        measured, total = sum(len(one.units) for one in mixers), sum(one.total for one in mixers)
-        return "all" if measured == total else f"{measured:,} of {total:,}"
-
-    def averaged(self, values: Numbers) -> Numbers:
-        """The mean over layers of (points, layers, …) that compare, without what heads carry together."""
-        # Where sizes grow with the length, the last one is the largest.
-        layers = self.points[-1].layers
-        kept = [self.layers.index(layers[row][0]) for row in comparable_layers(layers)]
-        return np.average(values[:, kept], axis=1, weights=[self.points[0].mixers[column].channels for column in kept])
-
-    def means(self, layer: str = AVERAGE, metric: Metric | str = "entropy") -> Numbers:
-        """The same, averaged over the texts that are known at all points.
-
-        Args:
-            layer: As for `values`.
-            metric: As for `values`.
-
-        Returns:
-            (points,).
-        """
-        return known_mean(known_throughout(self.values(layer, metric)), 1)
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """All numbers as a table.
-
-        Returns:
-            One row for each point, layer and text; a column each for entropy, relative_count and norm.
-        """
-        rows = [
-            {**label, "layer": mixer.name, "kind": mixer.kind, "text": text}
-            | {metric: values[text] for metric, values in mixer.of_layer.items()}
-            for label, point in zip(self._labels, self.points, strict=True)
-            for mixer in point.mixers
-            for text in range(self.texts)
+    def table(self) -> PageTable:
+        """A row for each layer: its ESS at the first and the last point, and what is said of it."""
+        points, kinds = self.rows["point"].unique(), self.rows.groupby("layer")["kind"].first()
+        headings = ["layer", "kind", f"ESS at {points[0]}", f"ESS at {points[-1]}", "ceiling", _ANALYSES[self.place]]
+        ends = self.means.groupby("layer")[["entropy", "ceiling"]].agg(["first", "last"])
+        cells = [
+            [name, kinds[name], *ends.loc[name].tolist()[:2], ends.loc[name].iloc[3], str(said)]
+            for name, said in self.analysis.items()
         ]
-        return pd.DataFrame(rows)
+        return PageTable("Layer by layer", headings, cells)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it.
-
-        Returns:
-            Numbers, text and lists by name; what is not known is None.
-        """
-        points = [
-            {**label, "run_difference": one.run_difference, "seconds": one.seconds, "skipped": _reasons(one.skipped)}
-            for label, one in zip(self._labels, self.points, strict=True)
-        ]
-        kinds = (AVERAGE, *(mixer.kind for mixer in self.points[0].mixers))
-        layers = [
-            {
-                "name": layer,
-                "kind": kind,
-                **{metric: self.means(layer, metric) for metric in MEASURED},
-                **self._of_layer(layer),
-            }
-            for layer, kind in zip((AVERAGE, *self.layers), kinds, strict=True)
-        ]
-        found = {"finding": self.finding, "skipped": _reasons(self.skipped), "notes": self.notes}
-        return json_values({self.kinds[0]: points, "layers": layers, **self._own(), **found, **self.facts})
-
-    def to_html(self, path: str | PathLike[str] = "trend.html") -> Path:
-        """Write a page of one self-contained HTML file; a path that cannot be written is a FileError.
-
-        Args:
-            path: The file; replaced if it exists.
-
-        Returns:
-            The file.
-        """
-        return self.page().write(path)
-
-    def page(self) -> ResultPage:
-        """What it shows.
-
-        Returns:
-            The finding, its charts, and a row a layer.
-        """
-        names, rows = list(self._rows()[0]), [list(row.values()) for row in self._rows()]
-        told = f" Intervals of 95 % are by Student’s t over {self.units} texts." if self.enough else ""
-        counts = {known_throughout(self.values(layer)).shape[1] for layer in (AVERAGE, *self.layers)}
-        if min(counts) < self.texts:
-            known = between(min(counts), max(counts), "{:.0f}".format)
-            told += f" Means are over those texts that were measured at all {self.kinds[0]}: {known} of {self.texts}."
-        differences = [one.run_difference for one in self.points if np.isfinite(one.run_difference)]
-        return ResultPage(
-            title=self.title,
-            finding=self.finding,
-            charts=[PageChart(title, vega.page_chart(chart), caption) for title, chart, caption in self._charts()],
-            tables=[
-                PageTable("Layer by layer", names, rows[: self.telling_rows], f"{self.about}{told}"),
-                *([PageTable("All layers and heads", names, rows)] if self.telling_rows < len(rows) else []),
+    def chart(self) -> alt.LayerChart:
+        """The ESS of each layer at each point, the average strong; by length, below its ceiling."""
+        means, scale = self.means.reset_index(), alt.Scale(type="log") if self.place == "length" else alt.Undefined
+        means = means[means["entropy"] > 0].assign(average=means["layer"] == AVERAGE)
+        layers, average = (means[means["average"] == strong].to_dict("records") for strong in (False, True))
+        x = alt.X("place:Q", title=self.place.capitalize(), scale=scale)
+        y, ceiling = (alt.Y(f"{name}:Q", title="Entropy-ESS", scale=scale) for name in ("entropy", "ceiling"))
+        return vega.layered(
+            [
+                ("ceiling", vega.line("ceiling", x, ceiling)),
+                ("single heads", vega.line("layers", x, y, by="layer", faint=True, points=True)),
+                ("mean", vega.line("mean", x, y, points=True)),
             ],
-            notes={
-                "Not measured": [f"{name}: {reason}" for name, reason in self.skipped.items()],
-                "Notes": list(self.notes),
-            },
-            facts={
-                self.kinds[0].capitalize(): ", ".join(self.names),
-                "Largest difference from an unaltered run": f"{max(differences):.1e}" if differences else "not checked",
-                "Tokens, SHA-256": str(self.facts["tokens_sha256"]),
-                "Versions": ", ".join(f"{name} {version}" for name, version in self.facts["versions"].items()),
-            },
+            {"ceiling": average if self.place == "length" else [], "layers": layers, "mean": average},
+            legend=False,
         )
 
-    @property
-    def _labels(self) -> list[Row]:
-        """Name and place of each point."""
-        places = self.places or [None] * len(self.names)
-        return [{"name": name, self.kinds[1]: place} for name, place in zip(self.names, places, strict=True)]
+    def page(self) -> ResultPage:
+        """The headline, the chart, the table, and what is left out."""
+        lines = "Each faint line is a layer, the strong one their average, a grey one its ceiling."
+        drawn = PageChart("ESS of each layer", vega.page_chart(self.chart()), lines)
+        title, notes = f"Effective state-size by {self.place}", {"Left out": self.legend}
+        return ResultPage(title, self.headline, [drawn], [self.table()], notes)
 
-    @property
-    def units(self) -> int:
-        """How many texts are independent of each other, over which intervals of the average are."""
-        return known_throughout(self.values()).shape[1]
+    def to_dict(self) -> dict[str, Any]:
+        """What the command prints with --json: the points, and the means and the analysis of each layer."""
+        points = self.rows.drop_duplicates("point")[["point", "place"]].to_numpy().tolist()
+        found = {
+            f"{self.place}s": [{"name": name, self.place: place} for name, place in points],
+            "layers": [{"name": layer, **self.means.loc[layer][METRICS].to_dict("list")} for layer in self.analysis],
+            f"{_ANALYSES[self.place]}s": [{"layer": layer, **one.to_dict()} for layer, one in self.analysis.items()],
+            "left_out": [
+                {"name": name, "sentence": str(note), **note.to_json()} for name, note in self.left_out.items()
+            ],
+        }
+        return json_values({**self.facts, **found})
 
-    @property
-    def _no_average(self) -> str:
-        """That no text tells the average over layers; empty where one does."""
-        said = f"There is no average over layers: no text was measured in all of them at all {self.kinds[0]}."
-        return "" if self.units else said
-
-    @property
-    def enough(self) -> bool:
-        """Whether there are enough texts for intervals."""
-        return self.units >= FEWEST_TEXTS
-
-    def __repr__(self) -> str:
-        means = zip(self.names, self.means(), strict=True)
-        along = ", ".join(f"{mean:.1f} at {name}" for name, mean in means)
-        lost = by_reason(lost_mixers(self.skipped, ()))
-        lines = [f"Not measured: {names}: {_shortened(reason)}" for names, reason in lost.items()]
-        if self.notes:
-            lines.append(f"{counted(len(self.notes), 'note')}, in .notes: {_shortened(self.notes[0])}")
-        average = [f"Average: {along}"] if self.units else []
-        return "\n".join([self.finding, *average, *lines, "next: .to_dataframe(), .to_html()"])
+    def to_dataframe(self) -> pd.DataFrame:
+        """A copy of `rows`."""
+        return self.rows.copy()
 
 
-def known_throughout(values: Numbers) -> Numbers:
-    """Values (points, texts) of those texts that are known at all points."""
-    return values[:, np.isfinite(values).all(0)]
+def measured_rows(
+    points: Mapping[Any, tuple[str, int]],
+    measure: Callable[[Any, Path | None], Profile],
+    texts: Sequence[int],
+    output: object,
+) -> tuple[Any, dict[str, Note]]:
+    """The rows of points with their name and place, which read pieces of `texts`, and what is left out."""
+    folder = None if output is None else require_path("output", output)
+    if folder is not None:
+        with os_errors(f"cannot write to {folder}", "Give a folder that can be written."):
+            folder.mkdir(parents=True, exist_ok=True)
+    rows, causes, failed = list[dict[str, Any]](), dict[str, Note](), dict[str, StatesizeError]()
+    for point, (name, at) in points.items():
+        try:
+            profile = measure(point, None if folder is None else folder / name.replace("/", "_"))
+        except StatesizeError as error:
+            failed[name] = error
+            continue
+        rows += [{"point": name, "place": at, "text": texts[row["piece"]], **row} for row in _rows(profile)]
+        causes = {**profile.not_measured, **profile.incomplete, **causes}
+    if not rows:
+        raise next(iter(failed.values()))
+    every: Any = pd.DataFrame(rows)
+    # A layer compares in the pieces in which it was measured at all points.
+    common = every[every.groupby(["layer", "piece"])["point"].transform("nunique") == every["point"].nunique()]
+    apart = Note(Code.NOT_COMPARABLE, "It was not measured in the same texts at all points.")
+    lost = dict.fromkeys((layer for layer in every["layer"].unique() if layer not in set(common["layer"])), apart)
+    if len(set(texts)) < FEWEST_TEXTS:
+        lost["intervals"] = Note(Code.FEW_TEXTS, f"no interval over {counted(len(set(texts)), 'text')}.")
+    left_out = {name: Note.of(error) for name, error in failed.items()} | lost | causes
+    table: Any = pd.concat([_average(common), common], ignore_index=True)
+    return table[["point", "place", "layer", "kind", "piece", "text", *METRICS]], left_out
 
 
-def _shortened(reason: str) -> str:
-    return shorten(reason, 240, placeholder=" …")
+def _rows(profile: Profile) -> Iterator[dict[str, Any]]:
+    """The means of each layer over each piece in which it was measured."""
+    compared = {profile.mixers[index] for index in comparable(profile)}
+    for name in profile.mixers:
+        node = profile.mixer(name)
+        norm, limits, later = node["norm"].values, unit_limits(node), node["position"].values >= 1
+        arrays = (*(ess_values(node, metric) for metric in METRICS[:2]), norm, np.broadcast_to(limits, norm.shape))
+        units, sample = [known_mean(values[:, :, later], 2) for values in arrays], sample_of(node)
+        weight = channels_of(node) if name in compared else 0
+        for piece in range(len(norm)):
+            means = [estimate(values[piece], sample).mean for values in units]
+            if np.isfinite(means[0]):
+                label = {"layer": name, "kind": str(node.attrs["kind"]), "piece": piece, "weight": weight}
+                yield label | dict(zip(METRICS, means, strict=True))
 
 
-def _reasons(skipped: Mapping[str, Note]) -> list[dict[str, str]]:
-    """What was not measured, as JSON documents name it."""
-    return [{"name": name, "reason": str(reason)} for name, reason in skipped.items()]
+def _average(rows: Any) -> Any:
+    """The average, in pieces in which all layers were measured that compare."""
+    if not rows["weight"].any():
+        refuse("points", "of models that share a layer that can be measured", "none")
+    # Where sizes grow with the length, the last point tells which layer is a part of a larger one.
+    weights = rows["layer"].map(rows.groupby("layer")["weight"].last())
+    weighted = rows[METRICS].mul(weights, axis=0).assign(weight=weights, layers=weights > 0)
+    sums = weighted.groupby([rows[name] for name in ("point", "place", "piece", "text")], sort=False).sum()
+    whole = sums[sums["layers"] == sums["layers"].max()]
+    return whole[METRICS].div(whole["weight"], axis=0).reset_index().assign(layer=AVERAGE, kind=AVERAGE)

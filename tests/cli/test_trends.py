@@ -1,0 +1,103 @@
+"""`statesize series` and `statesize length`: the JSON of the API, a page, resuming and bad input."""
+
+import json
+
+import pytest
+from cli.conftest import write_checkpoint
+
+import statesize as ss
+from statesize.cli import main
+from statesize.io.json_values import json_values
+from statesize.models.load import load_tokenizer
+from statesize.texts.inputs import bundled_sequences
+
+SMALL = ["--mixer", "gla", "--steps", "4", "--batch", "2", "--length", "16", "--checkpoint-every", "2"]
+
+
+def printed(capsys, *command):
+    capsys.readouterr()
+    assert main([*map(str, command), "--json", "--quiet"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return {name: value for name, value in json.loads(captured.out).items() if name != "schema"}
+
+
+def test_a_training_is_followed_through_its_checkpoints(here, capsys):
+    documents = (f"{number} tokens of the past, and {99 - number} of the future." * 4 for number in range(60))
+    (here / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
+    assert (
+        main(
+            [
+                "train",
+                "text",
+                "--text",
+                "text.txt",
+                *SMALL,
+                "--keep-every",
+                "2",
+                "--output",
+                "run",
+                "--threads",
+                "1",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
+    asked = ["series", "run", "--sequences", "2", "--max-tokens", "24", "--output", "points"]
+    assert main([*asked, "--html", "series.html"]) == 0
+    captured = capsys.readouterr()
+    assert "layers.3.mixer" in captured.out
+    assert "loss from" in captured.out
+    assert "few texts" in captured.out
+    assert (here / "series.html").is_file()
+    found = ss.lab.series("run", bundled_sequences(load_tokenizer("run/step-000000"), 2, 24))
+    assert [one["step"] for one in found.to_dict()["steps"]] == [0, 2, 4]
+    # What is kept is taken up.
+    assert printed(capsys, *asked) == json_values(found.to_dict())
+
+
+def test_lengths_are_those_of_the_api(checkpoint, here, capsys):
+    asked = ["--lengths", "8,16,32", "--future", "8", "--excerpts", "3", "--trained-length", "16"]
+    found = ss.lab.length(
+        str(checkpoint), lengths=[8, 16, 32], excerpts=3, trained_length=16, settings=ss.Settings(future=8)
+    )
+    assert printed(capsys, "length", checkpoint, *asked, "--html", "length.html") == json_values(found.to_dict())
+    assert found.headline in (here / "length.html").read_text(encoding="utf-8")
+
+
+def test_an_interrupt_says_where_the_profiles_are_and_they_are_taken_up(here, capsys, monkeypatch):
+    for step in (0, 10):
+        write_checkpoint(here / "run" / f"step-{step}", mixer="gla")
+    from statesize.lab.trends import series
+
+    asked, measure = ["series", "run", "--max-tokens", "24"], series.run_profile
+    whole = printed(capsys, *asked)
+
+    def interrupted(*given, **options):
+        if options["name"] == "step-10":
+            raise KeyboardInterrupt
+        return measure(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(series, "run_profile", interrupted)
+        assert main([*asked, "--output", "points"]) == 130
+    assert "what is finished is in points/step-0; the same command goes on" in capsys.readouterr().err
+    assert printed(capsys, *asked, "--output", "points") == whole
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "code"),
+    [
+        ("series gla", "checkpoints must be at least 2 different ones, got gla", 2),
+        ("series gla --revisions a,b", "revision must be left out for a model that is not of the hub", 2),
+        ("series gla sa --html nowhere/page.html", "Make nowhere, or", 1),
+        ("series gla sa --max-tokens 24 --layers 9", "layers must be the model's mixers", 2),
+        ("length gla --lengths 8,x", "lengths must be whole numbers such as 64,128, got '8,x'", 2),
+        ("length gla --lengths 8,9999999", "lengths must be at most", 2),
+        ("length gla --lengths 8,16 --positions 8", "Unknown option: --positions", 2),
+    ],
+)
+def test_bad_input_is_refused(command, message, code, capsys):
+    assert main(command.split()) == code
+    assert message in capsys.readouterr().err

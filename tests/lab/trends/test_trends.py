@@ -1,0 +1,271 @@
+"""Trends hold what profiles of their points hold; what is wrong at a point is named while the rest is measured."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import vl_convert
+from oracles.pretrained import tiny_tokenizer
+from scipy import stats
+from torch import nn
+
+import statesize as ss
+from statesize.codes import Code
+from statesize.errors import FileError, InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.trends.checkpoints import find_checkpoints, read_losses
+from statesize.lab.trends.length import known_trained_length
+
+SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
+IDS = [list(range(first, first + 24)) for first in (2, 12, 30, 40)] + [[7, 9] * 12]
+TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
+STEPS = (0, 100, 1000)
+LAYER = "layers.0.mixer"
+
+
+def model(mixer="gla", seed=0, **shape):
+    return LanguageModel(ModelConfig(mixer=mixer, **(SHAPE | shape)), torch.Generator().manual_seed(seed)).eval()
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A training's folder with three checkpoints, its best weights and a log that was cut off."""
+    for step in STEPS:
+        save_checkpoint(model(seed=step), tmp_path / "run" / f"step-{step}")
+    save_checkpoint(model(seed=5), tmp_path / "run" / "best")
+    rows = [{"step": step, "loss": 4 - step / 500} for step in range(50, 1001, 50)]
+    (tmp_path / "run" / "log.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"step": 12', encoding="utf-8")
+    return tmp_path / "run"
+
+
+def lengths(given, *contexts, future=6, text=TEXT, **options):
+    settings = ss.Settings(future=future, **options.pop("settings", {}))
+    return ss.lab.length(given, text, lengths=contexts or (4, 8, 16), settings=settings, **options)
+
+
+def test_a_series_holds_the_means_of_profiles_and_paired_changes(run):
+    found = ss.lab.series(run, IDS)
+    assert found.rows.columns.tolist() == [
+        *("point", "place", "layer", "kind", "piece", "text"),
+        *("entropy", "relative_count", "norm", "ceiling"),
+    ]
+    expected = []
+    for step in STEPS:
+        frame = ss.profile(model(seed=step), IDS).to_dataframe()
+        frame = frame[(frame["metric"] == "entropy") & (frame["position"] > 0)]
+        expected.append(frame.groupby("sequence")[["ess", "ceiling", "norm"]].mean().to_numpy())
+    told = np.stack([found.values(LAYER, metric) for metric in ("entropy", "ceiling", "norm")], -1)
+    assert told == pytest.approx(np.array(expected), rel=1e-5)
+    # The only layer is the average.
+    assert found.values() == pytest.approx(found.values(LAYER))
+    change, interval = found.analysis[LAYER], stats.ttest_rel(told[2, :, 0], told[0, :, 0]).confidence_interval(0.95)
+    assert change.value == pytest.approx(told[2, :, 0].mean() - told[0, :, 0].mean())
+    assert (change.low, change.high) == pytest.approx(tuple(interval))
+    assert found.facts["losses"] == {"step-0": 3.9, "step-100": 3.8, "step-1000": 2.0}
+    assert found.to_dict()["steps"] == [{"name": f"step-{step}", "step": step} for step in STEPS]
+    assert len(found.headline.split()) <= 30
+    assert found.left_out == {}
+
+
+def test_the_average_weights_layers_by_channels_and_leaves_out_those_without_t():
+    class Averaging(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.value = nn.Linear(6, width)
+
+        def forward(self, hidden):
+            return self.value(hidden).cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hybrid = nn.Sequential(nn.Embedding(64, 6), Averaging(6), Averaging(12), nn.Linear(12, 6))
+        hybrid.append(nn.GRU(6, 6, batch_first=True))
+    found = lengths(hybrid, 4, 8, excerpts=1)
+    first, second = (found.values(layer) for layer in ("1", "2"))
+    assert found.values() == pytest.approx((6 * first + 12 * second) / 18)
+    assert found.values("4").min() > found.values().max()
+
+
+@pytest.mark.parametrize("mixer", ["sa", "gla"])
+def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
+    found = lengths(model(mixer), excerpts=8)
+    # 150 tokens hold six pieces of 16 + 6.
+    assert found.values(LAYER).shape == (3, 6)
+    for row, context in enumerate((4, 8, 16)):
+        for piece in range(6):
+            ids = TEXT[22 * piece + 16 - context : 22 * piece + 22]
+            (captured,) = ss.capture(model(mixer), ids[None])
+            blocks = captured.operator.to(dtype=torch.float64).dense()[0, :, context : context + 6, :context]
+            shares = torch.linalg.svdvals(blocks)
+            shares /= shares.sum(-1, keepdim=True)
+            expected = (-(shares * shares.clamp_min(1e-300).log()).sum(-1)).exp().mean()
+            assert found.values(LAYER)[row, piece] == pytest.approx(float(expected), rel=1e-4)
+    assert found.values(LAYER, "ceiling")[:, 0].tolist() == ([4, 6, 6] if mixer == "sa" else [4, 4, 4])
+
+
+def test_no_exponent_is_fitted_across_the_trained_length():
+    texts = list(TEXT.view(5, 30))
+    inside, across = (lengths(model("sa"), 2, 4, 8, 16, text=texts, trained_length=n) for n in (8, None))
+    values = inside.values()[:3]
+    slopes = np.polyfit(np.log([2, 4, 8]), np.log(values), 1)[0]
+    assert inside.analysis["average"].fitted.value == pytest.approx(slopes.mean())
+    assert across.analysis["average"].fitted.value != pytest.approx(slopes.mean())
+    assert f"after 2 tokens to {values[-1].mean():.1f} after 8;" in inside.headline
+    assert len(inside.headline.split()) <= 30
+    assert lengths(model("sa"), 4, 8, 16, text=texts, trained_length=2).analysis["average"].shape == "too few lengths"
+
+
+def test_the_trained_length_is_what_the_model_or_its_training_says(tmp_path):
+    assert known_trained_length(model(positions=22), None) == 22
+    assert known_trained_length(model(), "gla") == 512
+    save_checkpoint(model(), tmp_path / "model")
+    for record, known in (('{"data": {"length": 12}}', 12), ('{"data": {"length": -1}}', None), ('{"data": 3}', None)):
+        (tmp_path / "model" / "training.json").write_text(record, encoding="utf-8")
+        assert known_trained_length(model(), str(tmp_path / "model")) == known
+    assert ss.lab.length("gla", TEXT, lengths=[4, 60], excerpts=1).facts["future"] == 60
+
+
+def test_shorter_contexts_begin_as_the_tokenizer_begins_a_text(tmp_path):
+    text = torch.arange(1, 60)
+    lengths(
+        model(), 4, 8, text=text, future=4, tokenizer=tiny_tokenizer(bos=True), excerpts=2, output=tmp_path / "kept"
+    )
+    for context in (4, 8):
+        kept = ss.Profile.load(tmp_path / "kept" / str(context)).tokens["token_ids"].values
+        assert kept[:, 0].tolist() == [0, 0]
+        # Contexts end where the longest does.
+        assert kept[:, -1].tolist() == [11, 33]
+        assert kept.shape == (2, context + 4)
+
+
+@pytest.mark.parametrize("kind", ["series", "length"])
+def test_points_are_profiles_that_the_same_call_takes_up(kind, run, tmp_path):
+    measured = []
+
+    def again():
+        options = {"output": tmp_path / "kept", "on_progress": measured.append}
+        return ss.lab.series(run, IDS[:1], **options) if kind == "series" else lengths(model(), **options)
+
+    first, names = again(), {"series": [f"step-{step}" for step in STEPS], "length": ["4", "8", "16"]}[kind]
+    assert [ss.Profile.load(tmp_path / "kept" / name).mixers for name in names] == [(LAYER,)] * 3
+    measured.clear()
+    assert again().rows.equals(first.rows)
+    assert measured == []
+
+
+@pytest.mark.filterwarnings("ignore:.*holds another profile.*")
+def test_a_checkpoint_with_other_weights_is_measured_again(run, tmp_path):
+    first = ss.lab.series(run, IDS[:1], output=tmp_path / "kept")
+    save_checkpoint(model(seed=77), run / "step-1000")
+    again = ss.lab.series(run, IDS[:1], output=tmp_path / "kept")
+    assert (again.values()[:2] == first.values()[:2]).all()
+    assert again.values()[2] != first.values()[2]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="cannot write to"):
+        ss.lab.series(run, IDS[:1], output=tmp_path / "file")
+
+
+def test_a_point_that_cannot_be_measured_is_named(run):
+    (run / "step-100" / "model.safetensors").write_bytes(b"nothing")
+    save_checkpoint(model(vocabulary_size=40), run / "step-400")
+    found = ss.lab.series(run, IDS[3:4])
+    assert found.rows["point"].unique().tolist() == ["step-0", "step-1000"]
+    assert found.left_out.keys() == {"step-100", "step-400", "intervals"}
+    assert "model.safetensors" in str(found.left_out["step-100"])
+    assert found.left_out["intervals"].code is Code.FEW_TEXTS
+    assert any(line.startswith("step-100: ") for line in found.legend)
+    assert lengths(model(positions=20)).left_out["16"].code is Code.NOT_MEASURED
+    for step in (0, 1000):
+        (run / f"step-{step}" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(FileError, match=r"step-0/model\.safetensors"):
+        ss.lab.series([run / "step-0", run / "step-1000"], IDS)
+
+
+class Attention(nn.Module):
+    """Softmax attention, which sees the future in texts of some lengths."""
+
+    def __init__(self, *ahead):
+        super().__init__()
+        self.project, self.ahead = nn.Linear(8, 24), ahead
+
+    def forward(self, hidden):
+        query, key, value = (part[:, None] for part in self.project(hidden).chunk(3, -1))
+        causal = hidden.shape[1] not in self.ahead
+        return hidden + nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)[:, 0]
+
+
+def test_a_layer_that_is_not_measured_at_all_points_is_left_out():
+    def found(*layers):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return lengths(
+                nn.Sequential(nn.Embedding(64, 8), *(Attention(*ahead) for ahead in layers)), 8, 24, future=8
+            )
+
+    whole, some = found((), (), ()), found((), (32,), ())
+    assert whole.layers == ["average", "1", "2", "3"]
+    assert some.layers == ["average", "1", "3"]
+    assert some.left_out["2"].code is Code.LOOKS_AHEAD
+    assert some.values("1") == pytest.approx(whole.values("1"))
+    assert some.values() == pytest.approx((some.values("1") + some.values("3")) / 2)
+    with pytest.raises(InputError, match="points must be of models that share a layer"):
+        found((16,), (32,))
+
+
+def test_means_are_over_the_texts_that_all_points_have(run):
+    found = ss.lab.series(run, [*IDS, [5, 9, 3] * 3], settings=ss.Settings(positions=[12]))
+    assert found.values().shape == (3, 5)
+    assert set(found.rows["text"]) == set(range(5))
+
+
+def test_checkpoints_are_found_with_their_steps(tmp_path):
+    for step in (1000, 500, 20):
+        save_checkpoint(model(), tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-1000" / "trainer_state.json").write_text('{"log_history": [{"step": 10, "loss": 2.5}, {}]}')
+    found = find_checkpoints(tmp_path)
+    assert [(one.name, one.step) for one in found] == [(f"checkpoint-{step}", step) for step in (20, 500, 1000)]
+    assert read_losses(found) == dict.fromkeys((one.name for one in found), 2.5)
+    named = find_checkpoints("owner/model", ["stage1-step30-tokens5B", "main"])
+    assert [(one.name, one.model, one.step) for one in named] == [
+        ("main", "owner/model", None),
+        ("stage1-step30-tokens5B", "owner/model", 30),
+    ]
+    (tmp_path / "log.jsonl").write_text("{nothing}", encoding="utf-8")
+    with pytest.raises(FileError, match=r"log\.jsonl cannot be read"):
+        read_losses(found)
+    for given, revisions in ((["gla"], ()), (["gla", "sa"], ("a", "b"))):
+        with pytest.raises(InputError, match="at least 2 different ones"):
+            find_checkpoints(given, revisions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lengths": [0, 8]}, "lengths must be a whole number of at least 1, got 0"),
+        ({"lengths": [8, 200]}, "lengths must be at most 144 tokens"),
+        ({"settings": ss.Settings(positions=3)}, "positions must be left out for length"),
+        ({"excerpts": 0}, "excerpts must be"),
+        ({"trained_length": 0}, "trained_length must be"),
+    ],
+)
+def test_bad_input_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        ss.lab.length(model(), TEXT, **{"lengths": [4, 8], "settings": ss.Settings(future=6), **options})
+
+
+def test_the_page_draws_each_layer_below_the_ceiling_and_the_table_has_it(run, tmp_path):
+    for found, axis, last in (
+        (ss.lab.series(run, IDS), "Step", "change"),
+        (lengths(model(layers=2)), "Length", "exponent"),
+    ):
+        assert found.headline in found.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+        svg = vl_convert.vegalite_to_svg(found.chart().to_dict())
+        assert f">{axis}<" in svg
+        assert svg.count("<path") > len(found.rows["point"].unique()) * len(found.layers)
+        table = found.table()
+        assert [row[0] for row in table.rows] == found.layers
+        assert (table.headings[-2:], table.rows[0][-1]) == (["ceiling", last], str(found.analysis["average"]))
+        assert [row[2:5] for row in table.rows] == [
+            [*found.values(layer).mean(1)[[0, -1]], found.values(layer, "ceiling")[-1].mean()] for layer in found.layers
+        ]
