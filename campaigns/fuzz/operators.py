@@ -198,7 +198,7 @@ def _attention(source: Source) -> Case:
         source.extreme |= not wrong and abs(number(scale)) > 1e30
     if source.maybe(0.03):
         window = source.no_number()
-        wrong |= window is not None and not (type(window) is int and window >= 1)
+        wrong |= window is not None and not (type(window) is int and 1 <= window < 2**63)
     return Case(
         lambda: ss.SoftmaxAttention(query, key, scale, window),
         lambda: exact.attention(query, key, number(scale), window),

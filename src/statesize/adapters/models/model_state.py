@@ -161,7 +161,8 @@ def _with_adapters(model: Any) -> nn.Module:
     kinds = ", ".join(str(getattr(config.peft_type, "value", config.peft_type)) for config in configs)
     raise ModelError(
         f"model must hold its adapter in its layers, as LoRA does, got {type(model).__name__} with {kinds}, which may "
-        "put positions of its own before the text. Give the model that it was made for, loaded without it."
+        "do more than run the model inside, such as put positions of its own before the text. Give the model that it "
+        "was made for, loaded without it."
     )
 
 
