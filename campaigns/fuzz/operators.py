@@ -12,7 +12,7 @@ from oracles import exact
 from oracles.exact import Spectra
 
 import statesize as ss
-from campaigns.fuzz.arguments import number, real
+from campaigns.fuzz.arguments import number, real, whole
 from campaigns.fuzz.hostile import Source
 from statesize import operators
 
@@ -196,11 +196,13 @@ def _attention(source: Source) -> Case:
         scale = source.no_number()
         wrong |= not real(scale)
         source.extreme |= not wrong and abs(number(scale)) > 1e30
+    asked = window
     if source.maybe(0.03):
-        window = source.no_number()
-        wrong |= window is not None and not (type(window) is int and 1 <= window < 2**63)
+        asked = source.no_number()
+        wrong |= asked is not None and not whole(asked, 1, 2**63 - 1)
+        window = int(asked) if whole(asked, 1, 2**63 - 1) else None
     return Case(
-        lambda: ss.SoftmaxAttention(query, key, scale, window),
+        lambda: ss.SoftmaxAttention(query, key, scale, asked),
         lambda: exact.attention(query, key, number(scale), window),
         length,
         ("query", "key", "scale", "window"),
