@@ -27,6 +27,8 @@ SOURCES: tuple[Source | Named, ...] = (
     ("kernels.recurrent_layers", {"xLSTMLayer"}, "observing_mlstm"),
     ("kernels.recurrent_layers", {"MiniMaxLightningAttention"}, "observing_lightning"),
     ("fla.source", {"fla"}, "observing"),
+    ("fla.mamba", {"fla"}, "observing_mamba"),
+    ("fla.mamba", {"fla"}, "observing_mamba2"),
 )
 
 
