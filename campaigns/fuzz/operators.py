@@ -175,8 +175,8 @@ def _convolution(source: Source) -> Case:
     length: Any = source.whole(2, 24)
     kernel = source.tensor(*source.batch(), source.whole(1, 30))
     asked = source.no_number() if source.maybe(0.03) else length
-    wrong = type(asked) is not int or not 1 <= asked < 2**31
-    length = length if wrong else asked
+    wrong = not whole(asked, 1, 2**31 - 1)
+    length = length if wrong else int(asked)
     return Case(
         lambda: ss.Convolution(kernel, asked),
         lambda: exact.convolution(kernel, length),
