@@ -156,7 +156,7 @@ def test_a_repr_is_short(measurement):
     assert "entropy" not in counted
     assert "positions: 3, 1 … 3" in counted
     nothing = repr(statesize.measure(operator, positions=[]))
-    assert "positions: none" in nothing
+    assert "positions: 0" in nothing
     assert "ceiling" not in nothing
 
 

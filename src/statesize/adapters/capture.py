@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from statesize.adapters.build import Captured, from_method, from_observation
 from statesize.adapters.check import Checks, agreement, check_operator, compare_runs
 from statesize.adapters.forward import Forward, Inputs
-from statesize.adapters.models.model_state import returned_tensor
+from statesize.adapters.models.model_state import is_a, returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
 from statesize.adapters.module_call import ModuleCall
@@ -23,11 +23,13 @@ from statesize.adapters.observation import FoundMixer
 from statesize.adapters.runs import bare
 from statesize.adapters.select import (
     LIBRARIES,
+    RECURRENT,
+    TRACED,
     Layers,
     NothingMeasuredError,
     find_mixers,
     is_own_code,
-    may_be_traced,
+    is_unseen_attention,
     selected,
 )
 from statesize.adapters.trace.own_mixing import OwnMixing
@@ -213,7 +215,15 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     own = find_mixers(forward.parts)
     recording = record_calls(forward, own)
     own_mixing, seen = OwnMixing(), {*recording.refused, *(call.name for call in recording.calls)}
-    if request.mixes or any(may_be_traced(name, part, seen) for name, part in forward.parts):
+    unknown = (
+        is_own_code(part)
+        or isinstance(part, TRACED)
+        or hasattr(part, "mixes")
+        or is_a(part, RECURRENT)
+        or is_unseen_attention(name, part, seen)
+        for name, part in forward.parts
+    )
+    if request.mixes or any(unknown):
         recording, own_mixing = _with_own_mixing(forward, own, recording, request)
     chosen, skipped = selected(forward, list(own), recording, request.layers)
     limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))

@@ -289,7 +289,8 @@ def check_inputs(parts: NamedModules, inputs: Inputs, axis: int | None = None) -
     if measured.length < 2 and measured.axis is not None:
         what = "positions" if values.is_floating_point() else "tokens"
         raise InputError(f"{shown} must have at least 2 {what}, for a past and a future, got {measured.length}.")
-    check_mask(named.get(masking), masking)
+    if masking in named:
+        check_mask(named[masking], masking)
     main = getattr(next(iter(pretrained), None), "main_input_name", "")
     if pretrained and values.ndim == 2 and (name in _TOKENS or (not name and main in _TOKENS)):
         # An encoder may read other tokens than the decoder.

@@ -192,6 +192,18 @@ class Observation:
         return FoundMixer(**{known.name: getattr(self, known.name) for known in fields(FoundMixer)})
 
 
+def random_like(tensor: Tensor, seed: int = 0) -> Tensor:
+    """Random numbers of a tensor's shape and scale, the same each time; of scale 1 where all of it is equal."""
+    numbers = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (numbers * scale(tensor)).to(tensor)
+
+
+def scale(tensor: Tensor) -> float:
+    """The standard deviation of the finite numbers of a tensor; 1 where all of them are equal."""
+    finite = tensor[tensor.isfinite()].double()
+    return (len(finite) > 1 and float(finite.std())) or 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class Product:
     """What a function mixed, as it lies in the model: values and result, and the dimension of positions of each."""

@@ -9,7 +9,7 @@ from typing import cast
 from torch import nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import NamedModules, is_a
+from statesize.adapters.models.model_state import NamedModules
 from statesize.adapters.observation import SHARED
 from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, whole_number
@@ -85,12 +85,6 @@ RECURRENT = ("RNNBase", "sLSTMLayer")
 
 TRACED = nn.MultiheadAttention | nn.Sequential
 """Classes of torch that may mix positions by code that no adapter knows, as one's own code may: only a search tells."""
-
-
-def may_be_traced(name: str, module: nn.Module, seen: Collection[str]) -> bool:
-    """Whether a module may mix positions by code that no adapter knows."""
-    own = is_own_code(module) or isinstance(module, TRACED) or hasattr(module, "mixes")
-    return own or is_a(module, RECURRENT) or is_unseen_attention(name, module, seen)
 
 
 _INDEX = re.compile(r"-?\d+", re.ASCII)

@@ -140,15 +140,17 @@ def rerun(forward: Forward, call: Call, dtype: torch.dtype | None) -> tuple[list
             stack.callback(last.register_forward_pre_hook(in_this_thread(enter)).remove)
 
     def enter(module: nn.Module, args: tuple[object, ...]) -> None:
-        weight = cast("Tensor", module.weight)
+        weight = cast("Tensor", getattr(module, "weight", None))
         # A run before the mixing does not read it, and weights of another class may hold other numbers.
         if observations and type(weight) in (Tensor, nn.Parameter) and args and isinstance(args[0], Tensor):
-            by_entry = (weight if isinstance(module, nn.Linear) else weight.mT).bool().any(0)
+            by_entry = (weight if hasattr(module, "in_features") else weight.mT).bool().any(0)
             reads.append(by_entry & args[0].bool().flatten(0, -2).any(0))
 
     # Its heads lie side by side in what its output projection takes.
     reads, width = list[Tensor](), call.mixers[0].units * call.mixers[0].multiplicity if len(call.mixers) == 1 else 0
-    last = next((part for part in reversed([*call.module.modules()]) if _entries(part) == width > 0), None)
+    # The Conv1D of transformers names them nx.
+    sizes = ((part, getattr(part, "in_features", getattr(part, "nx", 0))) for part in [*call.module.modules()][::-1])
+    last = next((part for part, size in sizes if size == width > 0), None)
     args, kwargs = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
     running = ModuleStack(
         named_parts(call.module, call.name),
@@ -158,10 +160,13 @@ def rerun(forward: Forward, call: Call, dtype: torch.dtype | None) -> tuple[list
         sources=forward.sources,
     )
 
-    def run() -> Tensor | None:
-        return sampled(returned_tensor(call.module(*args, **kwargs), (args, kwargs), forward.length))
-
-    output = observed(forward.model, run, running, observe, attach)
+    output = observed(
+        forward.model,
+        lambda: sampled(returned_tensor(call.module(*args, **kwargs), (args, kwargs), forward.length)),
+        running,
+        observe,
+        attach,
+    )
     if [(item.name, item.units) for item in observations] != [(mixer.name, mixer.units) for mixer in call.mixers]:
         raise ModelError(
             f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
@@ -175,13 +180,6 @@ def rerun(forward: Forward, call: Call, dtype: torch.dtype | None) -> tuple[list
             notes = (*observations[0].notes, Note(Code.NOT_READ, listed(unread)))
             observations[0] = replace(observations[0], notes=notes)
     return observations, output
-
-
-def _entries(module: nn.Module) -> int:
-    """Number of inputs that a projection takes at each position; 0 for another module."""
-    if isinstance(module, nn.Linear):
-        return module.in_features
-    return int(cast("Any", module).nx) if type(module).__name__ == "Conv1D" and hasattr(module, "nx") else 0
 
 
 class _Recorder:
@@ -225,7 +223,18 @@ class _Recorder:
             if reason := self.forward.reads_elsewhere(frame):
                 raise ModelError(Note(Code.HELD_FIXED, reason))
             observation = make()
-            self.require_text(observation)
+            count, _, entries, _ = observation.values.shape
+            if entries != self.running.length:
+                advice = " If the positions lie on another dimension, name it by axis." * self.forward.is_of_frames
+                raise ModelError(
+                    f"Mixer {observation.name} mixes {entries} entries that are not the {self.running.length} "
+                    f"positions of the text, such as patches or summaries of them.{advice}"
+                )
+            if count not in (1, self.forward.sequences):
+                raise ModelError(
+                    f"Mixer {observation.name} mixes values of {count} sequences, such as heads or streams, and the "
+                    f"model reads {self.forward.sequences}. Measure one text at a time."
+                )
         except ModelError as error:
             self.refused.setdefault(frame.name, Note.of(error))
             return
@@ -247,21 +256,6 @@ class _Recorder:
         call.caches.append(digests[0])
         call.mixers.append(replace(found, state_bytes=None if found.state_bytes is None else held))
         call.in_double &= observation.in_double
-
-    def require_text(self, observation: Observation) -> None:
-        """Refuse what mixes anything else than the positions of each text."""
-        count, _, entries, _ = observation.values.shape
-        if entries != self.running.length:
-            advice = " If the positions lie on another dimension, name it by axis." * self.forward.is_of_frames
-            raise ModelError(
-                f"Mixer {observation.name} mixes {entries} entries that are not the {self.running.length} positions of "
-                f"the text, such as patches or summaries of them.{advice}"
-            )
-        if count not in (1, self.forward.sequences):
-            raise ModelError(
-                f"Mixer {observation.name} mixes values of {count} sequences, such as heads or streams, and the model "
-                f"reads {self.forward.sequences}. Measure one text at a time."
-            )
 
     def leave(self, frame: Frame, output: object) -> None:
         self.called.add(frame.name)

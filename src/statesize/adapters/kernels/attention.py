@@ -17,8 +17,7 @@ from statesize.adapters.kernels.plain_attention import AttentionCall, PlainAtten
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing, of_identity, visible_keys
 from statesize.adapters.models.model_state import is_a
 from statesize.adapters.models.precision import arithmetic_of, at_least
-from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product
-from statesize.adapters.other_inputs import random_like
+from statesize.adapters.observation import ModuleStack, Observation, OnObservation, Product, random_like
 from statesize.adapters.replaced import MixerCall, meanings, replaced, source_of, with_first
 from statesize.adapters.select import LIBRARIES
 

@@ -22,10 +22,10 @@ from statesize.adapters.observation import (
     Product,
     Units,
     chosen,
+    random_like,
     take,
     unchanged,
 )
-from statesize.adapters.other_inputs import random_like
 from statesize.adapters.replaced import ReplacedCall, meanings, observed, pure_torch, replaced
 from statesize.operators import Recurrence
 from statesize.operators.stepped import DelayedRecurrence

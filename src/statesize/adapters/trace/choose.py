@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from statesize.adapters.other_inputs import random_like
+from statesize.adapters.observation import random_like
 from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.graph import Graph, Use, before, entries
 from statesize.adapters.trace.labels import Labels, ahead, distance, placed

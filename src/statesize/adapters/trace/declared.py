@@ -12,7 +12,7 @@ from torch import Tensor
 from statesize.adapters.causality import CAUSES
 from statesize.adapters.check import Checked
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.other_inputs import random_like
+from statesize.adapters.observation import random_like
 from statesize.adapters.trace.layer import mixing_around
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.states import cuts_beyond

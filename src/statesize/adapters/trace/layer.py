@@ -14,8 +14,7 @@ from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import EXACT, Observation, Units
-from statesize.adapters.other_inputs import random_like
+from statesize.adapters.observation import EXACT, Observation, Units, random_like
 from statesize.adapters.trace.states import SHORTEST, Kept
 from statesize.adapters.trace.trace import Around, Trace, TracedMixing
 from statesize.adapters.watch import Memory, named_state_size

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import returned_tensor, tensors_in
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import Product
-from statesize.adapters.other_inputs import scale
+from statesize.adapters.observation import Product, scale
 from statesize.adapters.runs import reading
 from statesize.adapters.trace.tape import Lists, Node, Tape
 from statesize.codes import Code, Note
