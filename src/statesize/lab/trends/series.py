@@ -48,8 +48,8 @@ def series(
         settings: What is measured of each layer, without a variant.
 
     Returns:
-        The trend, with the change of each layer from the first checkpoint to the last: the mean over texts, with an
-        interval of 95 % by Student's t over five texts or more.
+        The trend, with the change of each layer from the first checkpoint to the last. It is the mean over texts, with
+        an interval of 95 % by Student's t over five texts or more.
 
     Example:
         >>> measured = series(["sa", "la"], [[5, 6, 7, 8]], on_progress=lambda *_: None)
