@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,17 +34,17 @@ class Cut:
         rows, columns = self.shape(position)
         return slice(position, position + rows // self.readouts), slice(position - columns, position)
 
-    @cached_property
+    @property
     def limits(self) -> Tensor:
         """min(rows, columns) of each block, (P,) int64: no rank can pass it."""
         return torch.tensor([min(self.shape(position)) for position in self.positions], dtype=torch.int64)
 
-    @cached_property
+    @property
     def largest_rank(self) -> int:
         """The largest min(rows, columns) over the positions, 0 where there are none."""
         return int(self.limits.max()) if self.positions else 0
 
-    @cached_property
+    @property
     def rows(self) -> int:
         """Rows of all blocks together."""
         return sum(self.shape(position)[0] for position in self.positions)
