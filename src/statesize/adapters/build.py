@@ -72,7 +72,7 @@ class Captured(FoundMixer):
     __eq__, __hash__ = object.__eq__, object.__hash__  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        """What was captured, and how faithful it is, a line each."""
+        """Name the mixer, its kind and units, and its difference from the unaltered model."""
         checked = "not compared" if self.faithfulness is None else f"{self.faithfulness:.1e} of the largest value"
         lines = [f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}"]
         lines.append(f"difference from what the unaltered model computed: {checked}")
@@ -94,7 +94,7 @@ class Captured(FoundMixer):
         return None if not self.groups else self._shared(slice(None))
 
     def weighted(self, weights: str = "none", skip_first: int = 0) -> Captured:
-        """The same mixer with columns of T weighted, H_i diag(w) in place of H_i, and w = 0 for the first columns."""
+        """Weight the columns of T: H_i diag(w) in place of H_i, with w = 0 for the first columns."""
         # "values" takes w_j = ‖v_j‖ of what T mixes at position j, over its channels (Kobayashi et al. 2020), "none" 1.
         if weights == "values" and self.values is None:
             raise ModelError(
@@ -163,7 +163,7 @@ def from_observation(name: str, observation: Observation, difference: float, agr
 
 
 def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: bool) -> Captured:
-    """What a mixer's own method `operator` captures, compared with what the layer computes if `check` says so."""
+    """Capture T of a mixer's own method `operator`; `check` compares T with what the layer computes."""
     name, mixer = described.name, call.module
     declares = hasattr(mixer, "multiplicity")
 

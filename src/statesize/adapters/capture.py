@@ -72,7 +72,7 @@ class Capture(Iterator[Captured]):
     _some_came: bool = False
 
     def __repr__(self) -> str:
-        """What comes one by one, and what does not, a line each."""
+        """Count the mixers by kind, and the layers that are not measured."""
         kinds = Counter(mixer.kind for mixer in self.mixers)
         told = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
         lines = [f"Capture of {counted(len(self.mixers), 'layer')} over {counted(self.length, 'position')}: {told}"]
@@ -126,10 +126,13 @@ class Capture(Iterator[Captured]):
         mixer = replace(call.mixers[0], name=call.labels[0])
         if mixer.state_size is not None and int(operator.state_size()[-1]) > mixer.state_size:
             mixer = replace(mixer, state_size=None, state_bytes=None)
-        made = Captured(
-            **vars(mixer), units_operator=lambda units: operator[:, units], operator_difference=0.0, agreement=agreed
+        return Captured(
+            **vars(mixer),
+            units_operator=lambda units: operator[:, units],
+            operator_difference=0.0,
+            agreement=agreed,
+            notes=notes,
         )
-        return replace(made, notes=notes)
 
     def _in_model(self, item: Captured, call: Call) -> Captured:
         """A mixer with what the call and the model tell of it, and its part in a shared cache."""

@@ -56,7 +56,7 @@ class Checked:
 
 @torch.no_grad()
 def check_operator(observation: Observation, dtype: torch.dtype | None = None) -> tuple[float, tuple[Note, ...]]:
-    """How far T u is from the layer's own code, in any unit and row, and what its kernel rounds; more is refused."""
+    """Measure how far T u is from the layer's own code, in any unit and row; refuse more than its kernel rounds."""
     # dtype: That of the layer's code where it knows no float64: there the kernel's more exact form decides.
     name, difference = observation.name, observation.difference
     if difference is None or dtype is not None:
@@ -105,7 +105,7 @@ def agreement(
     largest_score: Callable[[], float],
     again: Callable[[], Tensor | None] | None = None,
 ) -> Agreement:
-    """How far a sample of a mixer's output alone is from what the unaltered model passed on; more is refused."""
+    """Measure how far a mixer's output alone is from what the unaltered model passed on; refuse more than rounding."""
     # again: Runs it once more as the model ran it: what that changes is no rounding. None where it ran so.
     limit = BOUNDS[call.dtype]
     if output is None or call.output is None or not bool(torch.isfinite(call.output).all()):

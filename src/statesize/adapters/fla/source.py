@@ -124,7 +124,7 @@ def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObser
 
 
 def _is_kernel(function: object) -> bool:
-    """Whether a function of fla mixes values by queries and keys."""
+    """Recognise a function of fla that mixes values by queries and keys."""
     package, _, rest = (getattr(function, "__module__", None) or "").partition(".")
     if not inspect.isfunction(function) or package not in _PACKAGES or (package == "fla" and rest[:4] != "ops."):
         return False
@@ -151,7 +151,7 @@ def _observed(function: Callable[..., Any], running: ModuleStack, record: OnObse
 
 @torch.no_grad()
 def _stepped(call: FlaCall, *, by_channel: bool) -> Tensor | None:
-    """What fla's own step form makes of a chunked kernel's arguments, (S, unit, L, P); None where it has none."""
+    """Run fla's own step form on a chunked kernel's arguments, (S, unit, L, P); None where fla has no such form."""
     if not call.kernel.startswith("chunk_"):
         return None
     # The package of "fla.ops.rwkv7.chunk" has both forms.

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from torch.nn import functional
 
 from statesize.adapters.trace.linear import SHAPES
 from statesize.adapters.trace.tape import Node
-
-if TYPE_CHECKING:
-    from statesize.adapters.trace.labels import Labels
 
 Parts = Sequence[Tensor | None]
 # Copies of entries to other places: by the arguments that they come from; the others say which.
@@ -66,7 +63,29 @@ class Relation:
     covers: bool = False
 
 
-def relation(node: Node, labels: Labels) -> Relation | None:
+class Known(Protocol):
+    """The tensors of a run: which depend on the text, their numbers, and entries that are the same for all texts."""
+
+    @property
+    def of(self) -> Mapping[int, object]:
+        """The tensors that depend on the text, by number."""
+        ...
+
+    @property
+    def values(self) -> Sequence[Tensor]:
+        """The numbers of each tensor."""
+        ...
+
+    def fixed(self, tensor: int, condition: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Entries that meet a condition whatever the text is; None for none."""
+        ...
+
+    def zeros(self, tensor: int) -> Tensor | None:
+        """Entries that are 0 whatever the text is; None for none."""
+        ...
+
+
+def relation(node: Node, labels: Known) -> Relation | None:
     """What depends on what in an operation; None for nothing."""
     name, ids, of, values = node.name, [number for _, number in node.inputs], labels.of, labels.values
     if (
@@ -149,7 +168,7 @@ def _added(dim: int, places: Tensor, shape: torch.Size) -> Relation:
     return Relation(forward)
 
 
-def _moved(node: Node, labels: Labels) -> Relation:
+def _moved(node: Node, labels: Known) -> Relation:
     """Entries at other places."""
     values, slots = labels.values, _MOVES[node.name]
 
@@ -212,7 +231,7 @@ def _over(
     return Relation(forward, exact, covers=hidden is None)
 
 
-def _along(node: Node, labels: Labels, outs: Sequence[torch.Size]) -> Relation:
+def _along(node: Node, labels: Known, outs: Sequence[torch.Size]) -> Relation:
     """Entries along dimensions of the first tensor: all, or those up to the same place."""
     (_, number), *_ = node.inputs
     shape, name, dim = labels.values[number].shape, node.name, node.argument("dim")
@@ -272,7 +291,7 @@ def _through(part: Tensor, zeros: Tensor | None) -> Tensor:
     return part.unsqueeze(-1).masked_fill(zeros.unsqueeze(-3), 0).amax(-2)
 
 
-def _convolved(node: Node, labels: Labels, outs: Sequence[torch.Size]) -> Relation | None:
+def _convolved(node: Node, labels: Known, outs: Sequence[torch.Size]) -> Relation | None:
     """Entries under the taps of a kernel of one dimension, in a group of channels."""
     stride, padding, dilation, groups = (node.argument(name) for name in ("stride", "padding", "dilation", "groups"))
     (_, given), *others = node.inputs
@@ -291,7 +310,7 @@ def _convolved(node: Node, labels: Labels, outs: Sequence[torch.Size]) -> Relati
     return Relation(forward)
 
 
-def _hidden(node: Node, labels: Labels) -> list[Tensor | None]:
+def _hidden(node: Node, labels: Known) -> list[Tensor | None]:
     """For each argument of an operation by entries, where the result does not depend on it."""
     ids, values = [number for _, number in node.inputs], labels.values
     if node.name in ("mul", "div") and len(ids) == 2:
