@@ -60,19 +60,19 @@ def main(folder: Path, name: str, peps: Path | None, tokens: int, documents: int
     folder.mkdir(parents=True, exist_ok=True)
 
     def kept(part: str, make: Callable[[], Any]) -> Any:
-        kind, number, _ = part.split("-")
+        kind, number = part.split("-")
         path = folder / f"{Path(name).stem}-{tokens}-{int(number):02}.{kind}.json"
         if not path.exists():
             start = time.process_time()
-            made = json_values(make())
+            (made,) = json_values(make())
             row: Row = {"file": Path(name).stem, "tokens": tokens, "document": int(number), **weights}
             row |= {"model": loaded.name, "texts": tokens_sha256([pieces[int(number)]])}
             row |= {"seconds": time.process_time() - start, "mixers": len(test.mixers), "measured": made}
             replace_file(path, (json.dumps(row) + "\n").encode())
             print(f"{path.stem} of {len(pieces)}: {row['seconds']:.0f} s of a processor", flush=True)
-        return json.loads(path.read_text("utf-8"))["measured"]
+        return [json.loads(path.read_text("utf-8"))["measured"]]
 
-    test.documents(kept, lambda *_: None)
+    test.documents(kept, lambda *_: None, tokens=1)
     rows = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.cut.json"))]
     made = document(rows, "transformers", **conclusion(rows))
     replace_file(folder.with_suffix(".json"), (json.dumps(made) + "\n").encode())

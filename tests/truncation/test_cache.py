@@ -44,8 +44,14 @@ def llama():
 def read(model, ids=IDS, cut=PREFIX):
     """Runs behind a cut, the attention that is held, and logits of the whole model."""
     cutting = Cutting(Forward.of(model, ids), cut, sized=False)
-    logits = cutting.read()
-    return cutting.behind, list(cutting.behind.held.values()), logits
+    (logits,) = cutting.read()
+    return cutting.behind, [one for (one,) in cutting.behind.held.values()], logits
+
+
+def logits_of(behind, remember, last=0):
+    """Logits of one run behind the cut of one text."""
+    ((logits,),) = behind.logits(remember, last=last)
+    return logits
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,7 @@ def test_evicted_tokens_are_as_never_seen_and_an_empty_cache_is_nothing(implemen
     for masks in (drawn, torch.zeros_like(drawn)):
         seen = torch.ones(2, CACHES, PREFIX + FOLLOWING, PREFIX + FOLLOWING, dtype=torch.bool).tril()
         seen[..., PREFIX:, :PREFIX] &= masks[:, :, None]
-        (found,) = behind.logits(lambda one, masks=masks: Memory(seen=masks[names.index(one.name)][None]))
+        found = logits_of(behind, lambda one, masks=masks: Memory(seen=masks[names.index(one.name)][None]))
         torch.testing.assert_close(found, llama_by_hand(model, seen)[PREFIX:-1], rtol=1e-4, atol=1e-4)
         assert (found - whole).abs().max() > 0.1
 
@@ -98,8 +104,8 @@ def test_the_whole_cache_costs_nothing(family):
     torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-4)
     everything = torch.ones(1, len(held[0].key), PREFIX, dtype=torch.bool)
     for memory in (Memory(), Memory(seen=everything)):
-        torch.testing.assert_close(behind.logits(lambda _, memory=memory: memory)[0], expected, rtol=1e-4, atol=1e-4)
-    assert behind.logits(lambda _: Memory(), last=3).shape[1] == 3
+        torch.testing.assert_close(logits_of(behind, lambda _, memory=memory: memory), expected, rtol=1e-4, atol=1e-4)
+    assert len(logits_of(behind, lambda _: Memory(), last=3)) == 3
 
 
 @pytest.mark.parametrize("window", [None, 30])
@@ -127,7 +133,7 @@ def test_losses_of_many_caches_are_those_of_one_after_another(window):
             values[:, -available:] = rounded_values(values[:, -available:], variant.precision)
             return Memory(values[None, :, None], keys[None], seen)
 
-        (logits,) = behind.logits(memory)
+        logits = logits_of(behind, memory)
         loss = float(functional.cross_entropy(logits.double(), targets))
         assert run.loss == pytest.approx(loss, abs=1e-6), variant
     (brief,) = pricing._documents(slice(0, 1), [pricing.variants[:2]])
@@ -136,12 +142,12 @@ def test_losses_of_many_caches_are_those_of_one_after_another(window):
 
 def test_the_last_logits_predict_the_answer_to_a_passkey(llama):
     behind, *_ = read(llama)
-    (some,) = behind.logits(lambda _: Memory(), last=3)
+    some = logits_of(behind, lambda _: Memory(), last=3)
     answer = some.argmax(-1)
     for wrong, found in ((0, True), (1, False)):
-        said = torch.cat([IDS[0, PREFIX:-3], answer])
+        said = torch.cat([IDS[0, :-3], answer])
         said[-3] = (said[-3] + wrong) % 64
-        assert Passkey(IDS[:, :PREFIX], said[None], 3).found(some) is found
+        assert Passkey(said[None], (len(said), PREFIX), 3).found(some) is found
 
 
 def test_windows_hold_their_last_tokens():
@@ -263,7 +269,9 @@ def test_curves_by_the_model_itself(family):
     """What the layer adds changes by as much as the curve says, where one cache alone is cut."""
     model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
     norms = family == "gemma3_text"
-    curves = Pricing(model, "h2o", PREFIX, 0.6, [IDS[0]], [], [])._curves(slice(0, 1))[0]["curves"].view(2, CACHES, -1)
+    curves = (
+        Pricing(model, "h2o", PREFIX, 0.6, [(0, IDS[0])], [], [])._curves(slice(0, 1))[0]["curves"].view(2, CACHES, -1)
+    )
     assert curves[..., -1].tolist() == [[0, 0], [0, 0]]
     behind, held, _ = read(model)
     point, layer = GRID.index(3 / 4), model.model.layers[0]
@@ -310,12 +318,11 @@ def test_prices_of_a_small_model(llama, tmp_path):
     # Numbers of 4 bits, and 32 bits for each of 8 channels of two groups of keys and for each value.
     assert rows["int4, 50 % by curves"].stored == (32 * 16 * 4 + 32 * (2 * 8 + 32)) / (64 * 16 * 16)
     half = [run.rule for run in result.documents[0].runs].index("50 % equal")
+    half_kept = torch.tensor([32, 32])
     # Documents that are read at once are as those that are read alone.
     for at in (0, 5, 11):
         document, (behind, _, whole) = ids[6 + at], read(llama, ids[6 + at :][:1], 64)
-        (found,) = behind.logits(
-            lambda one: Memory(seen=kept(TOKENS["expected"].order(one), torch.tensor([32, 32]), 64)[None])
-        )
+        found = logits_of(behind, lambda one: Memory(seen=kept(TOKENS["expected"].order(one), half_kept, 64)[None]))
         losses = [float(functional.cross_entropy(logits.double(), document[65:])) for logits in (whole, found)]
         assert result.documents[at].loss == pytest.approx(losses[0])
         assert result.documents[at].lost(half) == pytest.approx(losses[1] - losses[0], abs=1e-6)
@@ -380,21 +387,21 @@ def test_one_table_and_one_chart():
     assert [row[0] for row in shown.rows] == [one.title for one in result.variants]
     assert [row[-1] for row in shown.rows] == ["0 of 10", "10 of 10", "10 of 10", "10 of 10"]
     (drawn,) = result.page().charts
-    marks = [row["cache"] for row in drawn.chart["layer"][1]["data"]["values"]]
+    marks = [row["run"] for row in drawn.chart["layer"][1]["data"]["values"]]
     assert marks == [one.title for one in result.variants[1:]]
 
 
 def test_neighbours_lie_in_one_set():
     long, short = torch.arange(120), [torch.arange(1000 + 10 * n, 1010 + 10 * n) for n in range(3)]
-    curves, numbered = two_sets([long, *short], 10, 100, None)
-    held_out = [piece for _, piece in numbered]
+    in_curves, numbered = two_sets([long, *short], 10, 100, None)
+    curves, held_out = ([piece for _, piece in some] for some in (in_curves, numbered))
     assert [int(piece[0]) for piece in curves] == [0, 10, 20, 30, 1010]
     assert [number for number, _ in numbered] == [0] * 8 + [1, 3]
     together = [int(piece[0]) for part in (curves, held_out) for piece in part]
     assert sorted(together) == [*range(0, 120, 10), 1000, 1010, 1020]
     # A text that is given several times is read once, and lies in one set.
     again, _ = two_sets([long, *short, long, *reversed(short)], 10, 100, None)
-    assert [one.tolist() for one in again] == [one.tolist() for one in curves]
+    assert [one.tolist() for _, one in again] == [one.tolist() for one in curves]
     with pytest.raises(InputError, match="inputs must have one text of 60 tokens, which is cut into 6 pieces, or 2"):
         two_sets([torch.arange(59), torch.arange(9)], 10, 100, None)
 
@@ -437,7 +444,7 @@ def test_a_look_that_changes_the_run_is_refused(llama, monkeypatch):
 def test_models_without_such_a_cache():
     for model, said in (
         (tiny_model("jamba"), "must mix positions only by attention"),
-        (tiny_model("mamba"), "must have a cache"),
+        (tiny_model("mamba"), "must mix positions only by attention"),
         (attention_model("deepseek_v3"), "a latent"),
         (attention_model("bloom"), "attention in code of its own"),
         (tiny("gemma3n_text"), "have no price of their own"),

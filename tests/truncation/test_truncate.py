@@ -42,10 +42,15 @@ IDS = torch.randint(0, 60, (1, LENGTH), generator=torch.Generator().manual_seed(
 BEST = Rule("number", "", Hindsight())
 
 
-def run_of(mixers, rank, rule=BEST):
+def run_of(cutting, rank, rule=BEST):
     """A run with a rank of all units or groups."""
-    ranks = {name: torch.full_like(one.sizes(rule.unit), rank).long() for name, one in mixers.items()}
+    ranks = {name: torch.full_like(one.sizes(rule.unit), rank).long() for name, one in cutting.mixers[0].items()}
     return PlannedRun(rule, 1.0, ranks, rank)
+
+
+def logits_of(cutting, runs):
+    """Logits of runs of the only text."""
+    return [logits for _, _, logits in cutting.logits([runs])]
 
 
 def divergence_of(whole, logits, cut=CUT):
@@ -224,10 +229,10 @@ def cut_scan(body, scan, rank):
 def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
     model = tiny_model(family)
     cutting = Cutting(Forward.of(model, IDS), CUT)
-    expected = cutting.read()
-    attention = [name for name, one in cutting.mixers.items() if one.held is None]
-    cutting.whole |= dict.fromkeys(attention, Note(Code.NOT_CUT, "attention of a hybrid"))
-    (cut,) = cutting.logits([run_of(cutting.mixers, rank)])
+    (expected,) = cutting.read()
+    attention = [name for name, one in cutting.mixers[0].items() if one.held is None]
+    cutting.known.whole |= dict.fromkeys(attention, Note(Code.NOT_CUT, "attention of a hybrid"))
+    (cut,) = logits_of(cutting, [run_of(cutting, rank)])
     file, name = next(
         (file, name)
         for file in source_files(named_parts(model))
@@ -246,11 +251,10 @@ def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
 def test_everything_kept_costs_nothing_and_nothing_kept_is_no_past(family):
     model = attention_model(family)
     cutting = Cutting(Forward.of(model, IDS), CUT)
-    whole = cutting.read()
+    (whole,) = cutting.read()
     torch.testing.assert_close(whole, model(IDS, use_cache=False).logits[0, CUT:-1], rtol=0, atol=1e-5)
-    everything, nothing, none = cutting.logits(
-        [run_of(cutting.mixers, LENGTH), run_of(cutting.mixers, 0), run_of(cutting.mixers, 0, NOTHING)]
-    )
+    runs = [run_of(cutting, LENGTH), run_of(cutting, 0), run_of(cutting, 0, NOTHING)]
+    everything, nothing, none = logits_of(cutting, runs)
     torch.testing.assert_close(everything, whole, rtol=0, atol=1e-4)
     torch.testing.assert_close(nothing, none, rtol=0, atol=1e-5)
     assert float((nothing - whole).abs().max()) > 1e-3
@@ -575,13 +579,13 @@ def test_a_model_behind_the_cut_alone_is_as_over_the_whole_text(family):
     whole.read()
     whole.behind.sure = False
     rules = [(NOTHING, 0), *((Rule("r", "", choice, (1,), unit), 2) for choice, unit in KINDS)]
-    planned = [run_of(cutting.mixers, rank, rule) for rule, rank in rules]
-    expected, lengths = list(whole.logits(planned)), []
+    planned = [run_of(cutting, rank, rule) for rule, rank in rules]
+    expected, lengths = logits_of(whole, planned), []
     # The model reads no token before the cut any more.
     read = model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: lengths.append(ids[0].shape[1]))
     # Gemma and Afmoe normalise in single precision whatever their weights are.
     most = 1e-5 if family in ("gemma2", "afmoe") else 1e-7
-    for logits, found in zip(expected, cutting.logits(planned), strict=True):
+    for logits, found in zip(expected, logits_of(cutting, planned), strict=True):
         torch.testing.assert_close(found, logits, rtol=0, atol=most)
     read.remove()
     assert set(lengths) == {LENGTH - CUT}
@@ -594,9 +598,9 @@ KINDS = [*((basis(), unit) for basis in (Hindsight, PastRows) for unit in ("head
 def test_several_runs_at_once_are_those_of_one_after_another():
     cutting = Cutting(Forward.of(attention_model("llama"), IDS), CUT)
     cutting.read()
-    planned = [run_of(cutting.mixers, rank, Rule("r", "", kind())) for kind in (Hindsight, PastRows) for rank in (1, 3)]
-    for together, run in zip(list(cutting.logits(planned)), planned, strict=True):
-        (alone,) = cutting.logits([run])
+    planned = [run_of(cutting, rank, Rule("r", "", kind())) for kind in (Hindsight, PastRows) for rank in (1, 3)]
+    for together, run in zip(logits_of(cutting, planned), planned, strict=True):
+        (alone,) = logits_of(cutting, [run])
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
@@ -619,6 +623,24 @@ def test_a_model_that_reads_the_past_beside_attention_runs_over_the_whole_text(c
         assert found[run.rule, run.scale].loss == pytest.approx(run.loss, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["llama", "gla", "lfm2"])
+def test_texts_of_one_length_are_read_together_as_alone(name):
+    model = attention_model(name) if name == "llama" else ss.load("gla")[0] if name == "gla" else tiny(name)
+    texts = torch.randint(3, 60, (4, LENGTH), generator=torch.Generator().manual_seed(8))
+    read, options = [], {"tokens": LENGTH, "settings": AT_CUT}
+    embedding = next(module for module in model.modules() if isinstance(module, nn.Embedding))
+    hook = embedding.register_forward_pre_hook(lambda _, given: read.append(tuple(given[0].shape)))
+    together = truncate(model, list(texts), documents=4, **options).documents
+    hook.remove()
+    # The first shows alone what the model is.
+    assert {shape[0] for shape in read if shape[1] == LENGTH} == {1, 3}
+    for text, document in zip(texts, together, strict=True):
+        (alone,) = truncate(model, text, documents=1, **options).documents
+        found = {(run.rule, run.scale): run for run in document.runs}
+        for run in alone.runs:
+            assert dataclasses.astuple(found[run.rule, run.scale]) == pytest.approx(dataclasses.astuple(run), abs=1e-5)
+
+
 def test_several_inputs_of_a_position_are_cut_by_the_state_that_holds_them():
     generator = torch.Generator().manual_seed(2)
     B, C = (torch.randn(1, 3, 2 * LENGTH, 3, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -626,14 +648,14 @@ def test_several_inputs_of_a_position_are_cut_by_the_state_that_holds_them():
     T = Stepped(Recurrence(torch.full((1, 3, 2 * LENGTH, 1), 0.9, dtype=torch.float64), B, C), 2)
     u = torch.randn(1, 3, LENGTH, 2 * 4, generator=generator, dtype=torch.float64)
     seen = Observation("m", "delta product", lambda units: T[:, units], u, T.apply(u), state_size=3, state_bytes=0)
-    cutting = Cutting(SimpleNamespace(length=LENGTH), CUT)
-    cutting.mixers["m"] = mixer = cutting._mixer(seen)
+    cutting = Cutting(SimpleNamespace(length=LENGTH, sequences=1), CUT)
+    cutting.mixers[0]["m"] = mixer = cutting._mixer(seen)
     assert (mixer.most, mixer.inputs, mixer.held) == (3, 3, 3)
     planned = planned_runs({"m": mixer})
     assert not any(isinstance(run.rule.basis, PastTokens) for run in planned)
-    cutting._runs, cutting._pasts["m"] = planned, seen
+    cutting._runs, cutting._pasts["m"] = [planned], seen
     for run in planned:
-        cutting._run = run
+        cutting._run = [run]
         cutting._calls.clear()
         lost = (cutting._changed(seen) - seen.mixed)[:, :, CUT:].abs().max()
         assert (float(lost) < 1e-6) == bool((run.ranks["m"] == 3).all())

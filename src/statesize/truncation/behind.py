@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from itertools import count
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,6 @@ from statesize.adapters.models.model_state import known_options
 from statesize.adapters.models.precision import MOST_ROUNDED, stored_dtype
 from statesize.adapters.observation import Observation, unchanged
 from statesize.adapters.replaced import source_files
-from statesize.adapters.runs import Attach
-from statesize.errors import ModelError
 from statesize.operators import SoftmaxAttention
 from statesize.truncation.past import HeldAttention
 
@@ -26,6 +25,7 @@ from statesize.truncation.past import HeldAttention
 _ROUNDING = 1e-4
 POSITIONS = 512
 """Positions of which several runs return logits at once: more take memory, and are hardly faster."""
+Run = TypeVar("Run")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +38,14 @@ class Memory:
     seen: Tensor | None = None  # which positions are there, (R, K, i) bool
 
 
-Remember = Callable[[HeldAttention], Memory]
-
-
 @dataclass(eq=False)
 class Behind:
-    """A model over the positions behind a cut of one text, which it has read whole."""
+    """A model over the positions behind a cut of texts of one length, which it has read whole."""
 
     forward: Forward
     cut: int
-    # Attention whose T follows from what its function is given, by module; and why not, by name of other mixers.
-    held: dict[nn.Module, HeldAttention] = field(default_factory=dict[nn.Module, HeldAttention])
+    # Attention of each text whose T follows from what its function is given, by module; and why not, by name of others.
+    held: dict[nn.Module, list[HeldAttention]] = field(default_factory=dict[nn.Module, list[HeldAttention]])
     refused: dict[str, str] = field(default_factory=dict[str, str], init=False)
     # Whether T of all mixers is known so, and the model returns the same without what it computes before.
     sure: bool = False
@@ -79,21 +76,20 @@ class Behind:
             self.refused[name] = f"is {seen.kind} by code of its own"
             return False
         self.refused[name] = "weighs keys by more than their products with queries"
-        *parts, answer = given
-        whole = all(len(part) == 1 and part.shape[2] == self.forward.length for part in parts)
-        if not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None or seen.order or not whole:
+        if not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None or seen.order:
             return False
-        query, key, value = (part[0].to(operator.query.dtype) for part in parts)
-        mixed = ((query, operator.query), (key, operator.key), (value, seen.values))
+        *parts, answer = given
+        query, key, value = (part.to(operator.query.dtype) for part in parts)
+        read = ((query, operator.query), (key, operator.key), (value, seen.values))
         # A layer whose heads read nothing in common may name no groups.
-        same = all(torch.equal(a.repeat_interleave(len(query) // len(a), 0), b[0]) for a, b in mixed)
+        same = all(torch.equal(a.repeat_interleave(query.shape[1] // a.shape[1], 1), b) for a, b in read)
         if seen.passed_on is not unchanged or not same:
             return False
-        heads = len(key), len(query) // len(key)
-        sink = operator.sink if operator.sink is None else operator.sink.reshape(heads)
-        form = operator.scale, operator.window, operator.soft_cap, sink
-        known = HeldAttention(name, self.cut, query.reshape(*heads, *query.shape[1:]), key, value, *form)
-        if self._answers(known, answer[0]):
+        heads = key.shape[1], query.shape[1] // key.shape[1]
+        form, query = (operator.scale, operator.window, operator.soft_cap), query.reshape(-1, *heads, *query.shape[2:])
+        sink = None if operator.sink is None else operator.sink.expand(operator.batch_shape)[0].reshape(heads)
+        known = [HeldAttention(name, self.cut, *each, *form, sink) for each in zip(query, key, value, count())]
+        if all(self._answers(*each) for each in zip(known, answer, strict=True)):
             self.held[module] = known
             del self.refused[name]
         return module in self.held
@@ -108,76 +104,56 @@ class Behind:
         """Whether the runs are sure, if T of all mixers is known: compared with logits of the whole run if asked."""
         self._given.clear()
         if not self.refused and len(self.forward.args) == 1 and known_options(self.forward.model, position_ids=None):
-            difference = (self.logits(lambda _: Memory())[0] - logits).abs().max() if compare else logits.new_zeros(())
-            self.sure = bool(difference <= self._rounding * logits.abs().max())
+            whole = torch.cat(self.logits(lambda _: Memory(), [1] * len(logits))) if compare else logits
+            self.sure = bool((whole - logits).abs().max() <= self._rounding * logits.abs().max())
 
-    def others(self, texts: Tensor, attach: Attach | None = None) -> tuple[list[Behind], Tensor]:
-        """The same model behind the cut of other texts (D, L), which it reads at once, and their logits (D, n, V)."""
-        forward = replace(self.forward, args=(texts.to(self.forward.args[0].device),))
-        logits = cast("Tensor", whole_model(forward, self.cut).hidden(attach=attached(self.attach, attach)))
-        given, self._given = self._given, {}
-        found = list[Behind]()
-        for number in range(len(texts)):
-            one = Behind(replace(forward, args=(forward.args[0][number : number + 1],)), self.cut, sure=True)
-            for module, known in self.held.items():
-                query, key, value, answer = (part[number] for part in given[module])
-                query, key, value = (part.to(known.key.dtype) for part in (query, key, value))
-                one.held[module] = replace(known, query=query.reshape(known.query.shape), key=key, value=value)
-                if not self._answers(one.held[module], answer):
-                    raise ModelError(f"{known.name} attends to other texts otherwise. No price is known.")
-            found.append(one)
-        return found, logits[:, self.cut - forward.length : -1].float()
+    def logits(
+        self, remember: Callable[[HeldAttention], Memory], runs: Sequence[int] = (1,), last: int = 0
+    ) -> list[Tensor]:
+        """Logits behind the cut without the last, (R, n − 1, V) float32 of R runs of each text; 0 or so many `last`."""
+        forward, every = self.forward, torch.tensor(runs)
+        texts = forward.args[0][:, self.cut :].repeat_interleave(every.to(forward.args[0].device), 0)
+        positions = torch.arange(self.cut, forward.length, device=texts.device).expand(len(texts), -1)
+        count = last + 1 if last else forward.length - self.cut
+        options = known_options(forward.model, position_ids=positions, logits_to_keep=count)
+        part = replace(forward, backbone=forward.model, args=(texts,), kwargs={**forward.kwargs, **options})
 
-    def logits(self, remember: Remember, runs: int = 1, last: int = 0) -> Tensor:
-        """Logits behind the cut without the last, (R, n − 1, V) float32; of so many positions only, 0 for all."""
-        return logits_behind([(self, remember, runs)], last)[0]
+        def attend(_: str, function: Attend) -> Attend:
+            return partial(self._attend, function, remember, runs)
 
+        def attach(stack: ExitStack) -> None:
+            stack.enter_context(replaced_attention(source_files(forward.parts), attend))
 
-def attached(first: Attach, second: Attach | None) -> Attach:
-    """Both changes of a run, or the first alone."""
-    return lambda stack: (first(stack), None if second is None else second(stack))
+        return _split(cast("Tensor", part.hidden(attach=attach))[:, -count:-1].float(), runs)
 
+    def each(
+        self, wanted: Sequence[Sequence[Run]], remember: Callable[[HeldAttention, Sequence[Run]], Memory], last: int = 0
+    ) -> Iterator[tuple[int, Run, Tensor]]:
+        """Number of the text, run and logits of all runs that are wanted of each text, some at once."""
+        rows = [(text, run) for text, runs in enumerate(wanted) for run in runs]
+        at_once = max(1, POSITIONS // (last or self.forward.length - self.cut))
+        for first in range(0, len(rows), at_once):
+            some = [[run for text, run in rows[first : first + at_once] if text == at] for at in range(len(wanted))]
+            found = self.logits(lambda held, some=some: remember(held, some[held.text]), [*map(len, some)], last)
+            for text, (runs, logits) in enumerate(zip(some, found, strict=True)):
+                yield from ((text, run, one) for run, one in zip(runs, logits, strict=True))
 
-def whole_model(forward: Forward, cut: int) -> Forward:
-    """Runs that return logits from a cut on."""
-    kept = known_options(forward.model, logits_to_keep=forward.length - cut)
-    return replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept})
-
-
-def logits_behind(parts: Sequence[tuple[Behind, Remember, int]], last: int = 0) -> list[Tensor]:
-    """What `Behind.logits` gives of several texts of one length, with runs of each, which are read at once."""
-    first = parts[0][0]
-    forward, cut = first.forward, first.cut
-    texts = torch.cat([one.forward.args[0][:, cut:].expand(runs, -1) for one, _, runs in parts])
-    positions = torch.arange(cut, forward.length, device=texts.device).expand(len(texts), -1)
-    count = last + 1 if last else forward.length - cut
-    options = known_options(forward.model, position_ids=positions, logits_to_keep=count)
-    part = replace(forward, backbone=forward.model, args=(texts,), kwargs={**forward.kwargs, **options})
-
-    def attach(stack: ExitStack) -> None:
-        stack.enter_context(replaced_attention(source_files(forward.parts), partial(_attending, parts)))
-
-    logits = cast("Tensor", part.hidden(attach=attach))[:, -count:-1].float()
-    return _split(logits, parts)
-
-
-def _split(together: Tensor, parts: Sequence[tuple[Behind, Remember, int]]) -> list[Tensor]:
-    return list(cast("Any", together).split([runs for *_, runs in parts]))
-
-
-def _attending(parts: Sequence[tuple[Behind, Remember, int]], _: str, function: Attend) -> Attend:
-    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
-        if module not in parts[0][0].held:
+    def _attend(
+        self, function: Attend, remember: Callable[[HeldAttention], Memory], runs: Sequence[int], module: nn.Module,
+        query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any,
+    ) -> Any:  # fmt: skip
+        if module not in self.held:
             return function(module, query, key, value, *args, **options)
-        mixed, given = list[Tensor](), (_split(part, parts) for part in (query, key, value))
         # Modes of the run, such as a device by default, are not for what is computed here.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
-            for (one, remember, _), *each in zip(parts, *given, strict=True):
-                held = one.held[module]
-                mixed.append(_mixed(held, remember(held), *(part.to(held.key.dtype) for part in each)))
+            given = zip(*(_split(part, runs) for part in (query, key, value)), strict=True)
+            each = [(held, parts) for held, parts in zip(self.held[module], given, strict=True) if len(parts[0])]
+            mixed = [_mixed(held, remember(held), *(part.to(held.key.dtype) for part in parts)) for held, parts in each]
         return torch.cat(mixed).flatten(1, 2).transpose(1, 2).to(query.dtype).contiguous(), None
 
-    return attend
+
+def _split(together: Tensor, runs: Sequence[int]) -> list[Tensor]:
+    return list(cast("Any", together).split([*runs]))
 
 
 def _mixed(held: HeldAttention, memory: Memory, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -22,8 +22,7 @@ _linalg = cast("Any", torch.linalg)
 
 def eigenvectors(symmetric: Tensor) -> Tensor:
     """Eigenvectors (..., n, n) in the order of ascending eigenvalues."""
-    vectors = [pair[1] for pair in _each(_linalg.eigh, symmetric)]
-    return torch.stack(vectors).reshape(symmetric.shape)
+    return torch.stack([pair[1] for pair in _each(_linalg.eigh, symmetric)]).reshape(symmetric.shape)
 
 
 def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:

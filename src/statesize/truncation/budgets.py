@@ -102,9 +102,9 @@ def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
 
 
 @torch.no_grad()
-def layer_curves(held: HeldAttention, order: Tensor, around: Around, text: int) -> Tensor:
+def layer_curves(held: HeldAttention, order: Tensor, around: Around) -> Tensor:
     """Squared error of what attention adds where one cache is cut, as a share of ‖hidden‖², (K, points of GRID)."""
-    # `order` has the tokens of each cache in the order in which they are kept, (K, n); `text` is one of those seen.
+    # `order` has the tokens of each cache in the order in which they are kept, (K, n).
     cut, caches = held.cut, len(held.key)
     weights = held.rows(held.query[None, :, :, cut:].float(), held.key[None].float())[0]
     values = held.value[:, None].float()
@@ -133,7 +133,7 @@ def layer_curves(held: HeldAttention, order: Tensor, around: Around, text: int) 
         total = total + paid.sum(-1, keepdim=True)
         lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
         curves[:, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
-    hidden = whole if around.hidden is None else around.hidden[text, cut:]
+    hidden = whole if around.hidden is None else around.hidden[held.text, cut:]
     return curves / float(hidden.double().square().sum())
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, groupby, takewhile
+from itertools import accumulate
 from os import PathLike
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import known_options, named_parts
+from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.runs import Attach
 from statesize.check import refuse, require_choice, require_count, require_real
 from statesize.errors import ModelError
@@ -27,23 +27,21 @@ from statesize.texts.documents import configured_context
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
-from statesize.truncation.behind import POSITIONS, Behind, Memory, logits_behind
+from statesize.truncation.behind import Behind, Memory
 from statesize.truncation.budgets import Around, at_curves, equal, layer_curves, watch
 from statesize.truncation.choices import TOKENS
 from statesize.truncation.choices.choice import RECENT, SINKS, kept
 from statesize.truncation.choices.rounding import BITS, Precision, cache_bits, rounded_keys, rounded_values
-from statesize.truncation.cutting import Cutting
+from statesize.truncation.cutting import Cutting, Known
 from statesize.truncation.passkeys import Passkey, passkeys
 from statesize.truncation.past import HeldAttention
-from statesize.truncation.pieces import cut_ids, two_sets
+from statesize.truncation.pieces import Piece, two_sets
 from statesize.truncation.prices import NOTHING, Budgets, CachePrices, Variant, losing_facts
 from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.run import Documents, Keep, Scores, check_head, finish, kept_parts
 
 DOCUMENTS, PIECE, PASSKEYS = 24, 512, 12
 """Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
-READ = 2048
-"""Tokens of documents of one length that are read at once."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried, where more is kept than always stays."""
 _Cache = tuple[Precision | None, tuple[int, ...]]
@@ -84,7 +82,7 @@ def cache(
         tokenizer: The model's, for texts and for bytes.
         name: Name of the model, for the result.
         output: JSON file for the result. Finished documents are kept beside it until then, and are not read again.
-        on_progress: Called as (done, total, what, seconds left) after each document.
+        on_progress: Called as (done, total, what, seconds left) after some documents.
         settings: `future`, how many last tokens of each piece are read from a smaller cache (64 by default), which
             predicts all but the first; others do not act here.
 
@@ -112,28 +110,23 @@ def cache(
     size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
     hidden, rule = require_count("needles", needles, least=0), require_choice("rule", rule, TOKENS)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
-    require_cache(model)
+    _require_cache(model)
     context = configured_context(getattr(model, "config", None))
     if context is not None and size > context:
         refuse("tokens", f"at most {context}, the longest context that the model names", size)
     curves, held_out = two_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
-    prefix = size - after
-    hiding = [] if tokenizer is None else passkeys([piece for _, piece in held_out], tokenizer, prefix, hidden)
+    every, prefix = [piece for _, piece in (*curves, *held_out)], size - after
+    hiding = [] if tokenizer is None else passkeys(every[len(curves) :], tokenizer, prefix, hidden)
     pricing = Pricing(model, rule, prefix, share, curves, held_out, hiding, tokenizer)
-    about = tokens_sha256([*curves, *(piece for _, piece in held_out)]), rule, prefix, share, hidden
+    about = tokens_sha256(every), rule, prefix, share, hidden
     with kept_parts(output, model, *about) as keep_part, reporting(on_progress, f"pricing {name}") as report:
         result = pricing.priced(name, keep_part, report)
     finish(output, result)
     return result
 
 
-def require_cache(model: nn.Module) -> None:
+def _require_cache(model: nn.Module) -> None:
     """Refuse a model whose caches of keys and values its own layers do not have each for itself."""
-    if not known_options(model, past_key_values=None):
-        raise ModelError(
-            f"the model must have a cache of keys and values of transformers, got a {type(model).__name__} without. "
-            "Give a causal language model of transformers with attention, such as SmolLM2."
-        )
     for name, module in named_parts(model):
         if hasattr(module, "kv_lora_rank"):
             raise ModelError(
@@ -151,13 +144,12 @@ class Pricing:
     rule: str  # which tokens are kept
     prefix: int  # tokens of a prefix
     keep: float  # share of the tokens that is tried beside RATIOS
-    curves: Sequence[Tensor]  # documents for curves
-    held_out: Sequence[tuple[int, Tensor]]  # documents that are priced, with the number of each text
+    curves: Sequence[Piece]  # documents for curves
+    held_out: Sequence[Piece]  # documents that are priced
     needles: Sequence[Passkey]  # the passkeys that are hidden
     tokenizer: AnyTokenizer | None = None  # for bytes
     thorough: bool = False  # whether all held-out documents price caches that miss passkeys
-    # The model behind the cut of the first text of a length, by that length and the cut.
-    _first: dict[tuple[int, int], Behind] = field(default_factory=dict[tuple[int, int], Behind], init=False)
+    _known: Known = field(default_factory=Known, init=False)
     _budgets: dict[tuple[float, Budgets], Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -172,65 +164,65 @@ class Pricing:
 
     def priced(self, name: str, keep: Keep, report: Callable[..., None]) -> CachePrices:
         """The price list; `keep` makes or returns a part, `report` is called as `Documents` does."""
-        at_once = max(1, READ // len(self.held_out[0][1]))
-        counts: dict[str, float] = {"curves": len(self.curves), "prices": len(self.held_out)}
-        run = Documents(keep, report, Steps(counts | {"passkeys": len(self.needles)}))
-
-        def each(kind: str, places: Sequence[tuple[int, int]], make: Callable[[slice], list[Any]]) -> list[Any]:
-            """What is made of all documents: of those of one length and cut, some at once behind the first."""
-            made = list[Any]()
-            while (first := len(made)) < len(places):
-                most = at_once if places[first] in self._first else 1
-                count = len([*takewhile(places[first].__eq__, places[first : first + most])])
-                made += run.made(kind, f"{first:06d}", partial(make, slice(first, first + count)), count)
-            return made
-
         place = len(self.held_out[0][1]), self.prefix
-        measured = each("curves", [place] * len(self.curves), self._curves)
+        each: dict[str, Sequence[Any]] = {"curves": self.curves, "prices": self.held_out, "passkeys": self.needles}
+        run = Documents(keep, report, Steps({kind: len(some) for kind, some in each.items()}))
+        measured = run.made("curves", [place] * len(self.curves), self._curves)
         layers: list[dict[str, Any]] = measured[0]["layers"]
         curves = torch.stack([torch.tensor(one["curves"], dtype=torch.float64) for one in measured]).mean(0)
         self._set_budgets(layers, curves)
-        found = tuple(map(sum, zip(*each("passkeys", [one.place for one in self.needles], self._found), strict=True)))
+        hidden = run.made("passkeys", [one.place for one in self.needles], self._found)
+        found = tuple(map(sum, zip(*hidden, strict=True)))
         lost = () if self.thorough else losing_facts(self.variants, found, len(self.needles))
         few = evenly(range(len(self.held_out)), max(FEWEST_PIECES, -(-len(self.held_out) // 3)))
         brief = [one for one in self.variants if one is NOTHING or one not in lost]
         tried = [self.variants if number in few else brief for number in range(len(self.held_out))]
-        prices = each("prices", [place] * len(tried), lambda some: self._documents(some, tried[some]))
+        prices = run.made("prices", [place] * len(tried), lambda some: self._documents(some, tried[some]))
         tokens = torch.stack([self._budgets[ratio, "curves"] for ratio in self.ratios], -1)
-        places = [(layer["name"], head, layer["available"]) for layer in layers for head in range(layer["caches"])]
-        each_cache = zip(places, _lists(curves), _lists(tokens), strict=True)
-        names = "layer", "head", "available", "curve", "tokens"
+        each_head = [(layer, head) for layer in layers for head in range(layer["caches"])]
+        heads = [
+            {"layer": layer["name"], "head": head, "available": layer["available"], "curve": curve, "tokens": kept}
+            for (layer, head), curve, kept in zip(each_head, _lists(curves), _lists(tokens), strict=True)
+        ]
         return CachePrices(
             name, tuple(map(CutDocument.of, prices)), self.rule, self.prefix, len(self.curves), self.variants,
-            tuple(self._bytes_share(layers, one) for one in self.variants), len(self.needles), found,
-            tuple(dict(zip(names, (*place, *known), strict=True)) for place, *known in each_cache), self.ratios,
+            tuple(self._bytes_share(layers, one) for one in self.variants), len(self.needles), found, tuple(heads),
+            self.ratios,
         )  # fmt: skip
 
-    def _read(self, texts: Tensor, cut: int, watched: Attach | None = None) -> tuple[list[Behind], Tensor]:
-        """A model that has read texts (D, L), each behind the cut, and its logits there."""
-        place = texts.shape[1], cut
-        if place in self._first:
-            return self._first[place].others(texts, watched)
-        cutting = Cutting(Forward.of(self.model, texts), cut, sized=False)
-        logits = cutting.read(watched, compare=not self._first)
-        check_head(self.model, logits, texts[0, cut + 1 :])
-        self._first[place] = _sure(cutting, type(self.model).__name__)
-        return [self._first[place]], logits[None]
+    def _read(self, texts: Tensor, cut: int, *watched: Attach) -> tuple[Behind, Tensor]:
+        """A model that has read texts (D, L), behind the cut, and its logits there."""
+        cutting = Cutting(Forward.of(self.model, texts), cut, self._known, sized=False)
+        logits, name = cutting.read(*watched), type(self.model).__name__
+        check_head(self.model, logits, texts)
+        if others := self._known.whole | cutting.behind.refused:
+            got = "; ".join(f"{mixer} {cause}" for mixer, cause in others.items())
+            raise ModelError(
+                f"{name} must mix positions only by attention over keys and values, got {got}. Give a causal language "
+                "model of transformers with attention, such as SmolLM2."
+            )
+        if not cutting.behind.sure:
+            raise ModelError(
+                f"{name} must read tokens behind its cache as in a whole text, got other logits, as of states beside "
+                "it or attention in code of its own. No price is known."
+            )
+        return cutting.behind, logits
 
     def _curves(self, some: slice) -> list[dict[str, Any]]:
         """Curves of the caches of some documents, (caches, points), and what their layers hold."""
-        around = dict[str, Around]()
-        texts, _ = self._read(torch.stack([*self.curves[some]]), self.prefix, partial(watch, self.model, around))
+        around, texts = dict[str, Around](), torch.stack([ids for _, ids in self.curves[some]])
+        held = self._read(texts, self.prefix, partial(watch, self.model, around))[0].held.values()
         layers = [
             {"name": one.name, "caches": len(one.key), "available": one.available}
             | {"widths": (one.key.shape[-1], one.value.shape[-1])}
-            for one in texts[0].held.values()
+            for one, *_ in held
         ]
-        curves = (
-            [layer_curves(one, TOKENS[self.rule].order(one), around[one.name], at) for one in text.held.values()]
-            for at, text in enumerate(texts)
-        )
-        return [{"curves": torch.cat(made), "layers": layers} for made in curves]
+        choice = TOKENS[self.rule]
+        curves = [
+            torch.cat([layer_curves(one, choice.order(one), around[one.name]) for one in text])
+            for text in zip(*held, strict=True)
+        ]
+        return [{"curves": made, "layers": layers} for made in curves]
 
     def _set_budgets(self, layers: Sequence[dict[str, Any]], curves: Tensor) -> None:
         """Tokens of each cache, (caches,), by share and way."""
@@ -248,99 +240,75 @@ class Pricing:
     def _bytes_share(self, layers: Sequence[dict[str, Any]], variant: Variant) -> float:
         """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
         held = [(one["available"], one["widths"]) for one in layers for _ in range(one["caches"])]
-        tokens = _lists(self._budgets[variant.keep, variant.budgets])
-        whole = sum(cache_bits(None, count, count, *widths) for count, widths in held)
-        each = zip(held, tokens, strict=True)
-        return sum(cache_bits(variant.precision, count, own, *widths) for (count, widths), own in each) / whole
+
+        def bits(one: Variant) -> int:
+            each = zip(held, _lists(self._budgets[one.keep, one.budgets]), strict=True)
+            return sum(cache_bits(one.precision, count, own, *widths) for (count, widths), own in each)
+
+        return bits(variant) / bits(Variant())
 
     def _documents(self, some: slice, tried: Sequence[Sequence[Variant]]) -> list[CutDocument]:
         """Losses of some documents; NaN for variants that are not tried."""
-        pieces = self.held_out[some]
-        texts, logits = self._read(torch.stack([ids for _, ids in pieces]), self.prefix)
-        answers = [cut_ids(ids, self.prefix) for _, ids in pieces]
+        behind, logits = self._read(torch.stack([ids for _, ids in self.held_out[some]]), self.prefix)
+        answers = [ids[self.prefix + 1 :] for _, ids in self.held_out[some]]
         scores = list(map(Scores, logits, answers))
-        sizes = {key: float(one.double().mean()) for key, one in self._budgets.items()}
         documents, none = list[CutDocument](), (math.nan, math.nan)
-        known = self._each(texts, tried, [one.of for one in scores])
-        for number, ((text, ids), answer, score, found) in enumerate(
-            zip(pieces, answers, scores, known, strict=True), some.start
-        ):
-            runs = (
-                CutRun(one.title, one.keep, sizes[one.keep, one.budgets], *found.get(one, none))
-                for one in self.variants
-            )
+        size = {one: float(self._budgets[one.keep, one.budgets].double().mean()) for one in (*self.variants, Variant())}
+        known = self._each(behind, tried, [one.of for one in scores])
+        for number, (answer, score, found) in enumerate(zip(answers, scores, known, strict=True), some.start):
+            runs = tuple(CutRun(one.title, one.keep, size[one], *found.get(one, none)) for one in self.variants)
             said = None if self.tokenizer is None else len(str(self.tokenizer.decode(_lists(answer))).encode())
-            facts = *none, sizes[1.0, "whole"], sizes[1.0, "whole"], tuple(runs), text, said
-            documents.append(CutDocument(number, len(ids), self.prefix, score.loss, *facts))
+            text, ids = self.held_out[number]
+            facts = score.loss, *none, size[Variant()], size[Variant()], runs, text, said
+            documents.append(CutDocument(number, len(ids), self.prefix, *facts))
         return documents
 
     def _found(self, some: slice) -> list[list[int]]:
         """Whether the whole cache finds each passkey, and each variant."""
         needles = self.needles[some]
-        ids = torch.cat([torch.cat([one.prefix, one.following], 1) for one in needles])
-        texts, logits = self._read(ids, needles[0].prefix.shape[1])
-        known = self._each(texts, [self.variants] * len(needles), [one.found for one in needles], needles[0].answer)
+        behind, logits = self._read(torch.cat([one.text for one in needles]), needles[0].place[1])
+        known = self._each(behind, [self.variants] * len(needles), [one.found for one in needles], needles[0].answer)
         every = zip(needles, logits, known, strict=True)
         return [[int(one.found(whole)), *(int(found[each]) for each in self.variants)] for one, whole, found in every]
 
     def _each(
         self,
-        texts: Sequence[Behind],
+        behind: Behind,
         tried: Sequence[Sequence[Variant]],
         measures: Sequence[Callable[[Tensor], Any]],
         last: int = 0,
     ) -> list[dict[Variant, Any]]:
         """What logits behind the cut of each text tell with each cache."""
-        held, cut, choice = [*texts[0].held.values()], texts[0].cut, TOKENS[self.rule]
+        held = [layer for layer, *_ in behind.held.values()]
         available = torch.tensor([one.available for one in held for _ in one.key])
         ends = accumulate(len(one.key) for one in held)
         own = {one.name: slice(end - len(one.key), end) for one, end in zip(held, ends, strict=True)}
-        orders = [{one.name: (choice.order(one), own[one.name]) for one in text.held.values()} for text in texts]
+        orders = {one: TOKENS[self.rule].order(one) for layer in behind.held.values() for one in layer}
         # Where each layer has one cache, budgets by layer and by curves are the same.
         caches = dict[Variant, _Cache]()
         for one in self.variants:
-            caches[one] = one.precision, tuple(_lists(self._tokens(one, available, cut)))
-        rows = [(at, cache) for at, some in enumerate(tried) for cache in dict.fromkeys(caches[one] for one in some)]
-        made, at_once = dict[tuple[int, _Cache], Any](), max(1, POSITIONS // (last or texts[0].forward.length - cut))
-        for alike in (rows[first : first + at_once] for first in range(0, len(rows), at_once)):
-            parts = [(at, [cache for _, cache in some]) for at, some in groupby(alike, lambda row: row[0])]
-            runs = [(texts[at], partial(_memory, orders=orders[at], caches=some), len(some)) for at, some in parts]
-            for (at, some), logits in zip(parts, logits_behind(runs, last), strict=True):
-                made |= {(at, cache): measures[at](one) for cache, one in zip(some, logits, strict=True)}
+            # They are in proportion to the length of the prefix.
+            budgets = (self._budgets[one.keep, one.budgets] * (behind.cut / self.prefix)).round().long()
+            tokens = available if one.budgets == "whole" else budgets.minimum(available)
+            caches[one] = one.precision, tuple(_lists(tokens))
+
+        def remember(one: HeldAttention, some: Sequence[_Cache]) -> Memory:
+            return _memory(one, orders[one], [(precision, tokens[own[one.name]]) for precision, tokens in some])
+
+        wanted = [[*dict.fromkeys(caches[one] for one in some)] for some in tried]
+        made = {(at, run): measures[at](logits) for at, run, logits in behind.each(wanted, remember, last)}
         return [{one: made[at, caches[one]] for one in some} for at, some in enumerate(tried)]
-
-    def _tokens(self, variant: Variant, available: Tensor, prefix: int) -> Tensor:
-        """How many tokens each cache of a prefix keeps, (caches,); budgets are in proportion to its length."""
-        if variant.budgets == "whole":
-            return available
-        budgets = self._budgets[variant.keep, variant.budgets]
-        return (budgets * (prefix / self.prefix)).round().long().minimum(available)
-
-
-def _sure(cutting: Cutting, name: str) -> Behind:
-    """A model behind a cut, if its caches alone hold what it has read."""
-    behind, others = cutting.behind, cutting.whole | cutting.behind.refused
-    must, got = "read several tokens behind its cache as in a whole text", "other logits, as of states beside it"
-    if not behind.held:
-        must, got = "attend by functions of transformers, which take any cache", "attention in code of its own"
-    elif others:
-        got = "; ".join(f"{mixer} {cause}" for mixer, cause in others.items())
-        must = "mix positions only by attention over keys and values"
-    elif behind.sure:
-        return behind
-    raise ModelError(f"{name} must {must}, got {got}. No price is known.")
 
 
 def _lists(numbers: Tensor) -> list[Any]:
     return cast("list[Any]", numbers.tolist())
 
 
-def _memory(held: HeldAttention, orders: dict[str, tuple[Tensor, slice]], caches: Sequence[_Cache]) -> Memory:
-    """What stands in the cache of a layer in several runs: so many tokens each, rounded before they are evicted."""
-    order, own = orders[held.name]
+def _memory(held: HeldAttention, order: Tensor, caches: Sequence[_Cache]) -> Memory:
+    """What stands in the caches of a layer in several runs: so many tokens each, rounded before they are evicted."""
     precisions: list[Precision | None] = [precision for precision, _ in caches]
     first = held.cut - held.available
-    seen = kept(order, torch.tensor([tokens[own] for _, tokens in caches]), held.cut)
+    seen = kept(order, torch.tensor([tokens for _, tokens in caches]), held.cut)
     if not any(precisions):
         return Memory(seen=seen)
     keys, values = held.key[:, : held.cut], held.value[:, : held.cut]

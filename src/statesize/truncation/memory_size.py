@@ -16,12 +16,11 @@ import numpy as np
 from statesize.check import refuse
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
-from statesize.measurement.statistics import FEWEST_TEXTS, FEWEST_TOKENS, Interval, finite
+from statesize.measurement.statistics import FEWEST_TEXTS, FEWEST_TOKENS, Interval
 from statesize.profiling.profile import Profile
 from statesize.report import vega
-from statesize.report.table import PageTable
 from statesize.truncation.choices import RULES
-from statesize.truncation.result import CutDocument, CutResult, Row, percent
+from statesize.truncation.result import CutDocument, CutResult, Row, ends_of
 
 NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
@@ -30,10 +29,6 @@ HEADS = tuple(rule.name for rule in _CAUSAL if rule.unit == "head" and not rule.
 """Rules without hindsight of each head, with sizes of this text."""
 OTHERS = tuple(rule.name for rule in _CAUSAL if rule.other_texts)
 CACHES = tuple(rule.name for rule in _CAUSAL if rule.unit == "cache")
-_READING = (
-    "Change: how far the predictions after the cut move, as a share of how far they move if nothing is kept. With "
-    "hindsight: the numbers with which outputs are closest; without: those that tokens before the cut would read."
-)
 
 
 @dataclass(frozen=True)
@@ -42,13 +37,11 @@ class CausalSize:
 
     Attributes:
         at: The share of the divergence that it may lose.
-        multiple: Numbers per channel in units of ESS, where each head has its own; the upper end is cut off where
-            everything is kept.
+        multiple: Numbers per channel in units of ESS, where each head has its own.
         median: The multiple of the median text.
         least: The smallest multiple of a text.
         most: The largest.
-        share: The multiple as a share of all that a head can keep. Heads of a group read one stored input, so the
-            shares of a group may add up to more than is stored.
+        share: The multiple as a share of all that a head can keep.
         stored: Numbers of a stored channel as a share of all that it can keep, where the heads of a group share them;
             NaN where layers share a cache.
     """
@@ -80,6 +73,11 @@ class TruncationResult(CutResult):
     unmoved: tuple[str, ...] = ()
     shared: tuple[tuple[str, ...], ...] = ()
     title = "What {} carries, by cutting"
+    facts = "mixers", "entropy", "shared", "unmoved"
+    caption = (
+        "Change: how far the predictions after the cut move, as a share of how far they move if nothing is kept. With "
+        "hindsight: the numbers with which outputs are closest; without: those that tokens before the cut would read."
+    )
 
     @property
     def entropy(self) -> Interval:
@@ -140,51 +138,27 @@ class TruncationResult(CutResult):
         """How far predictions change at ESS, and what a change that counts as nothing takes."""
         if not self.context_matters:
             return f"The context is worth too little to {self.model} over {self.counted} to tell what a cut loses."
-        ess, causal = self.at_ess
+        (ess, causal), size = (row.divergence_share for row in self.at_ess), self.without_hindsight()
+        changes = f"Kept to its ESS, {self.model} changes its predictions by"
         if self.texts < FEWEST_TEXTS:
-            without, hindsight = (f"{100 * float(f'{row.divergence_share.value:.1g}'):g}%" for row in (causal, ess))
-            return (
-                f"Kept to its ESS, {self.model} changes its predictions by about {without} without hindsight and "
-                f"{hindsight} with it, over {self.counted}."
-            )
-        size = self.without_hindsight()
+            without, hindsight = (f"{100 * float(f'{share.value:.1g}'):g}%" for share in (causal, ess))
+            return f"{changes} about {without} without hindsight and {hindsight} with it, over {self.counted}."
         return (
-            f"Kept to its ESS, {self.model} changes its predictions by {causal.divergence_share:.1%} without "
-            f"hindsight, {ess.divergence_share:.1%} with; {percent(self.at)} takes about {size.multiple.value:.1f} × "
-            f"ESS without (median text {size.median:.1f}, range {size.least:.1f} to {size.most:.1f})."
+            f"{changes} {ess:.1%} with hindsight, {causal:.1%} without, where {100 * self.at:.4g}% takes about "
+            f"{size.multiple.value:.1f} × ESS ({size.least:.1f} to {size.most:.1f}, median {size.median:.1f})."
         )
-
-    def table(self) -> PageTable:
-        """Each size by each rule, with what it keeps and what that changes."""
-        headings = "each head keeps", "numbers per channel", "of what is stored", "change", "extra nats per token"
-        # A row that keeps all that there is stands for those after it.
-        shown = {(row.rule, round(row.kept, 6)): row for row in reversed(self.rows) if row.rule in RULES}
-        # Few texts tell few digits.
-        numbers, share, nats = (".0f", ".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1f", ".1%", "+.3f")
-        cells = [
-            (
-                *(RULES[row.rule].of_size(row.scale), f"{row.kept:{numbers}}", f"{row.stored:.0%}"),
-                *(f"{row.divergence_share:{share}}" if row.scale else "100%", f"{row.excess:{nats}}"),
-            )
-            for row in reversed(shown.values())
-        ]
-        return PageTable("Each size", headings, cells, _READING)
 
     def plot(self) -> alt.LayerChart:
         """Draw the change against the numbers that are kept: a line a rule, shaded between both bounds."""
-        known = [row for row in self.rows if row.rule in RULES and row.kept > 0 and not math.isnan(_change(row))]
+        known = [
+            row
+            for row in self.rows
+            if row.rule in RULES and row.kept > 0 and not math.isnan(row.divergence_share.value)
+        ]
         rows = [
             {"of": RULES[row.rule].line, "numbers": row.kept, "run": RULES[row.rule].of_size(row.scale)}
-            | {"lost": _change(row), "low": finite(row.divergence_share.low), "high": finite(row.divergence_share.high)}
+            | ends_of(row.divergence_share)
             for row in known
-        ]
-        least = {row.scale: _change(row) for row in known if row.rule == "ess"}
-        causal = sorted((row for row in known if row.rule in HEADS), key=lambda row: (row.scale, _change(row)))
-        # Beyond the sizes that were tried with hindsight, nothing but 0 is surely below what is lost.
-        between = [
-            {"numbers": row.kept, "least": least.get(scale, 0), "most": _change(row)}
-            for scale, some in groupby(causal, lambda row: row.scale)
-            for row in [next(some)]
         ]
         x = alt.X("numbers:Q", title="Numbers per channel that a head keeps past the cut", scale=vega.LOGARITHMIC)
         # Nearly linear below 1 %, where intervals reach 0.
@@ -192,23 +166,16 @@ class TruncationResult(CutResult):
         moved, axis = "Change of the predictions (100%: nothing is kept)", alt.Axis(format=".0%", values=values)
         y = alt.Y("lost:Q", title=moved, scale=scale, axis=axis)
         hints = vega.hint("run", "run"), vega.hint("numbers", "numbers", ".1f"), vega.hint("lost", "lost", ".2%")
-        area = alt.Chart(alt.Data(values=between)).mark_area(opacity=0.15, color="gray")
-        shaded = area.encode(x=x, y=alt.Y("least:Q", scale=scale), y2="most:Q")
         measured = alt.Chart(alt.Data(values=[{"numbers": self.entropy.value, "name": "ESS"}])).encode(x=x)
         words = measured.mark_text(align="left", dx=4, dy=6).encode(y=alt.value(0), text="name:N")
         lines = vega.estimates(rows, x, y, "of", hints, self.at)
-        return cast("alt.LayerChart", alt.layer(shaded, measured.mark_rule(strokeDash=[1, 3]), words, lines))
+        return cast("alt.LayerChart", alt.layer(measured.mark_rule(strokeDash=[1, 3]), words, lines))
 
     def to_dict(self) -> dict[str, Any]:
         """What `CutResult` has, and sizes without hindsight."""
-        more = {name: getattr(self, name) for name in ("mixers", "entropy", "shared", "unmoved")}
-        more |= {"whole": [{"name": name, "reason": str(note)} for name, note in self.whole.items()]}
-        more |= {"without_hindsight": self.without_hindsight()}
-        return super().to_dict() | json_values(more | {"other_texts": self.without_hindsight(other_texts=True)})
-
-    @property
-    def _line(self) -> str:
-        return f"at {percent(self.at)}"
+        sizes = {"without_hindsight": self.without_hindsight(), "other_texts": self.without_hindsight(other_texts=True)}
+        whole = [{"name": name, "reason": str(note)} for name, note in self.whole.items()]
+        return super().to_dict() | json_values(sizes) | {"whole": whole}
 
     def _own_limits(self) -> Sequence[Note]:
         found, longest = [Note(Code.SIZES_AHEAD)], max(one.tokens for one in self.documents)
@@ -225,8 +192,18 @@ class TruncationResult(CutResult):
     def _stored(self, index: int) -> float:
         rule = RULES.get(self.documents[0].runs[index].rule)
         by_cache = rule is not None and rule.unit == "cache"
-        stored = self.mean(lambda one: one.stored).value if by_cache else self.inputs
+        stored = self.mean(lambda one: one.stored if by_cache else one.inputs).value
         return self.mean(lambda one: one.runs[index].kept).value / max(stored, 1.0)
+
+    def _cells(self) -> list[dict[str, str]]:
+        # A row that keeps all that there is stands for those after it.
+        shown = {(row.rule, round(row.kept, 6)): row for row in reversed(self.rows) if row.rule in RULES}
+        form = ".0f" if self.texts < FEWEST_TEXTS else ".1f"
+        return [
+            {"each head keeps": RULES[row.rule].of_size(row.scale), "numbers per channel": f"{row.kept:{form}}"}
+            | {"of what is stored": f"{row.stored:.0%}", **self._change(row)}
+            for row in reversed(shown.values())
+        ]
 
 
 def _numbers(documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float) -> float:
@@ -249,10 +226,6 @@ def _numbers_at(curve: dict[float, float], everything: float, at: float) -> floa
         if more > at:
             return low * (high / low) ** ((more - at) / (more - less))
     return points[0][0]
-
-
-def _change(row: Row) -> float:
-    return row.divergence_share.value
 
 
 def with_truncation(profile: Profile, result: TruncationResult) -> Profile:

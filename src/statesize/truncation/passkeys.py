@@ -17,21 +17,16 @@ _QUESTION = "\n\nWhat is the pass key in the text? The pass key is"
 
 @dataclass(frozen=True, eq=False)
 class Passkey:
-    """A text with a number in it, and the question for the number."""
+    """A text with a number in it, and behind a cut the question for the number and the answer."""
 
-    prefix: Tensor  # the text, (1, P) int64
-    following: Tensor  # the question and the answer, (1, C)
+    text: Tensor  # all of it, (1, L) int64
+    place: tuple[int, int]  # L, and the tokens before the question
     answer: int  # tokens of the answer, the last ones
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Tokens of all of it, and of the text."""
-        return self.prefix.shape[1] + self.following.shape[1], self.prefix.shape[1]
 
     def found(self, logits: Tensor) -> bool:
         """Whether the most probable tokens are the answer, by logits (n, V) of which the last predict it."""
         predicted = logits[-self.answer :].argmax(-1).cpu()
-        return bool((predicted == self.following[0, -self.answer :]).all())
+        return bool((predicted == self.text[0, -self.answer :]).all())
 
 
 def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, count: int) -> list[Passkey]:
@@ -45,6 +40,7 @@ def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, cou
         filler = [int(token) for token in pieces[number % len(pieces)]][: max(length - len(task) - len(needle), 0)]
         at = int(len(filler) * draw.uniform(0.1, 0.8))
         answer = plain_ids(tokenizer, f" {key}")
-        prefix = torch.tensor([filler[:1] + task + filler[1:at] + needle + filler[at:]])
-        made.append(Passkey(prefix, torch.tensor([question + answer]), len(answer)))
+        prefix = filler[:1] + task + filler[1:at] + needle + filler[at:]
+        text = torch.tensor([prefix + question + answer])
+        made.append(Passkey(text, (text.shape[1], len(prefix)), len(answer)))
     return made

@@ -68,6 +68,7 @@ class HeldAttention:
     query: Tensor  # (K, g, L, d), as they meet the keys
     key: Tensor  # (K, L, d)
     value: Tensor  # (K, L, P)
+    text: int  # its number, of those that were read together
     scale: float  # factor on the scores
     window: int | None = None  # positions that a query sees; None for all
     soft_cap: float | None = None  # bound on the scores; None for none

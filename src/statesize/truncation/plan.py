@@ -54,10 +54,8 @@ def planned_runs(
     states = all(one.held is not None for one in mixers.values())
     planned: list[PlannedRun] = []
     for rule in rules:
-        if (rule.unit == "cache" and not grouped) or (states and not rule.basis.of_states):
-            continue
         texts = others if rule.other_texts else [mixers]
-        if not texts:
+        if not texts or (rule.unit == "cache" and not grouped) or (states and not rule.basis.of_states):
             continue
         sizes = {name: torch.stack([one[name].sizes(rule.unit) for one in texts]).mean(0) for name in mixers}
         for scale in rule.scales:
@@ -68,13 +66,10 @@ def planned_runs(
 
 def mean_sizes(mixers: dict[str, Mixer]) -> tuple[float, float, float, float]:
     """Means per channel: entropy-ESS, largest rank, inputs that can be kept, and the same over stored channels."""
-    each = [*mixers.values()]
+    each, inputs = mixers.values(), [one.inputs for one in mixers.values()]
     channels, stored = ([one.multiplicity * len(one.sizes(unit)) for one in each] for unit in ("head", "cache"))
-    entropy, inputs = (
-        _mean(mixers, {name: one.sizes("head") for name, one in mixers.items()}),
-        [one.inputs for one in each],
-    )
-    return entropy, fmean([one.most for one in each], channels), fmean(inputs, channels), fmean(inputs, stored)
+    entropy, most = fmean([fmean(one.entropy) for one in each], channels), fmean([one.most for one in each], channels)
+    return entropy, most, fmean(inputs, channels), fmean(inputs, stored)
 
 
 def _mean(mixers: dict[str, Mixer], numbers: dict[str, Tensor]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,18 +9,15 @@ from typing import Any, Literal
 import altair as alt
 
 from statesize.codes import Code, Note
-from statesize.io.json_values import json_values
-from statesize.measurement.statistics import FEWEST_TEXTS, finite
+from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.report import vega
-from statesize.report.table import PageTable
 from statesize.truncation.choices.rounding import Precision
-from statesize.truncation.result import CutResult, Row
+from statesize.truncation.result import CutResult, Row, ends_of
 
 Budgets = Literal["whole", "equal", "curves", "layers"]
 WAYS: dict[Budgets, str] = {"equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
 """Bits per byte that a recommended cache loses at most, by the upper end of its interval."""
-_PRICES = "By curves and by layer: more tokens where other texts showed that losing them costs more."
 # The share of passkeys that the whole cache must find, so that a loss of them says something; and the share that a
 # recommended cache may miss.
 _LEAST_FOUND, _MISSED = 0.5, 0.05
@@ -98,13 +94,12 @@ class CachePrices(CutResult):
     heads: tuple[dict[str, Any], ...]
     ratios: tuple[float, ...]
     title = "What the cache of {} may lose"
+    facts = "rule", "prefix", "ratios", "calibration", "passkeys", "found", "variants", "heads"
+    caption = "By curves and by layer: more tokens where other texts showed that losing them costs more."
 
     @property
     def recommended(self) -> Row | None:
-        """The smallest cache that surely loses at most 0.01 bits per byte and hardly a passkey; None where none does.
-
-        None too where the prefix may be worth nothing to these texts: then nothing could be lost.
-        """
+        """The smallest cache that surely loses hardly anything, and hardly a passkey; None where none does."""
         lost, told = losing_facts(self.variants, self.found, self.passkeys), self.passkeys_informative
         # Loss alone would not show that facts of the prefix are forgotten.
         safe = [at for at, one in enumerate(self.variants) if one not in lost and (told or one.budgets == "whole")]
@@ -128,46 +123,21 @@ class CachePrices(CutResult):
         unit = "nats per token" if best.cost is best.excess else "bits per byte"
         return f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model} for {best.cost:+.4f} {unit} {over}."
 
-    def table(self) -> PageTable:
-        """Each way, with what it keeps, costs and forgets."""
-        bits = not any(math.isnan(row.bits.value) for row in self.rows)
-        headings = ["cache", "of its bytes", "change", "extra nats per token"]
-        headings += ["extra bits per byte"] * bits + ["passkeys"] * bool(self.passkeys)
-        # Few texts tell few digits.
-        share, nats = (".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1%", "+.4f")
-        cells: list[list[str]] = []
-        for index, row in enumerate(self.rows):
-            change = f"{row.divergence_share:{share}}" if index else "100%"
-            cells.append([row.rule, f"{row.stored:.0%}", change, f"{row.excess:{nats}}"])
-            cells[-1] += [f"{row.bits:{nats}}"] if bits else []
-            cells[-1] += [f"{self.found[index + 1]} of {self.passkeys}"] if self.passkeys else []
-        return PageTable("Each way", headings, cells, _PRICES)
-
     def plot(self) -> alt.LayerChart:
         """Draw the loss against bytes: a mark for each cache, and a line for each way."""
-        in_bits = all(row.cost is row.bits for row in self.rows)
-        rows = [
-            {"way": variant.way, "cache": row.rule, "bytes": row.stored, "loss": row.cost.value}
-            | {"low": finite(row.cost.low), "high": finite(row.cost.high)}
-            for variant, row in zip(self.variants, self.rows, strict=True)
-            if row.stored > 0
-        ]
+        marked = [(one.way, row) for one, row in zip(self.variants, self.rows, strict=True) if row.stored > 0]
+        in_bits = all(row.cost is row.bits for _, row in marked)
+        rows = [{"of": way, "run": row.rule, "bytes": row.stored, **ends_of(row.cost)} for way, row in marked]
         shares = alt.Axis(format=".0%", values=[1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
         x = alt.X("bytes:Q", title="Bytes of the whole cache that are kept", scale=vega.LOGARITHMIC, axis=shares)
-        y = alt.Y("loss:Q", title="Extra bits per byte" if in_bits else "Extra nats per token")
-        hints = [vega.hint("cache", "cache"), vega.hint("bytes", "bytes", ".0%"), vega.hint("loss", "loss", ".4f")]
-        return vega.estimates(rows, x, y, "way", hints, AFFORDABLE if in_bits else None)
+        y = alt.Y("lost:Q", title="Extra bits per byte" if in_bits else "Extra nats per token")
+        hints = [vega.hint("run", "cache"), vega.hint("bytes", "bytes", ".0%"), vega.hint("lost", "loss", ".4f")]
+        return vega.estimates(rows, x, y, "of", hints, AFFORDABLE if in_bits else None)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `CutResult` has, and what is known of each cache."""
-        names = ("rule", "prefix", "ratios", "calibration", "passkeys", "found", "variants", "heads")
+        """What `CutResult` has, and the cache that is recommended."""
         best = self.recommended
-        more = {name: getattr(self, name) for name in names} | {"recommended": None if best is None else best.rule}
-        return super().to_dict() | json_values(more)
-
-    @property
-    def _line(self) -> str:
-        return f"at {AFFORDABLE} bits per byte"
+        return super().to_dict() | {"recommended": None if best is None else best.rule}
 
     def _own_limits(self) -> Sequence[Note]:
         found = [Note(Code.UNEQUAL_CACHES)] if any(one.budgets in ("curves", "layers") for one in self.variants) else []
@@ -178,3 +148,13 @@ class CachePrices(CutResult):
 
     def _stored(self, index: int) -> float:
         return self.shares[index]
+
+    def _cells(self) -> list[dict[str, str]]:
+        cells, form = list[dict[str, str]](), "+.2f" if self.texts < FEWEST_TEXTS else "+.4f"
+        for index, row in enumerate(self.rows):
+            cells.append({"cache": row.rule, "of its bytes": f"{row.stored:.0%}"} | self._change(row))
+            if row.cost is row.bits:
+                cells[-1]["extra bits per byte"] = f"{row.bits:{form}}"
+            if self.passkeys:
+                cells[-1]["passkeys"] = f"{self.found[index + 1]} of {self.passkeys}"
+        return cells

@@ -13,9 +13,18 @@ import numpy as np
 
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
-from statesize.measurement.statistics import FEWEST_TEXTS, Interval, above_zero, mean_interval, ratio_interval, texts_of
+from statesize.measurement.statistics import (
+    FEWEST_TEXTS,
+    Interval,
+    above_zero,
+    finite,
+    mean_interval,
+    ratio_interval,
+    texts_of,
+)
 from statesize.report.result import Result
 from statesize.report.result_page import PageChart, ResultPage
+from statesize.report.table import PageTable
 
 WORTHLESS = 0.01
 """Nats per token below which the context is worth nothing that could be lost."""
@@ -75,11 +84,12 @@ class CutDocument:
         """The document that `json_values` wrote."""
 
         def known(fields: dict[str, Any]) -> dict[str, Any]:
-            return {name: math.nan if value is None else value for name, value in fields.items()}
+            optional = "text", "bytes"
+            return {name: math.nan if one is None and name not in optional else one for name, one in fields.items()}
 
-        more: dict[str, Any] = {name: values.get(name) for name in ("text", "bytes")}
-        more["runs"] = tuple(CutRun(**known(run)) for run in values["runs"])
-        return cls(**known(values) | more)
+        fields = known(values)
+        fields["runs"] = tuple(CutRun(**known(run)) for run in values["runs"])
+        return cls(**fields)
 
     @property
     def unit(self) -> int:
@@ -143,6 +153,8 @@ class CutResult(Result):
     model: str
     documents: tuple[CutDocument, ...]
     title: ClassVar[str]
+    caption: ClassVar[str]
+    facts: ClassVar[tuple[str, ...]]  # what else its document has
 
     @property
     def texts(self) -> int:
@@ -187,12 +199,18 @@ class CutResult(Result):
     def plot(self) -> alt.LayerChart:
         """Draw what is lost against what is kept."""
 
+    def table(self) -> PageTable:
+        """A line a rule and size: what it keeps, and what that changes."""
+        cells = self._cells()
+        return PageTable("Each size", [*cells[0]], [[*one.values()] for one in cells], self.caption)
+
     def page(self) -> ResultPage:
         """The page: the chart, the table, and what limits the numbers."""
-        caption = f"Over {self.counted}, with intervals of 95 % where there are five texts; the line is {self._line}."
+        caption = f"Over {self.counted}; below the dashed line hardly anything is lost."
         drawn = PageChart("What is lost against what is kept", self.plot().to_dict(), caption)
-        title, limits = self.title.format(self.model), {"Limits": self.legend}
-        return ResultPage(title, self.headline, [drawn], [self.table()], limits)
+        return ResultPage(
+            self.title.format(self.model), self.headline, [drawn], [self.table()], {"Limits": self.legend}
+        )
 
     def row(self, index: int, looks: int = 1) -> Row:
         """The row of a run, its intervals such that so many hold together."""
@@ -209,20 +227,14 @@ class CutResult(Result):
 
     def mean(self, number: Callable[[CutDocument], float], looks: int = 1) -> Interval:
         """The mean of a number over documents that have it, with an interval that holds for so many looks together."""
-        numbers, units = np.array([number(one) for one in self.documents]), [one.unit for one in self.documents]
-        known = ~np.isnan(numbers)
-        return mean_interval(numbers[known], np.array(units)[known].tolist(), looks)
+        found = [(number(one), one.unit) for one in self.documents]
+        known = [(value, unit) for value, unit in found if not math.isnan(value)]
+        return mean_interval(np.array([value for value, _ in known]), [unit for _, unit in known], looks)
 
     def to_dict(self) -> dict[str, Any]:
         """Means, intervals, limits, and each document's own numbers, as JSON values."""
-        means = {name: getattr(self, name) for name in ("model", "headline", "worth", "texts", "rows")}
-        limits = [one.to_json() for one in self.limits]
-        return json_values(means | {"limits": limits, "measured": self.documents})
-
-    @property
-    @abstractmethod
-    def _line(self) -> str:
-        """Where the line of the chart is."""
+        found = {name: getattr(self, name) for name in ("model", "headline", "worth", "texts", "rows", *self.facts)}
+        return json_values(found | {"limits": [one.to_json() for one in self.limits], "measured": self.documents})
 
     @abstractmethod
     def _own_limits(self) -> Sequence[Note]: ...
@@ -231,6 +243,16 @@ class CutResult(Result):
     def _stored(self, index: int) -> float:
         """What a run keeps of what is stored."""
 
+    @abstractmethod
+    def _cells(self) -> list[dict[str, str]]:
+        """The lines of the table, by their headings."""
+
+    def _change(self, row: Row) -> dict[str, str]:
+        """What a row changes; few texts tell few digits."""
+        share, nats = (".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1%", "+.4f")
+        change = f"{row.divergence_share:{share}}" if row.kept or row.scale else "100%"
+        return {"change": change, "extra nats per token": f"{row.excess:{nats}}"}
+
     def _share(self, lost: Callable[[CutDocument, int], float], index: int) -> Interval:
         """What a run loses of what that loses which keeps nothing, over documents that have both."""
         known = [one for one in self.documents if not math.isnan(lost(one, index))]
@@ -238,6 +260,6 @@ class CutResult(Result):
         return ratio_interval(more, without, [one.unit for one in known])
 
 
-def percent(number: float) -> str:
-    """A share with as many digits as it has."""
-    return f"{100 * number:.4g}%"
+def ends_of(lost: Interval) -> dict[str, float | None]:
+    """What is lost as `vega.estimates` draws it."""
+    return {"lost": lost.value, "low": finite(lost.low), "high": finite(lost.high)}

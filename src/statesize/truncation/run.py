@@ -1,14 +1,17 @@
-"""Documents one after another; those that are finished are kept, so that an interrupted run goes on from there."""
+"""Documents that are read some at once; those that are finished are kept, and an interrupted run goes on from there."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,10 +26,11 @@ from statesize.io.steps import Steps
 from statesize.models.plugins import parts_folder
 from statesize.report.result import Result
 from statesize.texts.documents import vocabulary_size
+from statesize.truncation.behind import POSITIONS
 
 _SUFFIX = ".part"
-
-
+READ = 2048
+"""Tokens of documents of one length that are read at once."""
 Keep = Callable[[str, Callable[[], Any]], Any]
 """Returns what a part was made of, by its name and as JSON values, or makes and keeps it."""
 
@@ -55,20 +59,27 @@ def kept_parts(output: str | PathLike[str] | None, model: nn.Module, *setting: o
 
 @dataclass(eq=False)
 class Documents:
-    """Documents that are measured one after another, or some at once: each is kept, timed and told."""
+    """Documents of which something is made one after another, or of some at once: each is kept, timed and told."""
 
     keep: Keep
     report: Callable[..., None]  # takes how many are done, of how many, of what kind, and the seconds left
     steps: Steps  # how many there are of each kind
+    tokens: int = READ  # tokens of documents that are read at once
     done: int = 0
 
-    def made(self, kind: str, name: str, make: Callable[[], Any], count: int = 1) -> Any:
-        """What is made of so many documents of a kind, as JSON values."""
-        with self.steps.timed(kind, count):
-            found = self.keep(f"{kind}-{name}", make)
-        self.done += count
-        self.report(self.done, int(sum(self.steps.costs.values())), kind, self.steps.first_left)
-        return found
+    def made(self, kind: str, places: Sequence[tuple[int, int]], make: Callable[[slice], Sequence[Any]]) -> list[Any]:
+        """What is made of the documents of a kind, as JSON values; `places` has the length and the cut of each."""
+        made = list[Any]()
+        while (first := len(made)) < len(places):
+            # The first is read alone: it shows what the model is.
+            length, cut = places[first]
+            most = max(1, min(self.tokens // length, POSITIONS // (length - cut))) if made else 1
+            count, start = len([*takewhile(places[first].__eq__, places[first : first + most])]), perf_counter()
+            made += self.keep(f"{kind}-{first:06d}", partial(make, slice(first, first + count)))
+            self.steps.took(kind, perf_counter() - start, count)
+            self.done += count
+            self.report(self.done, int(sum(self.steps.costs.values())), kind, self.steps.first_left)
+        return made
 
 
 def finish(output: str | PathLike[str] | None, result: Result) -> None:
@@ -79,7 +90,7 @@ def finish(output: str | PathLike[str] | None, result: Result) -> None:
 
 
 def check_head(model: nn.Module, logits: Tensor, answers: Tensor) -> None:
-    """Refuse logits (n, V) over less than the tokens."""
+    """Refuse logits (..., V) over less than the tokens."""
     if logits.shape[-1] < max(vocabulary_size(model) or 0, int(answers.max()) + 1):
         raise ModelError(
             f"{type(model).__name__} must return logits over its tokens, got {logits.shape[-1]} numbers per position. "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Self, cast
 
 from torch import Tensor, nn
@@ -71,7 +70,11 @@ class TracedCall:
             most = _ROUNDING[1] * T.abs().max()
             # A recurrence is cut by its state, which a matrix does not show.
             if stated.batch_shape == T.shape[:2] and bool((stated.dense() - T).abs().max() <= most):
-                seen = replace(seen, operator=partial(_of_units, stated))
+
+                def operator(units: Units) -> Operator:
+                    return stated[:, units]
+
+                seen = replace(seen, operator=operator)
         return cls(seen, call, trace, mixing)
 
     def changed(self, output: Any, mixed: Tensor) -> Any:
@@ -86,7 +89,7 @@ class TracedCall:
     def _behind(self, mixed: Tensor) -> Tensor:
         """What the operations behind T make of other numbers."""
         piece, tape = self._mixing.piece, self._mixing.piece.graph.tape
-        found = channels(piece, 1, _ROUNDING[not self._mixing.in_double])
+        found = channels(piece, self._call.texts, _ROUNDING[not self._mixing.in_double])
         if found is None:
             raise ModelError(f"{self.seen.name} mixes channels.")
         numbers, start = piece.ended.clone(), piece.end
@@ -97,7 +100,3 @@ class TracedCall:
             return end
         uses = {(node, at) for node in tape.nodes for at, (_, one) in enumerate(node.inputs) if one == start.tensor}
         return Piece(piece.graph, start, Place(output, 0), uses, piece.values)(end)
-
-
-def _of_units(operator: Operator, units: Units) -> Operator:
-    return operator[:, units]
