@@ -35,19 +35,12 @@ def lost(T, cut, basis, rank, given):
 
 
 def gram_by_loops(T, cut):
-    """Σ w rᵀ r of the rows before the cut, as they stand and moved behind it, entry by entry."""
+    """Σ w rᵀ r of the rows before the cut, entry by entry."""
     gram = torch.zeros(cut, cut, dtype=torch.float64)
     kept = {0, cut - 2, cut - 1}
-    for behind, half in [(None, 16), *((m, 64) for m in (0, 1, 2, 4, 8, 16, 32))]:
-        weights = [2.0 ** (-(cut - 1 - t) / half) for t in range(cut)]
-        total = sum(weight**2 for weight in weights)
-        for t in range(cut):
-            row = torch.zeros(cut, dtype=torch.float64)
-            for j in range(cut):
-                source = j if behind is None else j - (cut + behind - t)
-                if j not in kept and (behind is None or 1 <= source <= t):
-                    row[j] = T[t, source]
-            gram += weights[t] ** 2 / total * torch.outer(row, row) / (1 if behind is None else 7)
+    for t in range(cut):
+        row = torch.tensor([0.0 if j in kept else float(T[t, j]) for j in range(cut)], dtype=torch.float64)
+        gram += 4.0 ** (-(cut - 1 - t) / 16) * torch.outer(row, row)
     return gram, kept
 
 

@@ -13,11 +13,8 @@ from statesize.truncation.blocks import directions, eigenvectors, gram, past_blo
 from statesize.truncation.choices.choice import Basis, Rule
 from statesize.truncation.past import Past
 
-# Where queries cannot be moved, the last rows count most: half as much every so many rows before the cut, as they stand
-# and moved behind it.
-_HALF_LIFE, _MOVED_HALF_LIFE = 16.0, 64.0
-# How far behind the cut rows are moved.
-_MOVED = (0, 1, 2, 4, 8, 16, 32)
+# Where queries cannot be moved, the last rows count most: half as much every so many rows before the cut.
+_HALF_LIFE = 16.0
 # Inputs that are kept as they are: the first, on which attention falls where it has nothing to read; and the last, but
 # for queries that are asked again.
 _FIRST, _LAST = 1, 2
@@ -28,17 +25,17 @@ class PastRows(Basis):
     """What rows behind the cut may read, by what rows before it do; it depends on nothing behind the cut.
 
     Attention is asked again by the queries of the past, moved behind the cut. Where they cannot be moved, rows behind
-    the cut are taken to read what the last rows before it read: the same inputs, and inputs at the same distance, each
-    with weights that halve with age. The queries C_t of a recurrence are asked again as they stand, so that its state
-    is cut by two Gramians of the past: of what it holds, and of what was read (Moore 1981). Where they are all
-    multiples of one, as in an S4D, they are asked again as late as they come in the past, C_t A_t … A_1.
+    the cut are taken to read what the last rows before it read, with weights that halve with age. The queries C_t of a
+    recurrence are asked again as they stand, so that its state is cut by two Gramians of the past: of what it holds,
+    and of what was read (Moore 1981). Where they are all multiples of one, as in an S4D, they are asked again as late
+    as they come in the past, C_t A_t … A_1.
     """
 
     def vectors(self, past: Past, ranks: Tensor) -> Tensor:
         """See `Basis`."""
         if (found := recurrence_of(past.operator)) is not None:
             return _of_state(*found, past.cut)
-        moments, last = (past.asked, 0) if past.asked is not None else (_moved_gram(past.rows), _LAST)
+        moments, last = (past.asked, 0) if past.asked is not None else (_recent_gram(past.rows), _LAST)
         total, readers = moments.shape[-1], past.readers(ranks)
         groups = (*moments.shape[:-3], -1, readers, total, total)
         moments = moments.reshape(groups).sum(-3) if readers > 1 else moments.clone()
@@ -87,19 +84,7 @@ def _of_state(recurrence: Recurrence, steps: int, cut: int) -> Tensor:
     return directions(read, held)[1]
 
 
-def _moved_gram(rows: Tensor) -> Tensor:
-    """Σ w rᵀ r of rows (..., i, i) as they stand and moved behind the cut."""
-    length = rows.shape[-1]
-    age = torch.arange(length - 1, -1, -1, dtype=torch.float64, device=rows.device)
-    column = torch.arange(length, device=rows.device)
-    row = column[:, None]
-    weights = (torch.exp2(-age / half)[:, None] for half in (_HALF_LIFE, _MOVED_HALF_LIFE))
-    weight, moved_weight = (one / one.square().sum().sqrt() for one in weights)
-    found = gram(weight * rows)
-    for behind in _MOVED:
-        # Row t at position i + behind reads of each input what it read of one as far away; the first stands still.
-        source = column - (length + behind - row)
-        seen = (source >= _FIRST) & (source <= row)
-        moved = torch.gather(rows, -1, source.clamp(0, length - 1).expand(rows.shape)) * seen
-        found = found + gram(moved_weight * moved) / len(_MOVED)
-    return found
+def _recent_gram(rows: Tensor) -> Tensor:
+    """Σ w rᵀ r of rows (..., i, i), of which the last count most."""
+    age = torch.arange(rows.shape[-1] - 1, -1, -1, dtype=torch.float64, device=rows.device)
+    return gram(torch.exp2(-age / _HALF_LIFE)[:, None] * rows)
