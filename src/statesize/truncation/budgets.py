@@ -69,22 +69,36 @@ class Around:
 
     projection: nn.Module | None  # the map behind attention; None where nothing is known
     hidden: Tensor | None = None  # what the layer that attention is part of was given, (S, L, D)
+    output: object = None  # what attention returned
+    norm: nn.Module | None = None  # the RMS norm through which that goes before it is added, as in Gemma 3
 
 
 def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
     """See in a run what stands around all modules that may be attention."""
 
-    def enter(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def enter_layer(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = args[0] if args else kwargs.get("hidden_states")
         found[name].hidden = given if isinstance(given, Tensor) else None
 
+    def leave(name: str, _: nn.Module, __: object, output: Any) -> None:
+        found[name].output = output[0] if isinstance(output, tuple) else output
+
+    def enter_norm(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and args[0] is found[name].output:
+            found[name].norm = module
+
     for name, module in named_parts(model):
+        layer = model.get_submodule(name.rpartition(".")[0])
         parts = (getattr(module, part, None) for part in _PROJECTIONS)
         found[name] = Around(next((part for part in parts if isinstance(part, nn.Module)), None))
-        if found[name].projection is not None:
-            layer = model.get_submodule(name.rpartition(".")[0])
-            hook = in_this_thread(partial(enter, name))
-            stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        if found[name].projection is None:
+            continue
+        hook = in_this_thread(partial(enter_layer, name))
+        stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        stack.callback(module.register_forward_hook(in_this_thread(partial(leave, name))).remove)
+        norms = [one for one in layer.children() if "RMSNorm" in type(one).__name__]
+        for norm in norms:
+            stack.callback(norm.register_forward_pre_hook(in_this_thread(partial(enter_norm, name))).remove)
 
 
 @torch.no_grad()
@@ -98,6 +112,12 @@ def layer_curves(held: HeldAttention, order: Tensor, around: Around) -> Tensor:
     # K blocks of rows, one for the heads of each cache.
     matrix = _matrix(around.projection, whole)
     maps = matrix.reshape(caches, -1, matrix.shape[-1])
+    rows = torch.ones(whole.shape[2], dtype=torch.float64, device=whole.device)
+    if around.norm is not None:
+        added = (whole.transpose(1, 2).flatten(2) @ maps).sum(0)
+        # The norm divides by what all heads add together, and weighs channels.
+        rows = 1 / added.double().square().mean(-1)
+        maps = maps * around.norm(torch.ones_like(added[:1]))
     gram = (maps @ maps.mT).double()
     counts = list(map(int, at_shares(torch.tensor([held.available]), GRID)[0]))
     curves = torch.zeros(caches, len(GRID), dtype=torch.float64)
@@ -112,15 +132,18 @@ def layer_curves(held: HeldAttention, order: Tensor, around: Around) -> Tensor:
         mixed = mixed + paid @ values.take_along_dim(more[:, None, :, None], -2)
         total = total + paid.sum(-1, keepdim=True)
         lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
-        curves[:, point] = ((lost @ gram) * lost).sum((-2, -1)).cpu()
+        curves[:, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
     hidden = whole if around.hidden is None else around.hidden[held.text, cut:]
     return curves / float(hidden.double().square().sum())
 
 
 def _matrix(projection: nn.Module | None, whole: Tensor) -> Tensor:
     """The projection of mixed values (K, g, C, P) as a matrix, (H · P, D); without one, the identity."""
+    if type(projection) is nn.Linear:
+        return projection.weight.detach().mT.float()
     identity = torch.eye(whole.shape[0] * whole.shape[1] * whole.shape[-1], device=whole.device)
     if projection is None:
         return identity
-    identity = identity.to(next(projection.parameters(), identity).dtype)
+    weight = next(projection.parameters(), None)
+    identity = identity if weight is None else identity.to(weight.dtype)
     return (projection(identity) - projection(torch.zeros_like(identity[:1]))).float()
