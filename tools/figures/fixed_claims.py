@@ -8,104 +8,48 @@ from typing import Any
 
 import numpy as np
 
-from statesize.lab.studies.engine.statistics import pearson, spearman
-from statesize.truncation import CutDocument, TruncationResult
-from tools.figures.bounds import run_title
+from statesize.lab.studies.engine.statistics import spearman
 from tools.figures.on_record import VERDICTS, estimate, read_json, table, verdict_counts
 
-
-def recall_moment(document: Mapping[str, Any]) -> dict[str, str]:
-    """By how many steps ESS rises before recall is solved."""
-    return _claimed(document, "mixer", "lead in steps", "lead_", "+.1f")
-
-
-CLAIMED = (("ess", 0.25), ("ess", 1.0), ("equal", 1.0))
-"""The rules and multiples of ESS of the earlier claims, and as many numbers spread equally."""
-
-
-def truncation(document: dict[str, Any]) -> dict[str, str]:
-    """What published models lose when they are cut with hindsight."""
-    results = [_result_of(row) for row in document["rows"]]
-    worths = {
-        f"{name}_worth": f"{result.worth.value:.2f}" for name, result in zip(("smollm2", "gemma"), results, strict=True)
-    }
-    lines = ["| model | numbers of each head | mean | KL lost | of context's worth |", "|---|---|---|---|---|"]
-    for result in results:
-        lines += [
-            f"| {result.model.partition('.')[0]} | {run_title(one.rule, one.scale)} | {one.kept:.1f} | "
-            f"{one.divergence_share:.1%} | {one.share:.1%} |"
-            for one in result.rows
-            if (one.rule, one.scale) in CLAIMED
-        ]
-    return worths | {"table": "\n".join(lines)}
-
-
-def _result_of(row: Mapping[str, Any]) -> TruncationResult:
-    """The result that a row was made of; attention cut in its middle has as many inputs as the ceiling."""
-    documents: list[CutDocument] = []
-    for one in row["measured"]:
-        fields: dict[str, Any] = {"inputs": one["ceiling"], "stored": one["ceiling"]} | one
-        documents.append(CutDocument.of(fields))
-    return TruncationResult(row["model"], tuple(documents), {}, row["mixers"])
-
-
-def delimiter_positions(document: Mapping[str, Any]) -> dict[str, str]:
-    """Dips at delimiters of models with and without positions, means over seeds, of softmax attention and `gla`."""
-    beyond = {look["name"]: look for look in document["looks"]} | document["others"]
-    rows: list[tuple[str, ...]] = []
-    for mixer in ("sa", "gla"):
-        for positions in (False, True):
-            own = [row for row in document["rows"] if (row["mixer"], row["positions"]) == (mixer, positions)]
-            depths = [sum(row["depths"][metric] for row in own) / len(own) for metric in _METRICS]
-            accuracy = _mean(own, "accuracy")
-            word = "with" if positions else "without"
-            shown = (f"{accuracy:.2f}", _shown(beyond[f"{mixer}_{word}_positions"], "+.2f"))
-            rows.append((f"`{mixer}`", word, *shown, *(f"{depth:+.2f}" for depth in depths)))
-    head = ("mixer", "positions", "accuracy", "beyond the controls", *_METRICS.values())
-    claimed = _claimed(document, "figure", "exceeds the controls by", "", "+.2f")
-    return claimed | {"models": str(len(document["rows"])), "depths": table(head, rows)}
-
-
-_METRICS = {
-    **{"tolerance": "τ = .3", "tolerance_0.01": ".01", "tolerance_0.1": ".1", "tolerance_0.6": ".6"},
-    **{"relative": "relative", "entropy": "entropy-ESS", "norm": "norm"},
+_LOOKS = {
+    "recall_moment": ("mixer", "lead in steps", "+.1f"),
+    "delimiter_positions": ("figure", "exceeds the controls by", "+.2f"),
+    "longer_regularisation": ("figure", "gain in accuracy", "+.2f"),
 }
+"""Claims whose pages show a table: of what a row is, its effect, and in which form."""
 
 
-def attention_students(document: Mapping[str, Any]) -> dict[str, str]:
-    """What the ESS of a teacher of attention tells of a student of linear attention."""
-    others = document["others"]
-    return _claimed(document, "figure", "rank correlation", "", ".2f") | {
-        "error_at_equal_pairs": _shown(others["ESS and error at equal pairs"], ".2f"),
-        "accuracy_at_equal_pairs": _shown(others["less ESS and accuracy at equal pairs"], ".2f"),
-    }
+def claimed() -> dict[str, str]:
+    """A table of the figures of each claim, by its record."""
+    found: dict[str, str] = {}
+    for name, (what, effect, form) in _LOOKS.items():
+        document = read_json(name)
+        rows = [
+            (
+                look["name"].removeprefix("lead_").replace("_", " "),
+                _shown(look, form),
+                str(look["units"]),
+                f"{look['p']:.2g}",
+            )
+            for look in document["looks"]
+        ]
+        found[name] = table((what, effect, f"units ({document['claim']['unit']})", "adjusted p"), rows)
+    return found
 
 
 def recall_mixers(document: Mapping[str, Any]) -> dict[str, str]:
-    """Whether mixers whose models dip deeper recall better."""
+    """How many mixers learned to recall, and how their ESS goes with ln p."""
     rows = document["rows"]
     mixers = dict.fromkeys(row["mixer"] for row in rows)
-    words = [name for name in document["others"] if name.startswith("depth_") and name[6:] not in mixers]
     ess, log_p, accuracy = (
         np.array([_mean(rows, name, mixer=mixer) for mixer in mixers]) for name in ("ess", "log_p", "accuracy")
     )
-    learned, convolved = accuracy > _LEARNED, np.array([mixer not in _NO_CONVOLUTION for mixer in mixers], np.float64)
-    others = [(name.replace("_", " "), _shown(document["others"][name], ".2f")) for name in words]
-    return _claimed(document, "figure", "correlation", "", ".2f") | {
-        "others": table(("correlation of", "with its interval"), others),
-        "models": str(len(rows)),
-        "counted": str(len(mixers)),
-        "ess": _shown(document["others"]["ess_recall"], ".2f"),
-        "learned": str(learned.sum()),
-        "ess_learned": f"{spearman(ess[learned], log_p[learned]):z.2f}",
-        "convolution": f"{pearson(convolved, log_p):.2f}",
-        "minutes": f"{sum(row['seconds'] for row in rows) / 60:.0f}",
-    }
+    learned = accuracy > _LEARNED
+    return {"learned": str(learned.sum()), "ess_learned": f"{spearman(ess[learned], log_p[learned]):z.2f}"}
 
 
 _LEARNED = 0.7
 """Mixers on record reach 0.78 at least, or 0.66 at most."""
-_NO_CONVOLUTION = ("sliding", "linear-transformer", "hedgehog")
 
 
 def asked() -> dict[str, str]:
@@ -150,14 +94,6 @@ _ASKED = {
     ),
 }
 """Claims with a record of their own: where they are told, and in short what they say."""
-
-
-def teachers(document: Mapping[str, Any]) -> dict[str, str]:
-    """What the ESS of a teacher tells among teachers of equally many pairs, and what is left given its accuracy."""
-    shown = {name: _shown(one, ".2f") for name, one in _everything(document).items()}
-    names = {"error": "error", "lost": "accuracy lost"}
-    given = {f"{name}_given": f"{names[name]}, given the teacher's accuracy" for name in ("error", "lost")}
-    return {key: shown[name] for key, name in (names | given).items()} | _run(document)
 
 
 def open_gates(document: Mapping[str, Any]) -> dict[str, str]:
@@ -211,7 +147,7 @@ def _run(document: Mapping[str, Any]) -> dict[str, str]:
 def longer_regularisation(document: Mapping[str, Any]) -> dict[str, str]:
     """What the regulariser gains over longer training."""
     (gain,) = document["looks"]
-    return _claimed(document, "figure", "gain in accuracy", "", "+.2f") | {
+    return {
         "gain": _shown(gain, ".2f"),
         "wla": _shown(document["others"]["wla_0.3"], ".2f"),
         "share": _shown(document["others"][f"{gain['name']}_share"], "+.2f"),
@@ -222,25 +158,6 @@ def longer_regularisation(document: Mapping[str, Any]) -> dict[str, str]:
 def _mean(rows: list[dict[str, Any]], name: str, **of: object) -> float:
     """The rows that hold these values."""
     return fmean(row[name] for row in rows if of.items() <= row.items())
-
-
-def _claimed(document: Mapping[str, Any], what: str, effect: str, prefix: str, form: str) -> dict[str, str]:
-    """The claim, its pilot and verdict, and a table of its figures."""
-    looks = [
-        (
-            look["name"].removeprefix(prefix).replace("_", " "),
-            _shown(look, form),
-            str(look["units"]),
-            f"{look['p']:.2g}",
-        )
-        for look in document["looks"]
-    ]
-    return {
-        "claim": document["claim"]["statement"],
-        "pilot": document["claim"]["pilot"],
-        "verdict": VERDICTS[document["holds"]],
-        "table": table((what, effect, f"units ({document['claim']['unit']})", "adjusted p"), looks),
-    }
 
 
 def _shown(one: Mapping[str, Any], form: str) -> str:

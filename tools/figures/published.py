@@ -10,25 +10,19 @@ import numpy as np
 from statesize.lab.studies.engine.statistics import Evidence, Numbers, jackknife, of_mean, ranks, within_cells
 from statesize.lab.studies.engine.verdicts import LEVEL, holm
 from statesize.measurement.statistics import mean_interval
-from tools.figures.on_record import VERDICTS, estimate, table
+from tools.figures.on_record import estimate, table
 
 _HEADS = {
     "ess": "entropy-ESS",
     "ess within layers": "entropy-ESS, within layers",
     "attention_entropy": "entropy of the attention",
-    "ess_without_sink": "entropy-ESS without the sink",
     "weighted_norm": "norm weighted by values",
-    "ess, of the loss": "entropy-ESS, with the loss in place of KL",
 }
 _FALLS = {
-    "share": "share of later attention that the delimiter takes",
     "entropy/all": "fall of entropy-ESS",
-    "entropy/first": "without the first token's column",
-    "entropy/both": "without the delimiter's too",
+    "entropy/both": "without the columns of the first token and the delimiter",
     "norm/both": "fall of the norm, without both",
-    "count_0.01/both": "fall of the count at τ = 0.01, without both",
-    "count_0.1/both": "at τ = 0.1",
-    "count_0.3/both": "at τ = 0.3",
+    "count_0.1/both": "fall of the count at τ = 0.1, without both",
 }
 _SMOLLM2, _GEMMA = "SmolLM2", "gemma"
 
@@ -43,15 +37,12 @@ def published_heads(document: Mapping[str, Any]) -> dict[str, str]:
     rows = [(words, shown(f"{_SMOLLM2} {name}"), shown(f"{_GEMMA} {name}")) for name, words in _HEADS.items()]
     within = [_within_layers(row) for row in document["rows"]]
     rows += [(f"within layers: {words}", *(str(each[words].interval()) for each in within)) for words in within[0]]
-    halves = [looks[f"{name} one half of the documents with the other"]["value"] for name in (_SMOLLM2, _GEMMA)]
     counts = (f"{row['heads']} heads of {name}" for row, name in zip(document["rows"], _MODELS, strict=True))
     return {
         "table": table(("rank correlation with KL", *_MODELS), rows),
-        "halves": " and ".join(f"{value:.2f}" for value in halves),
         "ess": shown(f"{_SMOLLM2} ess"),
         "given": " and ".join(f"{each[_GIVEN].value:.2f}" for each in within),
         "heads": " and ".join(counts),
-        "documents": str(len(document["rows"][0]["documents"])),
     }
 
 
@@ -59,10 +50,10 @@ def _within_layers(row: Mapping[str, Any]) -> dict[str, Evidence]:
     """Rank correlations among heads of one layer, by what is correlated; layers are left out one at a time."""
     measures, *costs = ({name: np.array(values) for name, values in part.items()} for part in row["measured"])
     layers = measures["layer"].astype(np.int64)
-    ess, entropy, norm, lost = (
+    ess, entropy, lost = (
         within_cells(ranks(values), layers)
         for values in (
-            *(measures[name] for name in ("ess", "attention_entropy", "weighted_norm")),
+            *(measures[name] for name in ("ess", "attention_entropy")),
             np.mean([cost["kl"] for cost in costs], 0),
         )
     )
@@ -70,13 +61,7 @@ def _within_layers(row: Mapping[str, Any]) -> dict[str, Evidence]:
     def given(x: Numbers, z: Numbers) -> Evidence:
         return jackknife(lambda heads: _partial(x[heads], lost[heads], z[heads]), layers, correlation=True)
 
-    nothing = np.zeros(len(lost))
-    return {
-        "entropy of the attention": given(entropy, nothing),
-        "norm weighted by values": given(norm, nothing),
-        _GIVEN: given(ess, entropy),
-        "the attention's entropy, given ESS": given(entropy, ess),
-    }
+    return {_GIVEN: given(ess, entropy), "the attention's entropy, given ESS": given(entropy, ess)}
 
 
 _MODELS = ("SmolLM2-135M", "Gemma 3 270M")
@@ -89,7 +74,6 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
     columns = {
         "SmolLM2, no delimiter": smollm2["removed"],
         "end of text": smollm2["documents"],
-        "end of turn": smollm2["turn"],
         "Gemma 3, no delimiter": gemma["removed"],
         "end": gemma["documents"],
     }
@@ -97,42 +81,20 @@ def published_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
         (words, *(str(mean_interval(np.array(falls[name]))) for falls in columns.values()))
         for name, words in _FALLS.items()
     ]
-    head = ("share lost", *columns)
-    own, rest = (VERDICTS[claim["holds"]] for claim in document["claims"])
-    seconds = sum(row["seconds"] for row in document["rows"])
-    return {
-        **{"table": table(head, rows), "pairs": str(len(document["rows"][0]["pairs"])), "own": own, "rest": rest},
-        "minutes": f"{seconds / 60:.0f}",
-    }
+    return {"table": table(("share lost", *columns), rows)}
 
 
 def recurrent_delimiters(document: Mapping[str, Any]) -> dict[str, str]:
-    """Shares that are lost at a delimiter beyond those at a border without one; means over pairs."""
-    known = {_RECURRENT[row["file"]]: row["falls"] for row in document["rows"]}
-
-    def beyond(falls: Mapping[str, Any], condition: str, name: str) -> str:
-        return str(mean_interval(np.array(falls[condition][name]) - np.array(falls["removed"][name])))
-
-    falls_of = {name: words for name, words in _FALLS.items() if name not in ("share", "entropy/first")}
-    falls_of["entropy/both"] = "without the first token's and the delimiter's column"
-    asked = [("documents", name, words) for name, words in falls_of.items()]
-    asked += [(condition, "norm/both", words) for condition, words in _ELSEWHERE.items()]
-    rows = [(words, *(beyond(falls, *found) for falls in known.values())) for *found, words in asked]
+    """How far the norm falls at a delimiter beyond its fall at a border without one; means over pairs."""
+    falls = {row["file"]: row["falls"] for row in document["rows"]}
     return {
-        "table": table(("share lost beyond a border without a delimiter", *known), rows),
-        "pairs": str(document["rows"][0]["pairs"]),
-        "minutes": f"{sum(row['seconds'] for row in document['rows']) / 60:.0f}",
+        name.replace("-", "_"): str(
+            mean_interval(
+                np.array(falls[name]["documents"]["norm/both"]) - np.array(falls[name]["removed"]["norm/both"])
+            )
+        )
+        for name in ("gla", "gated-deltanet")
     }
-
-
-_ELSEWHERE = {
-    "newline": "at a line break: fall of the norm, without both",
-    "stop": "at a full stop: the same",
-}
-_RECURRENT = {
-    **{"la": "`la`", "gla": "`gla`", "gated-deltanet": "`gated-deltanet`"},
-    "tiny-rwkv-7v0-834K-FP32": "RWKV-7",
-}
 
 
 def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
@@ -185,12 +147,14 @@ def _caches(document: Mapping[str, Any], left_out: Collection[str] = ()) -> dict
 def published_caches_gemma(document: Mapping[str, Any]) -> dict[str, str]:
     """The same of Gemma 3, and what curves lose more than equal budgets at an eighth."""
     (more,) = (one for one in document["rows"][0]["against_equal"] if one["keep"] == 0.125)
-    return _caches(document, _LEFT_OUT) | {"more_12": _told(more, ".3f")}
+    kept = {name: text for name, text in _caches(document, _LEFT_OUT).items() if name not in ("minutes", "targets")}
+    return kept | {"more_12": _told(more, ".3f")}
 
 
 # A layer of Gemma has one cache, so that budgets by layer are those by curves.
 _LEFT_OUT = (
     *(f"{share} % by layer" for share in ("50", "25", "12.5")),
+    *(f"{share} % {way}" for share in ("25", "12.5") for way in ("equal", "by curves")),
     *("int4, 25 % by curves", "int4, 12.5 % equal"),
 )
 
@@ -200,50 +164,30 @@ def cache_budgets(document: Mapping[str, Any]) -> dict[str, str]:
     found = {(row["budgets"], row["kind"], row["keep"]): row for row in document["rows"]}
     columns = [(kind, keep) for kind in document["texts"] for keep in (0.5, 0.25)]
 
-    budgets = dict.fromkeys(row["budgets"] for row in document["rows"])
-    rows = [(way, *(_told(found[way, *column]["nats"]) for column in columns)) for way in budgets]
-    head = ("budgets", *(f"{kind}, {100 * keep:.4g} %" for kind, keep in columns))
     others = {"prose": "code", "code": "prose", "chat": "prose"}
     swapped = {
-        f"swapped_{kind}": _told(
-            _difference(found[f"curves of {other}", kind, 0.25], found[f"curves of {kind}", kind, 0.25])
-        )
+        f"swapped_{kind}": _difference(found[f"curves of {other}", kind, 0.25], found[f"curves of {kind}", kind, 0.25])
         for kind, other in others.items()
     }
-    against = [_against_equal(found["joint ESS", *column], found["equal", *column]) for column in columns]
-    clear = [p <= LEVEL for p in holm([one.p_below(0) for one in against])]
-    halves = [
-        f"{_told(_difference(found['joint ESS', kind, 0.5], found[f'curves of {kind}', kind, 0.5]))} on {kind}"
-        for kind in document["texts"]
+    against = [
+        of_mean(np.subtract(found["joint ESS", *column]["measured"], found["equal", *column]["measured"]))
+        for column in columns
     ]
-    return {
-        "table": table(head, rows),
+    clear = [p <= LEVEL for p in holm([one.p_below(0) for one in against])]
+    return swapped | {
         "ess_clear": f"{sum(clear)} of {len(clear)}",
-        "ess_halves": ", ".join(halves),
-        "ess_behind": _told(_difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25])),
-        "documents": str(document["documents"]),
-        "calibration": str(document["calibration"]),
-        **{
-            f"{kind}_seconds": f"{document['calibration_seconds'][kind] / document['calibration']:.1f}"
-            for kind in ("prose", "default")
-        },
-        **swapped,
+        "ess_behind": _difference(found["joint ESS", "prose", 0.25], found["curves of prose", "prose", 0.25]),
     }
+
+
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The difference of two rows, paired by documents."""
+    return f"{mean_interval(np.subtract(one['measured'], other['measured'])):.3f}"
 
 
 def _told(found: Mapping[str, Any], form: str = ".3f") -> str:
     """A mean and its interval."""
     return estimate(found["mean"], found["interval"], form)
-
-
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """The difference of two rows, paired by documents."""
-    interval = mean_interval(np.array(one["measured"]) - np.array(other["measured"]))
-    return {"mean": interval.value, "interval": interval.ends}
-
-
-def _against_equal(one: Mapping[str, Any], equal: Mapping[str, Any]) -> Evidence:
-    return of_mean(np.array(one["measured"]) - np.array(equal["measured"]))
 
 
 _VERDICTS = {True: "met", False: "missed", None: "cannot tell"}
