@@ -13,10 +13,7 @@ from tools.figures import (
     pages,
     readme,
     seeds,
-    smaller_states,
-    trained_families,
     trends,
-    two_models,
 )
 from tools.figures.findings import findings
 from tools.figures.measured_models import records
@@ -90,12 +87,6 @@ def test_figures_are_those_of_the_document():
     }
 
 
-def test_the_least_of_the_lean_layers_is_that_after_the_fewest_steps():
-    runs = [("gla", 800, 0.75), ("sa", 800, 0.875), ("gla", 3000, 1.0), ("hyena", 800, 0.25)]
-    rows = [{"mixer": name, "steps": steps, "accuracy": accuracy} for name, steps, accuracy in runs]
-    assert figures.layers({"rows": rows, "lean": {"gla-full": "gla", "attention": "sa"}}) == {"lean": "0.750"}
-
-
 def test_layers_of_fla_count_where_all_of_them_is_measured():
     run = {"kind": "gla", "units": 2, "state_size": 8, "faithfulness": 3e-7, "dtype": "float32", "reason": ""}
     runs = dict.fromkeys(("references 32", "references 72", "kernels 32", "kernels 72"), run)
@@ -165,10 +156,6 @@ def test_architectures_are_of_one_size_and_read_as_much():
     assert all(len(row["curve"]) == len(row["ceiling"]) == document["training"]["length"] for row in rows)
     # No curve passes its ceiling.
     assert all(ess <= top + 1e-2 for row in rows for ess, top in zip(row["curve"], row["ceiling"], strict=True))
-    found = trained_families.architectures(document)
-    assert found["table"].count("(images/along-") == 9
-    assert "| Mamba | 1,064,064 |" in found["table"]
-    assert "35% of ceiling" in found["table"].splitlines()[2]
 
 
 def test_pairs_of_seeds_agree_where_ess_and_accuracy_go_together():
@@ -199,19 +186,6 @@ def test_something_stands_beside_every_finding():
     for row, objection, study in zip(rows, shown["against"].splitlines(), studies, strict=True):
         claim = row.split("|")[1].partition(" (")[0].strip()
         assert objection == f"- *{claim}.* {said[study]}"
-
-
-def test_predictors_of_a_cut_are_compared_model_by_model():
-    def model(tail, ess):
-        return {"rank_correlations": {"Gramian tail": tail, "entropy-ESS": ess}}
-
-    models = {"la-0": model(0.75, 0.25), "la-1": model(0.5, 0.25), "la-2": model(0.25, 0.5), "gla-0": model(1, 0)}
-    assert smaller_states.ahead({"models": models}, "la") == "+0.17 [-0.78, +1.12]"
-
-
-def test_exponents_are_slopes_of_each_text():
-    rows = [{"context": context, "ess": [3 * context**0.5, 2 * context**0.25]} for context in (256, 512, 1024)]
-    assert two_models.exponents({"rows": rows}) == pytest.approx([0.5, 0.25])
 
 
 def test_pieces_drawn_again_read_what_the_record_of_eight_read():

@@ -139,16 +139,3 @@ def _claims(results: Mapping[str, TruncationResult], claims: Mapping[str, Mappin
 
     cells = ((words, *(verdict(claim, one[claim["bound"]]) for one in found)) for words, claim in claims.items())
     return table(("claim", *(_MODELS[name] for name in results)), cells)
-
-
-def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
-    """What values of low rank lose, and numbers per channel without hindsight."""
-    result = result_of(document["rows"])
-    lost = {(row.rule, row.scale): row for row in result.rows if row.scale}
-    most, past = lost["values by calibration, by layer", 0.9], lost["joint past rows", 2.0]
-    return {
-        "documents": str(result.texts),
-        "most": f"{most.divergence_share:.1%}",
-        "past": f"{past.divergence_share:.1%}",
-        "past_size": f"{past.kept / result.inputs:.0%}",
-    }

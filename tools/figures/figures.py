@@ -9,79 +9,38 @@ from typing import Any
 
 from statesize.lab import zoo
 from statesize.spectra.dispatch import ENGINES
-from tools.figures.bounds import bounds, low_rank, other_texts
+from tools.figures.bounds import bounds, other_texts
+from tools.figures.caches import published_caches, published_caches_gemma
 from tools.figures.families import families, fla
 from tools.figures.findings import findings
-from tools.figures.fixed_claims import asked, claimed, copying, longer_regularisation, open_gates, recall_mixers
+from tools.figures.fixed_claims import asked
 from tools.figures.measured_models import measured_models, records
 from tools.figures.mixers import mixers
 from tools.figures.names import names
-from tools.figures.on_record import RESULTS, beyond, estimate, quoted, read_json, table
-from tools.figures.published import (
-    cache_budgets,
-    published_caches,
-    published_caches_gemma,
-    published_delimiters,
-    published_heads,
-    recurrent_delimiters,
-)
+from tools.figures.on_record import RESULTS, estimate, quoted, read_json, table
 from tools.figures.seeds import fixed_decay, rank, seeds
-from tools.figures.smaller_states import caches, compression
-from tools.figures.speed import engines, language_models, speed
-from tools.figures.trained_families import architectures, compiled_training, probe_cost
-from tools.figures.trends import bundled_length, length, text_series
-from tools.figures.two_models import published_documents, published_models
+from tools.figures.speed import engines, speed
+from tools.figures.trends import bundled_length, length
 
 
 @cache
 def figures() -> dict[str, dict[str, str]]:
-    """All figures as text, by document and name."""
+    """All figures as text, by document and name; a record whose command is gone has its own under `shown`."""
     parts = (
-        layers_campaign,
-        agreement,
-        largest,
-        recall_mixers,
-        longer_regularisation,
-        open_gates,
-        copying,
-        bounds,
-        other_texts,
-        low_rank,
-        published_heads,
-        published_delimiters,
-        recurrent_delimiters,
-        published_caches,
-        published_caches_gemma,
-        cache_budgets,
-        published_models,
-        published_documents,
-        fla,
-        compression,
-        caches,
-        layers,
-        architectures,
-        compiled_training,
-        probe_cost,
-        text_series,
-        engines,
-        speed,
-        language_models,
+        *(layers_campaign, agreement, largest, bounds, other_texts),
+        *(published_caches, published_caches_gemma, fla, engines, speed),
     )
     kept = {part.__name__: part(read_json(part.__name__)) for part in parts}
-    on_record = {part.__name__: part() for part in (findings, quoted, beyond, seeds, rank, fixed_decay, claimed)}
+    for path in RESULTS.glob("*/*.json"):
+        if "shown" in (document := json.loads(path.read_text("utf-8"))):
+            kept[path.stem] = document["shown"]
     for name, part in (("length", bundled_length), ("length_architectures", length)):
         _, *lines = (RESULTS / "length" / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
+    on_record = {part.__name__: part() for part in (findings, quoted, seeds, rank, fixed_decay)}
     made = {"names": names(), "mixers": mixers(), "bundled": bundled(), "families": families(), "asked": asked()}
     made["measured_models"] = measured_models(records())
     return kept | made | on_record
-
-
-def layers(document: Mapping[str, Any]) -> dict[str, str]:
-    """The least accuracy of statesize's own layers after the fewest steps."""
-    fewest = min(row["steps"] for row in document["rows"])
-    own = {row["mixer"]: row["accuracy"] for row in document["rows"] if row["steps"] == fewest}
-    return {"lean": f"{min(own[lean] for lean in document['lean'].values()):.3f}"}
 
 
 def layers_campaign(document: Mapping[str, Any]) -> dict[str, str]:

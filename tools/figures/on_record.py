@@ -62,25 +62,6 @@ def figure(known: Mapping[str, Any], name: str) -> str:
     return estimate(known[name], (low, high), ".4f" if max(abs(low), abs(high)) < 0.005 else ".2f")
 
 
-def beyond() -> dict[str, str]:
-    """What ESS adds to other quantities, as partial rank correlations with accuracy in the largest record."""
-    document = read_json("beyond")
-    numbers = {"other": ".2f", "ess_given": ".2f", "adjusted_p": ".2g", "other_given": ".2f"}
-    rows: list[tuple[str, ...]] = []
-    for row in document["rows"]:
-        if row["study"] == "correlation":
-            shown = [format(row[name], form) if name in row else "–" for name, form in numbers.items()]
-            rows.append((row["alternative"].replace("_", " "), str(row["runs"]), *shown))
-    head = ("alternative", "runs", "alternative alone", "ESS given it", "adjusted p", "it given ESS")
-    largest = next(row for row in document["rows"] if row["study"] == "correlation")
-    told = {
-        "table": table(head, rows),
-        "metric": f"`{document['metric']}`",
-        "ess": f"{largest['ess']:.2f}",
-    }
-    return told
-
-
 VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from tools.figures.figures import figures
 from tools.figures.on_record import value
 from tools.figures.readme import filled as readme_filled
-from tools.figures.trained_families import thumbnails
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
@@ -51,16 +50,11 @@ def linked_from(page: Path, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def written() -> dict[Path, str]:
-    """Pages that hold figures, and pictures of tables, by file, as they should be."""
+    """Pages that hold figures, by file, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures().items() for name, text in named.items()}
     pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
     readme = {README: readme_filled(README.read_text("utf-8"), known)}
-    pictures = {DOCS / name: picture for name, picture in thumbnails().items()}
-    return (
-        {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)}
-        | readme
-        | pictures
-    )
+    return {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)} | readme
 
 
 def behind() -> dict[Path, str]:

@@ -45,12 +45,3 @@ def _exponent(document: Mapping[str, Any]) -> str:
     means, ceilings = (np.array(average[metric][: len(trained)]) for metric in ("entropy", "ceiling"))
     shape = shape_of(trained, means, ceilings, Interval(first["last"], *first["last_interval"]))
     return estimate(first["exponent"], first["exponent_interval"], ".2f") if shape == "power law" else shape
-
-
-def text_series(document: Mapping[str, Any]) -> dict[str, str]:
-    """How many mixers carry less after the training of a text model, which more, and of which this is not clear."""
-    moved: dict[str, list[str]] = {"fall": [], "rise": [], "unclear": []}
-    for row in document["rows"]:
-        low, high = row["change"]["interval"]
-        moved["fall" if high < 0 else "rise" if low > 0 else "unclear"].append(f"`{row['mixer']}`")
-    return {"fall": str(len(moved["fall"])), **{name: ", ".join(moved[name]) for name in ("rise", "unclear")}}
