@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from statesize.lab.studies.engine.study import questions
 from statesize.lab.studies.engine.table import parse_rows
@@ -31,14 +31,16 @@ def value(name: str) -> str:
     record, *keys = path.split(".")
     found: Any = read_json(record)
     for key in keys:
-        found = found[int(key)] if isinstance(found, list) else found[key]
+        found = found[int(key) if key.lstrip("-").isdigit() else key]
     if found is None or isinstance(found, bool):
         return VERDICTS[found]
     if isinstance(found, dict):
-        (number,) = (found[key] for key in ("mean", "value", "difference") if key in found)
-        found = [number, *found["interval"]]
+        known = cast("dict[str, Any]", found)
+        (number,) = (known[key] for key in ("mean", "value", "difference") if key in known)
+        return estimate(number, known["interval"], form)
     if isinstance(found, list):
-        return estimate(found[0], found[1:], form) if form else str(len(found))
+        several = cast("list[Any]", found)
+        return estimate(several[0], several[1:], form) if form else str(len(several))
     return f"{found:{form}}"
 
 
