@@ -121,7 +121,6 @@ class GatedOutput(Projected):
         return self.output(mixed.transpose(1, 2).flatten(2) * nn.functional.silu(self.gate(hidden)))
 
 
-READ_BY = "a trace of its run"
 SPELLINGS = (
     Sigmoid,
     SquaredRelu,

@@ -185,7 +185,6 @@ class MinimalGate(nn.Module):
         return self.output(passed.exp() * (self.value(hidden) * update * (-passed).exp()).cumsum(1))
 
 
-READ_BY = "a trace of its run"
 SPELLINGS = (
     PaddedLeft,
     PaddedAndCut,

@@ -145,7 +145,6 @@ class CumulativeMean(nn.Module):
         return self.output(self.value(hidden).cumsum(1) / count)
 
 
-READ_BY = "a trace of its run"
 SPELLINGS = (
     Quadratic,
     StateByCumsum,

@@ -111,5 +111,4 @@ class OneProjection(nn.Module):
         return self.output(torch.einsum("bhij,jbhd->ibhd", weights, value).flatten(2)).transpose(0, 1)
 
 
-READ_BY = "queries and keys, or maps, where the softmax or torch's fused attention is called"
 SPELLINGS = (Fused, MaskedFill, AddedMask, Einsum, FlattenedHeads, GroupedQueries, LinearBias, OneProjection)

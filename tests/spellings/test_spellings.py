@@ -1,8 +1,5 @@
 """Every spelling of a causal layer is measured as its definition has it, with no help."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from spellings import changed_maps, convolutions, linear_attention, softmax_attention, torch_layers
@@ -89,12 +86,3 @@ def test_the_spelling_is_measured_as_its_definition_has_it(index):
         torch.testing.assert_close(
             dense[..., below].double(), maps[..., below].double(), rtol=0, atol=1e-5 * maps.abs().max().item()
         )
-
-
-def test_the_page_lists_the_spellings():
-    page = Path(__file__).parents[2] / "docs/appendix/families.md"
-    lines = page.read_text(encoding="utf-8").splitlines()
-    for file in FILES:
-        names = ", ".join(re.sub(r"(?<!^)(?=[A-Z])", " ", spelling.__name__).lower() for spelling in file.SPELLINGS)
-        what = file.__doc__.partition(".")[0].partition(", as")[0]
-        assert f"| {what} | {names} | {file.READ_BY} |" in lines

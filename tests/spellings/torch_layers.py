@@ -89,5 +89,4 @@ class Flex(Projected):
         return self.joined(flex_attention(*self.heads(hidden), block_mask=mask))
 
 
-READ_BY = "a trace of its run; `flex_attention` by the identity as its value"
 SPELLINGS = (BatchFirst, PositionsFirst, EncoderLayer, EncoderStack, DecoderLayer, Flex)

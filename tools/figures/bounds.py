@@ -26,19 +26,9 @@ _CLAIMS = {
         "without hindsight, a change of 1 % takes more than 25 % of what is stored"
     ),
 }
-_BETWEEN: dict[str, Mapping[str, Any]] = {
-    "the second: more than 1 %": {"bound": "causal", "more than": 0.01},
-    "the third: more than 6.25 % of what all heads can keep": {"bound": "share", "more than": 0.0625},
-}
-"""What the claims said for a time before the runs."""
-
-
 _RECORDED = {
     "equal": "as many, spread equally, with hindsight",
     "norm": "as many, spread by norm, with hindsight",
-    "joint ess": "joint ESS, with hindsight, once per cache",
-    "equal past rows": "as many, spread equally, without hindsight",
-    "largest head": "ESS of the largest head, with hindsight, once per cache",
 }
 """Rules that the records have, and sizes that are said in short."""
 
@@ -49,14 +39,13 @@ def run_title(rule: str, scale: float) -> str:
 
 
 def bounds(document: Mapping[str, Any]) -> dict[str, str]:
-    """Both bounds of each model, verdicts on the claims, and how they go with length."""
+    """Both bounds of each model, and verdicts on the claims."""
     rows: list[Row] = document["rows"]
     whole = {name: [row for row in rows if (row["file"], row["tokens"]) == (name, TOKENS)] for name in _MODELS}
     whole = {name: own for name, own in whole.items() if own}
     results = {name: result_of(own) for name, own in whole.items()}
-    smollm2, recurrence = (results[name] for name in (next(iter(_MODELS)), "gated-deltanet"))
+    smollm2 = results[next(iter(_MODELS))]
     multiple = bounds_of(smollm2)["multiple"].value
-    worths = sorted(one.runs[0].loss - one.loss for one in recurrence.documents)
     return {
         **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _INLINE},
         "half_hindsight": _changed(smollm2, "ess", 0.5),
@@ -71,12 +60,8 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         "joint_hindsight": _changed(smollm2, "joint ess"),
         "worth_value": f"{smollm2.worth.value:.2f}",
         "documents": str(smollm2.texts),
-        "least_worth": f"{worths[0]:.3f}".replace("-", "−"),
-        "most_worth": f"{worths[-1]:.2f}",
         "models": table(("model", *_HEAD), ((_MODELS[name], *_cells(one)) for name, one in results.items())),
         "claims": _claims(results, {words: CLAIMS[name] for name, words in _CLAIMS.items()}),
-        "claims_between": _claims(results, _BETWEEN),
-        "lengths": table(("model", "tokens", "documents", *_HEAD), _lengths(rows)),
         "table": _runs(results),
         "minutes": f"{sum(row['seconds'] for row in rows) / 60:.0f}",
     }
@@ -123,42 +108,19 @@ def _changed(result: TruncationResult, rule: str, scale: float = 1.0) -> str:
 
 
 _RUNS = (
-    *(("ess", scale) for scale in (0.25, 0.5, 1.0)),
-    *((rule, 1.0) for rule in ("equal", "norm")),
-    *(("past rows", scale) for scale in (0.25, 1.0, 4.0)),
-    ("equal past rows", 1.0),
-    *(("past tokens", scale) for scale in (1.0, 4.0, 16.0)),
-    *((rule, 1.0) for rule in ("joint ess", "largest head")),
-    *(("joint past rows", scale) for scale in (1.0, 4.0)),
+    *((rule, 1.0) for rule in ("ess", "equal", "norm", "past rows")),
+    ("past rows", 4.0),
+    *(("past tokens", scale) for scale in (1.0, 16.0)),
+    ("joint past rows", 4.0),
 )
 """The rules and multiples of ESS that the page shows."""
 
 
 def other_texts(document: Mapping[str, Any]) -> dict[str, str]:
-    """What heads need whose sizes come from the ESS of this text, and of other texts."""
-    rows: list[Row] = document["rows"]
-    cells: list[tuple[str, ...]] = []
-    for file, tokens in dict.fromkeys((row["file"], row["tokens"]) for row in rows):
-        result = result_of([row for row in rows if (row["file"], row["tokens"]) == (file, tokens)])
-        found, size = bounds_of(result), result.without_hindsight(other_texts=True)
-        shares = (f"{found[name]:.1%}" for name in ("causal", "causal_others"))
-        times = (f"{found[name]:.1f}" for name in ("multiple", "multiple_others"))
-        texts = f"{size.median:.1f} ({size.least:.1f} to {size.most:.1f})"
-        name = _MODELS.get(file, f"`{file}`")
-        cells.append((name, f"{tokens:,}", str(result.texts), *shares, *times, texts))
+    """What heads of SmolLM2 need whose sizes come from the ESS of other texts, and of this text."""
     first = document["bounds"][0]
     numbers = (f"{first[name]['mean']:.1f}" for name in ("multiple_others", "multiple"))
-    return {
-        "table": table(_OTHERS_HEAD, cells),
-        "smollm2": " instead of ".join(numbers),
-        "tokens": str(first["tokens"]),
-    }
-
-
-_OTHERS_HEAD = (
-    *("model", "tokens", "texts", "change at ESS of this text", "at ESS of other texts"),
-    *("for a change of 1 %: times ESS", "by other texts", "median text (range)"),
-)
+    return {"smollm2": " instead of ".join(numbers), "tokens": str(first["tokens"])}
 
 
 def _runs(results: Mapping[str, TruncationResult]) -> str:
@@ -177,50 +139,3 @@ def _claims(results: Mapping[str, TruncationResult], claims: Mapping[str, Mappin
 
     cells = ((words, *(verdict(claim, one[claim["bound"]]) for one in found)) for words, claim in claims.items())
     return table(("claim", *(_MODELS[name] for name in results)), cells)
-
-
-def _lengths(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Both bounds of each model at each length."""
-    return [
-        (words, f"{tokens:,}", str(result.texts), *_cells(result))
-        for name, words in _MODELS.items()
-        for tokens, result in _by_length(rows, name).items()
-    ]
-
-
-def _by_length(rows: Sequence[Row], name: str) -> dict[int, TruncationResult]:
-    """The results of a model that read several lengths, over as many texts at all."""
-    lengths = sorted({row["tokens"] for row in rows if row["file"] == name})
-    own = {tokens: [row for row in rows if (row["file"], row["tokens"]) == (name, tokens)] for tokens in lengths}
-    least = min(map(len, own.values()), default=0)
-    return {tokens: result_of(some[:least]) for tokens, some in own.items()} if len(own) > 1 else {}
-
-
-_RULES = ("calibration", "weights", "calibration, by layer", "weights, by layer")
-
-
-def low_rank(document: Mapping[str, Any]) -> dict[str, str]:
-    """What values of low rank lose, and numbers per channel without hindsight."""
-    result = result_of(document["rows"])
-    lost = {(row.rule, row.scale): row for row in result.rows if row.scale}
-    cells: list[tuple[str, ...]] = []
-    for scale in dict.fromkeys(scale for _, scale in lost):
-        rows = [lost.get((rule, scale)) for rule in ("joint past rows", *(f"values by {rule}" for rule in _RULES))]
-        kept = next(row for row in reversed(rows) if row is not None).kept / result.inputs
-        size = f"{scale:g} × joint ESS" if rows[0] is not None else "equal in all layers"
-        shares = ("–" if row is None else f"{row.divergence_share:.1%}" for row in rows)
-        cells.append((size, f"{kept:.0%}", *shares))
-    words = (
-        "numbers of each cache",
-        "of what is stored",
-        "without hindsight",
-        *(f"values, by {rule}" for rule in _RULES),
-    )
-    most, past = lost["values by calibration, by layer", 0.9], lost["joint past rows", 2.0]
-    return {
-        "table": table(words, cells),
-        "documents": str(result.texts),
-        "most": f"{most.divergence_share:.1%}",
-        "past": f"{past.divergence_share:.1%}",
-        "past_size": f"{past.kept / result.inputs:.0%}",
-    }

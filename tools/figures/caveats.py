@@ -15,7 +15,6 @@ from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.recall import Recall
 from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC
 from statesize.lab.studies.texts.sequences import MISPLACED
-from tools.figures.fixed_claims import longer_regularisation, open_gates
 from tools.figures.on_record import figure, read_json, read_record, rows_of
 from tools.figures.seeds import seeds
 
@@ -65,7 +64,7 @@ def concordant(rows: Rows) -> tuple[int, int]:
 
 def regimes(figures: Figures, rows: Rows) -> str:
     """Mixers that learned stand beside mixers that did not; pairs that both learned differ by less."""
-    final, both = [row for row in rows if row["final"]], open_gates(read_json("open_gates"))
+    final, both = [row for row in rows if row["final"]], read_json("open_gates")["shown"]
     gated = max(row["accuracy"] for row in final if row["mixer"] != "la")
     failed = [row for row in final if row["mixer"] == "la" and row["accuracy"] < _LEARNED]
     (size,) = {row["key_size"] for row in failed}
@@ -90,7 +89,7 @@ _LEARNED = 0.2
 def regularisation(figures: Figures) -> str:
     """One mixer, and one length of training."""
     before, after = figures["gla_lambda_0_accuracy"], figures["gla_lambda_0.3_accuracy"]
-    longer = longer_regularisation(read_json("longer_regularisation"))
+    longer = read_json("longer_regularisation")["shown"]
     return (
         f"Only `gla` was tested: accuracy rises from {before:.2f} to {after:.2f} in a short training. In a [longer "
         f"one](appendix/training-terms.md) `gla` gains {longer['gain']} and `wla` {longer['wla']}, perhaps nothing."

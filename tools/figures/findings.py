@@ -8,7 +8,7 @@ from typing import Any
 
 from statesize.measurement.statistics import Interval
 from tools.figures.caveats import caveats, recalling
-from tools.figures.on_record import RESULTS, VERDICTS, read_json, read_record, rows_of, table, verdict_counts
+from tools.figures.on_record import VERDICTS, read_json, read_record, rows_of, table, verdict_counts
 
 CLAIMS = (
     ("Accuracy goes with ESS/kv, also where TSS/kv is equal (section 4.1)", "correlation"),
@@ -38,17 +38,12 @@ LOOKS = {
 }
 """Words for the figures of claims."""
 
-TASKS = {"mqar": "MQAR", "selective_copying": "selective copying"}
-
 
 def findings() -> dict[str, str]:
     """One row a claim of the paper; how often studies find what is not there."""
     against, rows, statements, objections = caveats(), list[tuple[str, ...]](), list[tuple[str, ...]](), list[str]()
     presets, verdicts = set[tuple[str, str]](), list[str]()
     for claim, name in CLAIMS:
-        if not (RESULTS / "studies" / name).is_dir():
-            rows.append((claim, "not yet tested", ""))
-            continue
         record = read_record(name)
         presets.add((name, record.get("preset", "")))
         if name not in _TOO_FEW:
@@ -56,8 +51,7 @@ def findings() -> dict[str, str]:
         effects = "; ".join(f"{LOOKS[look]} {effect}" for look, effect, _ in _looks(record))
         counts = " and ".join(dict.fromkeys(units for *_, units in _looks(record)))
         link = f"[{VERDICTS[record['holds']]}](../results/studies/{name}/record.json)"
-        tested = f"{record['claim']} On {_subjects(name, record)}."
-        statements.append((f"[{name}](../results/studies/{name}/record.json)", tested))
+        statements.append((f"[{name}](../results/studies/{name}/record.json)", record["claim"]))
         rows.append((claim, link, f"{effects} ({counts}: {_unit(record)})"))
         objections.append(f"- *{claim.partition(' (')[0]}.* {against[name]}")
     false = read_json("false_positives")
@@ -95,20 +89,6 @@ def _with(designs: list[dict[str, Any]], name: str) -> str:
     """The count that only one design has."""
     (count,) = (row[name] for row in designs if name in row)
     return str(count)
-
-
-def _subjects(study: str, record: Mapping[str, Any]) -> str:
-    """What was trained or measured."""
-    if study in ("delimiters", "recall"):
-        number = f"{record['figures']['models']:.0f} trained models"
-        return f"{number} of {'one mixer' if study == 'delimiters' else 'four mixers'}, re-binding recall"
-    rows = [row for row in rows_of(study) if row["final"]]
-    mixers = sorted({row["mixer"] for row in rows})
-    named = f"{len(mixers)} patterns" if len(mixers) > 6 else ", ".join(f"`{mixer}`" for mixer in mixers)
-    tasks = ", ".join(TASKS[task] for task in dict.fromkeys(row["task"] for row in rows))
-    lengths = [row["length"] for row in rows]
-    tokens = " to ".join(str(end) for end in sorted({min(lengths), max(lengths)}))
-    return f"{record['done']} runs of {named}; {tasks}, {tokens} tokens"
 
 
 def _unit(record: Mapping[str, Any]) -> str:

@@ -44,9 +44,9 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         **{f"lost_{name}": _range(name) for name in ("hindsight", "causal")},
         "bounds_minutes": f"{sum(row['seconds'] for row in read_json(MORE_BOUNDS)['rows']) / 60:.0f}",
         "sources": table(
-            ("model", "weights", "licence", "conversion"),
+            ("model", "weights", "licence"),
             [
-                (f"[{one['name']}](../results/models/{one['file']})", one["package"], one["licence"], one["check"])
+                (f"[{one['name']}](../results/models/{one['file']})", one["package"], one["licence"])
                 for one in known
                 if not one["package"].startswith("statesize ")
             ],

@@ -1,8 +1,9 @@
 """Writes the figures into the pages of the documentation: `python -m tools.figures.pages`.
 
 A figure in a sentence stands in `<span data-figure="NAME">…</span>`, a table between `<!-- figure NAME -->` and
-`<!-- end of figure -->` on lines of their own, so that a page reads the same on a repository and as a site. README.md
-is plain: `tools.figures.readme` has its phrases.
+`<!-- end of figure -->` on lines of their own, so that a page reads the same on a repository and as a site. A name is
+that of a function and a key of what it returns, or, with `|FORMAT` at its end, of a record and the keys to a value.
+README.md is plain: `tools.figures.readme` has its phrases.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tools.figures.figures import figures
+from tools.figures.on_record import value
 from tools.figures.readme import filled as readme_filled
-from tools.figures.trained_families import thumbnails
-from tools.figures.two_models import pictures as maps
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
-INLINE = re.compile(r'<span data-figure="([\w.]+)">(.*?)</span>', re.DOTALL)
+INLINE = re.compile(r'<span data-figure="([^"]+)">(.*?)</span>', re.DOTALL)
 LINK = re.compile(r"\]\(([^):]+)\)")
 BLOCK = re.compile(r"<!-- figure ([\w.]+) -->\n(.*?)\n<!-- end of figure -->", re.DOTALL)
 
@@ -32,7 +32,12 @@ def names(page: str) -> list[str]:
 
 def filled(page: str, known: Mapping[str, str]) -> str:
     """The text of a page with its figures as they are now; an unknown one is a KeyError."""
-    page = INLINE.sub(lambda found: f'<span data-figure="{found[1]}">{known[found[1]]}</span>', page)
+
+    def inline(found: re.Match[str]) -> str:
+        name = found[1]
+        return f'<span data-figure="{name}">{value(name) if "|" in name else known[name]}</span>'
+
+    page = INLINE.sub(inline, page)
     return BLOCK.sub(lambda found: f"<!-- figure {found[1]} -->\n\n{known[found[1]]}\n\n<!-- end of figure -->", page)
 
 
@@ -45,16 +50,11 @@ def linked_from(page: Path, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def written() -> dict[Path, str]:
-    """Pages that hold figures, and pictures of tables, by file, as they should be."""
+    """Pages that hold figures, by file, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures().items() for name, text in named.items()}
     pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
     readme = {README: readme_filled(README.read_text("utf-8"), known)}
-    pictures = {DOCS / name: picture for name, picture in (thumbnails() | maps()).items()}
-    return (
-        {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)}
-        | readme
-        | pictures
-    )
+    return {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)} | readme
 
 
 def behind() -> dict[Path, str]:

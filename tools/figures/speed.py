@@ -105,20 +105,3 @@ def speed(document: Mapping[str, Any]) -> dict[str, str]:
 
 def _cost(row: Mapping[str, Any]) -> tuple[str, str]:
     return f"{_digits(row['seconds'])} s", f"{row['peak_bytes'] / 1e6:,.0f} MB"
-
-
-def language_models(document: Mapping[str, Any]) -> dict[str, str]:
-    """What one sequence of published shapes would take, from two layers of each."""
-    rows = [
-        (
-            row["model"],
-            f"{row['parameters'] / 1e9:.2f} B",
-            row["kind"],
-            f"{row['measured']} of {row['units']}",
-            f"{row['seconds']:.0f}",
-            f"{row['memory'] / 1e9:.1f} GB",
-        )
-        for row in document["rows"]
-    ]
-    head = ("model", "parameters", "kind", "measured (`--channels`)", "seconds", "memory")
-    return {"table": table(head, rows)}

@@ -45,35 +45,3 @@ def _exponent(document: Mapping[str, Any]) -> str:
     means, ceilings = (np.array(average[metric][: len(trained)]) for metric in ("entropy", "ceiling"))
     shape = shape_of(trained, means, ceilings, Interval(first["last"], *first["last_interval"]))
     return estimate(first["exponent"], first["exponent_interval"], ".2f") if shape == "power law" else shape
-
-
-def text_series(document: Mapping[str, Any]) -> dict[str, str]:
-    """ESS through the training of a text model of each mixer."""
-    first = document["rows"][0]
-    steps = first["steps"]
-    rows = [
-        (
-            f"`{row['mixer']}`",
-            f"{row['bits_per_byte']:.2f}",
-            *(f"{row['entropy'][place]:.1f}" for place in (0, -1)),
-            estimate(row["change"]["difference"], row["change"]["interval"], "+.1f"),
-        )
-        for row in document["rows"]
-    ]
-    moved: dict[str, list[str]] = {"falls": [], "rises": [], "not clear": []}
-    for row in document["rows"]:
-        low, high = row["change"]["interval"]
-        moved["falls" if high < 0 else "rises" if low > 0 else "not clear"].append(row["mixer"])
-    return {
-        "table": table(("mixer", "bits per byte", "ESS before", f"after {steps[-1]}", "change"), rows),
-        "steps": str(steps[-1]),
-        "texts": str(first["texts"]),
-        "mixers": str(len(rows)),
-        "fall": str(len(moved["falls"])),
-        "rise": _named(moved["rises"]),
-        "unclear": _named(moved["not clear"]),
-    }
-
-
-def _named(mixers: list[str]) -> str:
-    return ", ".join(f"`{mixer}`" for mixer in mixers) or "none"
