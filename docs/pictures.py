@@ -19,7 +19,6 @@ SECTIONS = {
     "map": ("#chart-2-title", "#map"),
     "text": ("#text-title", "#text"),
     "positions": ("#along", "#said"),
-    "spectrum": ("#spectrum-title", "#spectrum-caption"),
     "tolerance": ("#tolerance-title", "#tolerance-caption"),
     "table": ("section[aria-labelledby=table-1-title]",) * 2,
 }
@@ -40,7 +39,7 @@ def main() -> None:
             page.evaluate(f"document.querySelector('#{folded}').closest('details').open = true")
         page.select_option("#model", label="gated linear attention")
         for section, ends in SECTIONS.items():
-            page.select_option("#head", index=2 if section == "spectrum" else 0)
+            page.select_option("#head", index=0)
             page.wait_for_timeout(500)
             first, last = (page.locator(end).bounding_box() for end in ends)
             # With a margin around it.

@@ -6,14 +6,11 @@ import re
 import select
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from statesize.cli import main
 
-COMMAND = str(Path(sys.executable).with_name("statesize"))
 BASH = shutil.which("bash")
 
 
@@ -81,32 +78,3 @@ def test_one_way_to_go_on_is_taken(typed, line, completed):
 def test_several_ways_are_listed(typed):
     words = set(re.findall(r"[a-z]+", typed("statesize ")))
     assert {"cache", "compare", "profile", "study", "train", "truncate"} <= words
-
-
-def test_the_shell_reads_it_at_its_start(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert main(["--install-completion", "--shell", "bash"]) == 0
-    path = Path(capsys.readouterr().out.strip())
-    assert path.is_relative_to(tmp_path)
-    assert str(path) in (tmp_path / ".bashrc").read_text(encoding="utf-8")
-    before = (tmp_path / ".bashrc").read_bytes()
-    assert main(["--install-completion", "--shell", "bash"]) == 0
-    assert (tmp_path / ".bashrc").read_bytes() == before
-
-
-def test_a_place_that_cannot_be_written(tmp_path, capsys):
-    (tmp_path / "file").touch()
-    assert main(["--install-completion", "--shell", "fish", "--output", str(tmp_path / "file" / "script")]) == 1
-    assert "cannot write" in capsys.readouterr().err
-
-
-def test_an_unknown_shell(tmp_path, capsys):
-    assert main(["--install-completion", "--shell", "tcsh"]) == 2
-    assert "tcsh" in capsys.readouterr().err
-    # Neither the environment nor what started it is a shell.
-    done = subprocess.run(
-        [COMMAND, "--install-completion"], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Give --shell" in done.stderr
-    assert list(tmp_path.iterdir()) == []

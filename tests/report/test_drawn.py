@@ -59,9 +59,6 @@ def test_a_profile_s_curves_are_its_counts(profile):
     curve = drawn(profile.plot.tolerance(1), "mean")
     assert list(curve) == [1e-3, 1e-2, 1e-1]
     assert list(curve.values()) == pytest.approx([counts[:, :, 1:, place].mean() for place in (0, 2, 1)])
-    spectrum = tables(profile.plot.spectrum(1, 6))["values"]
-    assert [row["index"] for row in spectrum] == pytest.approx([counts[0, :, 6, place].mean() for place in (0, 2, 1)])
-    assert [row["ratio"] for row in spectrum] == [1e-3, 1e-2, 1e-1]
     positions = drawn(profile.plot.positions(-1, 1), "mean")
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
     first = drawn(profile.plot.positions(1, 1, "relative_count"), "mean")
@@ -84,7 +81,7 @@ def test_a_figure_is_the_chart_without_what_a_pointer_finds(profile):
 
 
 @pytest.mark.few(3)
-@pytest.mark.parametrize("name", ["positions", "spectrum", "tolerance", "layers"])
+@pytest.mark.parametrize("name", ["positions", "tolerance", "layers"])
 def test_each_is_a_chart_and_a_figure_at_paper_size(name, profile, tmp_path):
     assert vl_convert.vegalite_to_vega(getattr(profile.plot, name)().to_dict())["marks"]
     figure = getattr(profile.plot.paper, name)()
@@ -100,7 +97,6 @@ def test_what_is_not_there_is_refused(profile):
         "metric must be one of entropy, .*, got 'rank'": lambda: profile.plot.positions(metric="rank"),
         "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.tolerance(7),
         "sequence must be a whole number from 0 to 1, got 5": lambda: profile.plot.paper.positions(0, 5),
-        "position must be one that was measured, from 0 to 11, got 44": lambda: profile.plot.spectrum(0, 44),
     }.items():
         with pytest.raises(InputError, match=wanted):
             call()

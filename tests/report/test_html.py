@@ -173,14 +173,12 @@ def extent_notes(text):
     return text[: text.index('<script type="application/json"')]
 
 
-@pytest.mark.parametrize(("heads", "said"), [(40, "the first 2 of"), (10, "the first 1 of")])
-def test_what_is_not_drawn_is_said(heads, said, monkeypatch):
+def test_what_is_not_drawn_is_said(monkeypatch):
     model = LanguageModel(ModelConfig("la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     three = profile(model, torch.arange(30).reshape(3, 10) % 8)
-    monkeypatch.setattr(extent, "HEAD_POINTS", heads)
-    assert f"Drawn: {said} 3 sequences" in extent_notes(html.page([three]).render())
-    monkeypatch.setattr(extent, "MEAN_POINTS", 4)
-    assert "the first 1 of 3 sequences, one position in 3" in extent_notes(html.page([three]).render())
+    for points, said in ((60, "the first 2 of 3 sequences."), (10, "the first 1 of 3 sequences, one position in 3.")):
+        monkeypatch.setattr(extent, "POINTS", points)
+        assert f"Drawn: {said}" in extent_notes(html.page([three]).render())
 
 
 def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_profile, monkeypatch):

@@ -127,20 +127,6 @@ def test_the_menu_shows_ess_without_sinks(visit, deep):
     page.select_option("#measure", value="ess")
 
 
-def test_the_sentence_says_what_the_map_and_the_lists_show(visit):
-    page = visit.page
-    most, least = re.fullmatch(
-        r"(.*) carries most \(.*\), (.*) least \(.*\)\.",
-        page.locator("strong", has_text="carries most").inner_text(),
-    ).groups()
-    said = re.findall(r"\(([\d.]+)\)", page.locator("strong", has_text="carries most").inner_text())
-    for column, named, number in zip((0, 1), (most, least), said, strict=True):
-        label = ", ".join(named.lower().split(" of ")[::-1])
-        assert page.locator("#map .extremes ol").nth(column).locator("li").first.inner_text() == f"{label}: {number}"
-        cell = page.locator("#map .cells button").and_(page.locator(f'[aria-label^="{label}: {number}"]'))
-        expect(cell).to_have_count(1)
-
-
 def test_a_curve_says_where_it_is_with_sinks(visit):
     page, caption = visit.page, visit.page.locator("#caption")
     page.select_option("#layer", label="model.layers.1.self_attn")

@@ -4,12 +4,10 @@ import csv
 
 import numpy as np
 import pytest
-import torch
 from playwright.sync_api import expect
 from report.visit import Visit
 
-from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.profiling import TOLERANCE_LADDER, profile
+from statesize.profiling import TOLERANCE_LADDER
 from statesize.report.page import write_report
 from statesize.report.words import telling_layer
 
@@ -140,32 +138,6 @@ def test_brush_and_numbers_zoom(visit):
     assert (page.input_value("#from"), page.input_value("#to")) == ("0", "39")
 
 
-def test_singular_values_at_the_position_that_is_clicked(visit, ladder_profile):
-    page = visit.page
-    page.select_option("#layer", index=1)
-    page.select_option("#head", label="head 2")
-    expect(page.locator("#caption")).to_contain_text("head 2")
-    area = background(page, "#positions")
-    page.mouse.click(area["x"] + area["width"] * 10 / 39, area["y"] + 9)
-    expect(page.locator("#spectrum-caption")).to_contain_text("position 10 ")
-    assert page.input_value("#at") == "10"
-    mixer = ladder_profile.mixer("layers.1.mixer")
-    ratios = mixer["relative_threshold"].values
-    counts = dict(zip(ratios.tolist(), mixer["relative_count"].values[0, 2, 10].tolist(), strict=True))
-    # The strong curve is drawn before the faint ones of single heads are covered.
-    points = page.locator("#spectrum svg .layer_1_layer_1_marks path")
-    shown = {}
-    for point in points.all():
-        facts = dict(part.split(": ") for part in point.get_attribute("aria-label").split("; "))
-        shown[float(facts["σ_m ÷ σ_1"])] = float(facts["Index m of the singular value"])
-    for ratio, count in counts.items():
-        assert next(index for other, index in shown.items() if other == pytest.approx(ratio, rel=0.06)) == count
-    # The keyboard does the same.
-    page.fill("#at", "33")
-    page.press("#at", "Enter")
-    expect(page.locator("#spectrum-caption")).to_contain_text("position 33 ")
-
-
 def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
     page = visit.page
     page.select_option("#layer", index=1)
@@ -221,8 +193,6 @@ def test_strange_tokens_are_text(visit):
         page.keyboard.press("ArrowRight")
         assert mark.evaluate("mark => mark.textContent") == token
         assert mark.evaluate("mark => mark.firstChild.children.length") == 0
-        page.keyboard.press("Enter")
-    assert page.input_value("#at") == "4"
     assert (
         page.locator("script").count() == page.evaluate("document.scripts.length") == len(page.locator("script").all())
     )
@@ -236,16 +206,5 @@ def test_choices_redraw_the_chart(visit):
     assert not page.locator("#scale").is_visible()
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(300)
-    for view in ("positions", "chart-1", "spectrum", "tolerance"):
+    for view in ("positions", "chart-1", "tolerance"):
         assert page.locator(f"#{view} svg").count() == 1
-
-
-def test_singular_values_are_those_of_a_position_that_was_measured_in_the_sequence(browser, tmp_path):
-    model = LanguageModel(ModelConfig(mixer="gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
-    found = profile(model, [torch.arange(length) % 8 for length in (40, 31)], positions=4)
-    two = Visit(browser, write_report([found], tmp_path / "report.html"))
-    for sequence, position in enumerate((15, 12)):
-        two.page.select_option("#sequence", index=sequence)
-        expect(two.page.locator("#spectrum-caption")).to_contain_text(f"position {position} of sequence {sequence + 1}")
-        expect(two.page.locator("#spectrum-caption")).not_to_contain_text("nothing was measured")
-    two.context.close()

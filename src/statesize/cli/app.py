@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cyclopts import App, Group
 
@@ -64,31 +63,3 @@ def register(
 def add(name: str, command: Callable[..., Any], *ends: str) -> None:
     """Add a command, under the title of models; each of `ends` is what follows its name in an example."""
     register(app, MODELS, name, command, [f"statesize {name} {end}".rstrip() for end in ends])
-
-
-def install_completion(
-    *, shell: Literal["bash", "fish", "powershell", "zsh"] | None = None, output: Path | None = None
-) -> None:
-    """Write a script that completes commands and options, and let the shell read it when it starts.
-
-    Args:
-        shell: The shell. Default: the one that runs this command.
-        output: File for the script alone; the shell's own start-up file is then left as it is.
-
-    Raises:
-        InputError: The shell that runs this is not known.
-        FileError: The script or the shell's own file cannot be written.
-    """
-    from cyclopts.completion.detect import ShellDetectionError
-
-    from statesize.errors import FileError, InputError
-
-    try:
-        path = app.install_completion(shell=shell, output=output, add_to_startup=output is None)
-    except ShellDetectionError as error:
-        raise InputError("shell must be bash, fish, powershell or zsh, got another. Give --shell.") from error
-    except OSError as error:
-        raise FileError(
-            f"cannot write {error.filename or output}: {error.strerror or error}. Give another path by --output"
-        ) from error
-    print(path)

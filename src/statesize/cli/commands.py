@@ -7,7 +7,7 @@ from typing import cast
 
 from cyclopts import Group
 
-from statesize.cli.app import add, app, install_completion, register
+from statesize.cli.app import add, app, register
 from statesize.cli.cache import cache
 from statesize.cli.compare import compare
 from statesize.cli.plugins import COMMANDS, Command
@@ -34,4 +34,4 @@ add("compare", compare, "gla-profile sa-profile", "gla-profile sa-profile --html
 add("truncate", truncate, "model.gguf --text docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256")
 add("cache", cache, "model.gguf --text notes.txt", "FOLDER --text docs.jsonl --keep 10% --output prices.json")
 add_plugins()
-add("--install-completion", install_completion, "", "--shell bash --output statesize.bash")
+app.register_install_completion_command(help="Let the shell complete commands and options.")

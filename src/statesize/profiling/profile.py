@@ -300,7 +300,7 @@ class Profile(Result, Profiled):
 
     @property
     def plot(self) -> ProfileCharts:
-        """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()`, `.spectrum()` and `.tolerance()`."""
+        """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()` and `.plot.tolerance()`."""
         return ProfileCharts(self)
 
     def to_html(self, path: str | PathLike[str] | None = None) -> Path:

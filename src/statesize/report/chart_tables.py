@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from statesize.check import refuse, require_choice
+from statesize.check import require_choice
 from statesize.measurement.statistics import between, evenly_spread, finite
 
 Row: TypeAlias = dict[str, Any]
@@ -36,15 +36,6 @@ CHART_HEADS = 32
 def metric_title(metric: str) -> str:
     """The title of one of METRICS; another metric is an InputError."""
     return METRICS[cast("Metric", require_choice("metric", metric, METRICS))]
-
-
-def index_of(position: int | None, positions: Sequence[int]) -> int:
-    """The index of a position among those that were measured, ascending; None takes the middle one."""
-    if position is None:
-        return len(positions) // 2
-    if position not in positions:
-        refuse("position", f"one that was measured, from {positions[0]} to {positions[-1]}", position)
-    return positions.index(position)
 
 
 def table(**columns: ArrayLike) -> list[Row]:

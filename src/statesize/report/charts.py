@@ -20,11 +20,7 @@ from statesize.report.chart_tables import (
     PALETTE,
     Metric,
     Row,
-    bounds_table,
-    index_of,
     json_number,
-    known,
-    lines,
     metric_title,
     position_tables,
     table,
@@ -60,7 +56,7 @@ class ProfileCharts:
         self._profile, self._paper = profile, paper
 
     def __repr__(self) -> str:
-        return f"Charts of {self._profile.model}: layers, positions, spectrum, tolerance"
+        return f"Charts of {self._profile.model}: layers, positions, tolerance"
 
     def __call__(self) -> alt.LayerChart:
         """The chart `layers`."""
@@ -113,33 +109,6 @@ class ProfileCharts:
             The chart.
         """
         return layers([self._profile], paper=self._paper)
-
-    def spectrum(self, layer: int | str = 0, position: int | None = None, sequence: int = 0) -> alt.LayerChart:
-        """Hankel singular values at a position, as far as the counts at the profile's relative tolerances show them.
-
-        Args:
-            layer: A mixer, by index or name.
-            position: One that was measured; None takes the middle one.
-            sequence: Index of the sequence.
-
-        Returns:
-            The chart; a profile with fewer than three relative tolerances is an InputError.
-        """
-        # A profile keeps no spectra, but #{σ > ρ σ_1} at each of its ρ: each line goes through the points (count, ρ),
-        # so the value of index m lies between the neighbouring ρ.
-        name, mixer = _layer(self._profile, layer, sequence)
-        ratios, *bounds = _curve(mixer)
-        at = mixer["position"].values.tolist()
-        cut = index_of(position, at)
-        low, high = (counts[sequence, :, cut] for counts in bounds)
-        heads = (low + high) / 2
-        tables = {
-            "lines": lines(_names(mixer), index=heads, ratio=ratios),
-            "values": known(table(index=heads.mean(0), ratio=ratios)),
-            "bounds": bounds_table(low.mean(0), high.mean(0), ratio=ratios),
-        }
-        title = f"{self._profile.model}, {name}, position {at[cut]}"
-        return vega.spectrum_chart(tables, title, paper=self._paper)
 
     def tolerance(self, layer: int | str = 0) -> alt.LayerChart:
         """ESS against the profile's relative tolerances, averaged over sequences and positions.
@@ -252,7 +221,6 @@ def page_charts() -> dict[str, Any]:
     """The specifications of the charts of a head, without their data; made once: altair checks them for a second."""
     charts = {
         "positions": vega.positions_chart(None),
-        "spectrum": vega.spectrum_chart(None),
         "tolerance": vega.tolerance_chart(None),
         "strip": vega.strip_chart(),
     }

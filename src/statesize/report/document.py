@@ -37,7 +37,7 @@ def document(
     """A whole page, whose policy forbids remote content, evaluated code, and any script but its own."""
     code = (vega(), *(resource(name) for name in scripts))
     first, *others = finding.split("\n")
-    items = "".join(map(list_item, others))
+    items = "".join(f"<li>{escape(line)}</li>" for line in others)
     links = [(section.key, section.title) for section in sections if not section.folded]
     # One link leads to all that is folded.
     links += [(section.key, "Details") for section in sections if section.folded][:1]
@@ -54,15 +54,6 @@ def document(
         "scripts": "\n".join(f"<script>{script}</script>" for script in code),
     }
     return filled("frame.html", parts)
-
-
-_COMMAND = re.compile(r"(?<=: )statesize .*")
-
-
-def list_item(line: str) -> str:
-    """A line of a list; the command at its end, behind a colon, is set apart to be copied."""
-    marked = _COMMAND.sub(r"<code>\g<0></code>", escape(line))
-    return f"<li>{marked}</li>"
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import numpy as np
 import xarray as xr
@@ -61,10 +61,8 @@ def packed(values: NDArray[np.float32 | np.float64]) -> Packed:
     return {"top": top, "values": base64.b64encode(zlib.compress(shares.astype("<u2").tobytes(), 9)).decode()}
 
 
-# With these a page of 64 layers usually stays below 2 MB, 0.9 of which are Vega.
-HEAD_POINTS = 80_000
-MEAN_POINTS = 30_000
-LADDER_POINTS = 1_000_000
+# With this a page of 64 layers usually stays below 2 MB, 0.9 of which are Vega.
+POINTS = 80_000
 MOST_BYTES = 700_000
 """Largest size of the map's data; a page without any takes 1 MB."""
 _SHARES = (1.0, 0.5, 0.25, 0.1)
@@ -74,38 +72,19 @@ PAGE_HEADS = 64
 """Heads or channels of a layer that a page shows one by one; the map puts neighbours together where there are more."""
 
 
-@dataclass(frozen=True)
-class Extent:
-    """How much of the profiles a page shows.
-
-    Attributes:
-        sequences: The first of each profile, up to this many.
-        stride: Every so many positions are shown.
-        head_stride: Every so many of those, for single heads.
-        ladder_positions: Positions of a sequence whose singular values are shown, evenly spread.
-    """
+class Extent(NamedTuple):
+    """How much of the profiles a page draws: the first sequences of each, at one position in `stride`."""
 
     sequences: int
     stride: int
-    head_stride: int
-    ladder_positions: int
 
 
 def choose_extent(profiles: Sequence[Profiled], share: float = 1.0) -> Extent:
-    """As many sequences as fit with every head and position into a share of the usual points, else a part of one."""
-    most_heads, most_means = share * HEAD_POINTS, share * MEAN_POINTS
-    mixers = _mixers(profiles)
-    most = max((mixer.sizes["sequence"] for mixer in mixers), default=1)
-    means = max(1, sum(mixer.sizes["position"] for mixer in mixers))
-    heads = max(1, sum(mixer.sizes["position"] * len(shown_heads(mixer)) for mixer in mixers))
-    fitting = int(min(most_heads // heads, most_means // means))
-    sequences = max(1, min(most, fitting))
-    counts = sum(len(shown_heads(mixer)) * mixer.sizes["relative_threshold"] for mixer in mixers)
-    ladder_positions = max(1, int(share * LADDER_POINTS) // max(1, sequences * counts))
-    if fitting >= 1:
-        return Extent(sequences, stride=1, head_stride=1, ladder_positions=ladder_positions)
-    stride = math.ceil(means / most_means)
-    return Extent(1, stride, head_stride=math.ceil(heads / (stride * most_heads)), ladder_positions=ladder_positions)
+    """As many sequences as fit with every head and position into a share of POINTS, else a part of one."""
+    mixers, most = _mixers(profiles), share * POINTS
+    points = max(1, sum(mixer.sizes["position"] * (1 + len(shown_heads(mixer))) for mixer in mixers))
+    sequences = max((mixer.sizes["sequence"] for mixer in mixers), default=1)
+    return Extent(max(1, min(sequences, int(most // points))), math.ceil(points / most))
 
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
@@ -116,13 +95,10 @@ def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
 def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     """What of the profiles a page draws; "" where that is all."""
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
-    positions = max(mixer.sizes["position"] for mixer in _mixers(profiles))
     most_heads = max(mixer.sizes[unit_dim(mixer)] for mixer in _mixers(profiles))
     parts = {
         f"the first {extent.sequences} of {counted(count, 'sequence')}": extent.sequences < count,
         f"one position in {extent.stride}": extent.stride > 1,
-        f"single heads at one position in {extent.stride * extent.head_stride}": extent.head_stride > 1,
-        f"singular values at {extent.ladder_positions} positions": extent.ladder_positions < positions - 1,
         f"of more than {PAGE_HEADS} heads or channels {PAGE_HEADS} curves, and as many cells, each a mean of "
         "neighbours": most_heads > PAGE_HEADS,
     }
@@ -137,7 +113,6 @@ def _mixers(profiles: Sequence[Profiled]) -> list[xr.Dataset]:
 def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str], extent: Extent) -> dict[str, Any]:
     """All that the page's scripts draw of a layer, as JSON values."""
     columns = slice(None, None, extent.stride)
-    head_places = slice(None, None, extent.stride * extent.head_stride)
     rows = slice(None, extent.sequences)
     unit, heads = unit_dim(mixer), shown_heads(mixer)
     bounds = {metric: [bound[rows] for bound in ess_bounds(mixer, metric)] for metric in metrics}
@@ -145,21 +120,20 @@ def layer_data(mixer: xr.Dataset, name: str, short: str, metrics: Iterable[str],
     apart = {metric: upper - lower for metric, (lower, upper) in bounds.items() if (lower < upper).any()}
 
     def curves(values: Array) -> dict[str, Packed]:
-        return {"mean": packed(values[:, :, columns].mean(1)), "heads": packed(values[:, heads, head_places])}
+        return {"mean": packed(values[:, :, columns].mean(1)), "heads": packed(values[:, heads, columns])}
 
     return {
         "name": name,
         "short": short,
         "heads": [f"{unit} {index}" for index in mixer[unit].values[heads]],
         "positions": mixer["position"].values[columns].tolist(),
-        "headStride": extent.head_stride,
         "ceiling": packed(mixer["ceiling"].values[rows, columns]),
         "norm": packed(mixer["norm"].values[rows, :, columns].mean(1)),
         "ess": {metric: curves(values) for metric, values in ess.items()},
         # How far apart the bounds are in whose middle a count lies that is not exact.
         "apart": {metric: curves(values) for metric, values in apart.items()},
         "cells": layer_cells(mixer, ess),
-        "ladder": layer_ladder(mixer, heads, extent.sequences, extent.ladder_positions),
+        "tolerances": layer_tolerances(mixer, heads),
     }
 
 
@@ -230,34 +204,16 @@ def _label(unit: str, members: NDArray[np.int64]) -> str:
     return f"mean of {len(members)} {unit}s, {members[0]} to {members[-1]}"
 
 
-def layer_ladder(
-    mixer: xr.Dataset, heads: NDArray[np.int64], sequences: int, ladder_positions: int
-) -> dict[str, Any] | None:
-    """Counts of some heads in the first sequences at evenly spread positions; None of too few relative tolerances."""
+def layer_tolerances(mixer: xr.Dataset, heads: NDArray[np.int64]) -> dict[str, Any] | None:
+    """Counts of some heads at each ratio, over sequences and cuts, (head, ratio); None of too few ratios."""
     ratios, lower, upper = tolerance_counts(mixer)
     if len(ratios) < FEWEST:
         return None
-    positions = mixer["position"].values
-    inside = np.flatnonzero(positions >= 1)
-    chosen = inside[evenly_spread(len(inside), ladder_positions)]
 
     def means(counts: Array) -> Packed:
-        return packed(known_mean(counts[:, heads][:, :, inside], (0, 2)))
+        return packed(known_mean(counts[:, heads][:, :, mixer["position"].values >= 1], (0, 2)))
 
-    def shown(counts: Array) -> Packed:
-        return packed(counts[:sequences, heads][:, :, chosen].swapaxes(2, 3))
-
-    return {
-        # Ascending.
-        "ratios": ratios.tolist(),
-        # Lower bounds, and how far the upper ones are apart: over sequences and positions 1 … L−1, (head, ratio).
-        "means": means(lower),
-        "meansApart": means(upper - lower),
-        # Positions of the counts (sequence, head, ratio, position).
-        "places": positions[chosen].tolist(),
-        "counts": shown(lower),
-        "countsApart": shown(upper - lower),
-    }
+    return {"ratios": ratios.tolist(), "means": means(lower), "apart": means(upper - lower)}
 
 
 TOKEN_SIGNS = 60
@@ -271,7 +227,7 @@ class HeadMap:
     metrics: Mapping[Metric, str]
     extent: Extent
     title: str = "Head by head"
-    scripts: ClassVar[tuple[str, ...]] = ("packing.js", "positions.js", "map.js", "ladder.js", "page.js")
+    scripts: ClassVar[tuple[str, ...]] = ("packing.js", "positions.js", "map.js", "tolerance.js", "page.js")
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -285,22 +241,9 @@ class HeadMap:
 
     def html(self, key: str) -> str:
         """Where they draw it."""
-        said = {"finding": widest(self.profiles), "extent": extent_note(self.profiles, self.extent)}
-        said |= {"dtype": " or ".join(sorted({*map(_number_dtype, _mixers(self.profiles))}))}
-        return filled("head_map.html", {"key": key} | {name: escape(text) for name, text in said.items()})
-
-
-def widest(profiles: Sequence[Profiled]) -> str:
-    """The heads with most and with least ESS, in words; "" where two are not known."""
-    heads: list[tuple[float, str, str]] = []
-    for profile in profiles:
-        names, of = [*short_names(profile.mixers).values()], f" of {model_title(profile)}" if len(profiles) > 1 else ""
-        for found in extreme_heads(profile, "entropy").values():
-            heads += [(value, f"{label} of layer {names[layer]}{of}", text) for layer, label, value, text in found]
-    if not heads:
-        return ""
-    (_, last, least), (_, first, most) = min(heads), max(heads)
-    return f"{first[:1].upper()}{first[1:]} carries most ({most}), {last} least ({least})."
+        dtypes = " or ".join(sorted({*map(_number_dtype, _mixers(self.profiles))}))
+        note = escape(extent_note(self.profiles, self.extent))
+        return filled("head_map.html", {"key": key, "extent": note, "dtype": escape(dtypes)})
 
 
 def fitting_map(profiles: Sequence[Profiled], metrics: Mapping[Metric, str]) -> HeadMap:

@@ -28,14 +28,7 @@
     fill(choice.sequence, texts[model().text].map((item, index) => [index, `${index + 1} (${item.tokens.length} tokens)`]));
   };
 
-  const drawSpectrum = () => ladder.drawSpectrum(charts.spectrum, chosen(), Number(byId("at").value), text().tokens);
-
-  const pick = (position) => {
-    byId("at").value = position;
-    drawSpectrum();
-  };
-
-  const drawCurves = () => positions.drawCurves(charts.positions, choice.scale.value, pick);
+  const drawCurves = () => positions.drawCurves(charts.positions, choice.scale.value);
 
   const drawPositions = () => {
     const { sequence, name, head } = chosen();
@@ -52,7 +45,7 @@
   // What is folded has no width to draw in.
   const folded = byId("chosen");
   const drawChosen = () => folded.open
-    ? Promise.all([drawPositions(), ladder.drawTolerance(charts.tolerance, chosen()), drawSpectrum()]) : null;
+    ? Promise.all([drawPositions(), tolerance.draw(charts.tolerance, chosen())]) : null;
   folded.addEventListener("toggle", drawChosen);
 
   let marked = null;
@@ -85,7 +78,6 @@
   refill();
   choice.layer.value = model().telling;
   refill();
-  byId("at").value = Math.floor(text().tokens.length / 2);
   for (const select of Object.values(choice)) {
     select.addEventListener("change", () => {
       if (select === choice.model || select === choice.sequence) positions.setRange(null);
@@ -100,7 +92,6 @@
     drawAll();
   });
   byId("measure").addEventListener("change", drawMap);
-  byId("at").addEventListener("change", drawSpectrum);
   for (const id of ["from", "to"]) {
     byId(id).addEventListener("change", () => {
       positions.setRange([Number(byId("from").value), Number(byId("to").value)]);

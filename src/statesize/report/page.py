@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import InputError
-from statesize.io.text import counted, listed
+from statesize.io.text import counted
 from statesize.report import vega
 from statesize.report.charts import along, layers
 from statesize.report.head_map import fitting_map
 from statesize.report.model_rows import comparison_notes, model_row
-from statesize.report.names import cuts_name, distinct, kind_title, metric_titles, model_title, position_name
+from statesize.report.names import by_reason, cuts_name, distinct, kind_title, metric_titles, model_title, position_name
 from statesize.report.result_page import RESULT, PageChart, PageFigure, ResultPage, told_apart
 from statesize.report.table import PageTable, field_table, legend_lines
 from statesize.report.words import comparison_headline, headline, reading
@@ -67,21 +67,14 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
         ],
         "How to read this": explained,
         "Not measured": [
-            f"{f'{model_title(profile)}, ' if several else ''}{listed(names)}: {cause}"
+            f"{f'{model_title(profile)}, ' if several else ''}{names}: {cause}"
             for profile in profiles
-            for cause, names in _by_cause(profile).items()
+            for names, cause in by_reason(profile.skipped).items()
         ],
     }
     title = f"Effective state-size of {', '.join(dict.fromkeys(map(model_title, profiles)))}"
     finding = "\n".join([comparison_headline(profiles), *(map(headline, profiles) if several else ())])
     return ResultPage(title, finding, _figures(profiles), tables, notes, shared)
-
-
-def _by_cause(profile: Profiled) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for name, cause in profile.skipped.items():
-        names.setdefault(str(cause), []).append(name)
-    return names
 
 
 def _layer_tables(profiles: Sequence[Profiled]) -> list[PageTable]:

@@ -5,22 +5,19 @@ const positions = (() => {
   // The same room beside the chart and the strip below it, so that both begin and end alike.
   const ROOM = { minExtent: 38, maxExtent: 38 };
   let [range, cursor, pointer, view] = [null, null, null, null];
-  let pick = () => {};
   let shown = { rows: [], faint: [], tokens: [], special: [], name: null };
 
   const rowsOf = ({ layer, metric, sequence, head }, { tokens, special }) => {
-    const { positions: all, headStride, heads } = layer;
-    const drawn = all.filter((_, place) => place % headStride === 0);
+    const { positions: all, heads } = layer;
     const part = (packed, places, index) => packing.read(packed, index * places, places);
     // Curves of the mean, or of the head chosen.
-    const curve = ({ mean, heads: single }) => head < 0 ? part(mean, all.length, sequence) : part(single, drawn.length, sequence * heads.length + head);
+    const curve = ({ mean, heads: single }) => head < 0 ? part(mean, all.length, sequence) : part(single, all.length, sequence * heads.length + head);
     const token = (position) => tokens[position] + (special.includes(position) ? " (special token)" : "");
     const ceiling = part(layer.ceiling, all.length, sequence);
     const norm = part(layer.norm, all.length, sequence);
-    const step = head < 0 ? 1 : headStride;
     const gaps = layer.apart[metric] ? curve(layer.apart[metric]) : [];
-    const rows = curve(layer.ess[metric]).flatMap((ess, index) => {
-      const [place, gap] = [index * step, gaps[index] ?? 0];
+    const rows = curve(layer.ess[metric]).flatMap((ess, place) => {
+      const gap = gaps[place] ?? 0;
       const top = Math.round(ceiling[place]);
       const said = drawing.between(ess, gap, (value) => value.toFixed(2));
       return ess === null ? [] : [{ position: all[place], token: token(all[place]), ess, gap, said, ceiling: top, share: top ? ess / top : null, norm: norm[place] }];
@@ -28,8 +25,8 @@ const positions = (() => {
     // Where the pointer finds a position.
     const middle = (row, next) => (row.position + (next ?? row).position) / 2;
     const tiled = rows.map((row, index) => ({ ...row, left: middle(row, rows[index - 1]), right: middle(row, rows[index + 1]) }));
-    const faint = heads.length === 1 ? [] : heads.flatMap((name, index) => part(layer.ess[metric].heads, drawn.length, sequence * heads.length + index)
-      .flatMap((ess, place) => ess === null ? [] : [{ position: drawn[place], head: name, ess }]));
+    const faint = heads.length === 1 ? [] : heads.flatMap((name, index) => part(layer.ess[metric].heads, all.length, sequence * heads.length + index)
+      .flatMap((ess, place) => ess === null ? [] : [{ position: all[place], head: name, ess }]));
     return { rows: tiled, faint };
   };
 
@@ -109,7 +106,6 @@ const positions = (() => {
   const underPointer = ({ clientX }) => nearest(view.scale("x").invert(clientX - byId("positions").getBoundingClientRect().left - beside()));
 
   const step = (event) => {
-    if (event.key === "Enter" && cursor) pick(cursor.position);
     const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
     if (!(event.key in steps) || !view) return;
     event.preventDefault();
@@ -118,7 +114,7 @@ const positions = (() => {
     point(rows[Math.min(Math.max(next, 0), rows.length - 1)]);
   };
 
-  const drawCurves = async (spec, scale, picked) => {
+  const drawCurves = async (spec, scale) => {
     const { rows, faint, special, tokens, name } = shown;
     const near = rows.filter(inside);
     const borders = special.map((position) => ({ position, token: tokens[position] })).filter(inside);
@@ -132,7 +128,7 @@ const positions = (() => {
       if (name) part.encoding.tooltip = part.encoding.tooltip?.filter(({ field }) => field !== "norm");
       if (part.encoding.y) Object.assign(part.encoding.y, { scale: { type: scale }, axis: ROOM });
     }
-    [view, cursor, pick] = [null, null, picked];
+    [view, cursor] = [null, null];
     byId("line").hidden = true;
     byId("said").textContent = "Point at the chart or at the text to read the numbers at a token.";
     if (near.length) view = await drawing.draw("positions", chart);
@@ -178,7 +174,6 @@ const positions = (() => {
 
   byId("along").addEventListener("keydown", step);
   byId("along").addEventListener("pointermove", (event) => { if (view && !rests(event)) point(underPointer(event)); });
-  byId("along").addEventListener("click", (event) => { if (view) pick(underPointer(event).position); });
   byId("text").addEventListener("pointermove", (event) => {
     const { position } = event.target.dataset;
     if (position !== undefined && view && !rests(event)) point(nearest(Number(position)));

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from statesize.check import require_path
 from statesize.io.files import check_report_path, replace_file
-from statesize.report.document import Section, document, list_item
+from statesize.report.document import Section, document
 from statesize.report.table import PageTable, cell_text, html_table
 
 
@@ -94,7 +94,7 @@ class ResultPage:
         """The page as HTML."""
         charts = {f"chart-{index}": figure for index, figure in enumerate(self.charts)}
         notes = [
-            Section(f"notes-{index}", title, f"<ul>{''.join(map(list_item, texts))}</ul>" if texts else "")
+            Section(f"notes-{index}", title, _items(texts) if texts else "")
             for index, (title, texts) in enumerate(self.notes.items())
         ]
         wide = len(self.tables[0].headings) > _COLUMNS
@@ -135,6 +135,10 @@ def told_apart(
     return PageTable(title, differing, shown, caption), {
         name: text for name, text in shared.items() if text not in {"", "–"}
     }
+
+
+def _items(texts: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
 
 
 def _scrolled(key: str, content: str, kind: str = "scroll") -> str:

@@ -235,23 +235,6 @@ def tolerance_chart(tables: Tables | None, title: str = "", *, paper: bool = Fal
     return layered(layers, tables, title, 280, paper=paper)
 
 
-def spectrum_chart(tables: Tables | None, title: str = "", *, paper: bool = False) -> alt.LayerChart:
-    """Singular values by their index."""
-    index = partial(
-        alt.X,
-        title="Index m of the singular value",
-        scale=alt.Scale(domainMin=0, nice=False),
-        axis=alt.Axis(format="d", tickMinStep=1),
-    )
-    ratio = alt.Y("ratio:Q", title="σ_m ÷ σ_1", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
-    layers: Layers = [
-        ("single heads", line("lines", index("index:Q"), ratio, by="head", faint=True, points=True)),
-        ("mean", line("values", index("index:Q"), ratio, points=True)),
-        ("mean", band("bounds", x=index("low:Q"), x2="high", y=ratio)),
-    ]
-    return layered(layers, tables, title, 280, paper=paper)
-
-
 def strip_chart() -> alt.Chart:
     """A low chart of the rows of `positions_chart`, on which an interval can be chosen."""
     bare = alt.Axis(labels=False, ticks=False, labelFlush=True)
