@@ -338,7 +338,8 @@ def priced(extras, found, passkeys, worth=1.0):
 
 def test_recommendations():
     assert priced((0.001, 0.001, 0.001), (10, 10, 10, 10), 10).recommended.rule == "25 % by curves"
-    # Eviction needs passkeys that the whole cache finds, and may miss one of twenty.
+    assert priced((0.001, 0.2, 0.001), (5, 5, 5, 5), 10).recommended.rule == "25 % by curves"
+    # Eviction needs passkeys of which the whole cache finds half, and may miss one of twenty.
     for found, passkeys in (((10, 10, 10, 9), 10), ((4, 4, 4, 4), 10), ((0, 0, 0, 0), 0)):
         result = priced((0.001, 0.2, 0.001), found, passkeys)
         assert result.recommended.rule == "int4"
