@@ -53,6 +53,13 @@ def layers(llama):
     return read(llama)[1]
 
 
+@pytest.mark.parametrize(("off", "sure"), [(5e-5, True), (2e-4, False)])
+def test_runs_behind_a_cut_that_differ_by_more_than_rounding_are_not_sure(llama, off, sure):
+    behind, _, whole = read(llama)
+    behind.settle(whole * (1 + off))
+    assert behind.sure == sure
+
+
 @torch.no_grad()
 def llama_by_hand(model, seen):
     """Logits (L, V) where `seen`, (layers, K, L, L) bool, says which keys each query of a cache's heads may read."""
