@@ -69,7 +69,7 @@ def _answer(mutation: Mutation, tree: Path) -> dict[str, Any]:
             except subprocess.TimeoutExpired:
                 break
             if ran.returncode == 1:
-                failed = re.search(r"^(?:FAILED|ERROR) (\S+)", ran.stdout, re.MULTILINE)
+                failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", ran.stdout, re.MULTILINE)
                 found = failed[1] if failed else "collection"
                 break
     return {"found_by": found, "seconds": round(time.monotonic() - start)}
@@ -91,7 +91,10 @@ def _tests(file: Path, tree: Path) -> Iterator[list[str]]:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    replace_file(path, (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
+    # A line for each fault, so that a difference shows which answer changed.
+    rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in document["mutations"])
+    head = json.dumps(document | {"mutations": []}, ensure_ascii=False, indent=1)
+    replace_file(path, head.replace('"mutations": []', f'"mutations": [\n{rows}\n ]').encode() + b"\n")
 
 
 if __name__ == "__main__":

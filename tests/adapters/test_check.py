@@ -266,6 +266,23 @@ def test_a_weight_that_is_changed_between_capture_and_check_is_caught():
     assert "its output when it runs again" in str(captured.skipped["model.layers.1.self_attn"])
 
 
+class OtherWeights(nn.Module):
+    """Runs a model with other weights than it holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = attention_model("llama")
+
+    def forward(self, input_ids, **options):
+        weights = {name: 1.5 * weight for name, weight in self.model.named_parameters()}
+        return torch.func.functional_call(self.model, weights, (input_ids,), options)
+
+
+def test_a_model_that_runs_with_other_weights_than_it_holds_is_refused_by_this_cause():
+    message = r"Mixer model\.model\.layers\.0\.self_attn: its output when it runs again .* nothing changes its weights"
+    refused(OtherWeights(), message)
+
+
 def test_a_mixer_that_changes_from_call_to_call_is_refused():
     class Attention(nn.Module):
         calls = 0

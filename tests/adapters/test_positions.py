@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import statesize as ss
+from statesize.adapters.module_call import _axis
 from statesize.codes import joined
 
 SIZE = 16
@@ -176,3 +177,10 @@ def test_maps_that_enter_a_layer_and_leave_another_one_have_their_rows_as_positi
     with torch.no_grad():
         maps = model.decays(model.embedding(tokens)).double()
     torch.testing.assert_close(layer.operator.dense(), maps.permute(0, 3, 1, 2) if heads_last else maps)
+
+
+@pytest.mark.parametrize(("off", "axis"), [(0, 2), (9e-6, 2), (2e-5, 1)])
+def test_the_dimension_along_which_only_rounding_changes_before_the_cut_is_that_of_positions(off, axis):
+    one, changed = torch.ones(1, SIZE, SIZE), torch.zeros(SIZE)
+    changed[0], changed[SIZE // 2 :] = off, 1.0
+    assert _axis(one, one + changed, SIZE, SIZE // 2) == axis

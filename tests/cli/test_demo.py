@@ -38,7 +38,7 @@ def cut_less(monkeypatch, **fewer):
 
 
 def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys, monkeypatch):
-    cut_less(monkeypatch, documents=1, tokens=64)
+    truncation = cut_less(monkeypatch, documents=1, tokens=64)
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     page = (here / "statesize-demo.html").read_text(encoding="utf-8")
@@ -56,6 +56,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert main(["profile", "statesize-demo"]) == 0
     assert capsys.readouterr().out.count("numbers per channel past token 64 of 128") == 4
     # What is there is taken up.
+    monkeypatch.setattr(truncation, "truncate", None)
     assert main(["demo", "--json", "--html", "other.html"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["report"] == "other.html"

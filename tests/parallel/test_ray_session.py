@@ -102,3 +102,13 @@ def test_a_session_of_a_thread_and_of_a_system_that_does_not_tell_its_memory(mon
         assert "not started" in str(pool.submit(refusal).result())
     assert given[0]["num_cpus"] == available_cores()
     assert "_memory" not in given[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind processes to cores")
+def test_cores_are_those_that_the_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -30,6 +30,12 @@ def with_node(found, **values):
     return Profile(tree)
 
 
+def test_a_size_that_is_held_counts_by_its_channels():
+    found = with_node(small("gla", layers=2), tss=4, state_size=4, ceiling=4)
+    found.tree["layers.0.mixer"].attrs["multiplicity"] *= 3
+    assert "of the 3.5 that it holds" in headline(found)
+
+
 @pytest.mark.parametrize(("mixer", "of"), [("sa", "of 12 tokens kept"), ("gla", "of the 2 that it holds")])
 def test_ess_stands_beside_what_is_kept(mixer, of):
     found = small(mixer)

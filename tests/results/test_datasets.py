@@ -44,6 +44,7 @@ def test_round_trip(dataset):
 def test_cuts_and_the_one_nearest_to_the_middle(length, windows, cuts, middle):
     one = measured(length, Settings(**windows))
     assert (float(one["cuts"][0]), float(one["middle"][0]), (one["position"].values > 0).sum()) == (cuts, middle, cuts)
+    assert (0 in one["position"]) == (not windows)
 
 
 @pytest.mark.parametrize("length", [0, 10, 500, -1])

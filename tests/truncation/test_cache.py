@@ -59,6 +59,13 @@ def layers(llama):
     return read(llama)[1]
 
 
+@pytest.mark.parametrize(("off", "sure"), [(5e-5, True), (2e-4, False)])
+def test_runs_behind_a_cut_that_differ_by_more_than_rounding_are_not_sure(llama, off, sure):
+    behind, _, whole = read(llama)
+    behind.settle(whole * (1 + off))
+    assert behind.sure == sure
+
+
 @torch.no_grad()
 def llama_by_hand(model, seen):
     """Logits (L, V) where `seen`, (layers, K, L, L) bool, says which keys each query of a cache's heads may read."""
@@ -345,7 +352,8 @@ def priced(extras, found, passkeys, worth=1.0):
 
 def test_recommendations():
     assert priced((0.001, 0.001, 0.001), (10, 10, 10, 10), 10).recommended.rule == "25 % by curves"
-    # Eviction needs passkeys that the whole cache finds, and may miss one of twenty.
+    assert priced((0.001, 0.2, 0.001), (5, 5, 5, 5), 10).recommended.rule == "25 % by curves"
+    # Eviction needs passkeys of which the whole cache finds half, and may miss one of twenty.
     for found, passkeys in (((10, 10, 10, 9), 10), ((4, 4, 4, 4), 10), ((0, 0, 0, 0), 0)):
         result = priced((0.001, 0.2, 0.001), found, passkeys)
         assert result.recommended.rule == "int4"

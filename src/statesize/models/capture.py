@@ -37,7 +37,7 @@ def capture(
     state. Its weights must not change while the iterator is in use. One operator is alive at a time.
 
     Args:
-        model: Any causal model, or the name of one, as for `statesize.profile`.
+        model: A causal model, or the name of one, as for `statesize.profile`.
         input_ids: What the model's forward takes: token ids (S, L), frames (S, L, W), or a mapping. The positions of an
             encoder–decoder are those of its `decoder_input_ids`, those of another mapping without `input_ids` or
             `inputs_embeds` those of its first argument. For a model by its name also a text, or a Path of one.

@@ -269,8 +269,13 @@ def peft_model(forward_name, **config):
 def test_a_model_with_adapters_in_its_layers_is_found_and_others_are_refused():
     model = peft_model("BaseTuner.forward")
     assert unwrapped(torch.compile(model, backend="eager")) is model.base_model.model
-    for other in (peft_model("Other.forward"), peft_model("BaseTuner.forward", alora_invocation_tokens=[1])):
-        with pytest.raises(ModelError, match=r"with KIND, which may do .* Give the model that it was made for, loaded"):
+    others = {
+        "may do more than run the model inside": peft_model("Other.forward"),
+        "adapts only what follows its invocation": peft_model("BaseTuner.forward", alora_invocation_tokens=[1]),
+        "puts positions of its own before": peft_model("BaseTuner.forward", is_prompt_learning=True),
+    }
+    for does, other in others.items():
+        with pytest.raises(ModelError, match=rf"with KIND, which {does}.* Give the model that it was made for, loaded"):
             ss.capture(other, token_ids())
 
 
@@ -329,7 +334,7 @@ class TestPeft:
     def test_positions_before_the_text_are_refused(self, peft, kind):
         config = getattr(peft, kind)(num_virtual_tokens=3, task_type="CAUSAL_LM")
         model = peft.get_peft_model(attention_model("llama"), config)
-        with pytest.raises(ModelError, match=r"with (PREFIX|PROMPT)_TUNING, which .* put positions of its own before"):
+        with pytest.raises(ModelError, match=r"with (PREFIX|PROMPT)_TUNING, which puts positions of its own before"):
             ss.capture(model, token_ids())
 
 

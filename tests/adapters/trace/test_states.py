@@ -6,7 +6,7 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.adapters.trace.states import cuts_beyond, cuts_of
+from statesize.adapters.trace.states import Kept, cuts_beyond, cuts_of
 from statesize.codes import joined
 from statesize.errors import ModelError
 
@@ -44,6 +44,28 @@ def test_what_fades_and_what_is_rounding_is_no_state():
     assert cuts_beyond(matrix[None, None], torch.full((80,), 3)) == []
     assert cuts_beyond(matrix[None, None] + 1e-16 * torch.randn(80, 80).double(), torch.full((80,), 3)) == []
     assert cuts_beyond(matrix[None, None], torch.full((80,), 2))
+
+
+def of_two_modes(length, share):
+    """T of modes 1ᵗ and (−1)ᵗ: at even cuts the second singular value of H is just this share of the first."""
+    at = torch.arange(length, dtype=torch.float64)
+    return (1 + share * (-1) ** (at[:, None] - at)).tril()[None, None]
+
+
+@pytest.mark.parametrize(
+    ("length", "share", "state"),
+    [(32, 1e-7, 2), (32, 1e-10, None), (32, 1e-13, 1), (8, 0, 1), (7, 0, None)],
+)
+def test_a_state_is_told_by_a_gap_between_its_numbers_and_rounding(length, share, state):
+    assert Kept(of_two_modes(length, share), 1).state() == state
+
+
+def test_limits_of_what_is_asked_of_a_state():
+    assert [bool(cuts_beyond(of_two_modes(32, share), torch.ones(32))) for share in (3e-8, 1e-11)] == [True, False]
+    for scale, found in ((3e-9, True), (1e-12, False)):
+        matrix = torch.block_diag(blocks(20, 20), scale * blocks(20, 20))
+        assert any(cut > 20 for cut in cuts_beyond(matrix[None, None], torch.ones(40))) == found
+    assert [Kept(torch.eye(8)[None, None] * one, 1).sums_to_one() for one in (1.0009, 1.0011)] == [True, False]
 
 
 def test_units_that_read_one_input_are_asked_together():

@@ -132,7 +132,12 @@ def test_the_conclusion(found, tmp_path):
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
     assert any("Order of depth: resets > keeps" in line for line in both.statements)
-    write_page(both, STUDY.draw(StudyTable(rows_of(found), "")), rows_of(found), tmp_path)
+    drawn = STUDY.draw(StudyTable(rows_of(found), ""))
+    depths = [row["depth"] for row in drawn.vconcat[-2].to_dict()["data"]["values"]]
+    assert depths == pytest.approx(
+        [model.dip(condition).depth for model in found for condition in CONDITIONS], abs=1e-3
+    )
+    write_page(both, drawn, rows_of(found), tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert both.verdict in page
     assert page.count("resets") > 10

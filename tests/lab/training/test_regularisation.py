@@ -44,10 +44,10 @@ def test_identity_distance_is_the_mean_frobenius_norm(form):
 
 def test_utilisation_distance_is_that_of_measure():
     found = recurrence("diagonal")
-    measured = ss.measure(found, positions=[1, 3], engine="dense")
-    shares = measured.entropy / torch.tensor([1.0, 3.0])
+    measured = ss.measure(found, positions=[1, 3, 5], engine="dense")
+    shares = measured.entropy / torch.tensor([1.0, 3.0, 1.0])
     expected = (shares - 0.6).square().mean()
-    torch.testing.assert_close(utilisation_distance(found, 0.6, [1, 3]), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(utilisation_distance(found, 0.6, [1, 3, 5]), expected, rtol=1e-6, atol=0)
     with pytest.raises(InputError, match=r"target must be .*got 1\.5"):
         utilisation_distance(found, 1.5, [1])
 

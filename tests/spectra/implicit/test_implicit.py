@@ -34,6 +34,7 @@ def test_intervals_hold_and_are_close(width: int, sharpness: float) -> None:
     assert found.engine.startswith("implicit (95%")
     assert exact.converged.all()
     assert not found.converged[1:-1].any()
+    assert not measure(operator, engine="implicit", outputs=["entropy"], positions=[350]).converged
     assert all(all(row) for row in held(found, exact))
     assert (found.entropy_bound <= 0.1 * found.entropy).all()
     torch.testing.assert_close(found.norm, exact.norm, rtol=1e-12, atol=0)
