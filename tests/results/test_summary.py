@@ -8,7 +8,15 @@ import xarray as xr
 
 from statesize.measurement.statistics import position_error
 from statesize.results.fields import BY_SEQUENCE, FIELDS, MIXER_DIMS
-from statesize.results.summary import group_row, middle_bytes, middle_ceiling, stored_channels, summary_row
+from statesize.results.profiled import comparable_layers
+from statesize.results.summary import (
+    group_row,
+    keeps_everything,
+    middle_bytes,
+    middle_ceiling,
+    stored_channels,
+    summary_row,
+)
 
 # Two texts: of 7 tokens, whose 6 cuts are all measured, and of 31, of whose 30 cuts three stand for ten each.
 CUTS = {0: (1, 2, 3, 4, 5, 6), 1: (5, 15, 25)}
@@ -131,3 +139,21 @@ def test_layers_that_read_one_cache_count_it_once():
         assert row[name] == pytest.approx(sum(one[place].expected for one in each) * 10 / 5)
     errors = [summary_row(one, "", "")["average_relative_count_error"] for one in (first, last)]
     assert row["alone_relative_count_error"] == pytest.approx(sum(errors) * 10 / 5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kind", "kept"),
+    [((5,), "decay", False), ((5,), "attention", True), ((1, 5), "decay", True), ((1, 4), "decay", False)],
+)
+def test_a_cache_keeps_as_many_tokens_as_the_position_says(sizes, kind, kept):
+    node = mixer(0, 3, [2, 4], kind=kind)
+    node["sink_share"][:] = np.nan
+    node["state_size"][:] = np.nan
+    for position, size in zip((1, 5)[-len(sizes) :], sizes, strict=True):
+        node["state_size"].loc[{"position": position}] = size
+    assert keeps_everything(node) == kept
+
+
+@pytest.mark.parametrize(("size", "kept"), [(7, [0, 2]), (8, [0, 1, 2]), (9, [0, 1, 2])])
+def test_a_part_of_a_layer_compares_unless_the_layer_holds_more(size, kept):
+    assert comparable_layers([("a", "attention", 8), ("a.shift", "convolution", size), ("ab", "gla", 4)]) == kept
