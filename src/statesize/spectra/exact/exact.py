@@ -8,7 +8,7 @@ eigenvalues (docs/appendix/engine-mathematics.md, "Gram matrices").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TypeAlias, cast
@@ -27,10 +27,8 @@ from statesize.spectra.engine import (
     Counts,
     Footprint,
     HankelBlocks,
-    forming_seconds,
-    largest_state,
 )
-from statesize.spectra.exact.dense import DenseEngine, block_spectra
+from statesize.spectra.exact.dense import DenseEngine, block_spectra, forming_seconds, largest_state
 from statesize.spectra.exact.recurrences import factor_seconds, recurrence_spectrum, stretch_numbers
 from statesize.spectra.spectrum import UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
 
@@ -73,10 +71,6 @@ class ExactEngine(DenseEngine):
         if cut.length**2 > self.whole:
             return True
         return factor_seconds(operator, cut) < forming_seconds(operator) + SECONDS * exact_operations(cut)
-
-    def within(self, operator: Operator, cut: Cut, memory: int) -> ExactEngine:
-        """See `Engine.within`: what is faster for all positions is kept for parts of them."""
-        return replace(self, by_states=self._by_states(operator, cut))
 
     @torch.no_grad()
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:  # pyright: ignore[reportIncompatibleMethodOverride]

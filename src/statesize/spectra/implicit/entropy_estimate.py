@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.spectra.implicit.krylov_space import KrylovSpace, ProjectedGram
 from statesize.spectra.spectrum import effective_rank
 
@@ -181,6 +182,7 @@ class EntropyEstimate:
 
     def advance(self, product: Tensor) -> None:
         """Take A times the pending vectors, (k, n)."""
+        require_finite("T", product)
         self._space.extend(product)
         self.steps += 1
         k = len(self.pending)

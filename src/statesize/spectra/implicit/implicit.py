@@ -13,7 +13,8 @@ from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
 from statesize.operators.jacobian import Jacobian
 from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, SECONDS, Engine, Footprint, attention_of
+from statesize.spectra.engine import DOUBLE, SECONDS, Engine, Footprint
+from statesize.spectra.exact.dense import attention_of
 from statesize.spectra.implicit.attention import STRIP, AttentionProducts
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBlocks

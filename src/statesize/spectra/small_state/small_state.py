@@ -11,7 +11,8 @@ from torch import Tensor
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, largest_state
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint
+from statesize.spectra.exact.dense import largest_state
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum
 
