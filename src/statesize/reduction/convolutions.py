@@ -42,7 +42,7 @@ def realise(operator: Convolution, state_size: int | None, tolerance: float | No
     """The nearer realisation of a size, or the smallest within a tolerance, or the exact one."""
     stored = operator.kernel[..., 1 : operator.length].double().reshape(operator.batch_shape.numel(), -1)
     lags = pad(stored, (0, max(1, operator.length - 1) - stored.shape[-1]))
-    taps = 1 + max((lags != 0).any(0).nonzero().flatten().tolist(), default=0)
+    taps = 1 + int(((lags != 0).any(0) * torch.arange(lags.shape[-1], device=lags.device)).max())
     # With as many zeros behind the last tap as taps, a longer sequence adds nothing.
     middle, register = _Hankel(lags, lags[:, : 2 * taps], zeros=False), _Hankel(lags, lags[:, :taps], zeros=True)
     if state_size is not None:

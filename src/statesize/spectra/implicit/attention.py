@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -49,8 +50,8 @@ class AttentionProducts:
         for reached, first, tile in self._tiles(most):
             entries = slice(first, first + tile.shape[1])
             products[: ends[reached], entries].addmm_(vectors[: ends[reached], entries] @ tile.mT, tile)
-        found = zip(self.sizes, products.split(counts[:most]), strict=False)
-        return [*(product[:, :size] for size, product in found), *blocks[most:]]
+        parts = cast("tuple[Tensor, ...]", products.split(counts[:most]))
+        return [*(part[:, :size] for size, part in zip(self.sizes, parts, strict=False)), *blocks[most:]]
 
     def _tiles(self, most: int) -> Iterator[tuple[int, int, Tensor]]:
         """Strips of T, (m, entries): of how many of the first cuts, and from which entry on."""

@@ -65,11 +65,11 @@ class EstimatedBlocks(HankelBlocks):
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,), in the middle of bounds."""
-        return self._counted(lambda block: thresholds)
+        return self._counted(thresholds, lambda block: 1.0)
 
     def relative_counts(self, ratios: Tensor) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,), in the middle of bounds."""
-        return self._counted(lambda block: ratios * block.estimate.space.leading(1)[0].sum())
+        return self._counted(ratios, lambda block: float(block.estimate.space.leading(1)[0].sum()))
 
     def entropies(self) -> tuple[Tensor, Tensor]:
         """The middle of each interval and half of its width, both (..., P)."""
@@ -77,10 +77,10 @@ class EstimatedBlocks(HankelBlocks):
         high = self._gathered(lambda block: block.estimate.interval.high)
         return (low + high) / 2, (high - low) / 2
 
-    def _counted(self, thresholds: Callable[[Estimated], Tensor]) -> Counts:
-        """Counts above the thresholds (K,) of each block."""
-        bounds = [[block.count_above(float(one)) for one in thresholds(block)] for block in self._blocks]
-        lower, upper = torch.tensor(bounds, dtype=torch.int64).reshape(*self._shape, -1, 2).unbind(-1)
+    def _counted(self, thresholds: Tensor, scale: Callable[[Estimated], float]) -> Counts:
+        """Counts above thresholds (K,) times the scale of each block."""
+        bounds = [[block.count_above(float(one) * scale(block)) for one in thresholds] for block in self._blocks]
+        lower, upper = torch.tensor(bounds, dtype=torch.int64).reshape(*self._shape, len(thresholds), 2).unbind(-1)
         return Counts((lower + upper) // 2, lower, upper)
 
     def _gathered(self, value: Callable[[Estimated], float]) -> Tensor:

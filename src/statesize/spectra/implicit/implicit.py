@@ -98,8 +98,8 @@ def _of_attention(heads: SoftmaxAttention, positions: list[int], *, by_rows: boo
         for estimate, product in zip(estimates, found, strict=True):
             if not estimate.finished:
                 estimate.advance(product.cpu())
-    norms = cast("list[float]", products.norms.tolist())
-    return [Estimated(*one, norm**2, n) for *one, norm, n in zip(estimates, norms, norms, products.sizes, strict=True)]
+    blocks = zip(estimates, cast("list[float]", products.norms.tolist()), products.sizes, strict=True)
+    return [Estimated(estimate, norm, norm**2, n) for estimate, norm, n in blocks]
 
 
 def _of_derivative(derivative: Derivative, entry: int, i: int) -> Estimated:
