@@ -36,9 +36,8 @@ def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: 
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
     able = {one.name: one for one in ORDER if one.unsupported_reason(operator, cut, outputs) is None}
     if name == "auto" and able:
-        # One that holds less is taken where an entry needs more than 2 GiB.
-        engines = able.values()
-        return min(engines, key=lambda one: (one.footprint(operator, cut).each > 2**31, one.seconds(operator, cut)))
+        # Beyond 2 GiB for one entry, one that holds less.
+        return min(able.values(), key=lambda it: (it.footprint(operator, cut).each > 2**31, it.seconds(operator, cut)))
     if name not in able:
         tried = ENGINES["implicit" if name == "auto" else name]
         reason = tried.unsupported_reason(operator, cut, outputs)
@@ -58,7 +57,7 @@ class Question:
 
 def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
     """The requested tensors, on the CPU, and the engines used; refuses a T that overflows."""
-    answers, used = _in_parts(operator, engine, question)
+    answers, used = _in_parts(operator, engine.settled(operator, question.cut), question)
     bad = ~torch.isfinite(answers["norm"] + answers["error_bound"])
     if bool(bad.any()):
         *entry, place = cast("list[int]", bad.nonzero()[0].tolist())
@@ -81,7 +80,6 @@ def _in_parts(operator: Operator, engine: Engine, question: Question) -> _Found:
     each, shared = (max(1, part) for part in engine.footprint(operator, cut))
     if each > question.memory and len(cut.positions) > 1:
         half, middle = replace(cut, positions=cut.positions[::2]), len(cut.positions) // 2
-        # Where one entry does not fit, and the engine holds less for fewer positions.
         if engine.footprint(operator, half).each <= 0.75 * each:
             cuts = (replace(cut, positions=part) for part in (cut.positions[:middle], cut.positions[middle:]))
             return _joined([_in_parts(operator, engine, replace(question, cut=part)) for part in cuts], len(shape))
@@ -120,7 +118,6 @@ def _entries(operator: Operator, first: int, last: int) -> Operator:
 def _in_range(operator: Operator, engine: Engine, question: Question) -> _Found:
     """The answers of an engine, and of engines that square nothing for batch entries where these are not finite."""
     answers, used, left = Answers(), list[str](), None
-    # After the definition there is no other.
     for attempt in (engine, *(ENGINES[name] for name in ("exact", "dense") if name != engine.name)):
         if used and not attempt.supports(operator):
             break

@@ -101,6 +101,10 @@ class Engine(ABC):
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
         """The blocks of an operator that this engine does not decline, in float64 unless it converts itself."""
 
+    def settled(self, operator: Operator, cut: Cut) -> Engine:
+        """The same engine with its choice of algorithms made, so that parts of the positions are measured alike."""
+        return self
+
     @abstractmethod
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """About how many bytes it holds."""

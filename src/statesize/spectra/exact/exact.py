@@ -8,7 +8,7 @@ eigenvalues (docs/appendix/engine-mathematics.md, "Gram matrices").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import TypeAlias, cast
@@ -71,6 +71,10 @@ class ExactEngine(DenseEngine):
         if cut.length**2 > self.whole:
             return True
         return factor_seconds(operator, cut) < forming_seconds(operator) + SECONDS * exact_operations(cut)
+
+    def settled(self, operator: Operator, cut: Cut) -> ExactEngine:
+        """See `Engine.settled`."""
+        return replace(self, by_states=self._by_states(operator, cut))
 
     @torch.no_grad()
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:  # pyright: ignore[reportIncompatibleMethodOverride]
