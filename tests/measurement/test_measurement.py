@@ -268,7 +268,7 @@ def test_kernels_in_turn_give_the_same() -> None:
 def test_growth_is_followed_as_far_as_float64_reaches(engine: str) -> None:
     ones = torch.ones(40, 1, dtype=torch.float64)
     assert measure(Recurrence(1e4 * ones, ones, ones), engine=engine).relative_count.squeeze(-1).tolist() == [1] * 39
-    with pytest.raises(InputError, match=r"T must be finite|T is not finite"):
+    with pytest.raises(InputError, match="T must be finite"):
         measure(Recurrence(1e20 * ones, ones, ones), engine=engine)
 
 
@@ -276,13 +276,13 @@ def test_overflow_names_the_entry_and_the_position() -> None:
     base = random_recurrence("diagonal", 0, 40, 3, batch=(4,))
     A = base.A.clone()
     A[2, 20:] = 1e30
-    with pytest.raises(InputError, match=r"T must be finite, got nan at index \(2, "):
+    with pytest.raises(InputError, match=r"T must be finite, .* at batch entry \(2,\), position \d+\."):
         measure(Recurrence(A, base.B, base.C), engine="small_state")
 
 
 def test_overflowing_scores_are_an_input_error() -> None:
     huge = torch.full((6, 2), 1e200, dtype=torch.float64)
-    with pytest.raises(InputError, match="T must be finite, got nan"):
+    with pytest.raises(InputError, match="T must be finite, got entries that overflow"):
         measure(SoftmaxAttention(huge, huge, 1.0))
 
 

@@ -139,7 +139,8 @@ def _padded(values: list[mpmath.mpf], count: int) -> list[mpmath.mpf]:
 def _entropy(values: list[mpmath.mpf]) -> mpmath.mpf:
     with mpmath.workdps(60):
         total = mpmath.fsum(values)
-        shares = [value / total for value in values if value > 0]
+        # What is less is the round-off of 60 digits.
+        shares = [value / total for value in values if value > 1e-40 * total]
         return mpmath.exp(-mpmath.fsum(share * mpmath.log(share) for share in shares))
 
 

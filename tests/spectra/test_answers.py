@@ -1,5 +1,7 @@
 """How much is asked of an engine at once, and which other engines are asked then."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from oracles.recurrences import random_recurrence
@@ -18,9 +20,8 @@ class Noting(Engine):
     """An engine that notes the batch shape and the positions of each call, of a size that a test says."""
 
     def __init__(self, name, seen, each=None, shared=0, block_bytes=PLENTY):
-        engine = ENGINES[name]
-        self.name, self.squares, self.block_bytes = name, engine.squares, block_bytes
-        self._engine, self._seen, self._each, self._shared = engine, seen, each, shared
+        self.name, self.block_bytes = name, block_bytes
+        self._engine, self._seen, self._each, self._shared = ENGINES[name], seen, each, shared
 
     def blocks(self, operator, cut):
         self._seen.append((tuple(operator.batch_shape), list(cut.positions)))
@@ -98,26 +99,22 @@ def test_a_thread_of_its_own_for_much_work(each, memory, parts):
     assert found["norm"].shape == (4, 1)
 
 
-class Failing(Noting):
-    """An engine whose decompositions do not converge."""
-
-    def __init__(self, name):
-        super().__init__(name, [])
+class Squaring(Noting):
+    """An engine that loses what it cannot square."""
 
     def blocks(self, operator, cut):
-        raise torch.linalg.LinAlgError("no convergence")
+        found = super().blocks(operator, cut)
+        return replace(found, values=found.values.square().sqrt())
 
 
-def test_where_a_decomposition_fails_another_engine_is_asked():
-    operator = random_recurrence("full", 0, 6, 2)
-    found, used = dispatch(operator, Failing("all_cuts"), question(make_cut(6)))
-    assert used == "exact"
-    assert bool(torch.isfinite(found["norm"]).all())
-
-
-def test_after_the_definition_there_is_no_other():
-    with pytest.raises(InputError, match="did not converge"):
-        dispatch(random_recurrence("full", 0, 6, 2), Failing("dense"), question(make_cut(6)))
+def test_entries_whose_squares_overflow_are_asked_of_another_engine():
+    scales, seen = torch.tensor([1.0, 1e200, 2.0], dtype=torch.float64), []
+    engine = Squaring("dense", seen)
+    engine.name = "small_state"
+    operator = Dense(scales[:, None, None] * torch.ones(6, 6, dtype=torch.float64).tril())
+    found, used = dispatch(operator, engine, question(make_cut(6, [2])))
+    assert (used, seen) == ("small_state, exact", [((3,), [2])])
+    torch.testing.assert_close(found["norm"], 8**0.5 * scales[:, None])
 
 
 def test_the_position_that_overflows_is_named():
@@ -167,7 +164,7 @@ def test_an_overflow_in_a_block_names_the_entry(two_threads):
     size = torch.ones(2, 4, 30, 1, dtype=torch.float64)
     size[1, 2] = 1e200
     heads = random_recurrence("scalar", 0, 30, 2, (2, 4))
-    with pytest.raises(InputError, match=r"batch entry \(1, 2\)"):
+    with pytest.raises(InputError, match=r"batch entry \(1, 2\), position 5\."):
         spread(Recurrence(heads.A, heads.B * size, heads.C * size), "dense", [5, 9])
 
 

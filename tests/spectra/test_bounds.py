@@ -9,7 +9,7 @@ from oracles.recurrences import random_recurrence
 from statesize.measurement.measurement import measure
 from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Recurrence
-from statesize.spectra.spectrum import Spectrum, count_bounds, entropy_bound
+from statesize.spectra.spectrum import Spectrum, entropy_bound
 
 
 @given(seed=st.integers(0, 2**31), r=st.integers(1, 12), decades=st.integers(-12, -1), adversary=st.booleans())
@@ -37,12 +37,10 @@ def test_entropy_bound_of_no_values_is_zero() -> None:
 
 
 def test_counts_are_bracketed_by_what_the_error_allows() -> None:
-    values = torch.tensor([[3.0, 1.05, 0.95, 0.1]])
-    threshold = torch.tensor([[1.0, 0.05]])
-    lower, upper = count_bounds(values, torch.tensor([[0.1, 0.1]]), threshold, torch.tensor([9]))
-    assert lower.tolist() == [[1, 3]]
+    block = Spectrum(torch.tensor([[3.0, 1.05, 0.95, 0.1]]), torch.tensor([0.1]), torch.tensor([9]))
+    found = block.counts(torch.tensor([1.0, 0.05]))
     # At τ = 0.05 < δ, any of the block's nine singular values may be above it.
-    assert upper.tolist() == [[3, 9]]
+    assert [part.tolist() for part in (found.count, found.lower, found.upper)] == [[[2, 4]], [[1, 3]], [[3, 9]]]
     # A threshold of ½ σ_1 is itself off by ½ δ.
     for apart, expected in ((0.14, [2, 1, 3]), (0.16, [2, 2, 2])):
         found = Spectrum(torch.tensor([[4.0, 2 + apart, 2 - apart]]), torch.tensor([0.1]), torch.tensor([3]))
@@ -51,8 +49,8 @@ def test_counts_are_bracketed_by_what_the_error_allows() -> None:
 
 
 def test_upper_bound_never_passes_the_block() -> None:
-    _, upper = count_bounds(torch.ones(1, 3), torch.tensor([[0.1]]), torch.tensor([[0.5]]), torch.tensor([2]))
-    assert upper.tolist() == [[2]]
+    block = Spectrum(torch.ones(1, 3), torch.tensor([0.1]), torch.tensor([2]))
+    assert block.counts(torch.tensor([0.5])).upper.tolist() == [[2]]
 
 
 @pytest.mark.parametrize("past", [None, 3])

@@ -85,9 +85,9 @@ def test_a_future_of_the_rest_of_the_text_is_open_to_engines_without_windows() -
         (5, {"positions": torch.tensor([1.0])}, "got tensor"),
         (5, {"positions": [True]}, "got True"),
         (5, {"positions": 0}, "got 0"),
-        (5, {"past": 0}, "past must be None or in 1 … 4"),
-        (5, {"future": 5}, "future must be None or in 1 … 4"),
-        (5, {"past": 3, "future": 3}, "past and future must sum to at most the length 5, got 3 and 3"),
+        (5, {"past": 0}, "past must be a whole number of at least 1, got 0"),
+        (5, {"future": 5}, "past and future must fit into the length 5, got None and 5"),
+        (5, {"past": 3, "future": 3}, "past and future must fit into the length 5, got 3 and 3"),
         (9, {"past": 3, "positions": [2]}, "integers in 3 … 8 here, got 2"),
     ],
 )

@@ -35,6 +35,7 @@ from statesize.results.fields import SINKS
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import ENGINES, choose_engine, with_readouts
 from statesize.spectra.engine import DOUBLE, Engine, Output
+from statesize.spectra.exact.dense import DenseEngine
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
 # All heads of an attention layer of 32 at 2048 tokens cost 2e12, all 8192 channels of a Mamba layer 1.7e12.
@@ -162,8 +163,6 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
     outputs = ("counts", "entropy")
     engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
-    # All of the memory decides what the engine holds: beside other work it has half, which may be too little for that.
-    engine = engine.within(held, blocks, settings.memory // 2)
     each, shared = engine.footprint(held, blocks)
     if settings.engine == "auto" and each + shared > settings.memory:
         # It never holds T, so it goes on where others do not fit.
@@ -179,7 +178,7 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     attends = isinstance(first, SoftmaxAttention) or (
         isinstance(first, Dense) and (item.attends or "attention" in item.kind)
     )
-    whole = engine.forms_whole(cut)
+    whole = isinstance(engine, DenseEngine) and engine.forms_whole(cut)
     return Work(sample, dtype, cut, engine, block, unit_bytes, shared_bytes, attends, whole)
 
 

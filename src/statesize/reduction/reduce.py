@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from statesize.check import all_finite, refuse, require_count, require_real
-from statesize.errors import InputError
+from statesize.check import refuse, require_count, require_finite, require_real
 from statesize.io.devices import on_cpu_by_default
 from statesize.operators import Convolution, Operator, Recurrence, StateSpace
 from statesize.reduction.convolutions import realise
@@ -32,8 +31,8 @@ class Reduction:
         singular_values: Of a recurrence σ(H_i) at i = 1 … L − 1, descending, (..., L − 1, n); of a convolution those of
             the Hankel matrix that the method decomposes, (..., N).
         bound: Upper bound of ‖T − T_r‖₂, (...).
-        method: "varying" of a recurrence. Of a convolution "ho_kalman", states from H_{L/2}, or "balanced", the
-            truncation of the zero-extended kernel, which holds for inputs of any length.
+        method: "varying" of a recurrence; "ho_kalman" of a convolution, from H_{L/2}, or "balanced", by truncation of
+            the zero-extended kernel, which holds for inputs of any length.
     """
 
     recurrence: StateSpace
@@ -43,8 +42,8 @@ class Reduction:
     method: str
 
     def __repr__(self) -> str:
-        size = f"{self.recurrence.length} positions of at most {int(self.state_size.max())} states"
-        return f"A recurrence over {size}, at a distance of at most {float(self.bound.max()):.2g} from T (‖T − T_r‖₂)"
+        length, states, bound = self.recurrence.length, int(self.state_size.max()), float(self.bound.max())
+        return f"A recurrence over {length} positions of at most {states} states, ‖T − T_r‖₂ ≤ {bound:.2g}"
 
 
 @on_cpu_by_default
@@ -52,10 +51,10 @@ class Reduction:
 def reduce(operator: Operator, *, state_size: int | None = None, tolerance: float | None = None) -> Reduction:
     """The recurrence with few states that equals or approximates an operator.
 
-    For a convolution it is time-invariant; if it is exact or "balanced", it is valid for sequences of any length. For a
-    recurrence, which may have been computed from an input, it varies along the sequence and is valid for that input.
-    Without a size or tolerance it is exact up to round-off: the state at i has ESS_i numbers, the rank of H_i, which is
-    the least possible. Convolutions whose H_{L/2} has full rank keep their K − 1 taps.
+    For a convolution it is time-invariant; if exact or "balanced", it is valid for sequences of any length. For a
+    recurrence it varies along the sequence and is valid for the input that this was computed from. Without a size or
+    tolerance it is exact up to round-off: the state at i has ESS_i = rank H_i numbers, the least possible; convolutions
+    whose H_{L/2} has full rank keep their K − 1 taps.
 
     Args:
         operator: A convolution or a recurrence; all convolutions of a batch get as many states as the most demanding.
@@ -67,8 +66,7 @@ def reduce(operator: Operator, *, state_size: int | None = None, tolerance: floa
         The recurrence, its state size and a bound on its error.
 
     Raises:
-        InputError: Another operator, an empty batch, both a size and a tolerance, one that is out of range, or an
-            operator whose numbers overflow.
+        InputError: Another operator, an empty batch, both a size and a tolerance or one out of range, or an overflow.
 
     Example:
         >>> import torch
@@ -79,24 +77,21 @@ def reduce(operator: Operator, *, state_size: int | None = None, tolerance: floa
     """
     if not isinstance(operator, Convolution | Recurrence) or not operator.batch_shape.numel():
         refuse("operator", "a Convolution or a Recurrence of at least one batch entry", operator)
-    if state_size is not None:
-        state_size = require_count("state_size", state_size)
-        if tolerance is not None:
-            refuse("tolerance", "None beside a state_size", tolerance)
-    elif tolerance is not None:
-        tolerance = require_real("tolerance", tolerance, above=0, advice="Leave it out for the exact recurrence.")
+    if state_size is not None and tolerance is not None:
+        refuse("tolerance", "None beside a state_size", tolerance)
+    state_size = None if state_size is None else require_count("state_size", state_size)
+    tolerance = None if tolerance is None else require_real("tolerance", tolerance, above=0)
     if isinstance(operator, Convolution):
         return _of_convolution(operator, state_size, tolerance)
-    return _of_recurrence(operator, state_size, tolerance)
+    return _of_recurrence(operator.to(torch.float64), state_size, tolerance)
 
 
 def _of_convolution(operator: Convolution, state_size: int | None, tolerance: float | None) -> Reduction:
     found, batch = realise(operator, state_size, tolerance), operator.batch_shape
     states = found.B.shape[-1]
     # An operator has at least one state, which may stay 0.
-    parts = [pad(part, (0, int(states == 0)) * (part.ndim - 1)) for part in (found.A, found.B, found.C)]
-    parts += [found.singular_values, found.bound]
-    A, B, C, values, bound = (part.reshape(batch + part.shape[1:]) for part in parts)
+    parts = [pad(part, (0, int(states == 0)) * (part.ndim - 1)) for part in found[:3]]
+    A, B, C, bound, values = (part.reshape(batch + part.shape[1:]) for part in (*parts, *found[3:5]))
     feed = operator.kernel[..., :1, None].double()
     recurrence = StateSpace(A, B[..., None], C[..., None, :], feed, length=operator.length)
     sizes = torch.full((*batch, operator.length), states, device=bound.device)
@@ -110,50 +105,29 @@ def _of_recurrence(operator: Recurrence, state_size: int | None, tolerance: floa
     # z_{i+1} = P_{i+1} (A_i Q_i z_i + B_i u_i) and y_i = C_i (A_i Q_i z_i + B_i u_i) + D_i u_i. Directions with σ = 0
     # are never written or never read, so rank H_i states suffice at every i (Shokoohi, Silverman and Van Dooren, 1983;
     # van der Veen and Dewilde).
-    real = _real(operator.to(torch.float64))
-    T, batch = real.dense(), real.batch_shape
-    maps = border_maps(real, list(range(real.length + 1)))
-    past, future = border_factors(*maps)
-    # L_i and S_i at i = 1 … L − 1.
+    T, (observability, reachability, A) = operator.dense(), border_maps(operator, list(range(operator.length + 1)))
+    if operator.is_complex:
+        # Two real states for each complex one.
+        observability = torch.cat([observability.real, -observability.imag], -1)
+        reachability = torch.cat([reachability.real, reachability.imag], -2)
+        A = torch.cat([torch.cat([A.real, -A.imag], -1), torch.cat([A.imag, A.real], -1)], -2)
+    past, future = border_factors(observability, reachability, A)
+    # At i = 1 … L − 1.
     past, future = past[..., 1:, :, :], future[..., :-1, :, :]
     products = future @ past
-    _require_numbers(T, products)
+    for name, part in (("T", T), ("Gramians of the state", products)):
+        require_finite(name, part)
     U, sigma, Vh = _linalg.svd(products)
     kept = sigma > max(tolerance or 0.0, _ROUND_OFF * float(sigma.amax()) if sigma.numel() else 0.0)
-    if state_size is not None:
-        kept[..., state_size:] = False
+    kept[..., state_size or sigma.shape[-1] :] = False
     counts = kept.sum(-1)
     most = int(counts.amax().clamp(min=1)) if counts.numel() else 1
     root = torch.where(kept, sigma, torch.inf).rsqrt()[..., :most]
     P = root[..., None] * (U.mT @ future)[..., :most, :]
     Q = past @ Vh.mT[..., :most] * root[..., None, :]
-    B, C = (part.expand(*batch, *part.shape[-2:]) for part in (real.B, real.C))
-    # A_i Q_i for i = 1 … L − 1, where P and Q are.
-    AQ = maps.transition[..., 1:, :, :] @ Q
     # Nothing is read of the state before the first position, and nothing written behind the last.
-    A = pad(P[..., 1:, :, :] @ AQ[..., :-1, :, :], (0, 0, 0, 0, 1, 1))[..., : real.length, :, :]
-    written = pad((P @ B[..., :-1, :, None]), (0, 0, 0, 0, 0, 1))
-    read = pad(C[..., 1:, None, :] @ AQ, (0, 0, 0, 0, 1, 0))
-    feed = (B * C).sum(-1) + (0 if real.D is None else real.D)
-    reduced = StateSpace(A, written, read, feed[..., None, None])
-    difference = T - reduced.dense()
-    _require_numbers(difference)
-    return Reduction(reduced, pad(counts, (1, 0)), sigma, _linalg.matrix_norm(difference, 2), "varying")
-
-
-def _require_numbers(*parts: Tensor) -> None:
-    if not all(all_finite(part) for part in parts):
-        raise InputError(
-            "operator must have a T and Gramians within float64, got entries that overflow. Check the decays, gates "
-            "and scores that it is made of."
-        )
-
-
-def _real(operator: Recurrence) -> Recurrence:
-    """The recurrence with two real states for each complex one."""
-    if not operator.is_complex:
-        return operator
-    A, B, C = operator.A, operator.B, operator.C
-    A = A if A.ndim > B.ndim else torch.diag_embed(A.expand(*A.shape[:-1], B.shape[-1]))
-    A = torch.cat([torch.cat([A.real, -A.imag], -1), torch.cat([A.imag, A.real], -1)], -2)
-    return Recurrence(A, torch.cat([B.real, B.imag], -1), torch.cat([C.real, -C.imag], -1), operator.D)
+    A = pad(P[..., 1:, :, :] @ A[..., 1:-1, :, :] @ Q[..., :-1, :, :], (0, 0, 0, 0, 1, 1))[..., : operator.length, :, :]
+    written = pad(P @ reachability[..., :-1, :, :], (0, 0, 0, 0, 0, 1))
+    read = pad(observability[..., 1:, :, :] @ Q, (0, 0, 0, 0, 1, 0))
+    reduced = StateSpace(A, written, read, T.diagonal(0, -2, -1)[..., None, None])
+    return Reduction(reduced, pad(counts, (1, 0)), sigma, _linalg.matrix_norm(T - reduced.dense(), 2), "varying")

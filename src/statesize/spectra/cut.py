@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.check import refuse, whole_number
+from statesize.check import refuse, require_count, whole_number
 from statesize.errors import InputError
 
 Positions = int | Iterable[int] | Tensor | None
@@ -45,11 +45,6 @@ class Cut:
         return int(self.limits.max()) if self.positions else 0
 
     @property
-    def rows(self) -> int:
-        """Rows of all blocks together."""
-        return sum(self.shape(position)[0] for position in self.positions)
-
-    @property
     def windowed(self) -> bool:
         """Whether a block is cut short; windows that reach the ends of the sequence cut nothing off."""
         past = self.past is not None and self.past < max(self.positions, default=0)
@@ -62,31 +57,21 @@ def make_cut(length: int, positions: Positions = None, past: int | None = None, 
     # Under windows, only positions at which the windows fit.
     if length < 2:
         raise InputError(f"operator must have a length of at least 2, a past and a future, got {length}.")
-    past, future = _window("past", past, length), _window("future", future, length)
+    past = None if past is None else require_count("past", past)
+    future = None if future is None else require_count("future", future)
     first = 1 if past is None else past
     last = length - 1 if future is None else length - future
     if first > last:
-        raise InputError(f"past and future must sum to at most the length {length}, got {past} and {future}.")
-    if positions is None:
-        chosen = range(first, last + 1)
-    elif isinstance(positions, Iterable) and getattr(positions, "ndim", 1):
-        chosen = _listed(positions, first, last)
-    else:
-        chosen = _spread(positions, first, last)
+        raise InputError(f"past and future must fit into the length {length}, got {past} and {future}.")
+    listed = isinstance(positions, Iterable) and getattr(positions, "ndim", 1)
+    chosen = _listed(positions, first, last) if listed else _spread(positions, first, last)  # pyright: ignore[reportArgumentType]
     return Cut(length, tuple(chosen), past, future)
-
-
-def _window(name: str, argument: int | None, length: int) -> int | None:
-    if argument is None:
-        return None
-    if (size := whole_number(argument)) is None or not 1 <= size < length:
-        refuse(name, f"None or in 1 … {length - 1} for length {length}", argument)
-    return size
 
 
 def _spread(argument: object, first: int, last: int) -> list[int]:
     """The middles of equal parts: each stands for as many positions, so that a mean over them is one over all."""
-    available, count = last - first + 1, whole_number(argument)
+    available = last - first + 1
+    count = available if argument is None else whole_number(argument)
     if count is None or count < 1:
         refuse("positions", "None, a count of at least 1 or a list", argument)
     count = min(count, available)

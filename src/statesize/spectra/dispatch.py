@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
-from typing import Any, cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from statesize.io.machine import free_bytes
 from statesize.operators import Convolution, Operator, Shared
 from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
+from statesize.spectra.convolutions import folded
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import Engine, HankelBlocks
 from statesize.spectra.exact.dense import DenseEngine
@@ -26,26 +26,23 @@ from statesize.spectra.small_state.small_state import SmallStateEngine
 ORDER: tuple[Engine, ...] = (SmallStateEngine(), AllCutsEngine(), ImplicitEngine(), ExactEngine(), DenseEngine())
 ENGINES = {engine.name: engine for engine in ORDER}
 
-Answers = dict[str, Tensor]
-
-LARGE = 2**31
-"""Bytes for one batch entry beyond which "auto" looks for an engine that holds less."""
-_LinAlgError: type[Exception] = cast("Any", torch.linalg).LinAlgError
+Answers: TypeAlias = dict[str, Tensor]
+_Found: TypeAlias = tuple[Answers, list[str]]  # with the engines that were used
 
 
 def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: str = "auto") -> Engine:
     """The engine of a name, or for "auto" the fastest that computes these outputs; refuses one that declines."""
     if not isinstance(name, str) or name not in ("auto", *ENGINES):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
-    able = [engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None]
+    able = {one.name: one for one in ORDER if one.unsupported_reason(operator, cut, outputs) is None}
     if name == "auto" and able:
-        return min(able, key=lambda one: (one.footprint(operator, cut).each > LARGE, one.seconds(operator, cut)))
-    if name == "auto" or ENGINES[name] not in able:
+        # Beyond 2 GiB for one entry, one that holds less.
+        return min(able.values(), key=lambda it: (it.footprint(operator, cut).each > 2**31, it.seconds(operator, cut)))
+    if name not in able:
         tried = ENGINES["implicit" if name == "auto" else name]
         reason = tried.unsupported_reason(operator, cut, outputs)
-        others = ", ".join(engine.name for engine in able) or "none"
-        raise EngineError(f"engine {tried.name!r} {reason}; these can: {others}")
-    return ENGINES[name]
+        raise EngineError(f"engine {tried.name!r} {reason}; these can: {', '.join(able) or 'none'}")
+    return able[name]
 
 
 @dataclass(frozen=True)
@@ -59,130 +56,86 @@ class Question:
 
 
 def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
-    """The requested tensors, on the CPU, and the engines used: as many entries and positions at once as fit."""
-    # Entries for which an engine overflowed are computed by one that squares nothing.
-    if isinstance(operator, Convolution) and engine.name != "dense" and not question.cut.windowed:
-        folded, cut, index = _folded(operator, question.cut)
-        if cut.positions != question.cut.positions or folded.length != operator.length:
-            answers, used = dispatch(folded, engine, replace(question, cut=cut))
-            return {name: part.index_select(len(operator.batch_shape), index) for name, part in answers.items()}, used
-    cut, positions = question.cut, question.cut.positions
-    # By what is set alone, not by what is free: the same question gets the same answer on every machine.
-    engine = engine.within(operator, cut, question.memory // 2)
-    each = engine.footprint(operator, cut).each
-    if each > question.memory and len(positions) > 1:
-        half, middle = replace(cut, positions=positions[::2]), len(positions) // 2
-        # Where one entry does not fit, and the engine holds less for fewer positions.
+    """The requested tensors, on the CPU, and the engines used; refuses a T that overflows."""
+    answers, used = _in_parts(operator, engine.settled(operator, question.cut), question)
+    bad = ~torch.isfinite(answers["norm"] + answers["error_bound"])
+    if bool(bad.any()):
+        *entry, place = cast("list[int]", bad.nonzero()[0].tolist())
+        where = f"batch entry {tuple(entry)}, " if entry else ""
+        raise InputError(
+            f"T must be finite, got entries that overflow float64 at {where}position {question.cut.positions[place]}. "
+            "Check the decays, gates and scores that it is made of."
+        )
+    return answers, ", ".join(dict.fromkeys(used))
+
+
+def _in_parts(operator: Operator, engine: Engine, question: Question) -> _Found:
+    """The answers of an engine, of as many entries and positions at once as fit."""
+    cut, shape, total = question.cut, operator.batch_shape, operator.batch_shape.numel()
+    if isinstance(operator, Convolution) and engine.name != "dense" and not cut.windowed:
+        shorter, fewer, index = folded(operator, cut)
+        if fewer != cut:
+            answers, used = _in_parts(shorter, engine, replace(question, cut=fewer))
+            return {name: part.index_select(len(shape), index) for name, part in answers.items()}, used
+    each, shared = (max(1, part) for part in engine.footprint(operator, cut))
+    if each > question.memory and len(cut.positions) > 1:
+        half, middle = replace(cut, positions=cut.positions[::2]), len(cut.positions) // 2
         if engine.footprint(operator, half).each <= 0.75 * each:
-            cuts = (replace(cut, positions=part) for part in (positions[:middle], positions[middle:]))
-            return _joined([dispatch(operator, engine, replace(question, cut=part)) for part in cuts], operator)
-    shape, total = operator.batch_shape, operator.batch_shape.numel()
+            cuts = (replace(cut, positions=part) for part in (cut.positions[:middle], cut.positions[middle:]))
+            return _joined([_in_parts(operator, engine, replace(question, cut=part)) for part in cuts], len(shape))
     with one_torch_thread():
-        each, shared = (max(1, part) for part in engine.footprint(operator, cut)[:2])
         threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
         threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
         held = min(question.memory // threads - shared, engine.block_bytes)
         block = max(1, min(held // each, -(-total // threads)))
         if total <= block:
             return _in_range(operator, engine, question)
-        blocks = torch.split(torch.arange(total), block)
-        parts = in_parallel([partial(_block, operator, part, engine, question) for part in blocks], most=threads)
-    joined = {name: torch.cat([answer[name] for answer, _ in parts]) for name in parts[0][0]}
-    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in joined.items()}, _names(parts)
+        blocks = [_entries(operator, first, min(first + block, total)) for first in range(0, total, block)]
+        parts = in_parallel([partial(_in_range, part, engine, question) for part in blocks], most=threads)
+    answers, used = _joined(parts, 0)
+    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in answers.items()}, used
 
 
-def _folded(convolution: Convolution, cut: Cut) -> tuple[Convolution, Cut, Tensor]:
-    """A shorter convolution, the positions up to its middle at which blocks differ, and which of them stands where."""
-    # With its columns in reverse order, H_i of a kernel k is the Hankel matrix k_{1+r+c} of L − i rows and i columns,
-    # so H_{L−i} = H_iᵀ; and if k_m is the last tap that is not 0, at most the first m rows and columns are not 0.
-    kernel = convolution.kernel[..., : cut.length]
-    taps = kernel.detach().reshape(-1, kernel.shape[-1]).any(0).nonzero()
-    length = min(cut.length, 2 * max(1, int(taps.max()) if taps.numel() else 0))
-    nearest = torch.tensor([min(i, cut.length - i, length // 2) for i in cut.positions], dtype=torch.int64)
-    positions, index = cast("tuple[Tensor, Tensor]", nearest.unique(return_inverse=True))
-    return Convolution(kernel[..., :length], length), Cut(length, tuple(positions.tolist())), index  # pyright: ignore[reportUnknownArgumentType]
+def _joined(parts: list[_Found], dim: int) -> _Found:
+    """Answers for parts of the positions or of the entries as one; shorter spectra are padded with zeros."""
+    answers = [answer for answer, _ in parts]
+    if "values" in answers[0]:
+        r = max(answer["values"].shape[-1] for answer in answers)
+        for answer in answers:
+            answer["values"] = torch.nn.functional.pad(answer["values"], (0, r - answer["values"].shape[-1]))
+    used = [name for _, names in parts for name in names]
+    return {name: torch.cat([answer[name] for answer in answers], dim) for name in answers[0]}, used
 
 
-def _joined(parts: list[tuple[Answers, str]], operator: Operator) -> tuple[Answers, str]:
-    """Answers for parts of the positions as one; shorter spectra are padded with zeros."""
-    dim, answers = len(operator.batch_shape), [answer for answer, _ in parts]
-    r = max(answer["values"].shape[-1] if "values" in answer else 0 for answer in answers)
-    for answer in answers if r else ():
-        answer["values"] = torch.nn.functional.pad(answer["values"], (0, r - answer["values"].shape[-1]))
-    return {name: torch.cat([answer[name] for answer in answers], dim) for name in answers[0]}, _names(parts)
+def _entries(operator: Operator, first: int, last: int) -> Operator:
+    """Some entries of the flattened batch: where it can be, a slice, which takes no copies."""
+    shape = operator.batch_shape
+    if shape.numel() == shape[-1]:
+        return operator[(*(0 for _ in shape[:-1]), slice(first, last))]
+    return operator[torch.unravel_index(torch.arange(first, last, device=operator.device), shape)]
 
 
-def _names(parts: list[tuple[Answers, str]]) -> str:
-    """The engines that were used for any part, each once."""
-    return ", ".join(dict.fromkeys(name for _, used in parts for name in used.split(", ")))
-
-
-def _block(operator: Operator, entries: Tensor, engine: Engine, question: Question) -> tuple[Answers, str]:
-    """What an engine answers for some entries of the flattened batch."""
-    shape, indices = operator.batch_shape, torch.unravel_index(entries.to(operator.device), operator.batch_shape)
-    # Where it can be, a slice, which takes no copies, as entries by their numbers do.
-    successive = (*(0 for _ in shape[:-1]), slice(int(entries[0]), int(entries[-1]) + 1))
-    try:
-        return _in_range(operator[successive if shape.numel() == shape[-1] else indices], engine, question)
-    except InputError:
-        # It names entries as the block counts them; one by one, each can be named by its own index.
-        for entry in map(tuple, cast("list[list[int]]", torch.stack(indices, -1).tolist())):
-            try:
-                _in_range(operator[entry], engine, question)
-            except InputError as error:
-                raise InputError(f"batch entry {entry}: {error}") from None
-        raise
-
-
-def _in_range(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
-    """The answers of an engine, and of safer ones for the batch entries for which it is not good."""
-    left = torch.ones(operator.batch_shape, dtype=torch.bool)
-    answers: Answers | None = None
-    used: list[str] = []
-    safe = (other for other in ORDER if not other.squares and other is not engine and other.supports(operator))
-    # After the definition there is no other.
-    for attempt in chain([engine], () if engine.name == "dense" else safe):
-        indices = left.nonzero().unbind(-1) if answers is not None and left.ndim else ...
-        part = operator if indices is ... else operator[indices]
+def _in_range(operator: Operator, engine: Engine, question: Question) -> _Found:
+    """The answers of an engine, and of engines that square nothing for batch entries where these are not finite."""
+    answers, used, left = Answers(), list[str](), None
+    for attempt in (engine, *(ENGINES[name] for name in ("exact", "dense") if name != engine.name)):
+        if used and not attempt.supports(operator):
+            break
+        part = operator if left is None else operator[left]
         part = part if attempt.keeps_device or part.device.type == "cpu" else part.to(device="cpu")
         require_memory(part, attempt, question.cut)
-        try:
-            blocks = attempt.blocks(part if attempt.converts else part.to(dtype=torch.float64), question.cut)
-            again = question.ask(blocks)
-        except _LinAlgError:
-            continue
-        except InputError:
-            if answers is None:
-                raise
-            # Its indices are those of the entries that were left; earlier answers have those of the operator.
-            break
-        used.append(f"{attempt.name} ({blocks.way})" if blocks.way else attempt.name)
-        answers = answers or again
-        for name, answer in again.items():
-            answer = answer[..., : answers[name].shape[-1]]
+        blocks = attempt.blocks(part if attempt.converts else part.to(dtype=torch.float64), question.cut)
+        for name, answer in question.ask(blocks).items():
             # Not in place: an engine may have made the earlier ones without gradients.
-            answers[name] = answer if indices is ... else answers[name].index_put(indices, answer)
-        # (..., P, …) each.
-        numbers = (part for part in answers.values() if part.is_floating_point())
-        left = ~torch.stack([torch.isfinite(part).flatten(left.ndim).all(-1) for part in numbers]).all(0)
-        if not bool(left.any()):
+            kept = answer if left is None else answers[name].index_put(left, answer[..., : answers[name].shape[-1]])
+            answers[name] = kept
+        used.append(f"{attempt.name} ({blocks.way})" if blocks.way else attempt.name)
+        numbers = [part for part in answers.values() if part.is_floating_point()]
+        known = torch.stack([part.isfinite().flatten(len(operator.batch_shape)).all(-1) for part in numbers]).all(0)
+        if attempt.name == "dense" or bool(known.all()):
             break
-    if answers is None:
-        raise InputError("the singular values of T did not converge, which finite entries do not cause; check them")
-    if bool(left.any()):
-        _require_finite(answers, question.cut)
-    return answers, ", ".join(used)
-
-
-def _require_finite(answers: Answers, cut: Cut) -> None:
-    bad = ~torch.isfinite(answers["norm"] + answers["error_bound"])
-    if bool(bad.any()):
-        *entry, indices = (int(k) for k in bad.nonzero()[0])
-        where = f"batch entry {tuple(entry)}, " if entry else ""
-        raise InputError(
-            f"T must be finite, got entries that overflow float64 at {where}position {cut.positions[indices]}. Check "
-            "the decays, gates and scores that it is made of."
-        )
+        left = (~known).nonzero().unbind(-1) if known.ndim else None
+    return answers, used
 
 
 def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
@@ -198,11 +151,9 @@ def with_readouts(operator: Operator, cut: Cut) -> tuple[Operator, Cut]:
 def require_memory(operator: Operator, engine: Engine, cut: Cut, free: int | None = None) -> None:
     """EngineError if the engine needs more for one batch entry than is free, by default what the system says."""
     needed = sum(engine.footprint(operator, cut))
-    # Below this, the question to the system costs more than it saves.
-    if needed < 2**28:
-        return
-    free = free_bytes(operator.device) if free is None else free
-    if free is None or needed <= free:
+    # Below 2²⁸, the question to the system costs more than it saves.
+    free = free_bytes(operator.device) if free is None and needed >= 2**28 else free
+    if needed < 2**28 or free is None or needed <= free:
         return
     able = (other for other in ORDER if other.unsupported_reason(operator, cut, ()) is None)
     smaller = ", ".join(other.name for other in able if sum(other.footprint(operator, cut)) <= free)

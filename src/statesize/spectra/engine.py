@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 from torch import Tensor
 
 from statesize.errors import EngineError
-from statesize.operators import Derivative, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.operators import Derivative, Operator, Shared
 from statesize.spectra.cut import Cut
 
 Output: TypeAlias = Literal["counts", "entropy", "values"]
@@ -83,10 +83,8 @@ class Engine(ABC):
         works_on: Classes of operators that it may support; `Shared` and `Derivative` only where they are among them.
         operators: The same in words.
         windows: Whether it can cut H_i by `past` and `future`.
-        squares: Whether it squares numbers, so that those that overflow are left to an engine that does not.
         converts: Whether it takes recurrences in their own dtype and converts a part at a time to float64.
-        keeps_device: Whether it computes where the operator lies. On a GPU the others took 1.2 to 7.2 times as long, as
-            their steps are many and small.
+        keeps_device: Whether it computes where the operator lies; on a GPU the small steps of the others take longer.
         block_bytes: Footprint beyond which larger blocks of batch entries only leave the processor's caches.
     """
 
@@ -95,7 +93,6 @@ class Engine(ABC):
     works_on: ClassVar[tuple[type[Operator], ...]] = (Operator,)
     operators: ClassVar[str] = "every operator"
     windows: ClassVar[bool] = False
-    squares: ClassVar[bool] = True
     converts: ClassVar[bool] = False
     keeps_device: ClassVar[bool] = False
     block_bytes: ClassVar[int] = 2**62
@@ -104,13 +101,9 @@ class Engine(ABC):
     def blocks(self, operator: Operator, cut: Cut) -> HankelBlocks:
         """The blocks of an operator that this engine does not decline, in float64 unless it converts itself."""
 
-    def within(self, operator: Operator, cut: Cut, memory: int) -> Engine:
-        """The same engine, which may hold more for a batch entry where so many bytes allow it."""
+    def settled(self, operator: Operator, cut: Cut) -> Engine:
+        """The same engine with its choice of algorithms made, so that parts of the positions are measured alike."""
         return self
-
-    def forms_whole(self, cut: Cut) -> bool:
-        """Whether it makes T itself, of each readout, before it takes anything of it."""
-        return False
 
     @abstractmethod
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
@@ -134,21 +127,3 @@ class Engine(ABC):
     def seconds(self, operator: Operator, cut: Cut) -> float:
         """About how long counts and entropies of one entry take on one core, as "auto" chooses; infinity for never."""
         return math.inf
-
-
-def forming_seconds(operator: Operator) -> float:
-    """About how long T of a recurrence takes, which is made step by step; that of others takes little."""
-    if not isinstance(operator, Recurrence):
-        return 0.0
-    return SECONDS * operator.length * (1.2e6 + 20 * operator.length * largest_state(operator))
-
-
-def attention_of(operator: Operator) -> SoftmaxAttention | None:
-    """The attention that an operator is, or that all its readouts are."""
-    held = operator.operator if isinstance(operator, Shared) else operator
-    return held if isinstance(held, SoftmaxAttention) else None
-
-
-def largest_state(operator: Operator) -> int:
-    """The largest theoretical state-size over all positions."""
-    return int(operator.state_size().max())

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from statesize.check import all_finite
 from statesize.parallel.threads import end_if_unwanted
 
 _linalg = cast("Any", torch.linalg)
@@ -15,8 +16,11 @@ _SQUARES = (1e-15, 1e15)
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """Singular values of (..., m, n), descending, (..., min(m, n))."""
+    """Singular values of (..., m, n), descending, (..., min(m, n)); NaN where entries are not finite."""
     end_if_unwanted()
+    if not all_finite(matrix):
+        finite = matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+        return singular_values(matrix.where(finite, 0)).where(finite.squeeze(-1), torch.nan)
     # LAPACK takes up to eight times as long for a wide matrix as for its transpose.
     return _linalg.svdvals(matrix.mT if matrix.shape[-1] > matrix.shape[-2] else matrix)
 

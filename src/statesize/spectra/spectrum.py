@@ -43,15 +43,6 @@ def entropy_bound(values: Tensor, error: Tensor, ess: Tensor) -> Tensor:
     return torch.where(top > error, bound, torch.where(top > 0, float(r), 0.0))
 
 
-def count_bounds(values: Tensor, error: Tensor, threshold: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and largest number of σ above thresholds that |σ̂ − σ| ≤ δ allows, each (..., P, K)."""
-    # values σ̂ (..., P, r); error δ (..., P, K), that of a computed threshold included; limit (P,): min(rows, columns).
-    lower, upper = ((values[..., None, :] > (threshold + off)[..., None]).sum(-1) for off in (error, -error))
-    most = limit[:, None].expand_as(upper)
-    # A block can have more than r singular values, each within δ of the 0 that stands for it.
-    return lower, torch.where(threshold < error, most, torch.minimum(upper, most))
-
-
 def effective_rank(values: Tensor) -> Tensor:
     """exp(−Σ p ln p), p = σ/Σσ, (...), of σ ≥ 0, (..., r); 0 where every value is 0; differentiable."""
     # Roy and Vetterli, "The effective rank", EUSIPCO 2007.
@@ -70,17 +61,11 @@ def largest(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum(HankelBlocks):
-    """Hankel singular values at some positions.
+    """Hankel singular values at some positions."""
 
-    Attributes:
-        values: σ̂, (..., P, r), descending, zero-padded.
-        error_bound: δ ≥ |σ̂ − σ|, (..., P), round-off included.
-        limit: min(rows, columns) of each block, (P,).
-    """
-
-    values: Tensor
-    error_bound: Tensor
-    limit: Tensor
+    values: Tensor  # σ̂, (..., P, r), descending, zero-padded
+    error_bound: Tensor  # δ ≥ |σ̂ − σ|, (..., P), round-off included
+    limit: Tensor  # min(rows, columns) of each block, (P,)
 
     def norms(self) -> Tensor:
         """‖H_i‖_F, (..., P)."""
@@ -90,7 +75,7 @@ class Spectrum(HankelBlocks):
         """#{σ > τ} for absolute thresholds (K,)."""
         return self._count(thresholds.expand(*self.error_bound.shape, -1), self.error_bound[..., None])
 
-    def relative_counts(self, ratios: Tensor, accuracy: float = 0.0) -> Counts:
+    def relative_counts(self, ratios: Tensor) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,); the threshold is itself uncertain by ρ δ."""
         return self._count(ratios * largest(self.values)[..., None], self.error_bound[..., None] * (1 + ratios))
 
@@ -105,6 +90,10 @@ class Spectrum(HankelBlocks):
         """σ̂, (..., P, r), descending, zero-padded."""
         return self.values
 
-    def _count(self, threshold: Tensor, uncertainty: Tensor) -> Counts:
-        count = (self.values[..., None, :] > threshold[..., None]).sum(-1)
-        return Counts(count, *count_bounds(self.values, uncertainty.expand(threshold.shape), threshold, self.limit))
+    def _count(self, threshold: Tensor, off: Tensor) -> Counts:
+        """Those above thresholds (..., P, K), with what the errors allow of which σ̂ and threshold are off together."""
+        shifted = (threshold, threshold + off, threshold - off)
+        count, lower, upper = ((self.values[..., None, :] > part[..., None]).sum(-1) for part in shifted)
+        most = self.limit[:, None].expand_as(upper)
+        # A block can have more than r singular values, each within δ of the 0 that stands for it.
+        return Counts(count, lower, torch.where(threshold < off, most, torch.minimum(upper, most)))

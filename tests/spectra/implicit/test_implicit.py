@@ -83,8 +83,8 @@ def test_groups_in_batches() -> None:
 def test_groups_of_other_operators_are_left_to_others() -> None:
     dense = Shared(Dense(torch.eye(4, dtype=torch.float64)[None]))
     assert not ImplicitEngine().supports(dense)
-    # Three T of 9,500 positions take more than 2 GiB.
-    stacked, cut = with_readouts(group(9500, 4, 0), make_cut(9500, 4))
+    # A block of three T of 10,500 positions takes more than 2 GiB with its copies.
+    stacked, cut = with_readouts(group(10_500, 4, 0), make_cut(10_500, 4))
     assert choose_engine(stacked, cut, ("entropy",)).name == "implicit"
 
 
@@ -123,8 +123,8 @@ def test_blocks_of_zeros_hold_nothing(length: int) -> None:
 
 
 def test_only_long_attention_is_left_to_it() -> None:
-    """T of 16,385 positions takes more than 2 GiB, which single small blocks of it do not."""
-    for length, positions, name in ((700, 4, "exact"), (16_385, 4, "implicit"), (16_385, [200, 16_000], "exact")):
+    """At 17,000 positions, the largest of four blocks takes more than 2 GiB with its copies; small ones do not."""
+    for length, positions, name in ((700, 4, "exact"), (17_000, 4, "implicit"), (17_000, [200, 16_000], "exact")):
         operator = attention(length, 32, 0)
         assert choose_engine(operator, make_cut(length, positions), ("entropy",)).name == name
 

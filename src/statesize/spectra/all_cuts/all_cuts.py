@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from statesize.check import require_finite
+from statesize.check import all_finite
 from statesize.operators import Operator, Shared
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, Engine, Footprint, HankelBlocks, forming_seconds
+from statesize.spectra.engine import DOUBLE, Engine, Footprint, HankelBlocks
+from statesize.spectra.exact.dense import forming_seconds
+from statesize.spectra.exact.exact import ExactEngine
 
 # Positions up to which "auto" does not take it.
 _FEW = 40
@@ -36,7 +38,9 @@ class AllCutsEngine(Engine):
         from statesize.spectra.all_cuts.blocks import AllCutsBlocks
 
         matrix = operator.dense()
-        require_finite("T", matrix)
+        if not all_finite(matrix):
+            # It tells what overflows from what does not.
+            return ExactEngine().blocks(operator, cut)
         matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
         matrices = matrix.detach().cpu().reshape(-1, *matrix.shape[-2:])
         return AllCutsBlocks(matrices.numpy(), operator.batch_shape, cut, self._width(cut))

@@ -39,11 +39,11 @@ _GAP = 1e-7
 # How far below the largest values of a chunk the shift lies that separates them from the second ones.
 _BELOW = 1e-3
 # Shifts of entropies, and further ones where these leave too much open.
-_SHIFTS, _MORE = 14, 1
+_SHIFTS, _MORE = 18, 1
 # How far above the root of what squares are off by a σ counts.
 _VISIBLE = 4
-# Error of an entropy at which no further shifts are taken, relative to the entropy-ESS.
-_CLOSE = 2e-4
+# Error at which no further shifts are taken for an entropy, and bound up to which it is kept, relative to it.
+_CLOSE, _KEPT = 1e-4, 2e-4
 
 
 class _Matrix:
@@ -228,13 +228,13 @@ class AllCutsBlocks(HankelBlocks):
             # Squares that are off by e in the Frobenius norm: Σ |√σ̂² − √σ²| ≤ r^¾ √e.
             share = limit**0.75 * np.sqrt(matrix.off) / np.where(total > 0, total, 1.0)
             error = error + share * (np.log(np.maximum(limit, 2)) + 1 - np.log(np.where(share > 0, share, 1.0)))
-            ess = np.where(matrix.zero, 0, np.clip(np.exp(H), 1, limit))
+            ess = np.where(matrix.zero, 0, np.clip(np.exp(np.minimum(H, 20)), 1, limit))
             bound = np.where(matrix.zero | (limit == 1), 0, ess * np.expm1(np.minimum(error, 20)))
             # A flat spectrum has its rank as entropy-ESS, which the rule may pass by its error.
             rank = matrix.ranks(ess - np.floor(ess) <= bound)
             within = np.where(ess > rank, np.maximum(rank, ess - bound), ess)
             ess, bound = within, bound + ess - within
-            wide = ~(bound <= 1e-3 * ess)
+            wide = ~(bound <= _KEPT * ess)
             if wide.any():
                 exact = self._exact(entry, wide).entropies()
                 ess[wide], bound[wide] = (part.numpy()[0] for part in exact)

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from statesize.check import require_finite
-from statesize.operators import Dense, Operator, Shared
+from statesize.operators import Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, attention_of, forming_seconds
+from statesize.spectra.engine import DOUBLE, OUTPUTS, SECONDS, Engine, Footprint
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum, denormal_error
 
@@ -32,7 +31,6 @@ class DenseEngine(Engine):
     outputs = frozenset(OUTPUTS)
     works_on = (Operator, Shared)
     windows = True
-    squares = False
     # Of all singular values.
     copies: ClassVar[int] = 8
 
@@ -50,17 +48,12 @@ class DenseEngine(Engine):
         r = cut.readouts
         if self.forms_whole(cut) or (heads := attention_of(operator)) is None:
             matrix = operator.dense()
-            matrix = matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix
-            if not isinstance(operator, Dense):
-                require_finite("T", matrix)
-            matrix = convert(matrix)
+            matrix = convert(matrix.flatten(-3, -2) if isinstance(operator, Shared) else matrix)
             return lambda rows, columns: matrix[..., r * rows.start : r * rows.stop, columns]
 
         def read(rows: slice, columns: slice) -> Any:
             block = heads.block(rows, columns)
-            block = block.flatten(-3, -2) if isinstance(operator, Shared) else block
-            require_finite("T", block)
-            return convert(block)
+            return convert(block.flatten(-3, -2) if isinstance(operator, Shared) else block)
 
         return read
 
@@ -77,9 +70,9 @@ class DenseEngine(Engine):
         return Footprint(DOUBLE * (4 * held + self.copies * len(cut.positions) * cut.largest_rank))
 
     def forms_whole(self, cut: Cut) -> bool:
-        """See `Engine.forms_whole`."""
+        """Whether it makes T itself, of each readout, before it takes anything of it."""
         small = cut.readouts * cut.length**2 <= self.whole
-        return small and cut.rows >= cut.readouts * cut.length
+        return small and sum(cut.shape(position)[0] for position in cut.positions) >= cut.readouts * cut.length
 
 
 def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spectrum:
@@ -105,3 +98,21 @@ def block_spectra(blocks: Iterable[Tensor], limit: Tensor, empty: Tensor) -> Spe
     joined = torch.cat(values, -2)
     top = joined[..., 0].detach()
     return Spectrum(joined, torch.tensor(round_off, dtype=torch.float64).to(top) * top + denormal_error(top), limit)
+
+
+def forming_seconds(operator: Operator) -> float:
+    """About how long T of a recurrence takes, which is made step by step; that of others takes little."""
+    if not isinstance(operator, Recurrence):
+        return 0.0
+    return SECONDS * operator.length * (1.2e6 + 20 * operator.length * largest_state(operator))
+
+
+def attention_of(operator: Operator) -> SoftmaxAttention | None:
+    """The attention that an operator is, or that all its readouts are."""
+    held = operator.operator if isinstance(operator, Shared) else operator
+    return held if isinstance(held, SoftmaxAttention) else None
+
+
+def largest_state(operator: Operator) -> int:
+    """The largest theoretical state-size over all positions."""
+    return int(operator.state_size().max())

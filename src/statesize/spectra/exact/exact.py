@@ -27,10 +27,8 @@ from statesize.spectra.engine import (
     Counts,
     Footprint,
     HankelBlocks,
-    forming_seconds,
-    largest_state,
 )
-from statesize.spectra.exact.dense import DenseEngine, block_spectra
+from statesize.spectra.exact.dense import DenseEngine, block_spectra, forming_seconds, largest_state
 from statesize.spectra.exact.recurrences import factor_seconds, recurrence_spectrum, stretch_numbers
 from statesize.spectra.spectrum import UNDERFLOW, effective_rank, entropy_bound, frobenius_norm
 
@@ -74,8 +72,8 @@ class ExactEngine(DenseEngine):
             return True
         return factor_seconds(operator, cut) < forming_seconds(operator) + SECONDS * exact_operations(cut)
 
-    def within(self, operator: Operator, cut: Cut, memory: int) -> ExactEngine:
-        """See `Engine.within`: what is faster for all positions is kept for parts of them."""
+    def settled(self, operator: Operator, cut: Cut) -> ExactEngine:
+        """See `Engine.settled`."""
         return replace(self, by_states=self._by_states(operator, cut))
 
     @torch.no_grad()

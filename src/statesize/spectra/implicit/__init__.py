@@ -1,5 +1,1 @@
-"""Matrices known by their products alone: softmax attention of long contexts.
-
-Read krylov_space, entropy_estimate, attention and implicit, in this order (docs/appendix/engine-mathematics.md,
-"Matrices known by their products").
-"""
+"""Matrices known by their products: read krylov_space, entropy_estimate, attention and implicit, in this order."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from statesize.operators import SoftmaxAttention
 from statesize.parallel.threads import end_if_unwanted
@@ -39,19 +41,17 @@ class AttentionProducts:
 
     def gram(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """The products with float64 vectors in rows, (k_i, size) for each cut; k_i may be 0."""
-        ends = [0, *itertools.accumulate(len(block) for block in blocks)]
-        width = max((size for size, block in zip(self.sizes, blocks, strict=True) if len(block)), default=0)
+        counts = [len(block) for block in blocks]
+        most = 1 + max(place for place, count in enumerate(counts) if count)
+        ends, width = [0, *itertools.accumulate(counts)], self.sizes[most - 1]
         # The vectors of all cuts, with zeros behind.
-        vectors = blocks[0].new_zeros(ends[-1], width)
-        for size, block, first in zip(self.sizes, blocks, ends, strict=False):
-            vectors[first : first + len(block), :size] = block[:, :width]
+        vectors = torch.cat([pad(block, (0, width - block.shape[1])) for block in blocks[:most]])
         products = torch.zeros_like(vectors)
-        for reached, first, tile in self._tiles(sum(size <= width for size in self.sizes)):
+        for reached, first, tile in self._tiles(most):
             entries = slice(first, first + tile.shape[1])
-            y = vectors[: ends[reached], entries] @ tile.mT
-            products[: ends[reached], entries].addmm_(y, tile)
-        places = zip(self.sizes, itertools.pairwise(ends), strict=True)
-        return [products[first:end, :size] for size, (first, end) in places]
+            products[: ends[reached], entries].addmm_(vectors[: ends[reached], entries] @ tile.mT, tile)
+        parts = cast("tuple[Tensor, ...]", products.split(counts[:most]))
+        return [*(part[:, :size] for size, part in zip(self.sizes, parts, strict=False)), *blocks[most:]]
 
     def _tiles(self, most: int) -> Iterator[tuple[int, int, Tensor]]:
         """Strips of T, (m, entries): of how many of the first cuts, and from which entry on."""

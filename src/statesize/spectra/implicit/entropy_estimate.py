@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from statesize.check import require_finite
 from statesize.spectra.implicit.krylov_space import KrylovSpace, ProjectedGram
 from statesize.spectra.spectrum import effective_rank
 
@@ -52,47 +53,29 @@ class EntropyInterval:
 
 @dataclass(frozen=True, eq=False)
 class Traces:
-    """Weights of singular values, by which each of p probes estimates Σ f(σ) of an operator monotone f(σ²).
-
-    To F, what was known of A before the probes were drawn, they add n zᵀ (f(A) − f(F)) z.
-    """
+    """Estimates of Σ f(σ), f(σ²) operator monotone: to F, known before the probes, each adds n zᵀ (f(A) − f(F)) z."""
 
     dimension: int
     space: ProjectedGram
-    before: ProjectedGram | None
-    of_before: Tensor  # of singular values of F, (p, q)
-    from_below: Tensor  # of singular values of Nyström, (p, r)
-    from_above: Tensor  # of those of Ritz, (p, K)
+    before: ProjectedGram  # F, on a part of the space
+    probes: Tensor  # coordinates in the space, (p, ≤ K)
 
-    @classmethod
-    def of(cls, space: ProjectedGram, dimension: int, probes: Tensor, before: ProjectedGram | None) -> Traces:
-        """Those of probes by their coordinates (p, ≤ K) in a space, and what a part of the space was before."""
-        width = probes.shape[1]
-        below, above = (
-            dimension * (probes @ side[:width]).square() for side in (space.nystrom_vectors, space.ritz_vectors)
-        )
-        of_before = above[:, :0]
-        if before is not None:
-            of_before = 1 - dimension * (probes[:, : len(before.ritz)] @ before.ritz_vectors).square()
-        return cls(dimension, space, before, of_before, below, above)
+    def _weights(self, vectors: Tensor) -> Tensor:
+        """The weights n (zᵀ v)² of vectors v by their coordinates in the space, (K, r), for each probe, (p, r)."""
+        width = min(self.probes.shape[1], len(vectors))
+        return self.dimension * (self.probes[:, :width] @ vectors[:width]).square()
 
     def bounds(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Estimates from below and from above, (p,) each."""
-        known = self.of_before @ function(self._values_before)
-        sides = (self.from_below, self.space.nystrom), (self.from_above, self.space.ritz)
-        return cast("tuple[Tensor, Tensor]", tuple(known + weights @ function(sigma) for weights, sigma in sides))
-
-    @property
-    def _values_before(self) -> Tensor:
-        return self.space.ritz[:0] if self.before is None else self.before.ritz
+        known = (1 - self._weights(self.before.ritz_vectors)) @ function(self.before.ritz)
+        sides = (self.space.nystrom_vectors, self.space.nystrom), (self.space.ritz_vectors, self.space.ritz)
+        return cast("tuple[Tensor, Tensor]", tuple(known + self._weights(V) @ function(sigma) for V, sigma in sides))
 
     def explained(self, function: Callable[[Tensor], Tensor], total: float) -> float:
         """The standard deviation of n zᵀ (f(A) − f(F)) z over z, as far as the space tells it, for a trace of f(A)."""
-        found, fixed = function(self.space.ritz), function(self._values_before)
-        energy, n = float(found @ found + fixed @ fixed), self.dimension
-        if self.before is not None:
-            shared = self.space.ritz_vectors[: len(fixed)].mT @ self.before.ritz_vectors
-            energy -= 2 * float(found @ shared.square() @ fixed)
+        found, fixed, n = function(self.space.ritz), function(self.before.ritz), self.dimension
+        shared = self.space.ritz_vectors[: len(fixed)].mT @ self.before.ritz_vectors
+        energy = float(found @ found + fixed @ fixed - 2 * (found @ shared.square() @ fixed))
         # What is left of the trace is spread evenly.
         trace, rest = total - float(fixed.sum()), total - float(found.sum())
         energy += rest**2 / max(1, n - len(found)) - trace**2 / n
@@ -141,8 +124,6 @@ class EntropyEstimate:
         interval: The interval at the last judgement.
         space: What was known of A on the subspace then.
         traces: What each probe estimated by it.
-        probes: Coordinates of the random vectors in the space, (p, ≤ K).
-        steps: How many powers of A times each probe the space held.
         capacity: How many vectors the space may hold.
         finished: Whether no product is wanted any more.
     """
@@ -151,8 +132,8 @@ class EntropyEstimate:
         self._accuracy, self._dimension, self._count = accuracy, dimension, min(probes, dimension)
         self.capacity = min(dimension, max(capacity, 2 * self._count))
         self._generator = torch.Generator().manual_seed(seed)
-        self._space, self._before = KrylovSpace(dimension, self.capacity), None
-        self.interval, self.finished = EntropyInterval(1.0, float(dimension)), False
+        self._space = KrylovSpace(dimension, self.capacity)
+        self.space, self.interval, self.finished = self._space.compression(), EntropyInterval(1.0, dimension), False
         self._draw()
 
     @property
@@ -181,21 +162,23 @@ class EntropyEstimate:
 
     def advance(self, product: Tensor) -> None:
         """Take A times the pending vectors, (k, n)."""
+        require_finite("T", product)
         self._space.extend(product)
-        self.steps += 1
+        self._steps += 1
         k = len(self.pending)
         ended = not (k and self._space.has_room(1, k))
-        if not ended and (self.steps < _STEPS or self._space.size < self._next):
+        if not ended and (self._steps < _STEPS or self._space.size < self._next):
             return
         self.space = self._space.compression()
         if self.exact:
-            self.interval, self.finished = exact_interval(self.space), True
+            n, entropy = self._dimension, float(effective_rank(self.space.ritz))
+            low, high = (entropy * math.exp(sign * round_off(self.space, n)) for sign in (-1, 1))
+            self.interval, self.finished = EntropyInterval(min(entropy, max(1.0, low)), min(n, high)), True
         else:
-            self.traces = Traces.of(self.space, self._dimension, self.probes, self._before)
+            self.traces = Traces(self._dimension, self.space, self._before, self._probes)
             self.interval = self.traces.interval()
             # The width falls about as one over the products.
-            growth = min(_GROWTH, max(_LEAST_GROWTH, self.interval.accuracy / self._accuracy))
-            self._next = growth * self._space.size
+            self._next = self._space.size * min(_GROWTH, max(_LEAST_GROWTH, self.interval.accuracy / self._accuracy))
             spread = self.interval.sampling
             # Where products lead no further, a repeated value may have parts that no probe shows yet.
             hidden = not k and spread > _EXACT
@@ -208,20 +191,12 @@ class EntropyEstimate:
     def _draw(self) -> bool:
         """Draw probes anew, which what is known of A by now leaves less to, where there is room for as many steps."""
         size = self._space.size
-        if size and not self._space.has_room(self.steps, self._count):
+        if size and not self._space.has_room(self._steps, self._count):
             return False
         drawn = torch.randn(self._dimension, self._count, generator=self._generator, dtype=torch.float64)
-        self._before = self.space if size else None
-        self.probes = self._space.begin(cast("Any", torch.linalg).qr(drawn).Q.mT)
-        self.steps, self._next, self._known = 0, 0.0, size
+        self._before, self._probes = self.space, self._space.begin(cast("Any", torch.linalg).qr(drawn).Q.mT)
+        self._steps, self._next, self._known = 0, 0.0, size
         return True
-
-
-def exact_interval(space: ProjectedGram) -> EntropyInterval:
-    """Where the space is the whole: only round-off is left."""
-    entropy, n = float(effective_rank(space.ritz)), len(space.ritz)
-    change = round_off(space, n)
-    return EntropyInterval(min(entropy, max(1.0, entropy * math.exp(-change))), min(n, entropy * math.exp(change)))
 
 
 def round_off(space: ProjectedGram, dimension: int) -> float:

@@ -14,18 +14,12 @@ from statesize.spectra.implicit.entropy_estimate import CONFIDENCE, EntropyEstim
 
 @dataclass(frozen=True, eq=False)
 class Estimated:
-    """What products told of one block H.
-
-    Attributes:
-        norm: ‖H‖_F, or an estimate.
-        square: What ‖H‖_F² is at most, certainly or as probably as an interval holds.
-        limit: min(rows, columns).
-    """
+    """What products told of one block H."""
 
     estimate: EntropyEstimate
-    norm: float
-    square: float
-    limit: int
+    norm: float  # ‖H‖_F, or an estimate
+    square: float  # at least ‖H‖_F², certainly or as probably as an interval holds
+    limit: int  # min(rows, columns)
 
     @property
     def error_bound(self) -> float:
@@ -34,15 +28,12 @@ class Estimated:
 
     def count_above(self, threshold: float) -> tuple[int, int]:
         """The least and largest number of σ above a threshold."""
-        space, exact, error = self.estimate.space, self.estimate.exact, self.error_bound
-        if not self.norm:
-            return 0, 0
+        space, exact, above = self.estimate.space, self.estimate.exact, threshold - self.error_bound
         sigma = space.ritz if exact else space.nystrom
-        least = int((sigma > threshold + error).sum())
-        if threshold <= error:
-            # Any of them may be above.
-            return least, self.limit
-        above = threshold - error
+        least = int((sigma > threshold + self.error_bound).sum())
+        if not self.norm or above <= 0:
+            # Of a block that is not 0, any of them may be above.
+            return (least, self.limit) if self.norm else (0, 0)
         if exact:
             return least, min(int((sigma > above).sum()), self.limit)
         rest = max(0.0, self.square - float(sigma.square().sum()))
@@ -59,9 +50,9 @@ class EstimatedBlocks(HankelBlocks):
     # The confidence level of the bounds.
     way = f"{CONFIDENCE:.0%}"
 
-    def __init__(self, entries: Sequence[Sequence[Estimated]], batch_shape: torch.Size, positions: int) -> None:
-        """Of each of P positions, for each entry of the flattened batch."""
-        self._entries, self._shape = entries, (*batch_shape, positions)
+    def __init__(self, blocks: Sequence[Estimated], shape: tuple[int, ...]) -> None:
+        """Of all batch entries and positions in their order, of the shape (..., P)."""
+        self._blocks, self._shape = blocks, shape
 
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -74,11 +65,11 @@ class EstimatedBlocks(HankelBlocks):
 
     def counts(self, thresholds: Tensor) -> Counts:
         """#{σ > τ} for absolute thresholds (K,), in the middle of bounds."""
-        return self._counted(lambda block: 1.0, thresholds)
+        return self._counted(thresholds, lambda block: 1.0)
 
     def relative_counts(self, ratios: Tensor) -> Counts:
         """#{σ > ρ σ_1} for ratios (R,), in the middle of bounds."""
-        return self._counted(lambda block: float(block.estimate.space.leading(1)[0].sum()), ratios)
+        return self._counted(ratios, lambda block: float(block.estimate.space.leading(1)[0].sum()))
 
     def entropies(self) -> tuple[Tensor, Tensor]:
         """The middle of each interval and half of its width, both (..., P)."""
@@ -86,16 +77,12 @@ class EstimatedBlocks(HankelBlocks):
         high = self._gathered(lambda block: block.estimate.interval.high)
         return (low + high) / 2, (high - low) / 2
 
-    def _counted(self, scale: Callable[[Estimated], float], thresholds: Tensor) -> Counts:
+    def _counted(self, thresholds: Tensor, scale: Callable[[Estimated], float]) -> Counts:
         """Counts above thresholds (K,) times the scale of each block."""
-
-        def bounds(block: Estimated) -> list[tuple[int, int]]:
-            return [block.count_above(float(threshold) * scale(block)) for threshold in thresholds]
-
-        lower, upper = self._gathered(bounds, len(thresholds), 2).to(torch.int64).unbind(-1)
+        bounds = [[block.count_above(float(one) * scale(block)) for one in thresholds] for block in self._blocks]
+        lower, upper = torch.tensor(bounds, dtype=torch.int64).reshape(*self._shape, len(thresholds), 2).unbind(-1)
         return Counts((lower + upper) // 2, lower, upper)
 
-    def _gathered(self, value: Callable[[Estimated], object], *tail: int) -> Tensor:
-        """Values of all blocks, (..., P, *tail)."""
-        values = [[value(block) for block in entry] for entry in self._entries]
-        return torch.tensor(values, dtype=torch.float64).reshape(*self._shape, *tail)
+    def _gathered(self, value: Callable[[Estimated], float]) -> Tensor:
+        """Values of all blocks, (..., P)."""
+        return torch.tensor([value(block) for block in self._blocks], dtype=torch.float64).reshape(self._shape)

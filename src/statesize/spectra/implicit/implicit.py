@@ -10,18 +10,14 @@ from typing import cast
 import torch
 
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
-from statesize.operators.jacobian import Jacobian
 from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, SECONDS, Engine, Footprint, attention_of
+from statesize.spectra.engine import DOUBLE, Engine, Footprint
+from statesize.spectra.exact.dense import attention_of
 from statesize.spectra.implicit.attention import STRIP, AttentionProducts
 from statesize.spectra.implicit.entropy_estimate import EntropyEstimate
 from statesize.spectra.implicit.estimated_blocks import Estimated, EstimatedBlocks
 
-# Bytes of T, and of single blocks with their copies, beyond which no other engine is tried.
-_LARGE = 2**31
-# Products with a block of attention until an interval is close enough: what was seen, about.
-_PRODUCTS = 30
 # How close, relative to it, the interval of an entropy is to be, of attention and of derivatives, of which a state is
 # soon known so well that less saves little.
 _ACCURACY, _OF_DERIVATIVES = 0.1, 0.005
@@ -49,39 +45,23 @@ class ImplicitEngine(Engine):
         return attention_of(operator) is not None or isinstance(operator, Derivative)
 
     def seconds(self, operator: Operator, cut: Cut) -> float:
-        """Infinity where T can be held, as other engines are certain."""
-        if isinstance(operator, Derivative):
-            return 0.0
-        if DOUBLE * cut.readouts * cut.length**2 <= _LARGE:
-            return math.inf
-        # Rows of T are formed for each product, exponentials at the cost of some operations.
-        width = cast("SoftmaxAttention", attention_of(operator)).query.shape[-1]
-        return SECONDS * _PRODUCTS * cut.readouts * cut.length**2 * (width + _PROBES * len(cut.positions))
+        """Infinity of attention: other engines are certain, while they fit into memory."""
+        return 0.0 if isinstance(operator, Derivative) else math.inf
 
     @torch.no_grad()
     def blocks(self, operator: Operator, cut: Cut) -> EstimatedBlocks:
         """The blocks by passes over the rows of T, or of the function; without gradients."""
-        positions = sorted(set(cut.positions))
-        if isinstance(operator, Derivative):
-            derivative, states = operator.to(device="cpu"), cast("list[int]", operator.state_size().tolist())
-            entries = [
-                [_of_derivative(derivative.jacobian(entry, i, i), i, states[i]) for i in positions]
-                for entry in range(operator.batch_shape.numel())
-            ]
-        else:
-            attention = cast("SoftmaxAttention", attention_of(operator))
-            indices = itertools.product(*map(range, operator.batch_shape))
-            entries = [self._of_attention(attention[index], positions, cut) for index in indices]
-        places = [positions.index(i) for i in cut.positions]
-        return EstimatedBlocks([[entry[k] for k in places] for entry in entries], operator.batch_shape, len(places))
-
-    def _of_attention(self, heads: SoftmaxAttention, positions: list[int], cut: Cut) -> list[Estimated]:
-        """What is known of H_i, of one head or of several one below another, at ascending positions."""
-        early, late = _sides(positions, cut)
-        blocks = _estimated(AttentionProducts(heads, early, by_rows=False)) if early else []
-        if late:
-            blocks += _estimated(AttentionProducts(heads, late, by_rows=True))[::-1]
-        return blocks
+        found = list[Estimated]()
+        for entry, index in enumerate(itertools.product(*map(range, operator.batch_shape))):
+            at = dict[int, Estimated]()
+            if isinstance(operator, Derivative):
+                at |= {i: _of_derivative(operator, entry, i) for i in set(cut.positions)}
+            else:
+                heads = cast("SoftmaxAttention", attention_of(operator))[index]
+                for positions, by_rows in zip(_sides(cut), (False, True), strict=True):
+                    at |= zip(positions, _of_attention(heads, positions, by_rows=by_rows), strict=True)
+            found += [at[i] for i in cut.positions]
+        return EstimatedBlocks(found, (*operator.batch_shape, len(cut.positions)))
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """The vectors of each position, and in a pass some of them and rows of T; or those of one derivative."""
@@ -90,7 +70,7 @@ class ImplicitEngine(Engine):
             held = max((_most_of_derivative(side) * side for side in sides), default=0)
             ports = operator.inputs + operator.outputs
             return Footprint(DOUBLE * (_COPIES * held + _IN_PRODUCTS * cut.length * ports))
-        r, (early, late) = cut.readouts, _sides(sorted(set(cut.positions)), cut)
+        r, (early, late) = cut.readouts, _sides(cut)
         sides = early, [r * (cut.length - i) for i in late]
         held = max(sum(_most_vectors(size) * size for size in side) for side in sides)
         # No side of a block that is the smaller one is longer than r L / (r + 1).
@@ -100,25 +80,44 @@ class ImplicitEngine(Engine):
         return Footprint(DOUBLE * (held + passing), 4 * DOUBLE * r * width * cut.length)
 
 
-def _sides(positions: list[int], cut: Cut) -> tuple[list[int], list[int]]:
+def _sides(cut: Cut) -> tuple[list[int], list[int]]:
     """Ascending cuts whose columns are the shorter side, and those whose rows are, falling."""
+    positions = sorted(set(cut.positions))
     early = [i for i in positions if i <= cut.readouts * (cut.length - i)]
     return early, positions[len(early) :][::-1]
 
 
-def _estimated(products: AttentionProducts) -> list[Estimated]:
-    """What is known of each block of some cuts, which are measured at once."""
-    norms, device = cast("list[float]", products.norms.tolist()), products.device
-    estimates = [
-        EntropyEstimate(n, _ACCURACY, _most_vectors(n), n if n <= _WHOLE else _PROBES, n) for n in products.sizes
-    ]
+def _of_attention(heads: SoftmaxAttention, positions: list[int], *, by_rows: bool) -> list[Estimated]:
+    """What is known of H_i, of one head or of several one below another; all positions are measured at once."""
+    if not positions:
+        return []
+    products = AttentionProducts(heads, positions, by_rows=by_rows)
+    estimates = [_estimate(n, _ACCURACY, _most_vectors(n), n) for n in products.sizes]
     while not all(estimate.finished for estimate in estimates):
-        found = products.gram([estimate.pending.to(device) for estimate in estimates])
+        found = products.gram([estimate.pending.to(products.device) for estimate in estimates])
         for estimate, product in zip(estimates, found, strict=True):
             if not estimate.finished:
                 estimate.advance(product.cpu())
-    values = zip(estimates, norms, products.sizes, strict=True)
-    return [Estimated(estimate, norm, norm**2, size) for estimate, norm, size in values]
+    blocks = zip(estimates, cast("list[float]", products.norms.tolist()), products.sizes, strict=True)
+    return [Estimated(estimate, norm, norm**2, n) for estimate, norm, n in blocks]
+
+
+def _of_derivative(derivative: Derivative, entry: int, i: int) -> Estimated:
+    """What is known of H_i of a batch entry, which has at most the rank of the state."""
+    jacobian = derivative.to(device="cpu").jacobian(entry, i, i)
+    n = jacobian.dimension
+    estimate = _estimate(n, _OF_DERIVATIVES, _most_of_derivative(n), i)
+    while not estimate.finished:
+        end_if_unwanted()
+        estimate.advance(jacobian.gram(estimate.pending))
+    squares = estimate.space.ritz.square().sum()[None] if estimate.exact else estimate.squared_norms()
+    square = max(0.0, float(squares.mean()))
+    most = square if estimate.exact else square + estimate.traces.margin(squares)
+    return Estimated(estimate, math.sqrt(square), most, min(n, int(derivative.state_size()[i])))
+
+
+def _estimate(n: int, accuracy: float, capacity: int, seed: int) -> EntropyEstimate:
+    return EntropyEstimate(n, accuracy, capacity, n if n <= _WHOLE else _PROBES, seed)
 
 
 def _most_vectors(columns: int) -> int:
@@ -127,19 +126,3 @@ def _most_vectors(columns: int) -> int:
 
 def _most_of_derivative(dimension: int) -> int:
     return min(dimension, max(_FEWEST, min(_MOST, _NUMBERS_OF_DERIVATIVES // dimension)))
-
-
-def _of_derivative(jacobian: Jacobian, seed: int, states: int) -> Estimated:
-    """What is known of one H_i, which has at most the rank of the state."""
-    dimension = jacobian.dimension
-    probes = dimension if dimension <= _WHOLE else _PROBES
-    estimate = EntropyEstimate(dimension, _OF_DERIVATIVES, _most_of_derivative(dimension), probes, seed)
-    while not estimate.finished:
-        end_if_unwanted()
-        estimate.advance(jacobian.gram(estimate.pending))
-    if estimate.exact:
-        square = most = float(estimate.space.ritz.square().sum())
-    else:
-        squares = estimate.squared_norms()
-        square, most = float(squares.mean()), float(squares.mean()) + estimate.traces.margin(squares)
-    return Estimated(estimate, math.sqrt(max(0.0, square)), most, min(dimension, states))

@@ -1,4 +1,4 @@
-"""Compiled square-root factors of eight diagonal recurrences side by side.
+"""Compiled square-root factors of 32 diagonal recurrences side by side.
 
 The last dimension of arrays counts the recurrences, so that loops over it become vector instructions.
 """
@@ -14,39 +14,40 @@ import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
-LANES = 8
+LANES = 32
 """Recurrences side by side."""
 _compile = cast("Any", numba).njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 _EPS = 2.0**-52
 
 
 @_compile
-def _append(R: Array, row: Array, decay: Array) -> None:
-    """R of qr([R Diag(decay); row]) in place; R (n, n, 8), row and decay (n, 8), of which the row is lost."""
-    # Plane rotations take in a row (Golub and Van Loan, Matrix Computations, section 6.5.3).
-    n = R.shape[0]
-    cosine, sine = np.empty(LANES), np.empty(LANES)
+def _append(R: Array, row: Array, decay: Array, turn: Array) -> None:
+    """R of qr([R Diag(decay); row]) in place; R (n, n, W), row and decay (n, W), of which the row is lost."""
+    # Plane rotations take in a row (Golub and Van Loan, Matrix Computations, section 6.5.3). Loops over slices become
+    # vector instructions.
+    n, lanes = row.shape
     for k in range(n):
-        for w in range(LANES):
-            x, y = R[k, k, w] * decay[k, w], row[k, w]
+        factor, other, scale, cosine, sine = R[k, k], row[k], decay[k], turn[0], turn[1]
+        for w in range(lanes):
+            x, y = factor[w] * scale[w], other[w]
             radius = math.sqrt(x * x + y * y)
             inverse = 1 / radius if radius > 0 else 0.0
-            cosine[w] = x * inverse if radius > 0 else 1.0
-            sine[w] = y * inverse
-            R[k, k, w] = radius
+            cosine[w], sine[w] = x * inverse if radius > 0 else 1.0, y * inverse
+            factor[w] = radius
         for j in range(k + 1, n):
-            for w in range(LANES):
-                x, y = R[k, j, w] * decay[j, w], row[j, w]
-                R[k, j, w] = cosine[w] * x + sine[w] * y
-                row[j, w] = cosine[w] * y - sine[w] * x
+            factor, other, scale = R[k, j], row[j], decay[j]
+            for w in range(lanes):
+                x, y = factor[w] * scale[w], other[w]
+                factor[w] = cosine[w] * x + sine[w] * y
+                other[w] = cosine[w] * y - sine[w] * x
 
 
 @_compile
 def _step(source: tuple[Array, Array], first: int, t: int, past: bool, state: tuple[Array, ...]) -> None:
     """Take step t into the factors, and into bounds of their norms and of their errors."""
-    (A, rows), (R, a, row, norm, error) = source, state
-    n = R.shape[0]
-    for w in range(LANES):
+    (A, rows), (R, a, row, turn, norm, error) = source, state
+    n, lanes = row.shape
+    for w in range(lanes):
         entry, square, gain = min(first + w, A.shape[0] - 1), 0.0, 0.0
         for k in range(n):
             a[k, w], row[k, w] = A[entry, t, k], rows[entry, t, k]
@@ -58,7 +59,7 @@ def _step(source: tuple[Array, Array], first: int, t: int, past: bool, state: tu
         before = gain * norm[w]
         norm[w] = math.hypot(before, math.sqrt(square) * (1.0 if past else gain))
         error[w] = gain * error[w] + 2 * (n + 1) * _EPS * (norm[w] + before)
-    _append(R, row, a)
+    _append(R, row, a, turn)
 
 
 @_compile
@@ -66,12 +67,12 @@ def factor_products(
     A: Array, B: Array, C: Array, positions: npt.NDArray[np.int64], products: Array, errors: Array
 ) -> None:
     """S_i L_iᵀ at ascending positions, (E, P, n, n), and how far σ may be off, (E, P), from A, B, C (E, L, n)."""
-    E, length, n = B.shape
-    P = positions.shape[0]
-    for first in range(0, E, LANES):
-        factors, norms, lost = np.empty((P, n, n, LANES)), np.empty((P, LANES)), np.empty((P, LANES))
-        R, norm, error = np.zeros((n, n, LANES)), np.zeros(LANES), np.zeros(LANES)
-        state = R, np.empty((n, LANES)), np.empty((n, LANES)), norm, error
+    (E, length, n), P = B.shape, positions.shape[0]
+    lanes = min(LANES, E)
+    for first in range(0, E, lanes):
+        factors, norms, lost = np.empty((P, n, n, lanes)), np.empty((P, lanes)), np.empty((P, lanes))
+        R, norm, error, total = np.zeros((n, n, lanes)), np.zeros(lanes), np.zeros(lanes), np.zeros(lanes)
+        state = R, np.empty((n, lanes)), np.empty((n, lanes)), np.empty((2, lanes)), norm, error
         k = P - 1
         for t in range(length - 1, positions[0] - 1, -1):
             _step((A, C), first, t, False, state)
@@ -83,13 +84,15 @@ def factor_products(
         for t in range(1, positions[P - 1] + 1):
             _step((A, B), first, t - 1, True, state)
             if positions[k] == t:
-                for w in range(min(LANES, E - first)):
-                    for i in range(n):
-                        for j in range(n):
-                            total = 0.0
-                            for m in range(max(i, j), n):
-                                total += factors[k, i, m, w] * R[j, m, w]
-                            products[first + w, k, i, j] = total
+                for i in range(n):
+                    for j in range(n):
+                        total[:] = 0.0
+                        for m in range(max(i, j), n):
+                            for w in range(lanes):
+                                total[w] += factors[k, i, m, w] * R[j, m, w]
+                        for w in range(min(lanes, E - first)):
+                            products[first + w, k, i, j] = total[w]
+                for w in range(min(lanes, E - first)):
                     size = norm[w] * norms[k, w]
                     off = norms[k, w] * error[w] + norm[w] * lost[k, w] + 2 * (n + 1) * _EPS * size
                     errors[first + w, k] = off + (1e-150 if size > 0 else 0.0)

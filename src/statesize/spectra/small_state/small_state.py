@@ -11,17 +11,18 @@ from torch import Tensor
 from statesize.operators import Operator, Recurrence
 from statesize.operators.transition import DiagonalTransition
 from statesize.spectra.cut import Cut
-from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint, largest_state
+from statesize.spectra.engine import DOUBLE, OUTPUTS, Engine, Footprint
+from statesize.spectra.exact.dense import largest_state
 from statesize.spectra.factorisation import singular_values
 from statesize.spectra.spectrum import Spectrum
 
 # States up to which it works, and recurrences side by side.
-_MOST_STATES, _LANES = 32, 8
+_MOST_STATES, _LANES = 32, 32
 
 
 @dataclass(frozen=True)
 class SmallStateEngine(Engine):
-    """Real diagonal recurrences of few states, eight side by side; its kernels are compiled when first needed."""
+    """Real diagonal recurrences of few states, 32 side by side; its kernels are compiled when first needed."""
 
     name = "small_state"
     outputs = frozenset(OUTPUTS)
@@ -64,7 +65,8 @@ class SmallStateEngine(Engine):
     def seconds(self, operator: Operator, cut: Cut) -> float:
         """See `Engine.seconds`."""
         n, entries = largest_state(operator), max(1, operator.batch_shape.numel())
-        steps = cut.length * (1e-6 + 1.6e-8 * n**2) * -(-entries // _LANES) / entries
+        lanes = min(_LANES, entries)
+        steps = cut.length * (6e-8 + 1e-9 * n**2) * (lanes + 2) * -(-entries // lanes) / entries
         return steps + len(cut.positions) * (3e-6 + 4e-9 * n**3)
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
