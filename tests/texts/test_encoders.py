@@ -9,7 +9,7 @@ import torch
 from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 
 import statesize as ss
-from statesize.texts.tokens import join_documents, special_ids, supported_tokenizer, token_text
+from statesize.texts.tokens import document_ids, special_ids, supported_tokenizer, text_sequence, token_text
 
 IDS = [ord(letter) for letter in TEXT]
 
@@ -59,8 +59,8 @@ def test_a_tokenizer_of_tiktoken():
     assert supported_tokenizer(known) is known
     assert special_ids(known) == ({298}, {"eos": 298})
     expected = [*tokenizer.encode_ordinary("a state<|endoftext|>"), 298]
-    assert join_documents(known, ["a state<|endoftext|>"]).tolist() == expected
-    assert join_documents(known, ["a state<|endoftext|>"], special_tokens=True).tolist()[-1] == 298
+    assert text_sequence(known, "a state<|endoftext|>").tolist() == expected
+    assert document_ids(known, "a state<|endoftext|>", special_tokens=True)[-1] == 298
     assert "".join(token_text(known, token) for token in expected) == "a state<|endoftext|><|endoftext|>"
     found = ss.profile(tiny_llama(), ["a state<|endoftext|>"], tokenizer=tokenizer, positions=1)
     assert found.tokens["token_ids"].values[0].tolist() == expected[:-1]

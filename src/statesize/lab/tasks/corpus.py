@@ -11,10 +11,11 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from statesize.errors import FileError
-from statesize.texts.documents import is_rows, listed, read_file
+from statesize.check import require_kind
+from statesize.errors import FileError, InputError
+from statesize.texts.documents import is_rows, read_file
 from statesize.texts.rows import BLANK_LINES, read_documents
 
 HELD_OUT_FRACTION = 0.05
@@ -118,6 +119,20 @@ def read_text(path: str | Path) -> Corpus:
     if len(texts) < len(documents):
         raise FileError(f"{path} must hold texts, got chats. Write them out as texts first.")
     return split(texts)
+
+
+def listed(name: str, documents: Iterable[str]) -> list[str]:
+    """Documents as a list."""
+    if isinstance(documents, str):
+        raise InputError(f"{name} must be a sequence of documents, got one string. For one document, give [text].")
+    require_kind(name, documents, Iterable, "a sequence of strings")
+    items = list(documents) if getattr(documents, "ndim", 1) else [documents]
+    for document in items:
+        try:
+            cast("Any", document).encode()
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise InputError(f"{name} must be a sequence of Unicode strings, got {document!r:.40}.") from error
+    return cast("list[str]", items)
 
 
 def _python_texts() -> Iterator[str]:
