@@ -1,7 +1,6 @@
 """From a name to a model: folders, refusals, and what is never run."""
 
 import contextlib
-import errno
 import importlib.util
 import json
 import pickle
@@ -274,7 +273,7 @@ def test_warnings_are_kept_back_for_a_while():
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(FileError, match=r"gated-deltanet.* got 'no-one/no-such-model'.* HF_HUB_OFFLINE"):
+    with pytest.raises(FileError, match=r"gated-deltanet.* got 'no-one/no-such-model'.* offline"):
         load_model("no-one/no-such-model")
 
 
@@ -308,21 +307,12 @@ def test_a_hub_that_does_not_have_a_model_or_does_not_answer_is_asked_once(answe
     thread.join()
 
 
-def test_a_hub_that_cannot_be_reached_is_said_in_words(monkeypatch):
+def test_a_hub_that_cannot_be_reached(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(FileError, match="it cannot be reached") as error:
-        load_model("no-one/no-such-model")
-    assert "Errno" not in str(error.value)
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    # Other errors of the system say what they are.
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", full)
-    with pytest.raises(FileError, match="No space left on device"):
+    with pytest.raises(FileError, match=r"'no-one/no-such-model'.* Connection refused"):
         load_model("no-one/no-such-model")
 
 

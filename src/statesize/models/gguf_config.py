@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from statesize.models.gguf import gguf_metadata, gguf_tensor, gguf_tensor_names, unread
+from statesize.models.gguf import gguf_header, gguf_tensor, unread
 
 ARCHITECTURES = (
     *("llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "qwen35", "qwen35moe", "gemma2", "gemma3", "phi3"),
@@ -83,7 +83,7 @@ _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias
 
 def gguf_config(library: Any, path: Path, config: Any) -> Any:
     """The configuration of transformers with what a GGUF file states; a file that states more is refused."""
-    metadata, tensors = gguf_metadata(path), gguf_tensor_names(path)
+    metadata, tensors = gguf_header(path)
     architecture = str(metadata.get("general.architecture"))
     if architecture not in ARCHITECTURES:
         raise unread(path, f"the architecture {architecture!r}, which is none of {', '.join(ARCHITECTURES)}")
@@ -131,7 +131,8 @@ def _set_stated(path: Path, config: Any, architecture: str, keys: Mapping[str, A
             continue
         setting = next((name for name in known.get(key, ()) if hasattr(config, name)), "")
         if setting == "layer_types":
-            value = _layer_types(value, blocks)
+            # All but each of a period's last have a window.
+            value = [f"{'sliding' if layer % value else 'full'}_attention" for layer in range(1, blocks + 1)]
         elif setting == "sliding_window":
             value = value or None
         elif not value and key != "attention.causal" and not isinstance(getattr(config, setting, None), bool):
@@ -141,12 +142,6 @@ def _set_stated(path: Path, config: Any, architecture: str, keys: Mapping[str, A
             raise unread(path, f"{architecture}.{key} = {value!r}")
         if getattr(config, setting) != value:
             setattr(config, setting, value)
-
-
-def _layer_types(pattern: int | list[bool], layers: int) -> list[str]:
-    """The layers with a window: all but each of a period's last, or those that the file lists."""
-    windows = [(layer + 1) % pattern != 0 for layer in range(layers)] if isinstance(pattern, int) else pattern
-    return ["sliding_attention" if window else "full_attention" for window in windows]
 
 
 def _set_query_scale(path: Path, config: Any, architecture: str) -> None:
