@@ -167,6 +167,11 @@ class Worker:
         except StatesizeError as error:
             yield None, error, made
 
+    def is_restarted(self) -> bool:
+        """Whether Ray has started it again."""
+        ray: Any = importlib.import_module("ray")
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
 
 @dataclass(eq=False)
 class OnRay:
@@ -208,12 +213,11 @@ class OnRay:
                     answer = next(values, None)
                     if answer is None:
                         del running[values]
-                        self._idle.append(worker)
+                        self._idle += [worker] if self._is_fresh(worker) else []
                         continue
                     value, failure, made = self.ray.get(answer)
                 except self.ray.exceptions.RayActorError as error:
-                    del running[values]
-                    self.ray.kill(worker)
+                    running.pop(values, None)
                     reason = str(error).strip().splitlines()[-1].strip()[:200]
                     cause = f"{ATTEMPTS} workers in a row were lost at {task} ({reason})."
                     yield Done(
@@ -223,6 +227,16 @@ class OnRay:
                     if not made:
                         raise failure
                     yield Done(task, value, failure)
+
+    def _is_fresh(self, worker: Any) -> bool:
+        """Whether a worker was never lost; others end, as Ray restarts a worker so many times in all."""
+        try:
+            if not self.ray.get(worker.is_restarted.remote()):
+                return True
+        except self.ray.exceptions.RayActorError:
+            return False
+        self.ray.kill(worker)
+        return False
 
     def end(self) -> None:
         """End all workers."""
@@ -246,7 +260,7 @@ class OnRay:
 
     def _new_worker(self) -> Any:
         """A worker, which Ray starts as soon as there is room for it."""
-        cpus, retries = self.cluster.cpus, {"max_restarts": -1, "max_task_retries": ATTEMPTS - 1}
+        cpus, retries = self.cluster.cpus, {"max_restarts": ATTEMPTS - 1, "max_task_retries": -1}
         options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": self.cluster.gpus, "memory": self.memory or None}
         if cpus == 1:
             options["runtime_env"] = {"env_vars": _KEEP_FREED}
