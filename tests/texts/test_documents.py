@@ -15,7 +15,6 @@ from statesize.texts.documents import configured_vocabulary, read_file, read_tok
 from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat
 
-ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text": "three", "body": "drei"}]
 CHAT = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]
 
 
@@ -27,12 +26,6 @@ def write_lines(path, lines):
 def write_table(path, texts, **columns):
     pq.write_table(pa.table({"text": texts, **columns}), path, row_group_size=3)
     return path
-
-
-def test_jsonl(tmp_path):
-    path = write_lines(tmp_path / "texts.jsonl", map(json.dumps, ROWS))
-    assert list(read_file(path, "body", pytest.fail)) == ["eins", "zwei", "drei"]
-    assert list(read_file(path)) == ["one", "two", "three"]
 
 
 BAD = [
@@ -50,7 +43,7 @@ def test_bad_lines_are_noted_and_left_out(tmp_path):
     assert list(read_file(path, "text", notes.append)) == ["one", "a whole pair: 🙂"]
     wrong = [*range(3, 3 + len(BAD)), 4 + len(BAD)]
     assert [note.split(": ")[0] for note in notes] == [f"{path}, line {number}" for number in wrong]
-    # Through profile(), which has nobody to note it, a bad line is an error.
+    # Where nobody notes it, a bad line is an error.
     with pytest.raises(FileError, match="line 3"):
         list(read_file(path))
 
@@ -59,32 +52,25 @@ def test_lines_are_not_held_in_memory(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", ['{"text": "' + "word " * 20_000 + '"}'] * 200)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in read_file(path, "text", pytest.fail)) == 200
+        assert sum(1 for _ in read_file(path)) == 200
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert most < path.stat().st_size / 10
 
 
-def test_chats_in_rows(tmp_path):
-    lines = [{"messages": CHAT}, {"text": "one", "messages": CHAT}, {"turns": CHAT}]
-    path = write_lines(tmp_path / "chats.jsonl", map(json.dumps, lines))
-    notes, first = [], Chat(tuple(CHAT), f"{path}, line 1")
-    assert list(read_file(path, "text", notes.append)) == [first, "one"]
-    assert len(notes) == 1
-    assert list(read_file(path, "turns", lambda _: None))[-1] == Chat(tuple(CHAT), f"{path}, line 3")
-    assert next(read_file(path)) == first
-
-
-@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson"])
-def test_rows_by_any_name_of_their_kind(tmp_path, name):
-    path = write_lines(tmp_path / name, [json.dumps({"text": "one"}), json.dumps({"messages": CHAT})])
-    assert [type(row) for row in read_file(path)] == [str, Chat]
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson", "a.json"])
+def test_texts_and_chats_in_rows(tmp_path, name):
+    rows = [{"messages": CHAT}, {"text": "one", "messages": CHAT}, {"turns": CHAT, "text": "two"}]
+    path, item = tmp_path / name, "item" if name == "a.json" else "line"
+    path.write_text(json.dumps(rows, indent=1) if item == "item" else "\n".join(map(json.dumps, rows)))
+    chats = [Chat(tuple(CHAT), f"{path}, {item} {number}") for number in (1, 2, 3)]
+    assert list(read_file(path)) == [chats[0], "one", "two"]
+    assert list(read_file(path, "turns")) == chats
 
 
 @pytest.mark.parametrize(
-    ("values", "kinds"),
-    [(["one", "two"], [str, str]), (ROWS, [str] * 3), ([{"messages": CHAT}, CHAT], [Chat, Chat]), (CHAT, [Chat])],
+    ("values", "kinds"), [(["one", "two"], [str, str]), ([{"messages": CHAT}, CHAT], [Chat, Chat]), (CHAT, [Chat])]
 )
 def test_a_list_in_json(tmp_path, values, kinds):
     path = tmp_path / "a.json"
@@ -102,13 +88,11 @@ def test_json_that_holds_no_list_of_texts_is_refused(tmp_path, content):
 
 def test_parquet(tmp_path):
     path = write_table(tmp_path / "texts.parquet", [f"text {row}" for row in range(200)], other=list(range(200)))
-    assert list(read_file(path, "text", pytest.fail)) == [f"text {row}" for row in range(200)]
-    assert next(read_file(path)) == "text 0"
+    assert list(read_file(path)) == [f"text {row}" for row in range(200)]
     (tmp_path / "b").mkdir()
     write_table(tmp_path / "b" / "0.parquet", ["three"])
     write_table(path, ["one", "two"])
-    write_table(tmp_path / "b" / "1.parquet", ["four"])
-    assert list(read_file(tmp_path, "text", pytest.fail)) == ["three", "four", "one", "two"]
+    assert list(read_file(tmp_path)) == ["three", "one", "two"]
 
 
 def test_bad_rows_of_parquet_are_noted_and_left_out(tmp_path):
@@ -124,17 +108,16 @@ def test_bad_rows_of_parquet_are_noted_and_left_out(tmp_path):
 def test_chats_in_parquet(tmp_path):
     question, answer = CHAT
     messages = [[question, answer | {"name": "one"}], [], None, [question]]
-    path, notes = tmp_path / "chats.parquet", []
-    pq.write_table(pa.table({"messages": messages}), path)
+    path, notes = write_table(tmp_path / "chats.parquet", ["one", "two", "three", "four"], messages=messages), []
+    assert list(read_file(path)) == ["one", "two", "three", "four"]
     # No name is made up for the messages that have none.
-    assert list(read_file(path, "text", notes.append)) == [
+    assert list(read_file(path, "messages", notes.append)) == [
         Chat((question, answer | {"name": "one"}), f"{path}, row 1"),
         Chat((question,), f"{path}, row 4"),
     ]
     assert len(notes) == 2
-    pq.write_table(pa.table({"messages": messages, "text": ["one", "two", "three", "four"]}), path)
-    assert list(read_file(path, "text", pytest.fail)) == ["one", "two", "three", "four"]
-    assert next(read_file(path, "messages", pytest.fail)).where == f"{path}, row 1"
+    pq.write_table(pa.table({"messages": messages[:1]}), path)
+    assert next(read_file(path)).where == f"{path}, row 1"
 
 
 def test_files_without_text_and_damaged_ones(tmp_path):
@@ -160,12 +143,15 @@ def test_files_without_text_and_damaged_ones(tmp_path):
         next(read_file(tmp_path / "empty", "text", pytest.fail))
 
 
-def test_each_row_is_a_sequence(tmp_path):
+def test_each_row_and_each_text_file_is_a_sequence(tmp_path):
     tokenizer = zoo.tokenizer()
-    read = sequences([write_table(tmp_path / "texts.parquet", ["one two", "three four"])], tokenizer)
+    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbf\none\r\n\r\ntwo\n")
+    paths = [write_table(tmp_path / "texts.parquet", ["one two", "three four"]), tmp_path / "text.txt"]
+    read = sequences(paths, tokenizer)
     assert not isinstance(read, list)
     texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in read]
-    assert texts == ["one two<eos>", "three four<eos>"]
+    assert texts == ["one two<eos>", "three four<eos>", "one\n\ntwo<eos>"]
+    assert list(read_file(tmp_path / "text.txt")) == ["one", "two"]
 
 
 LISTS = [[1, 2, 3], [4, 0]]

@@ -36,27 +36,26 @@ def training_record(name: str) -> dict[str, Any]:
 
 
 def model_facts(model: nn.Module, unknown: str = "") -> dict[str, object]:
-    """Facts on which the numbers of a model over some tokens depend, without hooks and attributes.
+    """Facts on which the numbers of a model over some tokens depend, by name, without hooks and attributes.
 
     Args:
         model: The model.
         unknown: Stands for the source of a class that has none; left out, it is another one in each call.
 
     Returns:
-        The facts by name, for JSON; "weights" is a SHA-256.
+        The facts, for JSON; "weights" is a SHA-256.
     """
-    config = getattr(model, "config", None)
-    described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
-    if isinstance(described, dict):
+    config: Any = getattr(model, "config", None)
+    described: Any = repr(config)
+    if hasattr(config, "to_dict"):
         # Where a model was loaded from is no part of what it computes.
-        described = {key: value for key, value in cast("dict[str, Any]", described).items() if key != "_name_or_path"}
-    # The state_dict leaves some of them out.
-    buffers = {name: tensors_sha256({"buffer": buffer}) for name, buffer in model.named_buffers() if buffer.numel()}
+        described = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
     adapters = adapter_states(model)
     return {
         "weights": tensors_sha256(model.state_dict()),
         **({"adapters": adapters} if adapters else {}),
-        "buffers": buffers,
+        # The state_dict leaves some of them out.
+        "buffers": {name: tensors_sha256({"buffer": part}) for name, part in model.named_buffers() if part.numel()},
         "structure": repr(model),
         "sources": {name: source or unknown or uuid4().hex for name, source in class_sources(model).items()},
         "config": described,
