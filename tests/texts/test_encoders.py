@@ -74,10 +74,10 @@ def test_others_stay_as_they_are():
 @pytest.mark.parametrize(
     ("tokenizer", "message"),
     [
-        ("gpt2", "must be one of tokenizers, transformers or tiktoken, or a function from a text to ids, got gpt2"),
+        ("gpt2", "got gpt2"),
         (3, "got int"),
-        (str.split, "must return token ids, .* got list from method_descriptor"),
-        (lambda text: text, "must return token ids, .* got str from function"),
+        (str.split, "got list from method_descriptor"),
+        (lambda text: text, "got str from function"),
         (lambda text: None, "got NoneType from function"),
         (lambda text: {"ids_of_inputs": [1]}, "got dict from function"),
         (lambda text: [0.5], "got list from function"),
@@ -85,7 +85,5 @@ def test_others_stay_as_they_are():
 )
 def test_what_encodes_nothing_is_refused_before_the_work(tokenizer, message):
     for inputs in ([TEXT], [[5, 6, 7]]):
-        with pytest.raises(
-            ss.errors.InputError, match=f"^tokenizer {message}" if message.startswith("must") else message
-        ):
+        with pytest.raises(ss.errors.InputError, match=f"^tokenizer must .*{message}"):
             ss.profile(tiny_llama(), inputs, tokenizer=tokenizer)

@@ -169,7 +169,7 @@ class Parts(Generic[Value]):
         """The part, or None if it has to be made."""
         for path in self._files(name):
             try:
-                content = path.read_bytes()
+                content = require_regular(path).read_bytes()
                 if path.stem.endswith(f"-{digest(content)}"):
                     return self.decode(content)
             except (OSError, ValueError, FileError):

@@ -14,22 +14,18 @@ ARCHITECTURES = (
     *("starcoder2", "stablelm", "nemotron", "gpt2", "lfm2", "mamba"),
 )
 # Keys behind the name of the architecture, each with the setting of transformers that it states: the first that the
-# configuration of the architecture has.
+# configuration of the architecture has. Others state the setting of their own name, where there is one.
 _SETTINGS: dict[str, tuple[str, ...]] = {
-    "vocab_size": ("vocab_size",),
     "context_length": ("max_position_embeddings",),
     "block_count": ("num_hidden_layers",),
     "embedding_length": ("hidden_size",),
     "feed_forward_length": ("intermediate_size", "n_inner"),
-    "use_parallel_residual": ("use_parallel_residual",),
     "attention.head_count": ("num_attention_heads",),
     "attention.head_count_kv": ("num_key_value_heads", "num_attention_heads"),
     "attention.key_length": ("head_dim",),
     "attention.value_length": ("head_dim",),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps", "layer_norm_epsilon"),
     "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"),
-    "attn_logit_softcapping": ("attn_logit_softcapping",),
-    "final_logit_softcapping": ("final_logit_softcapping",),
     "expert_count": ("num_experts",),
     "expert_used_count": ("num_experts_per_tok",),
     "expert_feed_forward_length": ("moe_intermediate_size",),
@@ -129,7 +125,7 @@ def _set_stated(path: Path, config: Any, architecture: str, keys: Mapping[str, A
             continue
         if turns and key.startswith("rope.") and key.removeprefix("rope.") in _ROPE_KEYS:
             continue
-        setting = next((name for name in known.get(key, ()) if hasattr(config, name)), "")
+        setting = next((name for name in known.get(key, (key,)) if hasattr(config, name)), "")
         if setting == "layer_types":
             # All but each of a period's last have a window.
             value = [f"{'sliding' if layer % value else 'full'}_attention" for layer in range(1, blocks + 1)]
