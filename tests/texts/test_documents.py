@@ -59,31 +59,13 @@ def test_lines_are_not_held_in_memory(tmp_path):
     assert most < path.stat().st_size / 10
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson", "a.json"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson"])
 def test_texts_and_chats_in_rows(tmp_path, name):
     rows = [{"messages": CHAT}, {"text": "one", "messages": CHAT}, {"turns": CHAT, "text": "two"}]
-    path, item = tmp_path / name, "item" if name == "a.json" else "line"
-    path.write_text(json.dumps(rows, indent=1) if item == "item" else "\n".join(map(json.dumps, rows)))
-    chats = [Chat(tuple(CHAT), f"{path}, {item} {number}") for number in (1, 2, 3)]
+    path = write_lines(tmp_path / name, map(json.dumps, rows))
+    chats = [Chat(tuple(CHAT), f"{path}, line {number}") for number in (1, 2, 3)]
     assert list(read_file(path)) == [chats[0], "one", "two"]
     assert list(read_file(path, "turns")) == chats
-
-
-@pytest.mark.parametrize(
-    ("values", "kinds"), [(["one", "two"], [str, str]), ([{"messages": CHAT}, CHAT], [Chat, Chat]), (CHAT, [Chat])]
-)
-def test_a_list_in_json(tmp_path, values, kinds):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    assert [type(row) for row in read_file(path)] == kinds
-
-
-@pytest.mark.parametrize("content", ['{"text": "one"}', "[]", "[3]", "prose", '{"text": "a"}\n{"text": "b"}'])
-def test_json_that_holds_no_list_of_texts_is_refused(tmp_path, content):
-    path = tmp_path / "a.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(FileError, match=r"a\.json"):
-        list(read_file(path))
 
 
 def test_parquet(tmp_path):
@@ -171,6 +153,9 @@ LISTS = [[1, 2, 3], [4, 0]]
 def test_lists_of_ids(tmp_path, content, lists):
     (tmp_path / "ids.json").write_text(content, encoding="utf-8")
     assert [ids.tolist() for ids in read_token_ids(tmp_path / "ids.json", 5)] == lists
+    assert [ids.tolist() for ids in sequences(tmp_path / "ids.json")] == lists
+    with pytest.raises(FileError, match=r"ids\.json"):
+        list(read_file(tmp_path / "ids.json"))
 
 
 @pytest.mark.parametrize(

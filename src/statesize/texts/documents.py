@@ -29,16 +29,6 @@ def _jsonl(path: Path, field: str) -> _Rows:
                 yield f"{path}, line {number}", partial(json.loads, line)
 
 
-def _json_list(path: Path, field: str) -> _Rows:
-    del field
-    values = json.loads(read_whole(path))
-    items = cast("list[Any]", values) if isinstance(values, list) else []
-    if items and all(isinstance(item, dict) and "role" in item for item in items):
-        items = [items]
-    for index in range(len(items)):
-        yield f"{path}, item {index + 1}", partial(items.__getitem__, index)
-
-
 def _parquet(path: Path, field: str) -> _Rows:
     import pyarrow
     import pyarrow.parquet
@@ -57,7 +47,9 @@ def _parquet(path: Path, field: str) -> _Rows:
                     yield f"{file}, row {number}", cell.as_py
 
 
-_ROWS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json_list, ".parquet": _parquet}
+_ROWS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+IDS = ".json"
+"""Suffix of files of token ids."""
 
 
 def is_rows(path: Path) -> bool:
@@ -68,7 +60,7 @@ def is_rows(path: Path) -> bool:
 def read_file(
     path: Path, field: str = "text", note: Callable[[str], None] | None = None, *, whole: bool = False
 ) -> Iterator[Document]:
-    """The documents of a file: each row of .jsonl, .json and .parquet, which are read as far as these are used.
+    """The documents of a file: each row of .jsonl and .parquet, which are read as far as these are used.
 
     Args:
         path: The file; other suffixes are of text, whose documents are parted by blank lines.
@@ -82,6 +74,8 @@ def read_file(
     Raises:
         FileError: It cannot be read, or holds no document.
     """
+    if path.suffix.lower() == IDS:
+        raise FileError(f"{path} must hold text, got token ids by its name. Give .jsonl, .parquet or a text file.")
     if not is_rows(path):
         yield from (read_whole(path).strip("\n"),) if whole else read_documents(path)
         return

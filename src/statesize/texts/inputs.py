@@ -22,7 +22,7 @@ from statesize.adapters.models.model_state import is_a, mapped, tensors_sha256
 from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError
 from statesize.texts import bundled
-from statesize.texts.documents import is_rows, read_file
+from statesize.texts.documents import IDS, is_rows, read_file, read_token_ids
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, beginning_id, encode_begun, text_sequence
 
@@ -235,6 +235,8 @@ def _split(
             yield from (ids for row in _mapped(cast("Mapping[str, Any]", item)) for ids in _ids(row))
         elif not isinstance(item, str | Path):
             yield from _ids(item)
+        elif isinstance(item, Path) and item.suffix.lower() == IDS:
+            yield from read_token_ids(item, None)
         elif tokenizer is None:
             advice = "Give tokenizer(text)['input_ids'], or to ss.profile the model's tokenizer too: tokenizer=…."
             raise _wrong("token ids where no tokenizer is given", f"text ({str(item)[:40]!r})", advice)
