@@ -39,13 +39,13 @@ def require_kind(name: str, value: object, kind: type | tuple[type, ...], expect
 def whole_number(value: object) -> int | None:
     """The integer that a value is, numpy's and torch's included, or None for anything else, True and False too."""
     number = _pythons(value)
-    return int(number) if isinstance(number, Integral) and not isinstance(number, bool) else None
+    return None if isinstance(number, bool) or not isinstance(number, Integral) else int(number)
 
 
 def real_number(value: object) -> float | None:
     """The finite number that a value is, numpy's and torch's included, or None for anything else, True and False."""
     number = _pythons(value)
-    if not isinstance(number, Real) or isinstance(number, bool):
+    if isinstance(number, bool) or not isinstance(number, Real):
         return None
     try:
         return float(number) if math.isfinite(number) else None

@@ -21,8 +21,7 @@ _Rows: TypeAlias = Iterator[tuple[str, Callable[[], Any]]]
 _BATCH = 64
 
 
-def _jsonl(path: Path, field: str) -> _Rows:
-    del field
+def _jsonl(path: Path) -> _Rows:
     with require_regular(path).open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
@@ -47,14 +46,13 @@ def _parquet(path: Path, field: str) -> _Rows:
                     yield f"{file}, row {number}", cell.as_py
 
 
-_ROWS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
 IDS = ".json"
 """Suffix of files of token ids."""
 
 
 def is_rows(path: Path) -> bool:
     """Whether a file holds many sequences, by its name; a folder does, of Parquet files."""
-    return path.suffix.lower() in _ROWS or path.is_dir()
+    return path.suffix.lower() in (".jsonl", ".ndjson", ".parquet") or path.is_dir()
 
 
 def read_file(
@@ -81,7 +79,8 @@ def read_file(
         return
     any_read = False
     with os_errors(f"{path} cannot be read", "", ValueError):
-        for where, parse in _ROWS[".parquet" if path.is_dir() else path.suffix.lower()](path, field):
+        is_lines = path.suffix.lower() != ".parquet" and not path.is_dir()
+        for where, parse in _jsonl(path) if is_lines else _parquet(path, field):
             try:
                 document = row_document(parse(), field, where)
             except ValueError as error:
@@ -99,10 +98,11 @@ def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
     """The lists of token ids of a file, (L,) int64 each: a JSON list, a list of lists, or either on each line."""
     any_read = False
     for where, values in _json_values(path):
-        lists = values if isinstance(values, list) and values and isinstance(values[0], list) else [values]
-        for number, ids in enumerate(cast("list[Any]", lists), 1):
+        items = cast("list[Any]", values if isinstance(values, list) else [])
+        nested = bool(items) and isinstance(items[0], list)
+        for number, ids in enumerate(items if nested else [values], 1):
             any_read = True
-            yield _checked_ids(ids, f"{where}, list {number}" if lists is values else where, vocabulary)
+            yield _checked_ids(ids, f"{where}, list {number}" if nested else where, vocabulary)
     if not any_read:
         raise FileError(f"{path} must hold token ids, got none. Give a JSON list of them.")
 
@@ -114,7 +114,7 @@ def _json_values(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             yield str(path), json.loads(content)
         except ValueError:
-            for where, parse in _jsonl(path, ""):
+            for where, parse in _jsonl(path):
                 with os_errors(f"{where} must be JSON", "", ValueError):
                     yield where, parse()
 

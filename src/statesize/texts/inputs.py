@@ -262,10 +262,9 @@ def _mapped(item: Mapping[str, Any]) -> list[Any]:
 
 def _batch(value: Any) -> list[Any]:
     # A tokenizer returns a list of ids for a text without return_tensors.
-    nested = getattr(value, "ndim", 0) > 1 or (
-        isinstance(value, list | tuple) and isinstance(next(iter(value), 0), list)
-    )
-    return list(value) if nested else [value]
+    rows = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else ()
+    nested = getattr(cast("Any", value), "ndim", 0) > 1 or (rows and not isinstance(rows[0], int))
+    return list(cast("Any", value)) if nested else [value]
 
 
 def _ids(item: object) -> Iterator[Tensor]:

@@ -47,8 +47,10 @@ def read_documents(path: str | Path) -> tuple[str, ...]:
 
 def read_whole(path: Path) -> str:
     """The text of a UTF-8 file, blank lines and all; line ends may be of any system."""
+    with os_errors(f"{path} cannot be read"):
+        content = require_regular(path).read_bytes()
     with os_errors(f"{path} must be UTF-8 text", "Convert it.", UnicodeDecodeError):
-        text = require_regular(path).read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     if not text.strip():
         raise FileError(f"{path} must hold text, got none.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -60,9 +62,10 @@ def row_document(row: object, field: str, where: str) -> Document:
     name = field if field in values or MESSAGES not in values else MESSAGES
     value: Any = values.get(name)
     document: Document | None = value if isinstance(value, str) and name == field else None
-    if value and isinstance(value, list) and all(isinstance(turn, Mapping) for turn in cast("list[Any]", value)):
+    messages = cast("list[Any]", value) if isinstance(value, list) else []
+    if messages and all(isinstance(turn, Mapping) for turn in messages):
         # A column of Parquet has every name in every message.
-        turns = tuple({key: entry for key, entry in turn.items() if entry is not None} for turn in value)
+        turns = tuple({key: entry for key, entry in turn.items() if entry is not None} for turn in messages)
         if all(isinstance(turn.get(key), str) for turn in turns for key in ("role", "content")):
             document, value = Chat(turns, where), json.dumps(turns, ensure_ascii=False, default=str)
     if document is None:
