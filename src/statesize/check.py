@@ -6,11 +6,11 @@ Torch is imported where there are tensors only: a command refuses its arguments 
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Iterable
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsFloat, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from statesize.errors import InputError
 
@@ -38,36 +38,27 @@ def require_kind(name: str, value: object, kind: type | tuple[type, ...], expect
 
 def whole_number(value: object) -> int | None:
     """The integer that a value is, numpy's and torch's included, or None for anything else, True and False too."""
-    try:
-        return None if _dtype(value) == "bool" else operator.index(cast("SupportsIndex", value))
-    except (TypeError, RuntimeError):
-        return None
+    number = _pythons(value)
+    return None if isinstance(number, bool) or not isinstance(number, Integral) else int(number)
 
 
 def real_number(value: object) -> float | None:
-    """The finite number that a value is, numpy's and torch's included, or None for anything else, text and True too."""
-    text = isinstance(value, str | bytes)
-    if text or _dtype(value) == "bool" or _dtype(value).startswith("complex") or getattr(value, "ndim", 0):
+    """The finite number that a value is, numpy's and torch's included, or None for anything else, True and False."""
+    number = _pythons(value)
+    if isinstance(number, bool) or not isinstance(number, Real):
         return None
     try:
-        # A tensor that takes gradients warns when it is read.
-        plain = cast("Any", value).detach() if hasattr(value, "detach") else value
-        number = float(cast("SupportsFloat", plain))
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def plain_number(value: object) -> bool:
-    """Whether a value is a finite number of Python's own, as what is written to files as JSON must be; True is none."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return float(number) if math.isfinite(number) else None
     except OverflowError:
-        return False
+        return None
 
 
-def _dtype(value: object) -> str:
-    return str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
+def _pythons(value: object) -> object:
+    """A number of Python's own for one of numpy or torch, or for an array of one; other values as they are."""
+    try:
+        return cast("Any", value).item() if getattr(value, "ndim", None) == 0 else value
+    except RuntimeError:  # a tensor without numbers
+        return None
 
 
 def require_count(name: str, value: object, least: int = 1, *, plain: bool = False, expected: str = "") -> int:
@@ -106,7 +97,7 @@ def require_real(
     advice: str = "",
 ) -> float:
     """A finite number between bounds, which `above` and `below` leave out; where `plain`, one of Python's own."""
-    number = real_number(value) if not plain or plain_number(value) else None
+    number = real_number(value) if not plain or isinstance(value, int | float) else None
     good = number is not None and (above is None or number > above) and (least is None or number >= least)
     if number is None or not good or (below is not None and number >= below) or (most is not None and number > most):
         bounds = {"above": above, "of at least": least, "below": below, "at most": most}

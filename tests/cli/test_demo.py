@@ -107,7 +107,7 @@ def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
     assert capsys.readouterr().out == first.out
 
 
-@pytest.mark.parametrize(("place", "message"), [(".", "is a folder"), ("missing/demo.html", "Make missing, or")])
+@pytest.mark.parametrize(("place", "message"), [(".", "got a folder"), ("missing/demo.html", "Make missing, or")])
 def test_a_bad_place_is_refused_before_the_work(here, capsys, place, message):
     assert main(["demo", "--html", place]) == 1
     captured = capsys.readouterr()

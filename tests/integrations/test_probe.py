@@ -249,19 +249,6 @@ def test_what_a_model_becomes_in_a_training_is_told_at_the_next_reading(layer, c
     assert words in " ".join(news(caplog)[len(before) :])
 
 
-def test_a_layer_of_another_kind_is_told_and_compared_with_nothing_before(caplog):
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), OwnLayer(), OwnLayer())
-    probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=18)))
-    probing.step(model, 0)
-    model[2] = ChangedLayer()
-    model[2].numbers = 2
-    share = probing.step(model, 1)["ess/layer_state_utilisation/2"]
-    assert news(caplog) == ["Step 1: 2 was OwnLayer, is now ChangedLayer: readings before do not compare"]
-    alone = Probing(probing.probe).step(model, 0)["ess/layer_state_utilisation/2"]
-    assert share == alone > 0.5
-
-
 class Autocast(torch.nn.Module):
     def __init__(self, model):
         super().__init__()

@@ -1,7 +1,6 @@
 """Locked folders, limited files and parts of runs; complete writing is tested where it is used."""
 
 import errno
-import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 
 from statesize.errors import FileError
 from statesize.io import files
-from statesize.io.files import LOCK, Parts, only_writer
+from statesize.io.files import Parts, only_writer
 
 HOLD = """
 import sys
@@ -34,58 +33,25 @@ def holder(tmp_path):
 
 
 def test_another_process_is_refused_until_the_first_has_ended(holder, tmp_path):
-    refusal = pytest.raises(
-        FileError, match=rf"another process \({holder.pid} on .*\) writes to .*out; wait for its end"
-    )
-    with refusal, only_writer(tmp_path / "out"):
+    with pytest.raises(FileError, match="another process"), only_writer(tmp_path / "out"):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert (tmp_path / "out" / LOCK).exists()
     with only_writer(tmp_path / "out"):
-        pass
-    assert list((tmp_path / "out").iterdir()) == []
+        assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_folder_that_is_removed_and_made_anew_is_locked_anew(tmp_path):
     with only_writer(tmp_path / "out"):
         shutil.rmtree(tmp_path / "out")
-        with only_writer(tmp_path / "out"):
-            lock = tmp_path / "out" / LOCK
-            assert lock.read_text().startswith(str(os.getpid()))
-    assert not lock.exists()
-
-
-def test_the_lock_of_another_is_left_where_the_folder_was_removed(tmp_path):
-    with only_writer(tmp_path / "out"):
-        shutil.rmtree(tmp_path / "out")
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / LOCK).write_text("theirs")
-    assert (tmp_path / "out" / LOCK).read_text() == "theirs"
+        with only_writer(tmp_path / "out"), pytest.raises(FileError, match="another process"):
+            only_writer(tmp_path / "out").__enter__()
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot write to"), only_writer(tmp_path / "file"):
         pass
-
-
-def test_a_lock_of_a_file_that_was_replaced_meanwhile_is_taken_anew(tmp_path, monkeypatch):
-    place, lock = tmp_path / LOCK, files._lock
-
-    def replaced(descriptor):
-        # Whoever had the lock removes the file while this process opens it, and a third one makes it anew.
-        monkeypatch.setattr(files, "_lock", lock)
-        place.unlink()
-        place.touch()
-        lock(descriptor)
-
-    monkeypatch.setattr(files, "_lock", replaced)
-    with only_writer(tmp_path):
-        assert place.read_text().startswith(str(os.getpid()))
-        with pytest.raises(FileError, match="another process"), only_writer(tmp_path):
-            pass
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("system", ["no locks", "a file system without"])
@@ -98,8 +64,7 @@ def test_what_cannot_be_locked_is_written_all_the_same(tmp_path, monkeypatch, sy
     else:
         monkeypatch.setattr("fcntl.flock", refuse)
     with only_writer(tmp_path):
-        assert (tmp_path / LOCK).exists()
-    assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.iterdir()) == []
 
 
 def upper(content):

@@ -82,20 +82,6 @@ def test_weights_that_go_unused_are_warned_of_and_kept(tmp_path):
     assert "model.layers.1." in kept
 
 
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"text_config": {"_attn_implementation": "some/kernel"}}, "'some/kernel' .* --trust-remote-code"),
-        ({"_experts_implementation_internal": "some/kernel"}, "'some/kernel'"),
-    ],
-)
-def test_kernels_of_the_hub_are_refused_in_every_part_of_a_model(tmp_path, values, named):
-    folder = save_tiny(tmp_path / "llama")
-    set_config(folder, **values)
-    with pytest.raises(FileError, match=named):
-        load_model(str(folder))
-
-
 @pytest.mark.parametrize("content", ["{}", '{"num_hidden_layers": 2}', "{", "[]"])
 def test_a_configuration_that_names_no_model(tmp_path, content):
     folder = save_tiny(tmp_path / "llama")

@@ -112,20 +112,6 @@ def test_what_arrives_is_its_own(ray, model):
     assert model.head.weight.any()
 
 
-def test_numbers_go_beside_the_pickled_module(ray, model, monkeypatch):
-    pickled, bare = [], ray.put
-
-    def put(module):
-        pickled.append(ray.cloudpickle.dumps(module, protocol=5, buffer_callback=lambda buffer: None))
-        return bare(module)
-
-    monkeypatch.setattr(ray, "put", put)
-    shared(ray, model)
-    assert len(pickled[0]) < model.head.weight.numel() * 4 / 4
-    # Tensors of the user's own go as Ray sends them.
-    assert len(ray.cloudpickle.dumps(model.head.weight)) > model.head.weight.numel() * 4
-
-
 def test_what_cannot_be_copied(ray, model):
     model.lock = threading.Lock()
     with pytest.raises(ModelError, match="lock"):

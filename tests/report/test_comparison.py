@@ -16,14 +16,14 @@ from statesize.report.comparison import compare
 from statesize.report.names import model_title
 from statesize.report.page import page
 from statesize.results.summary import at_middle, ess_values, middle_ceiling
-from statesize.texts.tokens import join_documents
+from statesize.texts.tokens import text_sequence
 
 TEXTS = ("Return the list of names that are bound here.", "The loop ends when the iterator has no more items left.")
 
 
 @pytest.fixture(scope="module")
 def bundled():
-    ids = join_documents(zoo.tokenizer(), TEXTS)
+    ids = torch.cat([text_sequence(zoo.tokenizer(), text) for text in TEXTS])
     return [
         profile(zoo.load(name)[0], [ids, ids.flip(0)], tokenizer=zoo.tokenizer(), name=name) for name in ("sa", "gla")
     ]

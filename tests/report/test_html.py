@@ -135,7 +135,7 @@ def test_file_is_replaced_whole(hostile_profile, tmp_path):
 
 def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="is a folder"):
+    with pytest.raises(FileError, match="got a folder"):
         check_report_path(tmp_path)
     for path in (tmp_path / "missing" / "report.html", tmp_path / "file" / "report.html"):
         with pytest.raises(FileError, match="must lie in a folder"):

@@ -9,7 +9,7 @@ from statesize.errors import FileError, StatesizeWarning
 from statesize.lab import zoo
 from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat, RefusedChat
-from statesize.texts.tokens import chat_text, join_documents
+from statesize.texts.tokens import text_sequence
 
 MESSAGES = ({"role": "user", "content": "What is a state?"}, {"role": "assistant", "content": "What its past leaves."})
 CHAT = Chat(MESSAGES, "chats.jsonl, line 3")
@@ -18,28 +18,25 @@ CHAT = Chat(MESSAGES, "chats.jsonl, line 3")
 @pytest.mark.parametrize("bos", [False, True])
 def test_the_ids_are_those_of_transformers(bos):
     tokenizer = tiny_tokenizer(bos=bos, template=TEMPLATE)
-    ids = join_documents(tokenizer, [CHAT]).tolist()
+    ids = text_sequence(tokenizer, CHAT).tolist()
     assert ids == tokenizer.apply_chat_template(list(MESSAGES), tokenize=True)["input_ids"]
     # One at the beginning, though both the template and the tokenizer put one there; one after each message.
     assert ids.count(0) == bos
     assert ids.count(1) == 2
-    # Text that went through the template elsewhere is read likewise.
-    assert join_documents(tokenizer, [chat_text(tokenizer, CHAT)], special_tokens=True).tolist() == ids
-    assert join_documents(tokenizer, [chat_text(tokenizer, CHAT)]).tolist() != ids
 
 
 @pytest.mark.parametrize("kind", ["transformers", "tokenizers"])
 def test_a_tokenizer_without_a_template(kind):
     tokenizer = tiny_tokenizer() if kind == "transformers" else zoo.tokenizer()
     with pytest.raises(FileError, match=r"chats.jsonl, line 3") as error:
-        join_documents(tokenizer, [CHAT])
+        text_sequence(tokenizer, CHAT)
     assert not isinstance(error.value, RefusedChat)
 
 
 def test_messages_that_a_template_refuses():
     template = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('No system\n message') }}{% endif %}"
     with pytest.raises(RefusedChat, match=r"^chats\.jsonl, line 3: the chat template refuses .*\(No system message\)$"):
-        join_documents(tiny_tokenizer(template=template), [CHAT])
+        text_sequence(tiny_tokenizer(template=template), CHAT)
 
 
 def test_a_file_of_chats_is_profiled_through_the_template(tmp_path):
@@ -54,6 +51,6 @@ def test_a_template_without_the_token_that_begins_a_text_is_told(tmp_path):
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": MESSAGES}) + "\n" + '{"text": "a state"}\n')
     tokenizer = tiny_tokenizer(bos=True, template=TEMPLATE.removeprefix("{{ bos_token }}"))
-    with pytest.warns(StatesizeWarning, match="begins a text with '<s>', and the chat template does not: 1 chats lack"):
+    with pytest.warns(StatesizeWarning, match="begins a text with the token 0"):
         first, second = (ids.tolist() for ids in sequences(path, tokenizer))
     assert (first.count(0), second.count(0)) == (0, 1)

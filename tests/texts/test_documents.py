@@ -11,18 +11,10 @@ from oracles.pretrained import save_tiny, tiny_llama
 from statesize.errors import FileError
 from statesize.lab import zoo
 from statesize.models.load import load_model, load_model_facts
-from statesize.texts.documents import (
-    configured_vocabulary,
-    file_documents,
-    jsonl,
-    parquet,
-    read_token_ids,
-    vocabulary_size,
-)
+from statesize.texts.documents import configured_vocabulary, read_file, read_token_ids, vocabulary_size
 from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat
 
-ROWS = [{"text": "one", "body": "eins"}, {"text": "two", "body": "zwei"}, {"text": "three", "body": "drei"}]
 CHAT = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}]
 
 
@@ -34,12 +26,6 @@ def write_lines(path, lines):
 def write_table(path, texts, **columns):
     pq.write_table(pa.table({"text": texts, **columns}), path, row_group_size=3)
     return path
-
-
-def test_jsonl(tmp_path):
-    path = write_lines(tmp_path / "texts.jsonl", map(json.dumps, ROWS))
-    assert list(jsonl(path, "body", pytest.fail)) == ["eins", "zwei", "drei"]
-    assert list(file_documents(path)) == [("one",), ("two",), ("three",)]
 
 
 BAD = [
@@ -54,94 +40,66 @@ def test_bad_lines_are_noted_and_left_out(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", ['{"text": "one"}', "", *BAD, '{"text": "a whole pair: 🙂"}'])
     path.write_bytes(path.read_bytes() + b'{"text": "caf\xe9"}\n')
     notes = []
-    assert list(jsonl(path, "text", notes.append)) == ["one", "a whole pair: 🙂"]
+    assert list(read_file(path, "text", notes.append)) == ["one", "a whole pair: 🙂"]
     wrong = [*range(3, 3 + len(BAD)), 4 + len(BAD)]
     assert [note.split(": ")[0] for note in notes] == [f"{path}, line {number}" for number in wrong]
-    # Through profile(), which has nobody to note it, a bad line is an error.
+    # Where nobody notes it, a bad line is an error.
     with pytest.raises(FileError, match="line 3"):
-        list(file_documents(path))
+        list(read_file(path))
 
 
 def test_lines_are_not_held_in_memory(tmp_path):
     path = write_lines(tmp_path / "texts.jsonl", ['{"text": "' + "word " * 20_000 + '"}'] * 200)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in jsonl(path, "text", pytest.fail)) == 200
+        assert sum(1 for _ in read_file(path)) == 200
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert most < path.stat().st_size / 10
 
 
-def test_chats_in_rows(tmp_path):
-    lines = [{"messages": CHAT}, {"text": "one", "messages": CHAT}, {"turns": CHAT}]
-    path = write_lines(tmp_path / "chats.jsonl", map(json.dumps, lines))
-    notes, first = [], Chat(tuple(CHAT), f"{path}, line 1")
-    assert list(jsonl(path, "text", notes.append)) == [first, "one"]
-    assert len(notes) == 1
-    assert list(jsonl(path, "turns", lambda _: None))[-1] == Chat(tuple(CHAT), f"{path}, line 3")
-    assert next(file_documents(path)) == (first,)
-
-
 @pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.ndjson"])
-def test_rows_by_any_name_of_their_kind(tmp_path, name):
-    path = write_lines(tmp_path / name, [json.dumps({"text": "one"}), json.dumps({"messages": CHAT})])
-    assert [type(row[0]) for row in file_documents(path)] == [str, Chat]
-
-
-@pytest.mark.parametrize(
-    ("values", "kinds"),
-    [(["one", "two"], [str, str]), (ROWS, [str] * 3), ([{"messages": CHAT}, CHAT], [Chat, Chat]), (CHAT, [Chat])],
-)
-def test_a_list_in_json(tmp_path, values, kinds):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    assert [type(row[0]) for row in file_documents(path)] == kinds
-
-
-@pytest.mark.parametrize("content", ['{"text": "one"}', "[]", "[3]", "prose", '{"text": "a"}\n{"text": "b"}'])
-def test_json_that_holds_no_list_of_texts_is_refused(tmp_path, content):
-    path = tmp_path / "a.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(FileError, match=r"a\.json"):
-        list(file_documents(path))
+def test_texts_and_chats_in_rows(tmp_path, name):
+    rows = [{"messages": CHAT}, {"text": "one", "messages": CHAT}, {"turns": CHAT, "text": "two"}]
+    path = write_lines(tmp_path / name, map(json.dumps, rows))
+    chats = [Chat(tuple(CHAT), f"{path}, line {number}") for number in (1, 2, 3)]
+    assert list(read_file(path)) == [chats[0], "one", "two"]
+    assert list(read_file(path, "turns")) == chats
 
 
 def test_parquet(tmp_path):
     path = write_table(tmp_path / "texts.parquet", [f"text {row}" for row in range(200)], other=list(range(200)))
-    assert list(parquet(path, "text", pytest.fail)) == [f"text {row}" for row in range(200)]
-    assert next(file_documents(path)) == ("text 0",)
+    assert list(read_file(path)) == [f"text {row}" for row in range(200)]
     (tmp_path / "b").mkdir()
     write_table(tmp_path / "b" / "0.parquet", ["three"])
     write_table(path, ["one", "two"])
-    write_table(tmp_path / "b" / "1.parquet", ["four"])
-    assert list(parquet(tmp_path, "text", pytest.fail)) == ["three", "four", "one", "two"]
+    assert list(read_file(tmp_path)) == ["three", "one", "two"]
 
 
 def test_bad_rows_of_parquet_are_noted_and_left_out(tmp_path):
     broken = pa.array([b"caf\xe9"], pa.binary()).view(pa.string())
     texts = pa.chunked_array([pa.array(["one", None], pa.string()), broken, pa.array(["two"])])
     path, notes = write_table(tmp_path / "texts.parquet", texts), []
-    assert list(parquet(path, "text", notes.append)) == ["one", "two"]
+    assert list(read_file(path, "text", notes.append)) == ["one", "two"]
     assert [note.split(": ")[0] for note in notes] == [f"{path}, row {number}" for number in (2, 3)]
     with pytest.raises(FileError, match="row 2"):
-        list(file_documents(path))
+        list(read_file(path))
 
 
 def test_chats_in_parquet(tmp_path):
     question, answer = CHAT
     messages = [[question, answer | {"name": "one"}], [], None, [question]]
-    path, notes = tmp_path / "chats.parquet", []
-    pq.write_table(pa.table({"messages": messages}), path)
+    path, notes = write_table(tmp_path / "chats.parquet", ["one", "two", "three", "four"], messages=messages), []
+    assert list(read_file(path)) == ["one", "two", "three", "four"]
     # No name is made up for the messages that have none.
-    assert list(parquet(path, "text", notes.append)) == [
+    assert list(read_file(path, "messages", notes.append)) == [
         Chat((question, answer | {"name": "one"}), f"{path}, row 1"),
         Chat((question,), f"{path}, row 4"),
     ]
     assert len(notes) == 2
-    pq.write_table(pa.table({"messages": messages, "text": ["one", "two", "three", "four"]}), path)
-    assert list(parquet(path, "text", pytest.fail)) == ["one", "two", "three", "four"]
-    assert next(parquet(path, "messages", pytest.fail)).where == f"{path}, row 1"
+    pq.write_table(pa.table({"messages": messages[:1]}), path)
+    assert next(read_file(path)).where == f"{path}, row 1"
 
 
 def test_files_without_text_and_damaged_ones(tmp_path):
@@ -159,20 +117,23 @@ def test_files_without_text_and_damaged_ones(tmp_path):
     for path in [*tmp_path.iterdir(), tmp_path / "missing.jsonl", tmp_path / "missing.parquet"]:
         if path != table:
             with pytest.raises(FileError, match=path.name):
-                list(file_documents(path))
+                list(read_file(path))
     with pytest.raises(FileError, match=r'"title".* text'):
-        next(parquet(table, "title", pytest.fail))
+        next(read_file(table, "title", pytest.fail))
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match="empty"):
-        next(parquet(tmp_path / "empty", "text", pytest.fail))
+        next(read_file(tmp_path / "empty", "text", pytest.fail))
 
 
-def test_each_row_is_a_sequence(tmp_path):
+def test_each_row_and_each_text_file_is_a_sequence(tmp_path):
     tokenizer = zoo.tokenizer()
-    read = sequences([write_table(tmp_path / "texts.parquet", ["one two", "three four"])], tokenizer)
+    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbf\none\r\n\r\ntwo\n")
+    paths = [write_table(tmp_path / "texts.parquet", ["one two", "three four"]), tmp_path / "text.txt"]
+    read = sequences(paths, tokenizer)
     assert not isinstance(read, list)
     texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in read]
-    assert texts == ["one two<eos>", "three four<eos>"]
+    assert texts == ["one two<eos>", "three four<eos>", "one\n\ntwo<eos>"]
+    assert list(read_file(tmp_path / "text.txt")) == ["one", "two"]
 
 
 LISTS = [[1, 2, 3], [4, 0]]
@@ -192,19 +153,20 @@ LISTS = [[1, 2, 3], [4, 0]]
 def test_lists_of_ids(tmp_path, content, lists):
     (tmp_path / "ids.json").write_text(content, encoding="utf-8")
     assert [ids.tolist() for ids in read_token_ids(tmp_path / "ids.json", 5)] == lists
+    assert [ids.tolist() for ids in sequences(tmp_path / "ids.json")] == lists
+    with pytest.raises(FileError, match=r"ids\.json"):
+        list(read_file(tmp_path / "ids.json"))
 
 
 @pytest.mark.parametrize(
     ("content", "where"),
     [
-        *((content, "") for content in ("", " \n\n", "[1,\n2")),
-        *(
-            (f"[1, {item}]", ", line 1, index 1")
-            for item in ("5", "-1", "2.0", "true", "null", '"2"', "[2]", str(2**63))
-        ),
+        *((content, "") for content in ("", " \n\n")),
+        ("[1,\n2", ", line 1"),
+        *((f"[1, {item}]", ", index 1") for item in ("5", "-1", "2.0", "true", "null", '"2"', "[2]", str(2**63))),
         ("[1, 2]\n[1, 2, -1]", ", line 2, index 2"),
-        ("[[1, 2], [3, 9]]", ", line 1, list 2, index 1"),
-        ("[]", ", line 1"),
+        ("[[1, 2], [3, 9]]", ", list 2, index 1"),
+        ("[]", ""),
         *((f"[1, 2]\n{line}", ", line 2") for line in ("[3]", "{}", "null", "[1, 2")),
     ],
 )

@@ -5,43 +5,44 @@ import torch
 from oracles.pretrained import tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.tasks.text import encode as encode_documents
 from statesize.profiling import profile
 from statesize.texts.inputs import sequences
 from statesize.texts.tokens import (
     after_prefix,
+    document_ids,
     encode,
-    join_documents,
     special_ids,
     supported_tokenizer,
+    text_sequence,
     token_text,
 )
 
 
 def test_documents_of_a_bundled_model_are_joined_as_in_training():
     tokenizer, documents = zoo.tokenizer(), ["A state.", "The letters <eos> are text."]
-    torch.testing.assert_close(join_documents(tokenizer, documents), encode_documents(documents, tokenizer))
+    joined = torch.cat([text_sequence(tokenizer, document) for document in documents])
+    torch.testing.assert_close(joined, encode_documents(documents, tokenizer))
     assert not tokenizer.encode_special_tokens
 
 
 @pytest.mark.parametrize("bos", [False, True])
 def test_documents_of_a_transformers_tokenizer(bos):
     tokenizer = tiny_tokenizer(bos=bos)
-    ids = join_documents(tokenizer, ["a state", "</s> is text"]).tolist()
-    assert ids.count(tokenizer.eos_token_id) == 2
+    ids = text_sequence(tokenizer, "</s> is text").tolist()
+    assert ids.count(tokenizer.eos_token_id) == 1
     assert ids[-1] == tokenizer.eos_token_id
     assert ids.count(tokenizer.bos_token_id or 0) == (1 if bos else 0)
     assert (ids[0] == 0) is bos
-    assert "".join(token_text(tokenizer, token) for token in ids if token > 1) == "a state</s> is text"
+    assert "".join(token_text(tokenizer, token) for token in ids if token > 1) == "</s> is text"
 
 
 @pytest.mark.parametrize("bos", [False, True])
 def test_a_prefix_comes_before_the_text_and_after_the_beginning(bos):
     tokenizer = tiny_tokenizer(bos=bos)
     plain = [tokenizer(text, add_special_tokens=False).input_ids for text in ("a state", "its past")]
-    ids, border = after_prefix(tokenizer, "a state", join_documents(tokenizer, ["its past"]))
+    ids, border = after_prefix(tokenizer, "a state", text_sequence(tokenizer, "its past"))
     assert ids.tolist() == [0] * bos + plain[0] + plain[1] + [tokenizer.eos_token_id]
     assert ids[border:].tolist() == [*plain[1], tokenizer.eos_token_id]
 
@@ -50,21 +51,18 @@ def test_a_prefix_comes_before_the_text_and_after_the_beginning(bos):
 def test_special_tokens_that_a_text_spells(bos):
     tokenizer = tiny_tokenizer(bos=bos)
     text, state = "a state</s>its past\n\n</s> \n", tokenizer("a state", add_special_tokens=False).input_ids
-    ids = join_documents(tokenizer, [text], special_tokens=True).tolist()
-    assert ids[: bos + len(state) + 1] == [0] * bos + state + [1]
-    # Nothing is added at the end, nor a second time at the beginning.
+    ids = document_ids(tokenizer, text, special_tokens=True)
+    assert ids[: len(state) + 1] == [*state, 1]
     assert ids.count(1) == 2
-    assert ids[-1] != 1
-    assert "".join(token_text(tokenizer, token) for token in ids[bos:]) == text
-    assert join_documents(tokenizer, ["<s>a state"], special_tokens=True).tolist() == [0, *state]
+    assert "".join(token_text(tokenizer, token) for token in ids) == text
     # Otherwise they are letters.
-    assert join_documents(tokenizer, [text]).tolist().count(1) == 1
+    assert document_ids(tokenizer, text).count(1) == 0
 
 
 def test_special_tokens_that_a_text_for_a_bundled_model_spells():
     tokenizer = zoo.tokenizer()
-    assert join_documents(tokenizer, ["one<eos>two"], special_tokens=True).tolist().count(0) == 1
-    assert join_documents(tokenizer, ["one<eos>two"]).tolist()[:-1].count(0) == 0
+    assert document_ids(tokenizer, "one<eos>two", special_tokens=True).count(0) == 1
+    assert document_ids(tokenizer, "one<eos>two").count(0) == 0
     assert not tokenizer.encode_special_tokens
 
 
@@ -74,9 +72,7 @@ def test_without_an_end_of_sequence_token(kind):
     if kind == "tokenizers":
         tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2}, unk_token="?"))  # noqa: S106
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    assert len(join_documents(tokenizer, ["one two"])) >= 2
-    with pytest.raises(InputError, match="end-of-sequence token"):
-        join_documents(tokenizer, ["one two", "two"])
+    assert text_sequence(tokenizer, "one two").tolist() == document_ids(tokenizer, "one two")
 
 
 def test_special_tokens_and_their_roles():
@@ -110,6 +106,6 @@ def test_of_a_long_text_only_the_beginning_is_encoded(text):
         lengths.append(len(part))
         return tokenizer.encode(part).ids
 
-    ids = join_documents(supported_tokenizer(counted), [text], most=100)
-    assert ids.tolist() == join_documents(supported_tokenizer(tokenizer), [text[:4000]])[:101].tolist()
+    ids = text_sequence(supported_tokenizer(counted), text, most=100)
+    assert ids.tolist() == text_sequence(supported_tokenizer(tokenizer), text[:4000])[:101].tolist()
     assert sum(lengths) < 20_000

@@ -64,13 +64,11 @@ class Cost:
         fixed: Seconds of a processor besides measuring, most of them forward passes.
         head: Seconds for each head or channel.
         units: Heads or channels of each layer.
-        kinds: The kind of each layer, by its name.
     """
 
     fixed: float
     head: float
     units: tuple[int, ...]
-    kinds: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def seconds(self, heads: int) -> float:
         """Predicted seconds of a measurement of at most `heads` heads or channels of each layer."""
@@ -278,14 +276,14 @@ class Probing:
         return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
 
     def _reading(self, model: nn.Module, step: int, heads: int, start: float) -> dict[str, float]:
-        trial, kinds = self._cost is None, dict[str, str]() if self._cost is None else self._cost.kinds
+        trial = self._cost is None
         try:
             profile, self._cost, passed = _measured(model, self.probe, heads, (self._checks, "none"), start)
         finally:
             self._spent += time.process_time() - start
             self._trial = self._trial or self._spent
         self._checks = "again" if passed else "all"
-        self._report_layers(step, profile, kinds)
+        self._report_layers(step, profile)
         profile = self._of_known_sizes(profile)
         now, most = time.process_time(), max(self._cost.units)
         share = self._spent / (now - self._began)
@@ -328,17 +326,8 @@ class Probing:
             costs = f"a reading takes {took:.2g} s of a processor, as long as {counted(math.ceil(steps), 'step')}"
             self._report(step, f"{costs}. {_CHEAPER}{rarer}", "costs")
 
-    def _report_layers(self, step: int, profile: Profile, before: Mapping[str, str]) -> None:
+    def _report_layers(self, step: int, profile: Profile) -> None:
         """Name the layers that were not measured, once until they are others, and those whose numbers need a word."""
-        # before: The kinds of the layers at the last reading.
-        for name in profile.mixers:
-            kind = str(profile.mixer(name).attrs["kind"])
-            if (earlier := before.get(name, kind)) != kind:
-                # The numbers before are those of the layer whose place it has taken.
-                self._sizes.pop(name, None)
-                self._first = {key: row for key, row in self._first.items() if key[0] != name}
-                news = f"{name} was {earlier}, is now {kind}: readings before do not compare"
-                _LOGGER.warning("Step %d: %s", step, news)
         none = Note(Code.NO_MIXING, "It was seen to mix no positions.")
         unmeasured = dict.fromkeys(self._layers.difference(profile.mixers), none) | profile.not_measured
         self._layers.update(profile.mixers, unmeasured)
@@ -420,6 +409,5 @@ def _measured(
     fixed = time.process_time() - start - measuring
     profile = run.profile(None, Provenance.of(model), None)
     rows = profile.summary_rows()
-    kinds = {row["layer"]: row["kind"] for row in rows}
-    cost = Cost(fixed, measuring / sum(row["measured"] for row in rows), tuple(row["units"] for row in rows), kinds)
+    cost = Cost(fixed, measuring / sum(row["measured"] for row in rows), tuple(row["units"] for row in rows))
     return profile, cost, work.checks == after

@@ -1,19 +1,18 @@
-"""Files and folders that are written completely or not at all, parts of a run, and limits on untrusted files."""
+"""Files and folders that are written completely or not at all, and finished parts of a run."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import logging
-import math
 import os
 import re
 import shutil
-import socket
 import stat
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,10 +25,8 @@ try:
 except ImportError:  # not on Windows, where nothing is locked
     fcntl = None
 
-LOCK = ".in-use"
-"""Name of the lock file in a folder that one process writes to."""
-
 _LOGGER = logging.getLogger("statesize")
+_DIGITS = 24
 Value = TypeVar("Value")
 
 
@@ -40,20 +37,6 @@ def require_regular(path: Path) -> Path:
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
         raise FileError(f"{path} must be a regular file, got {kind}. Copy what you mean to a file, and give that.")
     return path
-
-
-_MAGIC = b"GGUF"
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a path is that of a GGUF file, by its first bytes."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as stream:
-            return stream.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager
@@ -76,27 +59,25 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     # All files are written under temporary names before the first is moved. The last of several is removed before the
     # others are replaced, and moved after them. So an interruption leaves the old files, the new ones, or a folder
     # without the last, but never the last of one set with others of another.
-    temporary = {name: folder / f".{name}.{os.getpid()}.part" for name in contents}
+    temporary = {folder / name: folder / f".{name}.{os.getpid()}.part" for name in contents}
     path = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for name, content in contents.items():
-                path = folder / name
-                # Moving a file over a device or a pipe would replace it.
-                if os.path.exists(path):
-                    require_regular(path)
-                temporary[name].write_bytes(content)
-            if len(contents) > 1:
-                path.unlink(missing_ok=True)
-            for name, written in temporary.items():
-                path = folder / name
-                written.replace(path)
-        finally:
-            for written in temporary.values():
-                written.unlink(missing_ok=True)
+        for path, content in zip(temporary, contents.values(), strict=True):
+            # Moving a file over a device or a pipe would replace it.
+            if os.path.exists(path):
+                require_regular(path)
+            temporary[path].write_bytes(content)
+        if len(contents) > 1:
+            path.unlink(missing_ok=True)
+        for path, written in temporary.items():
+            written.replace(path)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}. Give a folder that can be written") from error
+    finally:
+        for written in temporary.values():
+            with contextlib.suppress(OSError):
+                written.unlink()
 
 
 def replace_folder(folder: Path, write: Callable[[Path], object], is_own: Callable[[str], bool]) -> None:
@@ -123,26 +104,21 @@ def replace_folder(folder: Path, write: Callable[[Path], object], is_own: Callab
 
 def check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written, without making it."""
-    existing = folder.absolute()
+    place = folder.absolute()
     with os_errors(f"cannot write to {folder}", "Give a writable folder"):
-        while not os.path.lexists(existing):
-            existing = existing.parent
+        existing = next(parent for parent in (place, *place.parents) if os.path.lexists(parent))
         os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=existing))
 
 
 def require_parent(path: Path, name: str) -> None:
     """Refuse a path in a folder that is not there."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        advice = f"Move {path.parent}, a file" if folder.exists() else f"Make {path.parent}"
-        raise FileError(f"{name} must lie in a folder that is there, got {path}. {advice}, or give another.")
+    if not path.absolute().parent.is_dir():
+        raise FileError(f"{name} must lie in a folder that is there, got {path}. Make {path.parent}, or give another.")
 
 
 def check_report_path(path: Path, name: str = "path") -> None:
     """Refuse a path where no page can be written, before any work is done."""
     require_parent(path, name)
-    if path.is_dir():
-        raise FileError(f"{name} must be a file, got {path}, which is a folder. Give a file in it.")
     with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
         if path.exists():
             require_regular(path)
@@ -153,58 +129,27 @@ def check_report_path(path: Path, name: str = "path") -> None:
 def only_writer(folder: Path) -> Generator[None]:
     """Lock a folder against other callers of this function; make it if it is missing."""
     # The system releases the lock when the process ends, however it ends. File systems without locks stay unlocked.
-    path = folder / LOCK
     with os_errors(f"cannot write to {folder}", "Give a folder, new or empty"):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(path)
+        descriptor = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    try:
+        if fcntl is not None and descriptor is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)  # pyright: ignore[reportArgumentType]
+        raise FileError(f"another process writes to {folder}. Wait for its end, or give another folder.") from None
+    except OSError:
+        _LOGGER.debug("%s is on a file system without locks.", folder)
     try:
         yield
     finally:
-        # Removed while it is locked: a process that opened it in between compares the file, as here. If the folder was
-        # removed and made again, the file belongs to another process.
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                path.unlink()
-        os.close(descriptor)
-
-
-def _locked(path: Path) -> int:
-    """A descriptor of the file, locked by this process."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(descriptor)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace")
+        if descriptor is not None:
             os.close(descriptor)
-            raise FileError(
-                f"another process ({holder}) writes to {path.parent}; wait for its end, or give another folder"
-            ) from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                break
-        os.close(descriptor)
-    # Only messages use the name of the process, so a full disk is no error.
-    with contextlib.suppress(OSError):
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
-    return descriptor
-
-
-def _lock(descriptor: int) -> None:
-    """Lock a file; BlockingIOError if another process holds it. Does nothing where locks are not supported."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if isinstance(error, BlockingIOError):
-            raise
 
 
 def digest(content: bytes) -> str:
     """The first 24 hexadecimal digits of the SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:24]
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -218,63 +163,47 @@ class Parts(Generic[Value]):
     suffix: str
     encode: Callable[[Value], bytes]
     decode: Callable[[bytes], Value]  # raises a ValueError for wrong content
-    most: float = math.inf  # largest file that is read, in bytes
-    # Files by subfolder and name of the part: those found at first, and those written since.
-    _files: dict[Path, dict[str, list[Path]]] = field(default_factory=dict[Path, "dict[str, list[Path]]"], init=False)
     _values: dict[str, Value] = field(default_factory=dict[str, Value], init=False)
 
     def read(self, name: str) -> Value | None:
         """The part, or None if it has to be made."""
-        if self.folder is None:
-            return self._values.get(name)
-        paths = self._paths(self.folder / name)
-        for path in list(paths):
+        for path in self._files(name):
             try:
-                small = require_regular(path).stat().st_size <= self.most
-                if small and path.stem.endswith(f"-{digest(content := path.read_bytes())}"):
+                content = require_regular(path).read_bytes()
+                if path.stem.endswith(f"-{digest(content)}"):
                     return self.decode(content)
-            except FileNotFoundError:
-                continue
             except (OSError, ValueError, FileError):
                 pass
             _LOGGER.warning("%s is damaged and was removed.", printable(str(path)))
-            paths.remove(path)
             with contextlib.suppress(OSError):
                 path.unlink()
-        return None
+        return self._values.get(name)
 
     def write(self, name: str, value: Value) -> None:
         """Store a part; FileError if the folder cannot be written."""
         if self.folder is None:
             self._values[name] = value
-            return
-        content = self.encode(value)
-        path = self.folder / f"{name}-{digest(content)}{self.suffix}"
-        replace_file(path, content)
-        self._paths(self.folder / name).append(path)
+        else:
+            content = self.encode(value)
+            replace_file(self.folder / f"{name}-{digest(content)}{self.suffix}", content)
 
     def remove(self, name: str) -> None:
         """Remove a part, if it is there."""
         self._values.pop(name, None)
-        if self.folder is not None:
-            for path in self._listed((self.folder / name).parent).pop((self.folder / name).name, ()):
-                path.unlink(missing_ok=True)
+        for path in self._files(name):
+            path.unlink()
 
     def names(self, subfolder: str) -> list[str]:
         """Names of the parts in a subfolder, damaged ones included."""
         if self.folder is None:
             return [name for name in self._values if name.startswith(f"{subfolder}/")]
-        return [f"{subfolder}/{name}" for name in self._listed(self.folder / subfolder)]
+        stems = (path.stem for path in sorted((self.folder / subfolder).glob(f"[!.]*{escape(self.suffix)}")))
+        return list(dict.fromkeys(f"{subfolder}/{stem.rpartition('-')[0]}" for stem in stems))
 
-    def _paths(self, path: Path) -> list[Path]:
-        return self._listed(path.parent).setdefault(path.name, [])
-
-    def _listed(self, folder: Path) -> dict[str, list[Path]]:
-        if folder not in self._files:
-            by_name = self._files.setdefault(folder, {})
-            for path in sorted(folder.glob(f"[!.]*{self.suffix}")):
-                by_name.setdefault(path.stem.rpartition("-")[0], []).append(path)
-        return self._files[folder]
+    def _files(self, name: str) -> list[Path]:
+        """The files of a part; several only where one is damaged, or was made anew by another version."""
+        pattern = f"{escape(name)}-{'?' * _DIGITS}{escape(self.suffix)}"
+        return [] if self.folder is None else sorted(self.folder.glob(pattern))
 
 
 @contextlib.contextmanager
@@ -283,7 +212,7 @@ def parts_writer(folder: Path | None, own: str) -> Generator[None]:
     if folder is None:
         yield
         return
-    names = re.compile(rf"{own}|{re.escape(LOCK)}|\.statesize-.*|\..*\.part")
+    names = re.compile(rf"{own}|\.statesize-.*|\..*\.part")
     if folder.exists() and not (folder.is_dir() and all(names.fullmatch(path.name) for path in folder.iterdir())):
         raise FileError(
             f"{folder} must be a new folder or hold the parts of an unfinished run, got something else. It is left "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -30,10 +29,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:,.0f} days"
 
 
-# Off a terminal, the share of the work and the seconds that lie between two lines at least.
-_STEP, _PAUSE = 0.1, 30.0
-_SILENT = 2.0
-"""Seconds after which a line says what is being done, off a terminal, where nothing has said so."""
+# Off a terminal, the share of the work and the seconds that lie between two lines at least; steps of a tenth add up to
+# a little less than tenths.
+_STEP, _PAUSE = 0.1 - 1e-9, 30.0
 
 
 class Bars:
@@ -43,7 +41,6 @@ class Bars:
         console = Console(stderr=True)
         shown = console.is_terminal and not console.is_dumb_terminal and not quiet
         self.plain = lines and not shown and not quiet
-        self._begun = list[threading.Timer]()
         self.rich = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -61,28 +58,10 @@ class Bars:
 
     def __exit__(self, *exception: object) -> None:
         self.rich.stop()
-        self.tell_begun()
 
     def begin(self, description: str, total: int | None = None) -> Bar:
         """Begin a bar; `total` is None if `update` sets it."""
-        if self.plain:
-            self._begun.append(threading.Timer(_SILENT, say, [f"{description} …"]))
-            self._begun[-1].daemon = True
-            self._begun[-1].start()
         return Bar(self, description, total)
-
-    def tell_begun(self) -> None:
-        """What is being done has been said, or is over."""
-        while self._begun:
-            self._begun.pop().cancel()
-
-    def say(self, message: str) -> None:
-        """Print a line, in a terminal above the bars."""
-        if self.plain:
-            self.tell_begun()
-            say(message)
-        elif not self.rich.disable:
-            self.rich.console.print(printable(message), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -98,16 +77,19 @@ class Bar:
     """One bar."""
 
     def __init__(self, bars: Bars, description: str, total: int | None) -> None:
-        self._bars, self._description, self._plain = bars.rich, printable(description), bars.plain
-        self._say = bars.say
+        self._bars, self._description = bars, printable(description)
         self._task = bars.rich.add_task(self._description, total=total, detail="", end=None)
         self._resumed = 0
         self._start = time.monotonic()  # when the first part of this run was begun
-        self._said: tuple[float, float] | None = None  # the share of the work and the time of the last line
+        self._said = -1.0, 0.0  # the share of the work and the time of the last line
 
     def note(self, message: str) -> None:
         """Print a line, in a terminal above the bar."""
-        self._say(f"{self._description}: {message}")
+        line = printable(f"{self._description}: {message}")
+        if self._bars.plain:
+            say(line)
+        elif not self._bars.rich.disable:
+            self._bars.rich.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def keep(self, parts: int) -> None:
         """Leave parts of an earlier run out of the estimated speed."""
@@ -127,18 +109,13 @@ class Bar:
         elif left is None:
             left = (now - self._start) * (total - done) / own
         left = None if done >= total else left
-        if self._plain and line and left is not None and self._is_due(done / total, now):
-            self._said = done / total, now
+        share, said = done / total, self._said
+        is_due = said[0] < 0 or (share - said[0] > _STEP and now - said[1] >= _PAUSE)
+        if self._bars.plain and line and left is not None and is_due:
+            self._said = share, now
             self.note(f"{detail}; about {duration(left)} left")
-        end = None if left is None else now + left
-        self._bars.update(
-            self._task, completed=done, total=total, end=end, detail=printable(detail) if done < total else ""
-        )
-
-    def _is_due(self, share: float, now: float) -> bool:
-        """Whether another line is wanted."""
-        # Steps of a tenth add up to a little less than tenths.
-        return self._said is None or (share - self._said[0] > _STEP - 1e-9 and now - self._said[1] >= _PAUSE)
+        end, detail = None if left is None else now + left, printable(detail) if done < total else ""
+        self._bars.rich.update(self._task, completed=done, total=total, end=end, detail=detail)
 
 
 class _TimeLeft(ProgressColumn):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from statesize.adapters.models.quantised import READ_DEQUANTISED, check_method, check_rounding, quantisation
@@ -12,24 +12,12 @@ from statesize.errors import FileError, ModelError
 _IMPLEMENTATIONS = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
 
 
-def checked_config(library: Any, name: str, source: str, options: dict[str, Any]) -> Any:
+def checked_config(library: Any, name: str, arguments: dict[str, Any]) -> Any:
     """The configuration of a model that can be measured: causal, of a size that exists, without code of its own."""
-    stored: dict[str, Any] = library.PreTrainedConfig.get_config_dict(source, **options)[0]
-    # Before a class of it may list its layers, or look for a kernel.
-    _check_entries(name, stored, options)
-    config = _read_config(library, name, source, stored, options)
-    _check_causal(name, config, library)
-    # A model that rounds more than its weights is refused: a copy with unrounded weights would not be it.
-    check_method(name, config, FileError)
-    settings = quantisation(config)
-    check_rounding(name, settings)
-    if settings.get("quant_method") in READ_DEQUANTISED:
-        config.quantization_config = settings | {"dequantize": True}
-    return config
-
-
-def _read_config(library: Any, name: str, source: str, stored: dict[str, Any], options: dict[str, Any]) -> Any:
-    """The configuration of a folder or an id of the hub, once transformers knows its architecture."""
+    stored: dict[str, Any] = library.PreTrainedConfig.get_config_dict(**arguments)[0]
+    if not arguments["trust_remote_code"]:
+        # Before a class of it may list its layers, or look for a kernel.
+        _refuse_kernels(name, stored)
     kind = stored.get("model_type")
     if isinstance(kind, str) and kind not in library.CONFIG_MAPPING and "auto_map" not in stored:
         try:
@@ -40,25 +28,27 @@ def _read_config(library: Any, name: str, source: str, stored: dict[str, Any], o
                 f"model_type of {name} must be known to transformers, got {kind!r} ({error}). If it is a model of "
                 "flash-linear-attention, pip install 'statesize[fla]', which needs Triton."
             ) from error
-    return library.AutoConfig.from_pretrained(source, **options)
+    config = library.AutoConfig.from_pretrained(**arguments)
+    _check_causal(name, config, library)
+    # A model that rounds more than its weights is refused: a copy with unrounded weights would not be it.
+    check_method(name, config, FileError)
+    settings = quantisation(config)
+    check_rounding(name, settings)
+    if settings.get("quant_method") in READ_DEQUANTISED:
+        config.quantization_config = settings | {"dequantize": True}
+    return config
 
 
-def _check_entries(name: str, stored: Mapping[str, Any], options: dict[str, Any]) -> None:
-    """Refuse a configuration that names code to fetch and run."""
-    for key, value in _entries(stored):
-        runs_code = key.removesuffix("_internal") in _IMPLEMENTATIONS
-        if runs_code and not options["trust_remote_code"] and isinstance(value, str) and "/" in value:
+def _refuse_kernels(name: str, stored: Mapping[str, Any]) -> None:
+    """Refuse a configuration that names code to fetch and run, in any part of the model."""
+    for key, value in stored.items():
+        if isinstance(value, Mapping):
+            _refuse_kernels(name, cast("Mapping[str, Any]", value))
+        elif key.removesuffix("_internal") in _IMPLEMENTATIONS and isinstance(value, str) and "/" in value:
             raise FileError(
                 f"{key} of {name} must be code of transformers, got the kernel {value!r} of the hub, which is not run. "
                 "Take it out of its config.json, or if you have read it, give --trust-remote-code."
             )
-
-
-def _entries(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All entries, those of parts of the model included."""
-    for key, entry in value.items():
-        yield key, entry
-        yield from _entries(cast("Mapping[str, Any]", entry)) if isinstance(entry, Mapping) else ()
 
 
 def _check_causal(name: str, config: Any, library: Any) -> None:
@@ -68,11 +58,10 @@ def _check_causal(name: str, config: Any, library: Any) -> None:
             f"model must take a text alone, got the encoder-decoder model {name}. Load it with transformers and give "
             'statesize.profile what it takes, such as {"input_ids": …, "decoder_input_ids": …}.'
         )
-    architectures = cast("list[str]", getattr(config, "architectures", None) or [])
+    architectures: list[str] = getattr(config, "architectures", None) or []
     masked = any(architecture.endswith(("ForMaskedLM", "ForPreTraining")) for architecture in architectures)
-    is_causal = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in (
-        getattr(config, "auto_map", None) or {}
-    )
+    own: dict[str, Any] = getattr(config, "auto_map", None) or {}
+    is_causal = type(config) in library.AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in own
     if not is_causal or (masked and not getattr(config, "is_decoder", False)):
         raise ModelError(
             f"model must be a causal language model of transformers, got {name} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,14 +17,13 @@ from statesize.io.text import counted, listed
 
 FILE = "tokenizer.json"
 """The file of a tokenizer."""
-_INDEX = "model.safetensors.index.json"
 _WHOLE = ("F64", "F32", "F16", "BF16")
 # Files that hold the vocabularies of tokenizers of transformers.
 _VOCABULARIES = (FILE, "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken", "*.bpe")
 
 
 def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[Any]]) -> str:
-    """Refuse a model with weights that its checkpoint does not hold.
+    """Refuse a model with weights that its checkpoint does not hold; say which of the checkpoint it does not use.
 
     Args:
         name: The checkpoint.
@@ -33,7 +31,7 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
         loaded: The `output_loading_info` of transformers.
 
     Returns:
-        A sentence about weights of the checkpoint that the model does not use, of which it warns; "" without any.
+        A sentence about unused weights, of which it warns; "" without any.
 
     Raises:
         FileError: Some are missing, or have another shape.
@@ -55,10 +53,11 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
 
 def check_stored(name: str, folder: Path, model: nn.Module, unused: Collection[str]) -> None:
     """Refuse weights in integers or in floats of 8 bits, which transformers takes as they are, without their scales."""
-    index, parameters = folder / _INDEX, [parameter for parameter, _ in model.named_parameters()]
-    shards = json.loads(index.read_bytes()) if index.is_file() else {"weight_map": {"": "model.safetensors"}}
-    for shard in sorted(set(cast("dict[str, dict[str, str]]", shards)["weight_map"].values())):
-        dtypes = _dtypes(folder / shard) if (folder / shard).is_file() else {}
+    parameters = [parameter for parameter, _ in model.named_parameters()]
+    for shard in sorted({*folder.glob("model.safetensors"), *folder.glob("model-*-of-*.safetensors")}):
+        with safetensors.safe_open(shard, "pt") as stream:  # pyright: ignore[reportUnknownVariableType]
+            file = cast("Any", stream)
+            dtypes: dict[str, str] = {weight: file.get_slice(weight).get_dtype() for weight in file.keys()}
         for weight, dtype in dtypes.items():
             # Masks of older models, which are no parameters, are of bytes.
             of_model = weight not in unused and any(key.endswith(weight) or weight.endswith(key) for key in parameters)
@@ -67,13 +66,6 @@ def check_stored(name: str, folder: Path, model: nn.Module, unused: Collection[s
                     f"{name} must hold its weights in floating point of 16 bits or more, got {weight} as {dtype}: "
                     "quantised, without the scales that would take it back. Give the checkpoint that it was made from."
                 )
-
-
-def _dtypes(shard: Path) -> dict[str, str]:
-    """The dtype of each weight of a safetensors file."""
-    with safetensors.safe_open(shard, "pt") as stream:  # pyright: ignore[reportUnknownVariableType]
-        file = cast("Any", stream)
-        return {name: file.get_slice(name).get_dtype() for name in file.keys()}
 
 
 def has_tokenizer(folder: Path) -> bool:

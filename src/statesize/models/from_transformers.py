@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,12 @@ from torch import nn
 from statesize.adapters.models.quantised import float_model, quantisation
 from statesize.errors import FileError, StatesizeError
 from statesize.io.callers import warn_caller
-from statesize.io.files import is_gguf
 from statesize.models.configurations import checked_config
 from statesize.models.files import check_loaded, check_stored, has_tokenizer
-from statesize.models.gguf import check_tensors, require_readable, set_splitter, stored_weights
+from statesize.models.gguf import check_tensors, quick_reading, set_splitter, stored_weights
 from statesize.models.gguf_config import ROPE_FACTORS, gguf_config
-from statesize.models.hub import ask_hub, commit, not_given, snapshot
+from statesize.models.hub import ask_hub, not_given, snapshot
+from statesize.models.plugins import is_gguf
 from statesize.texts.tokens import AnyTokenizer
 
 WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --text FILE.json."
@@ -33,148 +36,162 @@ _HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_mod
 @contextmanager
 def hushed() -> Generator[None]:
     """Hide bars and warnings of transformers and the hub; their facts about weights are read and reported elsewhere."""
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
+    from transformers.utils import logging as bars
 
-    verbosity, bars, hub = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    # It logs every attempt to reach the hub; a failure is in the error.
-    hub_logging.set_verbosity_error()
+    disabled, shown = logging.root.manager.disable, bars.is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    bars.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub)
-        if bars:
-            logging.enable_progress_bar()
+        logging.disable(disabled)
+        if shown:
+            bars.enable_progress_bar()
 
 
-@contextmanager
-def _refusing(name: str, options: dict[str, Any], *, allow_pickle: bool = True) -> Generator[None]:
-    """Turn what transformers, the hub, safetensors and a model's own code raise, quietly, into a FileError."""
-    try:
-        with hushed():
-            yield
-    except StatesizeError:
-        raise
-    except Exception as error:  # they have no error in common
-        raise _refusal_of(name, error, options, allow_pickle=allow_pickle) from error
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model of transformers that is not loaded yet.
 
+    Attributes:
+        name: A folder, a GGUF file, or an id of the hub.
+        revision: Branch, tag or commit of the hub.
+        trust_remote_code: Whether code that comes with it is run.
+        allow_pickle: Whether weights that are not safetensors are read.
+    """
 
-def _refusal_of(name: str, error: BaseException, options: dict[str, Any], *, allow_pickle: bool) -> FileError:
-    reason = " ".join(str(error).split())
-    if not allow_pickle and "safetensors" in reason:
-        return FileError(
-            f"{name} must have weights in safetensors, got none. If you trust where it comes from, --allow-pickle "
-            "reads the others, without running code in them."
-        )
-    if not options["trust_remote_code"] and "trust_remote_code" in reason:
-        return FileError(
-            f"{name} must be a model of transformers, got Python code of its own, which is not run. If you have read "
-            "it, give --trust-remote-code."
-        )
-    if "weights_only" in reason:
-        # torch proposes to run what the file holds.
-        reason = "its weights are pickled with more than tensors, which is not read"
-    if Path(name).exists():
-        return FileError(f"{name} cannot be loaded: {reason[:300].rstrip('.')}. If its files are damaged, copy them.")
-    return not_given(name, error)
+    name: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
 
+    def loaded(
+        self, dtype: torch.dtype | None, *, needs_tokenizer: bool
+    ) -> tuple[nn.Module, dict[str, str], AnyTokenizer | None]:
+        """The model with all its weights, what a profile keeps of its source, and the tokenizer."""
+        with quick_reading(self._gguf):
+            return *self._model(self._config(), dtype), self._tokenizer(needs_tokenizer)
 
-def _transformers() -> Any:
-    # An import statement would let a type checker read all of its models, which takes longer than all else.
-    return import_module("transformers")
+    def facts(self, *, needs_tokenizer: bool) -> tuple[Any, AnyTokenizer | None]:
+        """The configuration and the tokenizer."""
+        with quick_reading(self._gguf):
+            return self._config(), self._tokenizer(needs_tokenizer)
 
+    @cached_property
+    def _gguf(self) -> Path | None:
+        return path if is_gguf(path := Path(self.name)) else None
 
-def _source_of(name: str) -> tuple[str, dict[str, str]]:
-    """The model for `from_pretrained`: a folder or an id of the hub, and the name of a GGUF file in it."""
-    path = Path(name)
-    if not is_gguf(path):
-        return name, {}
-    require_readable(path)
-    return str(path.absolute().parent), {"gguf_file": path.name}
+    @property
+    def _folder(self) -> Path | None:
+        """Where its files lie on this machine; None for a GGUF file."""
+        if self._gguf or Path(self.name).is_dir():
+            return None if self._gguf else Path(self.name)
+        return snapshot(self.name, self.revision or "main")
 
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """Arguments of `from_pretrained`."""
+        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        if (path := self._gguf) is None:
+            return options | {"pretrained_model_name_or_path": self.name}
+        return options | {"pretrained_model_name_or_path": str(path.absolute().parent), "gguf_file": path.name}
 
-def transformers_config(name: str, options: dict[str, Any]) -> Any:
-    """The configuration of a model of transformers that can be measured."""
-    ask_hub(name, options["revision"])
-    library, (source, file) = _transformers(), _source_of(name)
-    with _refusing(name, options):
-        config = checked_config(library, name, source, options | file)
-        return gguf_config(library, Path(name), config) if file else config
+    @property
+    def _library(self) -> Any:
+        # An import statement would let a type checker read all of its models, which takes longer than all else.
+        return import_module("transformers")
 
+    def _config(self) -> Any:
+        """The configuration of a model that can be measured."""
+        ask_hub(self.name, self.revision)
+        with self._refusing():
+            config = checked_config(self._library, self.name, self._arguments)
+            return gguf_config(self._library, self._gguf, config) if self._gguf else config
 
-def transformers_tokenizer(name: str, options: dict[str, Any]) -> AnyTokenizer:
-    """The tokenizer of a model whose configuration was read."""
-    library, (source, file) = _transformers(), _source_of(name)
-    try:
-        with _refusing(name, options):
-            tokenizer = library.AutoTokenizer.from_pretrained(source, **options, **file)
-            # transformers makes an empty one of a configuration alone, of which any text is no tokens.
-            if tokenizer.get_vocab().keys() <= tokenizer.added_tokens_encoder.keys():
-                raise ValueError("its vocabulary is empty: are its files there?")
-            if file:
-                set_splitter(tokenizer, Path(name))
-            return tokenizer
-    except FileError as error:
-        if file or "--trust-remote-code" in str(error):
-            raise
-        damaged = has_tokenizer(Path(name))
-        advice = (
-            "Copy its files, or remove them and give token ids (--text FILE.json)." if damaged else WITHOUT_TOKENIZER
-        )
-        raise FileError(f"The tokenizer of {name} must be readable, got: {error} {advice}") from error
+    def _tokenizer(self, needed: bool) -> AnyTokenizer | None:
+        """The tokenizer; None where there is none and none is needed."""
+        try:
+            with self._refusing():
+                tokenizer = self._library.AutoTokenizer.from_pretrained(**self._arguments)
+                # transformers makes an empty one of a configuration alone, of which any text is no tokens.
+                if tokenizer.get_vocab().keys() <= tokenizer.added_tokens_encoder.keys():
+                    raise ValueError("its vocabulary is empty: are its files there?")
+                if self._gguf:
+                    set_splitter(tokenizer, self._gguf)
+                return tokenizer
+        except FileError as error:
+            if needed or (self._folder and has_tokenizer(self._folder)):
+                message = f"The tokenizer of {self.name} must be readable, got: {error} {WITHOUT_TOKENIZER}"
+                raise FileError(message) from error
+            if self._gguf:
+                warn_caller(str(error))
+            return None
 
+    def _model(self, config: Any, dtype: torch.dtype | None) -> tuple[nn.Module, dict[str, str]]:
+        """The model, and its source: kind, and what else a profile keeps of it."""
+        auto, path, method = self._library.AutoModelForCausalLM, self._gguf, quantisation(config).get("quant_method")
+        model, loaded = self._read(auto, config, dtype)
+        held = [match[0] for key in sorted(loaded["unexpected_keys"]) if (match := re.search(_HELD, key))]
+        if held and loaded["missing_keys"]:
+            model, loaded = self._read(auto, config, dtype, {_HELD: ""})
+            warn_caller(f"{self.name}: {held[0]!r} was left out of the names of its weights.")
+        base = self._library.MODEL_MAPPING.get(type(config), None)
+        if loaded["missing_keys"] and base is not None and config.architectures == [base.__name__]:
+            # Saved without a head, which no layer needs to be measured.
+            model, loaded = self._read(self._library.AutoModel, config, dtype)
+        unused = check_loaded(self.name, model, loaded)
+        if path:
+            check_tensors(path, model, loaded["unexpected_keys"], ROPE_FACTORS.get(config.model_type, ()))
+        elif self._folder and not method:
+            check_stored(self.name, self._folder, model, loaded["unexpected_keys"])
+        model, stored = float_model(model)
+        for tensor in (*model.parameters(), *model.buffers()):
+            # Weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS.
+            tensor.data = tensor.data.clone()
+        # Transformers leaves no trace of what it has dequantised itself.
+        weights = stored_weights(path) if path else stored or (f"{method}, dequantised" if method else "")
+        facts = {key: value for key, value in {"weights": weights, "unused_weights": unused}.items() if value}
+        if path or Path(self.name).is_dir():
+            return model, {"kind": "gguf" if path else "folder"} | facts
+        commit = self._folder.name if self._folder else "unknown"
+        return model, {"kind": "hub", "revision": self.revision or "main", "commit": commit} | facts
 
-def transformers_model(
-    name: str, config: Any, dtype: torch.dtype | None, options: dict[str, Any], *, allow_pickle: bool
-) -> tuple[nn.Module, dict[str, str]]:
-    """A model with all its weights, and its source: kind, and what else a profile keeps of it."""
-    library, (source, file) = _transformers(), _source_of(name)
-    method, path = quantisation(config).get("quant_method"), Path(name)
-
-    def read(kind: Any = library.AutoModelForCausalLM, names: dict[str, str] | None = None) -> tuple[nn.Module, Any]:
-        with _refusing(name, options, allow_pickle=allow_pickle):
+    def _read(
+        self, kind: Any, config: Any, dtype: torch.dtype | None, names: dict[str, str] | None = None
+    ) -> tuple[nn.Module, Any]:
+        """A model, with renamed weights, and what is told of these."""
+        with self._refusing():
             return kind.from_pretrained(
-                source,
                 config=config,
                 dtype=dtype or "auto",
-                use_safetensors=None if allow_pickle or file else True,
+                use_safetensors=None if self.allow_pickle or self._gguf else True,
                 weights_only=True,
                 key_mapping=names,
                 # What is missing or misshapen is refused below, by name.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                **options,
-                **file,
+                **self._arguments,
             )
 
-    model, loaded = read()
-    held = [match[0] for key in sorted(loaded["unexpected_keys"]) if (match := re.search(_HELD, key))]
-    if held and loaded["missing_keys"]:
-        model, loaded = read(names={_HELD: ""})
-        warn_caller(f"{name}: {held[0]!r} was left out of the names of its weights.")
-    base = library.MODEL_MAPPING.get(type(config), None)
-    if loaded["missing_keys"] and base is not None and config.architectures == [base.__name__]:
-        # Saved without a head, which no layer needs to be measured.
-        model, loaded = read(library.AutoModel)
-    unused = check_loaded(name, model, loaded)
-    if file:
-        check_tensors(path, model, loaded["unexpected_keys"], ROPE_FACTORS.get(config.model_type, ()))
-    folder = path if path.is_dir() else None if file else snapshot(name, options["revision"] or "main")
-    if folder and not method:
-        check_stored(name, folder, model, loaded["unexpected_keys"])
-    model, stored = float_model(model)
-    for tensor in (*model.parameters(), *model.buffers()):
-        # Weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS.
-        tensor.data = tensor.data.clone()
-    # Transformers leaves no trace of what it has dequantised itself.
-    weights = stored_weights(path) if file else stored or (f"{method}, dequantised" if method else "")
-    facts = {key: value for key, value in {"weights": weights, "unused_weights": unused}.items() if value}
-    if file or path.is_dir():
-        return model, {"kind": "gguf" if file else "folder"} | facts
-    revision = str(options["revision"] or "main")
-    return model, {"kind": "hub", "revision": revision, "commit": commit(name, revision)} | facts
+    @contextmanager
+    def _refusing(self) -> Generator[None]:
+        """Turn what transformers, the hub, safetensors and a model's own code raise, quietly, into a FileError."""
+        try:
+            with hushed():
+                yield
+        except StatesizeError:
+            raise
+        except Exception as error:  # they have no error in common
+            reason = " ".join(str(error).split())
+            if not self.allow_pickle and "safetensors" in reason:
+                reason = "its weights are not safetensors. --allow-pickle reads others, without running code in them"
+            elif not self.trust_remote_code and "trust_remote_code" in reason:
+                reason = "it brings Python code, which is not run. If you have read it, give --trust-remote-code"
+            elif "weights_only" in reason:
+                # torch proposes to run what the file holds.
+                reason = "its weights are pickled with more than tensors, which is not read"
+            elif not Path(self.name).exists():
+                raise not_given(self.name, error) from error
+            raise FileError(f"{self.name} cannot be loaded: {reason[:300].rstrip('.')}.") from error

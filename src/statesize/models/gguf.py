@@ -32,20 +32,16 @@ def unread(path: Path, reason: str) -> FileError:
     return FileError(f"{path} must hold what transformers reads, got {reason}. Give the folder that it was made from.")
 
 
-def require_readable(path: Path) -> None:
-    """Refuse a GGUF file that transformers would not take for one, or without the packages that it needs."""
+@contextmanager
+def quick_reading(path: Path | None) -> Generator[None]:
+    """Let transformers read a GGUF file without parsing its vocabulary, which by itself it does six times, and bars."""
+    if path is None:
+        yield
+        return
     if path.suffix != ".gguf":
         raise FileError(f"{path} must have a name that ends in .gguf, as transformers expects. Rename it.")
     if any(find_spec(package) is None for package in _PACKAGES):
         raise FileError(f"{path} is a GGUF file. Install what reads it: pip install -U 'statesize[gguf]'.")
-
-
-@contextmanager
-def quick_reading() -> Generator[None]:
-    """Let transformers read a GGUF file without parsing its vocabulary, which by itself it does six times, and bars."""
-    if any(find_spec(package) is None for package in _PACKAGES):
-        yield
-        return
     import gguf
     import transformers.integrations.gguf.reader as header
     import transformers.modeling_gguf_pytorch_utils as reader
@@ -57,7 +53,7 @@ def quick_reading() -> Generator[None]:
             super().__setattr__(name, np.asarray(value) if name == "data" else value)
 
         def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[Any], list[int], list[Any]]:
-            if raw_type != gguf.GGUFValueType.ARRAY or self.byte_order == "S":
+            if raw_type != gguf.GGUFValueType.ARRAY:
                 return super()._get_field_parts(orig_offs, raw_type)
             stored: Any = self.data
             element, count = struct.unpack_from("=IQ", stored, orig_offs)
@@ -85,17 +81,8 @@ def quick_reading() -> Generator[None]:
         yield
 
 
-def gguf_metadata(path: Path) -> dict[str, Any]:
-    """The values of a GGUF file by key; arrays of strings by their lengths."""
-    return _header(path)[0]
-
-
-def gguf_tensor_names(path: Path) -> tuple[str, ...]:
-    """The tensors of a GGUF file by their names in it."""
-    return _header(path)[1]
-
-
-def _header(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def gguf_header(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The values of a GGUF file by key, of arrays of strings their lengths, and the names of its tensors."""
     import transformers.integrations.gguf.reader as header
 
     return cast("Any", header).read_gguf_metadata(str(path.absolute()))
@@ -114,7 +101,7 @@ def stored_weights(path: Path) -> str:
     from gguf import LlamaFileType
 
     names: dict[object, str] = {kind.value: kind.name for kind in LlamaFileType}
-    name = names.get(gguf_metadata(path).get("general.file_type"), "GGUF").removeprefix("MOSTLY_").removeprefix("ALL_")
+    name = names.get(gguf_header(path)[0].get("general.file_type"), "GGUF").removeprefix("MOSTLY_").removeprefix("ALL_")
     return name if name in ("GGUF", "F32", "F16", "BF16") else f"{name}, dequantised"
 
 
@@ -123,27 +110,23 @@ def check_tensors(path: Path, model: nn.Module, unexpected: Collection[str], use
     import transformers.integrations.gguf.gguf_conversion_mapping as conversions
     import transformers.modeling_gguf_pytorch_utils as utilities
 
-    architecture, reader = str(gguf_metadata(path)["general.architecture"]), cast("Any", utilities)
-    unused = sorted(unexpected)
+    (metadata, tensors), unused, reader = gguf_header(path), sorted(unexpected), cast("Any", utilities)
+    architecture = str(metadata["general.architecture"])
     # The tensors of other architectures are renamed one by one, and transformers tells which are unexpected.
     if architecture not in cast("Any", conversions).GGUF_ARCHS:
         processor = reader.TENSOR_PROCESSORS.get(architecture, reader.TensorProcessor)(config={})
         names = reader.get_gguf_hf_weights_map(model, processor)
         used = {*names, *(f"{name}.weight" for name in names), *used_by_config}
-        unused += [tensor for tensor in gguf_tensor_names(path) if tensor not in used]
+        unused += [tensor for tensor in tensors if tensor not in used]
     if unused:
         raise unread(path, f"{len(unused)} tensors that no part of the model takes, such as {unused[0]}")
 
 
 def set_splitter(tokenizer: Any, path: Path) -> None:
-    """Let the tokenizer of a GGUF file split text as the file says.
-
-    Raises:
-        FileError: The file names a splitter that is not known.
-    """
+    """Let the tokenizer of a GGUF file split text as the file says; refuse a splitter that is not known."""
     from transformers.integrations.gguf import gguf_tokenizer_mapping
 
-    metadata = gguf_metadata(path)
+    metadata, _ = gguf_header(path)
     if metadata.get("tokenizer.ggml.model") == "llama":
         _set_space(tokenizer, metadata)
     if metadata.get("tokenizer.ggml.model") != "gpt2":
@@ -160,8 +143,7 @@ def set_splitter(tokenizer: Any, path: Path) -> None:
         backend.pre_tokenizer = byte_level
         return
     else:
-        names = ", ".join(sorted({*known, *_ALIKE, *_DIGITS_THEN_GPT2, *_AS_GPT2}))
-        raise FileError(f"tokenizer.ggml.pre of {path} must be one of {names}, got {name!r}. Give token ids.")
+        raise FileError(f"tokenizer.ggml.pre of {path} must be a known splitter, got {name!r}. Give token ids.")
     backend.pre_tokenizer = pre_tokenizers.Sequence([first, byte_level])
 
 

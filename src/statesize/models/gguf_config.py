@@ -7,29 +7,25 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from statesize.models.gguf import gguf_metadata, gguf_tensor, gguf_tensor_names, unread
+from statesize.models.gguf import gguf_header, gguf_tensor, unread
 
 ARCHITECTURES = (
     *("llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "qwen35", "qwen35moe", "gemma2", "gemma3", "phi3"),
     *("starcoder2", "stablelm", "nemotron", "gpt2", "lfm2", "mamba"),
 )
 # Keys behind the name of the architecture, each with the setting of transformers that it states: the first that the
-# configuration of the architecture has.
+# configuration of the architecture has. Others state the setting of their own name, where there is one.
 _SETTINGS: dict[str, tuple[str, ...]] = {
-    "vocab_size": ("vocab_size",),
     "context_length": ("max_position_embeddings",),
     "block_count": ("num_hidden_layers",),
     "embedding_length": ("hidden_size",),
     "feed_forward_length": ("intermediate_size", "n_inner"),
-    "use_parallel_residual": ("use_parallel_residual",),
     "attention.head_count": ("num_attention_heads",),
     "attention.head_count_kv": ("num_key_value_heads", "num_attention_heads"),
     "attention.key_length": ("head_dim",),
     "attention.value_length": ("head_dim",),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "norm_eps", "layer_norm_epsilon"),
     "attention.layer_norm_epsilon": ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"),
-    "attn_logit_softcapping": ("attn_logit_softcapping",),
-    "final_logit_softcapping": ("final_logit_softcapping",),
     "expert_count": ("num_experts",),
     "expert_used_count": ("num_experts_per_tok",),
     "expert_feed_forward_length": ("moe_intermediate_size",),
@@ -83,7 +79,7 @@ _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias
 
 def gguf_config(library: Any, path: Path, config: Any) -> Any:
     """The configuration of transformers with what a GGUF file states; a file that states more is refused."""
-    metadata, tensors = gguf_metadata(path), gguf_tensor_names(path)
+    metadata, tensors = gguf_header(path)
     architecture = str(metadata.get("general.architecture"))
     if architecture not in ARCHITECTURES:
         raise unread(path, f"the architecture {architecture!r}, which is none of {', '.join(ARCHITECTURES)}")
@@ -129,9 +125,10 @@ def _set_stated(path: Path, config: Any, architecture: str, keys: Mapping[str, A
             continue
         if turns and key.startswith("rope.") and key.removeprefix("rope.") in _ROPE_KEYS:
             continue
-        setting = next((name for name in known.get(key, ()) if hasattr(config, name)), "")
+        setting = next((name for name in known.get(key, (key,)) if hasattr(config, name)), "")
         if setting == "layer_types":
-            value = _layer_types(value, blocks)
+            # All but each of a period's last have a window.
+            value = [f"{'sliding' if layer % value else 'full'}_attention" for layer in range(1, blocks + 1)]
         elif setting == "sliding_window":
             value = value or None
         elif not value and key != "attention.causal" and not isinstance(getattr(config, setting, None), bool):
@@ -141,12 +138,6 @@ def _set_stated(path: Path, config: Any, architecture: str, keys: Mapping[str, A
             raise unread(path, f"{architecture}.{key} = {value!r}")
         if getattr(config, setting) != value:
             setattr(config, setting, value)
-
-
-def _layer_types(pattern: int | list[bool], layers: int) -> list[str]:
-    """The layers with a window: all but each of a period's last, or those that the file lists."""
-    windows = [(layer + 1) % pattern != 0 for layer in range(layers)] if isinstance(pattern, int) else pattern
-    return ["sliding_attention" if window else "full_attention" for window in windows]
 
 
 def _set_query_scale(path: Path, config: Any, architecture: str) -> None:

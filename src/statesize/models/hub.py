@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 from pathlib import Path
 
 from statesize.errors import FileError
@@ -11,17 +9,14 @@ from statesize.models.plugins import no_model
 
 _PATIENCE = 2.0
 """Seconds for the hub to answer whether it has a model."""
-_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 def ask_hub(name: str, revision: str | None = None) -> None:
     """Refuse an id that the hub does not have, or cannot be asked for, at once: transformers retries for a minute."""
     if Path(name).exists() or snapshot(name, revision or "main"):
         return
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
-    if constants.HF_HUB_OFFLINE:
-        raise FileError(no_model(name, "is no folder, nor in the cache of the hub, and HF_HUB_OFFLINE is set"))
     try:
         HfApi().model_info(name, revision=revision, timeout=_PATIENCE)
     except Exception as error:  # the clients of its versions have no error in common
@@ -31,7 +26,7 @@ def ask_hub(name: str, revision: str | None = None) -> None:
 
 
 def snapshot(name: str, revision: str) -> Path | None:
-    """The folder of a model of the hub on this machine, once it was loaded."""
+    """The folder of a model of the hub on this machine, once it was loaded; its name is the commit."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -42,18 +37,7 @@ def snapshot(name: str, revision: str) -> Path | None:
     return Path(path).parent if isinstance(path, str) else None
 
 
-def commit(name: str, revision: str) -> str:
-    """The commit of a model that was just loaded from the hub, which configurations do not hold in every version."""
-    folder = snapshot(name, revision)
-    return "unknown" if folder is None else folder.name
-
-
 def not_given(name: str, error: BaseException) -> FileError:
     """The refusal of a name of which the hub gives no model."""
     reason = " ".join(str(error).split()).partition(". ")[0][:200]
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionError | socket.gaierror) or getattr(cause, "errno", None) in _NO_ROUTE:
-            reason = "it cannot be reached"
-        cause = cause.__cause__ or cause.__context__
     return FileError(no_model(name, f"is no folder, and the hub gives none: {reason}"))

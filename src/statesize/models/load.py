@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -19,20 +18,10 @@ from statesize.adapters.models.precision import hold_in_single, in_dtype, low_by
 from statesize.adapters.models.quantised import measurable
 from statesize.check import require_choice, require_kind
 from statesize.errors import FileError, InputError
-from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.files import is_gguf
 from statesize.io.machine import free_bytes
 from statesize.models.class_sources import class_sources
-from statesize.models.files import has_tokenizer
-from statesize.models.from_transformers import (
-    WITHOUT_TOKENIZER,
-    transformers_config,
-    transformers_model,
-    transformers_tokenizer,
-)
-from statesize.models.gguf import quick_reading
-from statesize.models.hub import snapshot
+from statesize.models.from_transformers import WITHOUT_TOKENIZER, Checkpoint
 from statesize.models.plugins import ModelPlugin, plugin_of, refuse_name
 from statesize.texts.documents import configured_context, configured_vocabulary
 from statesize.texts.inputs import sequences
@@ -47,27 +36,26 @@ def training_record(name: str) -> dict[str, Any]:
 
 
 def model_facts(model: nn.Module, unknown: str = "") -> dict[str, object]:
-    """Facts on which the numbers of a model over some tokens depend, without hooks and attributes.
+    """Facts on which the numbers of a model over some tokens depend, by name, without hooks and attributes.
 
     Args:
         model: The model.
         unknown: Stands for the source of a class that has none; left out, it is another one in each call.
 
     Returns:
-        The facts by name, for JSON; "weights" is a SHA-256.
+        The facts, for JSON; "weights" is a SHA-256.
     """
-    config = getattr(model, "config", None)
-    described = cast("Any", config).to_dict() if hasattr(config, "to_dict") else repr(config)
-    if isinstance(described, dict):
+    config: Any = getattr(model, "config", None)
+    described: Any = repr(config)
+    if hasattr(config, "to_dict"):
         # Where a model was loaded from is no part of what it computes.
-        described = {key: value for key, value in cast("dict[str, Any]", described).items() if key != "_name_or_path"}
-    # The state_dict leaves some of them out.
-    buffers = {name: tensors_sha256({"buffer": buffer}) for name, buffer in model.named_buffers() if buffer.numel()}
+        described = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
     adapters = adapter_states(model)
     return {
         "weights": tensors_sha256(model.state_dict()),
         **({"adapters": adapters} if adapters else {}),
-        "buffers": buffers,
+        # The state_dict leaves some of them out.
+        "buffers": {name: tensors_sha256({"buffer": part}) for name, part in model.named_buffers() if part.numel()},
         "structure": repr(model),
         "sources": {name: source or unknown or uuid4().hex for name, source in class_sources(model).items()},
         "config": described,
@@ -152,26 +140,20 @@ def load_model(
     target = _device(device)
     if dtype is not None:
         require_choice("dtype", dtype, DTYPES)
-    plugin, options = _plugin_or_none(name), {"revision": revision, "trust_remote_code": trust_remote_code}
-    if revision is not None and (plugin or Path(name).exists()):
+    wanted, plugin, is_here = DTYPES.get(dtype or ""), _plugin_or_none(name), Path(name).exists()
+    if revision is not None and (plugin or is_here):
         raise InputError(f"revision must be left out for a model that is not of the hub, got {revision!r} for {name}.")
-    with quick_reading() if is_gguf(Path(name)) else nullcontext():
-        if plugin is not None:
-            model, source = plugin.model(name), {"kind": "folder" if Path(name).is_dir() else "bundled"}
-        else:
-            config, wanted = transformers_config(name, options), DTYPES.get(dtype or "")
-            model, source = transformers_model(name, config, wanted, options, allow_pickle=allow_pickle)
-        tokenizer = _tokenizer_or_none(name, plugin, options, needs_tokenizer)
-    model = (model if dtype is None else in_dtype(model, DTYPES[dtype])).to(target).eval()
+    if plugin is not None:
+        model, source = plugin.model(name), {"kind": "folder" if Path(name).is_dir() else "bundled"}
+        tokenizer = _plugins_tokenizer(name, plugin, needs_tokenizer)
+    else:
+        checkpoint = Checkpoint(name, revision, trust_remote_code, allow_pickle)
+        model, source, tokenizer = checkpoint.loaded(wanted, needs_tokenizer=needs_tokenizer)
+    model = (model if wanted is None else in_dtype(model, wanted)).to(target).eval()
     if dtype is None and not as_stored and low_bytes(model):
         stored = [source["weights"]] if "weights" in source else []
         source = source | {"weights": "; ".join([*stored, _run_in_single(model, target)])}
-    return LoadedModel(_own_name(name), model, tokenizer, source)
-
-
-def _own_name(name: str) -> str:
-    """The name of a model of the hub, or of the folder or file of another one."""
-    return Path(name).absolute().name if Path(name).exists() else name
+    return LoadedModel(Path(name).absolute().name if is_here else name, model, tokenizer, source)
 
 
 def _run_in_single(model: nn.Module, device: torch.device) -> str:
@@ -187,18 +169,14 @@ def _run_in_single(model: nn.Module, device: torch.device) -> str:
 
 def _device(name: str) -> torch.device:
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"device must be one that can be used here, got {name!r}: {reason}") from error
-    return device
 
 
 def _plugin_or_none(name: str) -> ModelPlugin | None:
     """The plug-in that knows a model, or None for one of transformers, whose name or folder is looked at first."""
-    if is_gguf(Path(name)):
-        return None
     if (Path(name) / "adapter_config.json").is_file():
         raise FileError(
             f"model must be more than an adapter of peft, got {name}. Load both with peft.PeftModel.from_pretrained("
@@ -208,55 +186,36 @@ def _plugin_or_none(name: str) -> ModelPlugin | None:
     return plugin_of(name)
 
 
-def _tokenizer_or_none(
-    name: str, plugin: ModelPlugin | None, options: dict[str, Any], needed: bool
-) -> AnyTokenizer | None:
-    """The tokenizer of a model that can be loaded; None where there is none and none is needed."""
-    if plugin is not None:
-        tokenizer = plugin.tokenizer(name)
-        if tokenizer is None and needed:
-            raise FileError(f"{name} must have a tokenizer, got none. {WITHOUT_TOKENIZER}")
-        return tokenizer
-    try:
-        return transformers_tokenizer(name, options)
-    except FileError as error:
-        folder = Path(name) if Path(name).exists() else snapshot(name, options["revision"] or "main")
-        if needed or (folder and has_tokenizer(folder)):
-            raise
-        if is_gguf(Path(name)):
-            warn_caller(str(error))
-        return None
+def _plugins_tokenizer(name: str, plugin: ModelPlugin, needed: bool) -> AnyTokenizer | None:
+    tokenizer = plugin.tokenizer(name)
+    if tokenizer is None and needed:
+        raise FileError(f"{name} must have a tokenizer, got none. {WITHOUT_TOKENIZER}")
+    return tokenizer
 
 
 def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
     """The tokenizer of a model that is loaded elsewhere; errors are those of `load_model`."""
-    return cast(
-        "AnyTokenizer", load_model_facts(name, revision=revision, trust_remote_code=trust_remote_code).tokenizer
-    )
+    facts = load_model_facts(name, revision=revision, trust_remote_code=trust_remote_code)
+    return cast("AnyTokenizer", facts.tokenizer)
 
 
 class ModelFacts(NamedTuple):
-    """Facts for the texts of a model whose weights other processes read.
-
-    Attributes:
-        tokenizer: None where there is none and none is needed.
-        vocabulary: The number of its tokens; None where its configuration does not say.
-        context: Tokens of the longest context that its configuration names; None where it names none.
-    """
+    """Facts for the texts of a model whose weights other processes read; None where they are not known."""
 
     tokenizer: AnyTokenizer | None
-    vocabulary: int | None
-    context: int | None
+    vocabulary: int | None  # the number of its tokens
+    context: int | None  # tokens of the longest context that its configuration names
 
 
 def load_model_facts(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
 ) -> ModelFacts:
     """The facts of a model that is loaded elsewhere; errors that need no weights are those of `load_model`."""
-    options, plugin = {"revision": revision, "trust_remote_code": trust_remote_code}, _plugin_or_none(name)
-    with quick_reading() if is_gguf(Path(name)) else nullcontext():
-        config: Any = getattr(plugin.model(name), "config", None) if plugin else transformers_config(name, options)
-        tokenizer = _tokenizer_or_none(name, plugin, options, needs_tokenizer)
+    if (plugin := _plugin_or_none(name)) is not None:
+        config: Any = getattr(plugin.model(name), "config", None)
+        tokenizer = _plugins_tokenizer(name, plugin, needs_tokenizer)
+    else:
+        config, tokenizer = Checkpoint(name, revision, trust_remote_code).facts(needs_tokenizer=needs_tokenizer)
     return ModelFacts(tokenizer, configured_vocabulary(config), configured_context(config))
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from statesize.errors import FileError
-from statesize.io.files import is_gguf
 from statesize.io.plugins import loaded_plugins
 from statesize.io.text import LIKENESS, meant
 
@@ -102,9 +101,17 @@ def is_brought(name: str) -> bool:
 
 
 def is_profile(path: Path) -> bool:
-    """Whether a path is that of a profile's folder, or of the file in it."""
-    folder = path.parent if path.name == PROFILE_MARKER else path
-    return (folder / PROFILE_MARKER).is_file() and not (folder / "config.json").exists()
+    """Whether a path is that of a profile's folder."""
+    return (path / PROFILE_MARKER).is_file() and not (path / "config.json").exists()
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file, by its first bytes."""
+    # What is too long for a name, or has a zero in it, is no file for os.path.
+    if not os.path.isfile(path):
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) == b"GGUF"
 
 
 def no_model(name: str, reason: str) -> str:
@@ -112,13 +119,10 @@ def no_model(name: str, reason: str) -> str:
     path, brought = Path(name).expanduser(), _brought()
     folder = path if path.is_dir() else path.parent
     near = {file.name: str(file) for file in folder.glob("*") if (file / "config.json").is_file() or is_gguf(file)}
-    kinds = f"a name ({', '.join(dict.fromkeys(brought.values()))}), " if brought else ""
     names = near if path.is_dir() or "/" in name else near | brought
     advice = meant(path.name, names, "Check the spelling.", 0 if path.is_dir() else LIKENESS)
-    return (
-        f"model must be {kinds}a folder, a GGUF file or an id of the Hugging Face hub, got {name!r}, which {reason}."
-        f"{unfinished(path)} {advice}"
-    )
+    kinds = ", ".join([*dict.fromkeys(brought.values()), "a folder, a GGUF file or an id of the Hugging Face hub"])
+    return f"model must be {kinds}, got {name!r}, which {reason}.{unfinished(path)} {advice}"
 
 
 def refuse_name(name: str) -> None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from statesize.check import refuse, require_count
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
@@ -268,10 +267,7 @@ class OnRay:
 
 
 def shared(ray: Any, make: Make) -> Any:
-    """The reference of what makes the work, for processes of Ray; a machine's store holds a model's bytes once."""
-    # By itself, a tensor would be pickled as a copy of its bytes, and each process would hold that beside the tensor.
-    for kind in _TENSORS:
-        ray.util.register_serializer(kind, serializer=_tensor_parts, deserializer=_tensor)
+    """The reference of what makes the work, for processes of Ray; a machine's store holds it once."""
     try:
         return ray.put(make)
     except TypeError as error:
@@ -279,23 +275,3 @@ def shared(ray: Any, make: Make) -> Any:
         raise ModelError(
             f"model must be one that can be copied to another process, got ({reason}). Give a function that loads it."
         ) from error
-    finally:
-        for kind in _TENSORS:
-            ray.util.deregister_serializer(kind)
-
-
-_TENSORS = (Tensor, nn.Parameter)
-
-
-def _tensor_parts(tensor: Tensor) -> tuple[Any, ...]:
-    """The bytes of a tensor, as an array that processes of a machine share, and what makes it a tensor again."""
-    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return content, tensor.dtype, tensor.shape, str(tensor.device), type(tensor), tensor.requires_grad
-
-
-def _tensor(parts: tuple[Any, ...]) -> Tensor:
-    content, dtype, shape, device, kind, requires_grad = parts
-    copied = torch.empty(content.size, dtype=torch.uint8)
-    copied.numpy()[:] = content
-    values = copied.view(dtype).reshape(shape).to(device)
-    return nn.Parameter(values, requires_grad) if kind is nn.Parameter else values.requires_grad_(requires_grad)

@@ -107,31 +107,28 @@ def run(
 
 
 class OneThread:
-    """Holds a library at one thread while any thread of the process is inside of a block."""
+    """Holds a library, which has one number of threads for all, at one while any thread is inside of a block."""
 
-    def __init__(self, get: Callable[[], int], put: Callable[[int], object], *, per_thread: bool) -> None:
-        self.get, self.put, self._per_thread = get, put, per_thread
-        self._lock = threading.Lock()
-        self._open_blocks, self._previous = 0, 1
+    def __init__(self, get: Callable[[], int], put: Callable[[int], object]) -> None:
+        self.get, self.put = get, put
+        self._lock, self._open_blocks, self._previous = threading.Lock(), 0, 1
 
     @contextmanager
-    def block(self) -> Generator[int]:
-        """Yield the number of threads from before the first open block."""
+    def block(self) -> Generator[None]:
+        """Restore the number of threads after the last open block."""
         with self._lock:
             self._previous = self._previous if self._open_blocks else self.get()
             self._open_blocks += 1
             self.put(1)
         try:
-            yield self._previous
+            yield
         finally:
             with self._lock:
                 self._open_blocks -= 1
-                # If the library has a number for each thread, each block restores its own.
-                if self._per_thread or not self._open_blocks:
+                if not self._open_blocks:
                     self.put(self._previous)
 
 
-_torch = OneThread(torch.get_num_threads, torch.set_num_threads, per_thread=True)
 # For each thread: how many threads it may use, and the event that is set when its work is no longer wanted.
 _local = threading.local()
 
@@ -141,11 +138,10 @@ def lapack(module: str = "scipy.linalg.cython_blas") -> OneThread:
     """The OpenBLAS of scipy, or of numpy, one for all threads of a process; without effect for another BLAS."""
     library = ctypes.CDLL(import_module(module).__file__)
     # Names in newer and older wheels of scipy, and in those of numpy.
-    names = ("scipy_openblas_{}_num_threads", "openblas_{}_num_threads", "scipy_openblas_{}_num_threads64_")
-    name = next((name for name in names if hasattr(library, name.format("set"))), None)
-    if name is None:
-        return OneThread(lambda: 1, lambda count: None, per_thread=False)
-    return OneThread(getattr(library, name.format("get")), getattr(library, name.format("set")), per_thread=False)
+    for name in ("scipy_openblas_{}_num_threads", "openblas_{}_num_threads", "scipy_openblas_{}_num_threads64_"):
+        if hasattr(library, name.format("set")):
+            return OneThread(getattr(library, name.format("get")), getattr(library, name.format("set")))
+    return OneThread(lambda: 1, lambda count: None)
 
 
 NUMPY = "numpy.linalg._umath_linalg"
@@ -162,11 +158,14 @@ def one_torch_thread() -> Generator[None]:
     if hasattr(_local, "threads"):
         yield
         return
-    with _torch.block() as _local.threads:
-        try:
-            yield
-        finally:
-            del _local.threads
+    # Each thread has a number of its own.
+    _local.threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_local.threads)
+        del _local.threads
 
 
 def free_threads() -> int:

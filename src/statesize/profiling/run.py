@@ -76,8 +76,8 @@ def profile(
     Args:
         model: A model; or the name of a bundled one, the folder of one, or the id of one on the Hugging Face hub,
             which is loaded with its tokenizer. See `statesize.capture` for models of your own.
-        inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text, JSONL or Parquet
-            file, what a tokenizer returns, or an iterable of these; or whatever else the model takes, such as frames
+        inputs: Token ids (L,) or (S, L), lists of ids of any lengths, text, a Path of a text, JSONL, Parquet
+            or JSON of ids, what a tokenizer returns, an iterable of these; or what else the model takes, such as frames
             (S, L, W) of sound or of a time series, or a mapping to its arguments, as for `statesize.capture`. None
             takes bundled documents.
         tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers`, of

@@ -23,17 +23,12 @@ def documents() -> list[str]:
 
     Returns:
         The documents, without `<eos>`.
-
-    Raises:
-        FileError: their file is missing or damaged.
     """
     return read_bundled(DATA, "documents.json", lambda text: json.loads(text)["documents"])
 
 
 def tokenizer() -> Tokenizer:
     """The tokenizer of the bundled models: byte-level BPE with 4096 tokens, `<eos>` among them.
-
-    A file that is missing or damaged is a FileError.
 
     Returns:
         A new instance at every call.

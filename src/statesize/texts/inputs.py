@@ -21,17 +21,10 @@ from statesize.adapters.forward import Inputs as ModelInputs
 from statesize.adapters.models.model_state import is_a, mapped, tensors_sha256
 from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError
-from statesize.io.callers import warn_caller
 from statesize.texts import bundled
-from statesize.texts.documents import file_documents, is_rows
+from statesize.texts.documents import IDS, is_rows, read_file, read_token_ids
 from statesize.texts.rows import evenly
-from statesize.texts.tokens import (
-    AnyTokenizer,
-    beginning_id,
-    encode_begun,
-    join_documents,
-    unbegun_note,
-)
+from statesize.texts.tokens import AnyTokenizer, beginning_id, encode_begun, text_sequence
 
 # One word that ends as files do. The text that it is would be too short to say anything.
 _FILE = re.compile(r"\S+\.(txt|md|rst|py|ipynb|html?|tex|csv|jsonl?|ndjson|parquet|log)")
@@ -40,6 +33,7 @@ _HOW_TO_GIVE = "Give a LongTensor of token ids (L,) or (S, L), lists of ids, or 
 
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
+_OF_TEXT = _SAID_OF_TEXT | {"input_ids", "attention_mask"}
 # They take several rows of ids for a sequence.
 _MUSIC = ("MusicgenForCausalLM", "MusicgenMelodyForCausalLM")
 
@@ -57,11 +51,7 @@ class Arguments:
     measured: Measured
 
     def __len__(self) -> int:
-        """Number of positions.
-
-        Returns:
-            L.
-        """
+        """Number of positions, L."""
         return self.measured.length
 
     @property
@@ -76,14 +66,7 @@ class Arguments:
         return None if ids.ndim > 2 or ids.is_floating_point() else ids.flatten().long().cpu()
 
     def beginning(self, count: int) -> Arguments:
-        """The first positions, with what the other arguments say of these.
-
-        Args:
-            count: How many.
-
-        Returns:
-            Arguments of so many positions; what an encoder reads stays whole.
-        """
+        """The first `count` positions, with what the other arguments say of these; what an encoder reads stays."""
         axis = self.measured.axis or 0
         shape = tuple(count if dim == axis else size for dim, size in enumerate(self.measured.shape))
         # "decoder_", "future_": other names are those of the encoder's arguments.
@@ -110,13 +93,12 @@ Given: TypeAlias = Tensor | Arguments
 """One sequence: token ids (L,), or arguments."""
 
 
-def other_arguments(item: Mapping[str, Any]) -> set[str]:
+def other_arguments(item: Mapping[str, Any]) -> list[str]:
     """The arguments beside token ids and their mask that a mapping holds."""
-    of_text = {"input_ids", "attention_mask", *_SAID_OF_TEXT}
-    other = {name for name, value in item.items() if name not in of_text and value is not None}
+    other = {name for name, value in item.items() if value is not None} - _OF_TEXT
     if "token_type_ids" in other and not any(bool(torch.as_tensor(row).any()) for row in item["token_type_ids"]):
         other.remove("token_type_ids")
-    return other
+    return sorted(other)
 
 
 def is_more_than_ids(item: object) -> bool:
@@ -126,9 +108,8 @@ def is_more_than_ids(item: object) -> bool:
     if not isinstance(item, Tensor | np.ndarray):
         return False
     # No tensor holds an array of objects, which is refused later.
-    array = cast("Any", item)
-    is_real = item.is_floating_point() if isinstance(item, Tensor) else array.dtype.kind == "f"
-    return array.ndim > 2 or (array.ndim == 2 and is_real)
+    is_real = item.is_floating_point() if isinstance(item, Tensor) else cast("Any", item).dtype.kind == "f"
+    return item.ndim > 2 or (item.ndim == 2 and is_real)
 
 
 def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Arguments]:
@@ -139,29 +120,28 @@ def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Argu
         left_out = _SAID_OF_TEXT - inspect.signature(module.forward).parameters.keys()
         inputs = {name: value for name, value in inputs.items() if name not in left_out}
     measured = Forward.of(module, inputs, axis).measured
-    across = measured.sequence_axis
-    count = measured.shape[across]
-    shape = tuple(1 if dim == across else size for dim, size in enumerate(measured.shape))
-    for row in range(count):
+    across, count = measured.sequence_axis, measured.shape[measured.sequence_axis]
+    measured = replace(measured, shape=tuple(1 if dim == across else size for dim, size in enumerate(measured.shape)))
 
-        def of_row(value: Any, name: str = measured.name, row: int = row) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            dim = 1 if _has_axes(name, value) else across if value.ndim > across else 0
-            if value.ndim and value.shape[dim] == count:
-                return value.narrow(dim, row, 1)
-            if count > 1 and value.ndim > 1 and value.shape[dim] > 1:
-                raise InputError(
-                    f"{name} must have the {count} sequences on dimension {dim}, got shape {tuple(value.shape)}. Give "
-                    "a list of mappings, one for each sequence."
-                )
+    def of_row(value: Any, name: str, row: int) -> Any:
+        if not isinstance(value, Tensor):
             return value
+        dim = 1 if _has_axes(name, value) else across if value.ndim > across else 0
+        if value.ndim and value.shape[dim] == count:
+            return value.narrow(dim, row, 1)
+        if count > 1 and value.ndim > 1 and value.shape[dim] > 1:
+            raise InputError(
+                f"{name} must have the {count} sequences on dimension {dim}, got shape {tuple(value.shape)}. Give "
+                "a list of mappings, one for each sequence."
+            )
+        return value
 
+    for row in range(count):
         if isinstance(inputs, Mapping):
-            named = {name: mapped(value, partial(of_row, name=name)) for name, value in inputs.items()}
-            yield Arguments(named, replace(measured, shape=shape))
+            named = {name: mapped(value, partial(of_row, name=name, row=row)) for name, value in inputs.items()}
+            yield Arguments(named, measured)
         else:
-            yield Arguments(of_row(inputs), replace(measured, shape=shape))
+            yield Arguments(of_row(inputs, measured.name, row), measured)
 
 
 def _has_axes(name: str, value: Tensor) -> bool:
@@ -188,10 +168,9 @@ def tokens_sha256(sequences: Sequence[Given]) -> str:
     """SHA-256 of token ids, (L,) int64 each, or of other arguments, and of where the sequences end."""
     digest = hashlib.sha256()
     for given in sequences:
+        is_ids = not isinstance(given, Arguments)
         digest.update(f"{len(given)}\n".encode())
-        digest.update(
-            _arguments_sha256(given) if isinstance(given, Arguments) else given.numpy().astype("<i8").tobytes()
-        )
+        digest.update(given.numpy().astype("<i8").tobytes() if is_ids else _arguments_sha256(given))
     return digest.hexdigest()
 
 
@@ -233,9 +212,8 @@ def given_sequences(
         if isinstance(item, str) and _FILE.fullmatch(item):
             raise InputError(f"inputs must be text, got the name of a file {item!r}. Give pathlib.Path({item!r}).")
     read = _checked(_split(model, items, tokenizer, axis))
-    if not isinstance(items, list | tuple) or any(isinstance(item, Path) and is_rows(item) for item in items):
-        return read
-    return list(read)
+    is_stream = not isinstance(items, list | tuple) or any(isinstance(item, Path) and is_rows(item) for item in items)
+    return read if is_stream else list(read)
 
 
 def _wrong(wanted: str, got: str, advice: str = _HOW_TO_GIVE) -> InputError:
@@ -246,7 +224,6 @@ def _split(
     model: nn.Module | None, items: Iterable[Any], tokenizer: AnyTokenizer | None, axis: int | None
 ) -> Iterator[Given]:
     """The sequences of the items: what is more than token ids as the arguments of each, if the model is there."""
-    unbegun, first = 0, None if tokenizer is None else beginning_id(tokenizer)
     for item in items:
         named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
         if model is not None and (named or is_more_than_ids(item)):
@@ -255,44 +232,39 @@ def _split(
             codes = f"codes (sequences, {codebooks}, positions) for {type(model).__name__}"
             raise _wrong(codes, type(item).__name__, "Give a tensor of that shape, and axis=2.")
         elif isinstance(item, Mapping):
-            for row in _mapped(cast("Mapping[str, Any]", item)):
-                yield from _ids(row)
+            yield from (ids for row in _mapped(cast("Mapping[str, Any]", item)) for ids in _ids(row))
         elif not isinstance(item, str | Path):
             yield from _ids(item)
+        elif isinstance(item, Path) and item.suffix.lower() == IDS:
+            yield from read_token_ids(item, None)
         elif tokenizer is None:
             advice = "Give tokenizer(text)['input_ids'], or to ss.profile the model's tokenizer too: tokenizer=…."
             raise _wrong("token ids where no tokenizer is given", f"text ({str(item)[:40]!r})", advice)
         elif isinstance(item, str):
             yield torch.tensor(encode_begun(tokenizer, item), dtype=torch.long)
         else:
-            for documents in file_documents(item):
-                ids = join_documents(tokenizer, documents)
-                unbegun += first is not None and int(ids[0]) != first
-                yield ids
-    if unbegun:
-        warn_caller(unbegun_note(cast("AnyTokenizer", tokenizer), unbegun))
+            yield from (text_sequence(tokenizer, document) for document in read_file(item, whole=True))
 
 
 def _mapped(item: Mapping[str, Any]) -> list[Any]:
     """The rows of token ids in what a tokenizer returns, where a model would take nothing else."""
-    other = sorted(other_arguments(item))
+    other = other_arguments(item)
     if other or item.get("input_ids") is None:
         raise _wrong("a mapping of input_ids alone", f"{', '.join(other or item) or 'nothing'} in it")
-    ids, masks = _batch(item["input_ids"]), item.get("attention_mask")
+    masks = item.get("attention_mask")
     for row in () if masks is None else _batch(masks):
         if getattr(row, "ndim", 1) > 1:
             wanted = "a mapping with an attention_mask of shape (sequences, positions)"
             raise _wrong(wanted, f"{row.ndim + 1} dimensions", "Leave it out: a causal model hides later positions.")
         check_mask(torch.as_tensor(row))
-    return ids
+    return _batch(item["input_ids"])
 
 
 def _batch(value: Any) -> list[Any]:
     # A tokenizer returns a list of ids for a text without return_tensors.
-    if isinstance(value, list | tuple):
-        rows = cast("Sequence[Any]", value)
-        return list(rows) if rows and not isinstance(rows[0], int) else [rows]
-    return list(value) if getattr(value, "ndim", 0) > 1 else [value]
+    rows = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else ()
+    nested = getattr(cast("Any", value), "ndim", 0) > 1 or (rows and not isinstance(rows[0], int))
+    return list(cast("Any", value)) if nested else [value]
 
 
 def _ids(item: object) -> Iterator[Tensor]:
@@ -303,8 +275,8 @@ def _ids(item: object) -> Iterator[Tensor]:
     if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
         raise _wrong("token ids of shape (L,) or (S, L)", f"shape {tuple(ids.shape)}")
     if ids.is_meta or (ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)):
-        advice = " Frames have a dimension of sequences before that of positions." if ids.is_floating_point() else ""
-        raise _wrong("integer token ids", f"dtype {ids.dtype} on {ids.device}", f"Give ids.long().{advice}")
+        advice = "Give ids.long(). Frames have a dimension of sequences before that of positions."
+        raise _wrong("integer token ids", f"dtype {ids.dtype} on {ids.device}", advice)
     yield from torch.atleast_2d(ids).long().cpu().unbind(0)
 
 
@@ -312,10 +284,7 @@ def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
     index = -1
     for index, given in enumerate(iterator):
         if len(given) < 2:
-            raise InputError(
-                f"Sequence {index} must have at least 2 tokens, got {len(given)}: effective state-size is what passes "
-                "from a past to a future. Give a longer text."
-            )
+            raise InputError(f"Sequence {index} must have at least 2 tokens, got {len(given)}. Give a longer text.")
         if isinstance(given, Tensor) and (least := int(given.min())) < 0:
             raise InputError(f"Sequence {index} must have token ids of at least 0, got {least}. Leave out padding.")
         yield given
@@ -327,7 +296,7 @@ def bundled_sequences(tokenizer: AnyTokenizer | None, number: int | None = 1, le
     """The beginnings of bundled documents, the plainest prose first, of at most `length` tokens each; None is all."""
     if tokenizer is None:
         raise _wrong("token ids for a model without a tokenizer", "none")
-    return [join_documents(tokenizer, [document])[:length] for document in bundled.documents()[:number]]
+    return [text_sequence(tokenizer, document)[:length] for document in bundled.documents()[:number]]
 
 
 def whole_texts(inputs: Inputs | None, tokenizer: AnyTokenizer | None) -> list[Tensor]:

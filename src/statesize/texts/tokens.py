@@ -13,6 +13,7 @@ from torch import Tensor
 
 from statesize.check import whole_number
 from statesize.errors import FileError, InputError
+from statesize.io.callers import warn_caller
 from statesize.texts.rows import Chat, Document, RefusedChat
 
 
@@ -52,40 +53,27 @@ def encode_begun(tokenizer: AnyTokenizer, text: str) -> list[int]:
     return ids[1:] if first is not None and ids[:2] == [first, first] else ids
 
 
-def join_documents(
-    tokenizer: AnyTokenizer, documents: Sequence[Document], special_tokens: bool = False, most: int | None = None
-) -> Tensor:
-    """Documents as one sequence (L,) int64, each followed by the end-of-sequence token, as in training.
+def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None = None) -> Tensor:
+    """A document as a sequence (L,) int64, followed by the end-of-sequence token, if there is one, as in training.
 
-    Letters of a document that spell a special token are text. A beginning-of-sequence token comes first where the
-    tokenizer adds one. To a chat, which stands alone, nothing is added: its template says all.
+    Letters of a text that spell a special token are text. A beginning-of-sequence token comes first where the
+    tokenizer adds one. To a chat nothing is added: its template says all.
 
     Args:
         tokenizer: That of the model.
-        documents: Texts, or one chat.
-        special_tokens: Whether letters that spell a special token are that token, and no end is added.
-        most: The number of tokens that are wanted. Of a longer document, only one more is returned.
+        document: A text or a chat.
+        most: The number of tokens that are wanted. Of a longer text, only one more is encoded.
 
     Returns:
         The ids.
-
-    Raises:
-        InputError: Several documents have no token between them.
     """
-    if isinstance(documents[0], Chat):
-        return torch.tensor(document_ids(tokenizer, documents[0]), dtype=torch.int64)
-    end = None if special_tokens else special_ids(tokenizer)[1].get("eos")
-    if end is None and len(documents) > 1 and not special_tokens:
-        raise InputError(
-            f"tokenizer must have an end-of-sequence token to put between {len(documents)} documents, got none. "
-            "Give JSONL, where each line is a sequence of its own."
-        )
-    ids: list[int] = []
-    for document in documents:
-        ids += document_ids(tokenizer, document, special_tokens, most) + ([] if end is None else [end])
-    first = beginning_id(tokenizer)
-    begun = first is None or (special_tokens and ids[:1] == [first])
-    return torch.tensor(ids if begun else [first, *ids], dtype=torch.int64)
+    ids, first = document_ids(tokenizer, document, most=most), beginning_id(tokenizer)
+    if isinstance(document, Chat) and first is not None and ids[:1] != [first]:
+        warn_caller(f"The tokenizer begins a text with the token {first}, and its chat template does not.")
+    if isinstance(document, str):
+        end = special_ids(tokenizer)[1].get("eos")
+        ids = [*([] if first is None else [first]), *ids, *([] if end is None else [end])]
+    return torch.tensor(ids, dtype=torch.int64)
 
 
 def after_prefix(tokenizer: AnyTokenizer, prefix: str, ids: Tensor) -> tuple[Tensor, int]:
@@ -145,8 +133,7 @@ def token_text(tokenizer: AnyTokenizer, token: int) -> str:
 
 
 def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:
-    known = (tokenizer.token_to_id(name) for name in names)
-    return next((key for key in known if key is not None), None)
+    return next((key for name in names if (key := tokenizer.token_to_id(name)) is not None), None)
 
 
 def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = False) -> list[int]:
@@ -167,12 +154,6 @@ def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
         return None
     ids = cast("list[int]", tokenizer("a").input_ids)
     return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None
-
-
-def unbegun_note(tokenizer: AnyTokenizer, chats: int) -> str:
-    """Says that the chat template leaves out the token that the tokenizer puts before a text."""
-    begin = token_text(tokenizer, special_ids(tokenizer)[1]["bos"])
-    return f"The tokenizer begins a text with {begin!r}, and the chat template does not: {chats} chats lack it."
 
 
 def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:

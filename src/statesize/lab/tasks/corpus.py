@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from statesize.errors import FileError
-from statesize.texts.documents import is_rows, listed, read_file
-from statesize.texts.rows import BLANK_LINES, read_documents
+from statesize.check import require_kind, require_path
+from statesize.errors import FileError, InputError
+from statesize.texts.documents import read_file
+from statesize.texts.rows import BLANK_LINES
 
 HELD_OUT_FRACTION = 0.05
 DOCUMENT_CHARACTERS = 400
@@ -99,7 +100,7 @@ def python_prose() -> Corpus:
 
 
 def read_text(path: str | Path) -> Corpus:
-    """A file as a corpus: `read_documents` of UTF-8 text, or the rows of a JSON, JSONL or Parquet file, then `split`.
+    """A file as a corpus: the documents of UTF-8 text, or the rows of a JSONL or Parquet file, then `split`.
 
     Args:
         path: the file.
@@ -110,14 +111,25 @@ def read_text(path: str | Path) -> Corpus:
     Raises:
         FileError: the file cannot be read, or a row is a chat or holds no text.
     """
-    if not isinstance(path, str | Path) or not is_rows(Path(path)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return split(read_documents(path))
-    path = Path(path)
-    documents = tuple(read_file(path))
+    documents = tuple(read_file(require_path("path", path)))
     texts = [document for document in documents if isinstance(document, str)]
     if len(texts) < len(documents):
         raise FileError(f"{path} must hold texts, got chats. Write them out as texts first.")
     return split(texts)
+
+
+def listed(name: str, documents: Iterable[str]) -> list[str]:
+    """Documents as a list."""
+    if isinstance(documents, str):
+        raise InputError(f"{name} must be a sequence of documents, got one string. For one document, give [text].")
+    require_kind(name, documents, Iterable, "a sequence of strings")
+    items = list(documents) if getattr(documents, "ndim", 1) else [documents]
+    for document in items:
+        try:
+            cast("Any", document).encode()
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise InputError(f"{name} must be a sequence of Unicode strings, got {document!r:.40}.") from error
+    return cast("list[str]", items)
 
 
 def _python_texts() -> Iterator[str]:

@@ -96,7 +96,7 @@ def test_a_chat_that_the_template_refuses_is_told():
 def test_blank_lines_part_no_documents_where_special_tokens_do(tmp_path):
     (tmp_path / "text.txt").write_text("one\n\ntwo\n")
     assert read_texts(tmp_path / "text.txt", 9, pytest.fail) == ["one", "two"]
-    assert read_texts(tmp_path / "text.txt", 9, pytest.fail, special_tokens=True) == ["one\n\ntwo\n"]
+    assert read_texts(tmp_path / "text.txt", 9, pytest.fail, special_tokens=True) == ["one\n\ntwo"]
 
 
 def test_a_corrupt_line_is_left_out_and_named(tmp_path):
@@ -124,5 +124,5 @@ def test_rows_of_parquet_are_read_as_far_as_they_are_asked_for(tmp_path):
 def test_mixed_encodings_are_refused_where_they_begin(tmp_path):
     path = tmp_path / "mixed.txt"
     path.write_bytes("größer\n\n".encode() + "größer".encode("latin-1"))
-    with pytest.raises(FileError, match=r"byte 0xf6 at offset 12"):
+    with pytest.raises(FileError, match=r"byte 0xf6 in position 12"):
         read_texts(path, 9, print)
