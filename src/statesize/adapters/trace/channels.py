@@ -1,9 +1,9 @@
-"""Heads and channels of a linear map: which channel of its start each one of its end reads, and which share one T."""
+"""Heads and channels of a linear map: which channel of its start each one of its end reads, and T of these."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -11,9 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.own_cache import grouped_by
 from statesize.adapters.trace.replay import Piece
-from statesize.adapters.trace.run import Place
+from statesize.adapters.trace.run import ROUNDING, Place
+from statesize.codes import Code, Note
+from statesize.errors import ModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,3 +160,73 @@ def _alike(answer: Tensor, rounding: float) -> Tensor:
     shared = math.gcd(*map(len, clusters))
     units = sorted(cluster[at : at + shared] for cluster in clusters for at in range(0, len(cluster), shared))
     return torch.tensor(units)
+
+
+@dataclass(frozen=True)
+class Around:
+    """How far positions are mixed around T, in positions; 0 for not at all."""
+
+    before: int
+    behind: int
+    beside: int
+
+
+@dataclass(frozen=True, eq=False)
+class TracedMixing:
+    """T of a module.
+
+    Attributes:
+        piece: The operations that T is made of.
+        channels: Its units.
+        around: How far positions are mixed around T.
+        factors: The other factors of products with its values in which it could begin as well.
+        dtype: That of the run.
+        softmax: The softmax over the positions whose weights T is made of; None where there is none.
+    """
+
+    piece: Piece
+    channels: Channels
+    around: Around
+    factors: Collection[int]
+    dtype: torch.dtype
+    softmax: Softmax | None = None
+
+    @property
+    def in_double(self) -> bool:
+        """Whether it was run in float64."""
+        return self.dtype is torch.float64
+
+    @cached_property
+    def values(self) -> Tensor:
+        """What T acts on, (S, unit, L, P)."""
+        return self.channels.by_unit(self.piece.held, self.channels.source).double()
+
+    @cached_property
+    def mixed(self) -> Tensor:
+        """What becomes of it, (S, unit, L, P): T values + offset."""
+        return self.channels.by_unit(self.piece.ended, self.channels.target).double()
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """What becomes of zeros, (S, unit, L, P)."""
+        return self.channels.by_unit(self.piece.offset, self.channels.target).double()
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """T, (S, unit, L, L)."""
+        first = self.channels.target[..., 0]
+        columns = self.piece.columns(first.flatten())  # (L, L, S units): of each impulse
+        T = columns.permute(2, 1, 0).double().contiguous().view(*first.shape, *columns.shape[:2])
+        if float(T.triu(1).abs_().amax()) > ROUNDING[self.dtype] * float(T.abs().amax()):
+            raise ModelError(Note(Code.LOOKS_AHEAD))
+        return T.tril_()
+
+    def forget(self) -> None:
+        """Drop T until its next use."""
+        vars(self).pop("matrix", None)
+
+    def respond(self, values: Tensor) -> Tensor:
+        """What becomes of other values, by the operations of the run."""
+        start = self.piece.held.clone()
+        start[:, self.channels.source] = values.to(start.dtype).permute(2, 0, 1, 3)
+        return self.channels.by_unit(self.piece.by_position(start), self.channels.target)

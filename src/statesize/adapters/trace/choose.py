@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.observation import random_like
-from statesize.adapters.trace.channels import Channels, channels
-from statesize.adapters.trace.graph import Graph, Use, before, entries
+from statesize.adapters.trace.channels import Around, Channels, TracedMixing, channels
+from statesize.adapters.trace.graph import Graph, Step, Use, before, entries, others, walked
 from statesize.adapters.trace.labels import Labels, ahead, distance, placed
 from statesize.adapters.trace.replay import Piece
-from statesize.adapters.trace.run import Change, Place, other_text
+from statesize.adapters.trace.run import ROUNDING, Change, Place, other_text
 from statesize.adapters.trace.tape import Node
-from statesize.adapters.trace.walk import Step, far, others, walked
 
 _LARGEST = 4
 """Tensors of more times the numbers that enter or leave the module are maps or states, on which T does not act."""
@@ -24,15 +23,6 @@ _LESS_FAR = 2 / 3
 """Factors that are mixed less far than this part of what T mixes are gates, whatever T is with them."""
 
 _LAYOUTS = frozenset("view _unsafe_view _reshape_alias permute transpose t unsqueeze squeeze clone".split())
-
-
-@dataclass(frozen=True)
-class Around:
-    """How far positions are mixed around T, in positions; 0 for not at all."""
-
-    before: int
-    behind: int
-    beside: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +35,6 @@ class Choice:
         step: The way to its end.
         steps: The ways from its start to all tensors.
         reach: How far it mixes positions.
-        around: How far positions are mixed around it.
-        factors: The other factors of products with its values in which it could begin as well.
     """
 
     piece: Piece
@@ -54,8 +42,6 @@ class Choice:
     step: Step
     steps: dict[int, Step]
     reach: int
-    around: Around = Around(0, 0, 0)
-    factors: Collection[int] = ()
 
     @property
     def start(self) -> int:
@@ -78,7 +64,7 @@ class Search:
         texts: S, the number of texts.
         given: What measured modules return.
         named: The tensors in which T may begin; None for all.
-        rounding: Differences below this part of the largest value are rounding.
+        dtype: That of the run.
         largest: Numbers of the largest tensor that enters the module, or leaves it.
         replay: The tensors of the same operations where what enters is changed; None where they do not fit these.
     """
@@ -88,13 +74,18 @@ class Search:
     texts: int
     given: frozenset[int]
     named: Collection[int] | None
-    rounding: float
+    dtype: torch.dtype
     largest: int
     replay: Callable[[Change], list[Tensor] | None]
     _behind: dict[Place, int] = field(default_factory=dict[Place, int])
     _walks: dict[tuple[int, frozenset[Use]], dict[int, Step]] = field(
         default_factory=dict[tuple[int, frozenset[Use]], dict[int, Step]]
     )
+
+    @property
+    def rounding(self) -> float:
+        """Differences below this part of the largest value are rounding."""
+        return ROUNDING[self.dtype]
 
     @cached_property
     def _other_past(self) -> list[Tensor] | None:
@@ -303,8 +294,8 @@ class Search:
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
 
-    def choose(self) -> Choice | None:
-        """T; None where nothing is linear in another tensor."""
+    def choose(self) -> TracedMixing | None:
+        """T; None where nothing is linear in another tensor, or more is mixed before it or behind."""
         best = list[Choice]()
         for start in self.starts:
             if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
@@ -342,8 +333,10 @@ class Search:
             # It cancels with a factor behind.
             before = 0
         before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.piece.end)
+        if before > chosen.reach or behind >= chosen.reach:
+            return None
         around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
-        return replace(chosen, around=around, factors=factors)
+        return TracedMixing(chosen.piece, chosen.channels, around, factors, self.dtype)
 
     def _follows(self, start: int, choice: Choice) -> bool:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
@@ -407,7 +400,7 @@ class Search:
 
     def _reach_of(self, piece: Piece) -> int:
         """How far a piece reaches: by labels, or by numbers where these may say too much; L where it is nothing."""
-        reach, relations = far(piece), self.labels.relations
+        reach, relations = piece.far, self.labels.relations
         if reach is None:
             return self.labels.length
         if reach < self.labels.length - 1 or all(relations[node].is_exact for node in piece.nodes if node in relations):
