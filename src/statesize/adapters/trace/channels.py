@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -179,7 +179,6 @@ class TracedMixing:
         piece: The operations that T is made of.
         channels: Its units.
         around: How far positions are mixed around T.
-        factors: The other factors of products with its values in which it could begin as well.
         dtype: That of the run.
         softmax: The softmax over the positions whose weights T is made of; None where there is none.
     """
@@ -187,7 +186,6 @@ class TracedMixing:
     piece: Piece
     channels: Channels
     around: Around
-    factors: Collection[int]
     dtype: torch.dtype
     softmax: Softmax | None = None
 

@@ -237,10 +237,6 @@ class Search:
             return 0
         return distance(self.labels.without(end, self.graph.behind(end)).of.get(output), axis, self.labels.length)
 
-    def _uses(self, start: int, end: int) -> frozenset[Use]:
-        """The uses of a start in which an end is linear, together."""
-        return self.graph.uses(end).get(start, frozenset())
-
     def _steps(self, start: int, uses: frozenset[Use]) -> dict[int, Step]:
         if (start, uses) not in self._walks:
             self._walks[start, uses] = walked(self.graph, self.starts[start], uses)
@@ -249,13 +245,11 @@ class Search:
     def _to(self, start: int) -> Iterator[tuple[int, frozenset[Use], Step]]:
         """The ends to which there is a linear map from a start, its uses, and the way."""
         for end, axis in self.ends.items():
-            if uses := self._uses(start, end):
+            for uses in self.graph.uses(end).get(start, ()):
                 step = self._steps(start, uses).get(end)
-                if (
-                    step is not None
-                    and not step.bends
-                    and (step.mixing or distance(step.label, axis, self.labels.length))
-                ):
+                if step is None or step.bends:
+                    continue
+                if step.mixing or distance(step.label, axis, self.labels.length):
                     yield end, uses, step
 
     def pieces(self) -> Iterator[tuple[Piece, Step]]:
@@ -327,16 +321,11 @@ class Search:
         chosen = max(best, key=rank, default=None)
         if chosen is None:
             return None
-        factors = self._factors(chosen, best)
-        before = max((self.graph.far(one) or 0 for one in factors), default=0)
-        if before > chosen.reach * _LESS_FAR and self._forgets(chosen.piece):
-            # It cancels with a factor behind.
-            before = 0
-        before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.piece.end)
+        before, behind = self.before(chosen.piece.start), self.behind(chosen.piece.end)
         if before > chosen.reach or behind >= chosen.reach:
             return None
         around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
-        return TracedMixing(chosen.piece, chosen.channels, around, factors, self.dtype)
+        return TracedMixing(chosen.piece, chosen.channels, around, self.dtype)
 
     def _follows(self, start: int, choice: Choice) -> bool:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
@@ -345,17 +334,6 @@ class Search:
         if self._computed(start) == self._computed(choice.start):
             return True
         return all(step.mixing & ~choice.step.mixing == 0 for _, _, step in self._to(start))
-
-    def _factors(self, choice: Choice, best: list[Choice]) -> set[int]:
-        """The other factors of products with the values in which T could begin as well."""
-        others = [one for one in best if one.end == choice.end and one is not choice]
-        starts, found = {tensor for one in others for tensor in (one.start, *one.steps)}, set[int]()
-        for node in choice.piece.nodes:
-            ids = [one for _, one in node.inputs]
-            mine = [one for one in ids if one == choice.start or one in choice.steps]
-            if node.name == "mul" and not any(choice.steps[one].mixing for one in mine if one in choice.steps):
-                found.update(starts.intersection(ids) - {*mine})
-        return found
 
     def _with_factors(self, choice: Choice) -> Choice:
         """The map with the factors behind its end that belong to T: scales, denominators, and what cancels in T."""
@@ -371,7 +349,8 @@ class Search:
             now = node.outs[0]
             if not is_product:
                 continue
-            uses = self._uses(choice.start, now) if now in self._every_end else frozenset[Use]()
+            known = self.graph.uses(now).get(choice.start, ()) if now in self._every_end else ()
+            uses = next((one for one in known if one.issuperset(choice.piece.uses)), frozenset[Use]())
             step = self._steps(choice.start, uses).get(now) if uses else None
             if step is None or step.mixing != choice.step.mixing:
                 break

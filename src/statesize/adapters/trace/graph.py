@@ -44,7 +44,7 @@ class Graph:
         self.order = {node: at for at, node in enumerate(labels.tape.nodes)}
         self._far: dict[int, int] = {}
         self._behind: dict[int, list[Node]] = {}
-        self._uses: dict[int, dict[int, frozenset[Use]]] = {}
+        self._uses: dict[int, dict[int, list[frozenset[Use]]]] = {}
 
     @cached_property
     def _by_use(self) -> tuple[list[Use], dict[int, int], dict[int, int]]:
@@ -81,15 +81,18 @@ class Graph:
             self._behind[start] = found
         return self._behind[start]
 
-    def uses(self, end: int) -> dict[int, frozenset[Use]]:
-        """Of the tensors in which an end is linear, the uses in which it is, one by one and together."""
+    def uses(self, end: int) -> dict[int, list[frozenset[Use]]]:
+        """Of the tensors in which an end is linear, the uses in which it is: all together, or those of one line."""
         if end in self._uses:
             return self._uses[end]
         uses, linear, other = self._by_use
         good, taken = linear.get(end, 0) & ~other.get(end, 0), dict[Use, int]()
+        groups = dict[tuple[int, int | None], int]()
         for number in bits(good):
             node, at = uses[number]
-            taken[node, at] = 1 << self.place[node.inputs[at][1]]
+            start = node.inputs[at][1]
+            whole, line = (groups.setdefault((start, place), len(groups)) for place in (None, node.place))
+            taken[node, at] = 1 << whole | 1 << line
         on, non = dict[int, int](), dict[int, int]()
         for node in self.before(end) if good else ():
             ids = [number for _, number in node.inputs]
@@ -98,8 +101,10 @@ class Graph:
             for out in node.outs if any(result) else ():
                 if out not in self.given:
                     on[out], non[out] = result
-        places = [*bits(on.get(end, 0) & ~non.get(end, 0))]
-        found = {self.tensors[at]: frozenset(use for use, mark in taken.items() if mark == 1 << at) for at in places}
+        found, together = dict[int, list[frozenset[Use]]](), on.get(end, 0) & ~non.get(end, 0)
+        for (start, place), number in groups.items():
+            if together >> number & 1 and not (place and together >> groups[start, None] & 1):
+                found.setdefault(start, []).append(frozenset(use for use, mark in taken.items() if mark >> number & 1))
         self._uses[end] = found
         return found
 

@@ -78,9 +78,9 @@ class Trace:
         return ran(self.call, given, self._run.dtype, change, recorded=recorded)
 
     @property
-    def in_double(self) -> bool:
-        """Whether it ran in float64."""
-        return self._run.dtype is torch.float64
+    def dtype(self) -> torch.dtype:
+        """The least dtype that it ran in: float64, or float32 where the author's code knows no other."""
+        return self._run.dtype
 
     @property
     def returned(self) -> Tensor:
@@ -432,7 +432,7 @@ class Trace:
     def _sides(self, mixing: TracedMixing | None) -> tuple[set[int], set[int]]:
         """Where T begins and ends; of the kernels that adapters saw where there is no other."""
         if mixing is not None:
-            return {mixing.piece.start.tensor, *mixing.factors}, {mixing.piece.end.tensor}
+            return {mixing.piece.start.tensor}, {mixing.piece.end.tensor}
         ends = {same for _, made in self._run.kernels for same, _ in self._same(made.tensor)}
         return {taken.tensor for taken, _ in self._run.kernels}, ends
 
