@@ -94,7 +94,7 @@ class ConvolvedBefore(Layer):
 
 
 class ModuleBefore(Layer):
-    """The same by a module of one's own, which would have a row otherwise."""
+    """The same by a module of one's own, which has a row."""
 
     def __init__(self):
         super().__init__()
@@ -263,7 +263,6 @@ WHOLE = [
     LinearBranch,
     ConvolvedBeside,
     ConvolvedBefore,
-    ModuleBefore,
     DeltaRuleOfConvolved,
     DeltaRuleOfShifted,
     DeltaRuleBesideConvolution,
@@ -290,6 +289,14 @@ def test_t_is_that_of_all_that_mixes_the_values(layer):
     measured = found.operator.dense()[0].repeat_interleave(found.multiplicity, 0)
     below = torch.ones(24, 24).tril(-1).bool()
     torch.testing.assert_close(measured[:, below], expected[:, below], rtol=0, atol=2e-6)
+
+
+def test_a_module_that_mixes_the_values_before_has_a_row_and_is_told():
+    found, before = capture(model(ModuleBefore), IDS)
+    assert (before.name, found.name) == ("layers.0.convolution", "layers.0")
+    assert found.notes == (Note(Code.MIXED_BEFORE, "layers.0.convolution"),)
+    (alone,) = capture(model(Plain), IDS)
+    torch.testing.assert_close(found.operator.dense(), alone.operator.dense())
 
 
 def test_t_behind_what_is_not_linear_is_that_of_both_branches():

@@ -321,11 +321,16 @@ class Search:
         chosen = max(best, key=rank, default=None)
         if chosen is None:
             return None
-        before, behind = self.before(chosen.piece.start), self.behind(chosen.piece.end)
+        factors = self._factors(chosen, best)
+        before = max((self.graph.far(one) or 0 for one in factors), default=0)
+        if before > chosen.reach * _LESS_FAR and self._forgets(chosen.piece):
+            # It cancels with a factor behind.
+            before = 0
+        before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.piece.end)
         if before > chosen.reach or behind >= chosen.reach:
             return None
         around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
-        return TracedMixing(chosen.piece, chosen.channels, around, self.dtype)
+        return TracedMixing(chosen.piece, chosen.channels, around, factors, self.dtype)
 
     def _follows(self, start: int, choice: Choice) -> bool:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
@@ -334,6 +339,17 @@ class Search:
         if self._computed(start) == self._computed(choice.start):
             return True
         return all(step.mixing & ~choice.step.mixing == 0 for _, _, step in self._to(start))
+
+    def _factors(self, choice: Choice, best: list[Choice]) -> set[int]:
+        """The other factors of products with the values in which T could begin as well."""
+        others = [one for one in best if one.end == choice.end and one is not choice]
+        starts, found = {tensor for one in others for tensor in (one.start, *one.steps)}, set[int]()
+        for node in choice.piece.nodes:
+            ids = [one for _, one in node.inputs]
+            mine = [one for one in ids if one == choice.start or one in choice.steps]
+            if node.name == "mul" and not any(choice.steps[one].mixing for one in mine if one in choice.steps):
+                found.update(starts.intersection(ids) - {*mine})
+        return found
 
     def _with_factors(self, choice: Choice) -> Choice:
         """The map with the factors behind its end that belong to T: scales, denominators, and what cancels in T."""

@@ -16,17 +16,13 @@ from statesize.adapters.models.precision import BOUNDS, relative_difference, sto
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
 from statesize.adapters.trace.states import SHORTEST, Kept
-from statesize.adapters.trace.trace import Around, Trace, TracedMixing
+from statesize.adapters.trace.trace import Around, TracedMixing
 from statesize.adapters.watch import Memory, named_state_size
 from statesize.codes import Code, Note, joined
-from statesize.errors import ModelError
 from statesize.io.text import counted
 from statesize.operators import Dense
 
 _IN_SINGLE = Note(Code.ROUNDED, "Its code does not run in float64: its T is that of float32, to 1e-5.")
-_NORMALISED = Note(
-    Code.COUNTED, "Its weights sum to 1: keys or a normaliser that it may keep for that are not counted."
-)
 
 
 def mixing_around(around: Around) -> Note | None:
@@ -48,8 +44,8 @@ def _memory_of(name: str, call: ModuleCall, mixing: TracedMixing) -> Memory:
         # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
         rank = kept.largest_rank(said)
         is_short = rank >= call.length // 4
-        memory = Memory.named(said, rank, is_short=is_short, fixed=lambda: _shown_state(call, mixing, kept))
-    return memory if memory.states is not None else replace(memory, states=_shown_state(call, mixing, kept))
+        memory = Memory.named(said, rank, is_short=is_short, fixed=lambda: _shown_state(call, kept))
+    return memory if memory.states is not None else replace(memory, states=_shown_state(call, kept))
 
 
 def _kept(mixing: TracedMixing) -> Kept:
@@ -59,21 +55,14 @@ def _kept(mixing: TracedMixing) -> Kept:
     return Kept(matrix, channels.groups or matrix.shape[1])
 
 
-def _shown_state(call: ModuleCall, mixing: TracedMixing, kept: Kept) -> int | None:
-    """The size of a fixed state that T shows; of random numbers where a text has too few different tokens to tell."""
+def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
+    """The size of a fixed state that T shows; None where it shows none, or the text has too few different tokens."""
     found = kept.state()
     placed = next(((one, axis) for one, axis in call.with_positions if one.is_floating_point()), None)
     if found is None or placed is None:
         return found
     texts = placed[0].movedim(placed[1], 0).reshape(call.length, call.texts, -1).unbind(1)
-    if found < min(len(cast("Tensor", text.unique(dim=0))) for text in texts):
-        return found
-    other = call.with_tensors(lambda tensor: random_like(tensor, 6) if tensor.is_floating_point() else tensor)
-    try:
-        again = Trace(other).mixing()
-    except ModelError:
-        return None
-    return None if again is None else _kept(again).state()
+    return found if found < min(len(cast("Tensor", text.unique(dim=0))) for text in texts) else None
 
 
 def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | None) -> tuple[Observation, Memory]:
@@ -168,8 +157,6 @@ def _notes(call: ModuleCall, mixing: TracedMixing, memory: Memory, said: float |
     if states is not None and states != said:
         holds = f"It holds {counted(states, 'number')} per channel"
         notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))
-    if states is not None and Kept(mixing.matrix, 1).sums_to_one():
-        notes.append(_NORMALISED)
     notes += filter(None, [mixing_around(mixing.around)])
     return notes + [UNEVEN] * mixing.channels.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)
 

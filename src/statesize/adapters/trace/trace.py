@@ -432,7 +432,7 @@ class Trace:
     def _sides(self, mixing: TracedMixing | None) -> tuple[set[int], set[int]]:
         """Where T begins and ends; of the kernels that adapters saw where there is no other."""
         if mixing is not None:
-            return {mixing.piece.start.tensor}, {mixing.piece.end.tensor}
+            return {mixing.piece.start.tensor, *mixing.factors}, {mixing.piece.end.tensor}
         ends = {same for _, made in self._run.kernels for same, _ in self._same(made.tensor)}
         return {taken.tensor for taken, _ in self._run.kernels}, ends
 
