@@ -53,6 +53,11 @@ def gated_input(layer, hidden):
 # A rule, T (S, C, L, L) of what enters, and what is mixed around it.
 RULES = {
     "an input gate": (gated_before, gated_input, Around(0, 0, 0)),
+    "a factor that is linear in the values": (
+        lambda layer, hidden: FADING.to(hidden) @ _by_own_projection(layer, layer.first(hidden)),
+        lambda layer, hidden: FADING * layer.second(layer.first(hidden)).mT[:, :, None],
+        Around(0, 0, 0),
+    ),
     "a gate that mixes behind": (
         lambda layer, hidden: (FADING.to(hidden) @ layer.first(hidden)) * (SHORT.to(hidden) @ layer.second(hidden)),
         lambda layer, hidden: FADING,
@@ -127,6 +132,10 @@ RULES = {
         Around(0, 0, 0),
     ),
 }  # fmt: skip
+
+
+def _by_own_projection(layer, value):
+    return layer.second(value) * value
 
 
 def _weights(layer, hidden):
