@@ -62,7 +62,7 @@ class Piece:
     def _apart(self) -> list[Node]:
         """These operations, in which those uses are of another tensor, of number -1."""
         places = ({at: -1 for at in range(len(node.inputs)) if (node, at) in self.uses} for node in self.nodes)
-        return [renamed(node, numbers) for node, numbers in zip(self.nodes, places, strict=True)]
+        return [renamed(node, at) if at else node for node, at in zip(self.nodes, places, strict=True)]
 
     def __call__(self, start: Tensor) -> Tensor:
         """The end, of the run's shape."""
