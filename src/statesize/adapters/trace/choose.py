@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import random_like
 from statesize.adapters.trace.channels import Around, Channels, TracedMixing, channels
 from statesize.adapters.trace.graph import Graph, Step, Use, before, entries, others, walked
 from statesize.adapters.trace.labels import Labels, ahead, distance, placed
 from statesize.adapters.trace.replay import Piece
-from statesize.adapters.trace.run import ROUNDING, Change, Place, other_text
+from statesize.adapters.trace.run import ROUNDING, Change, Place, Run, other_text
 from statesize.adapters.trace.tape import Node
 
 _LARGEST = 4
@@ -60,32 +61,35 @@ class Search:
 
     Attributes:
         labels: Of the run, in which what measured modules return is given.
-        output: What the module returns.
-        texts: S, the number of texts.
-        given: What measured modules return.
-        named: The tensors in which T may begin; None for all.
-        dtype: That of the run.
-        largest: Numbers of the largest tensor that enters the module, or leaves it.
+        run: The run.
+        call: What was run.
+        axis: The dimension of positions of what it returns.
         replay: The tensors of the same operations where what enters is changed; None where they do not fit these.
     """
 
     labels: Labels
-    output: Place
-    texts: int
-    given: frozenset[int]
-    named: Collection[int] | None
-    dtype: torch.dtype
-    largest: int
+    run: Run
+    call: ModuleCall
+    axis: int
     replay: Callable[[Change], list[Tensor] | None]
-    _behind: dict[Place, int] = field(default_factory=dict[Place, int])
-    _walks: dict[tuple[int, frozenset[Use]], dict[int, Step]] = field(
-        default_factory=dict[tuple[int, frozenset[Use]], dict[int, Step]]
-    )
 
-    @property
-    def rounding(self) -> float:
-        """Differences below this part of the largest value are rounding."""
-        return ROUNDING[self.dtype]
+    def __post_init__(self) -> None:
+        """Find where the run ends."""
+        self.output, self.given = Place(self.run.output, self.axis), frozenset(self.run.given)
+        self.texts, self.rounding = self.call.texts, ROUNDING[self.run.dtype]
+        self.largest = max(self.labels.values[one].numel() for one in (*self.run.entering, self.run.output))
+        self._behind, self._walks = dict[Place, int](), dict[tuple[int, frozenset[Use]], dict[int, Step]]()
+
+    @cached_property
+    def _named(self) -> set[int] | None:
+        """What the part has returned whose output T acts on, at all its places; None where no part is named."""
+        if self.call.named is None:
+            return None
+        found = set(self.run.returned[self.call.named])
+        for node in self.labels.tape.nodes:
+            if self.labels.moves(node) and all(one in found for _, one in node.inputs):
+                found.update(node.outs)
+        return found
 
     @cached_property
     def _other_past(self) -> list[Tensor] | None:
@@ -176,7 +180,7 @@ class Search:
         """Tensors in which T may begin: each entry is of the last position that it reads."""
         found = dict[int, Place]()
         for tensor in self._candidates:
-            if (self.named is None or tensor in self.named) and self._axes(tensor):
+            if (self._named is None or tensor in self._named) and self._axes(tensor):
                 place = self._placed(tensor)
                 found |= {} if place is None else {tensor: Place(tensor, *place)}
         # Of the same numbers in several layouts the first one, and the last one, behind which ways part.
@@ -330,7 +334,7 @@ class Search:
         if before > chosen.reach or behind >= chosen.reach:
             return None
         around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
-        return TracedMixing(chosen.piece, chosen.channels, around, factors, self.dtype)
+        return TracedMixing(chosen.piece, chosen.channels, around, factors, self.run.dtype)
 
     def _follows(self, start: int, choice: Choice) -> bool:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""

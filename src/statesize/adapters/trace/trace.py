@@ -25,7 +25,6 @@ from statesize.adapters.trace.run import (
     ROUNDING,
     Change,
     Given,
-    Place,
     Run,
     UnplacedError,
     at_once,
@@ -282,19 +281,7 @@ class Trace:
 
     @cached_property
     def _search(self) -> Search:
-        named = None if self.call.named is None else self._moved_from(self._run.returned[self.call.named])
-        run = self._run
-        largest = max(self._values[one].numel() for one in (*run.entering, run.output))
-        output, given = Place(run.output, self._axis), frozenset(run.given)
-        return Search(self._taken, output, self.call.texts, given, named, run.dtype, largest, self._replay)
-
-    def _moved_from(self, tensors: Collection[int]) -> set[int]:
-        """Some tensors, and the same numbers at other places."""
-        found = set(tensors)
-        for node in self._run.tape.nodes:
-            if self._labels.moves(node) and all(one in found for _, one in node.inputs):
-                found.update(node.outs)
-        return found
+        return Search(self._taken, self._run, self.call, self._axis, self._replay)
 
     def mixing(self) -> TracedMixing | None:
         """Find T.
