@@ -207,8 +207,19 @@ class _Finder:
         return True
 
     def _layer(self, name: str, call: ModuleCall, trace: Trace, mixing: TracedMixing, *notes: Note) -> TracedLayer:
-        """A layer with its T; notes say which modules mix its values before, or other values beside."""
-        if feeding := trace.feeding(mixing):
+        """A layer whose T takes in the parts that mix its values linearly; notes say which others mix them before."""
+        feeding, parts = trace.feeding(mixing), set[nn.Module]()
+        opened = {inner for part in feeding for inner in part.modules() if inner in trace.held}
+        if opened and all(self.names[part] in self.found.layers for part in opened):
+            whole = Trace(call, [part for part in trace.held if part not in opened])
+            other = whole.found()
+            if other is not None and mixing_around(other.around) is None and whole.contains(other, opened):
+                parts = opened
+                for part in parts:
+                    del self.found.layers[self.names[part]]
+                notes = (Note(Code.CONTAINS, f"what {self._listed(parts)} mixes."), *notes)
+                trace, mixing, feeding = whole, other, whole.feeding(other)
+        if feeding:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
         if apart := trace.apart(mixing):
             notes = (self._without(apart), *notes)
