@@ -16,9 +16,10 @@ from statesize.adapters.models.precision import BOUNDS, relative_difference, sto
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
 from statesize.adapters.trace.states import SHORTEST, Kept
-from statesize.adapters.trace.trace import Around, TracedMixing
+from statesize.adapters.trace.trace import Around, Trace, TracedMixing
 from statesize.adapters.watch import Memory, named_state_size
 from statesize.codes import Code, Note, joined
+from statesize.errors import ModelError
 from statesize.io.text import counted
 from statesize.operators import Dense
 
@@ -56,13 +57,20 @@ def _kept(mixing: TracedMixing) -> Kept:
 
 
 def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
-    """The size of a fixed state that T shows; None where it shows none, or the text has too few different tokens."""
+    """The size of a fixed state that T shows; of random numbers where a text has too few different tokens to tell."""
     found = kept.state()
     placed = next(((one, axis) for one, axis in call.with_positions if one.is_floating_point()), None)
     if found is None or placed is None:
         return found
     texts = placed[0].movedim(placed[1], 0).reshape(call.length, call.texts, -1).unbind(1)
-    return found if found < min(len(cast("Tensor", text.unique(dim=0))) for text in texts) else None
+    if found < min(len(cast("Tensor", text.unique(dim=0))) for text in texts):
+        return found
+    other = call.with_tensors(lambda tensor: random_like(tensor, 6) if tensor.is_floating_point() else tensor)
+    try:
+        again = Trace(other).mixing()
+    except ModelError:
+        return None
+    return None if again is None else _kept(again).state()
 
 
 def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | None) -> tuple[Observation, Memory]:
