@@ -282,12 +282,16 @@ def by_number(layer, hidden):
     return FADING.to(hidden) @ layer.first(hidden) * hidden.mean().item()
 
 
+def by_list(layer, hidden):
+    return FADING.to(hidden) @ layer.first(hidden) * hidden.mean().tolist()
+
+
 def by_branch(layer, hidden):
     values = layer.first(hidden)
     return (FADING.to(hidden) @ values) if float(hidden.numpy().std()) > 2.0 else values.cumsum(1)
 
 
-@pytest.mark.parametrize("rule", [by_numpy, by_number, by_branch])
+@pytest.mark.parametrize("rule", [by_numpy, by_number, by_list, by_branch])
 @torch.no_grad()
 def test_what_passes_through_other_code_than_torch_is_refused(rule):
     with pytest.raises(ModelError) as raised:

@@ -311,15 +311,16 @@ class Search:
         weights = set[int]().union(*(self._weights(one.piece) for one in best if one.step.mixing))
 
         def rank(one: Choice) -> tuple[int, ...]:
-            all_mixing = 0
+            mixing, all_mixing = one.step.mixing, 0
             for other in best:
                 all_mixing |= other.step.mixing if other.end == one.end else 0
-            is_whole = one.step.mixing == all_mixing and not one.step.beside
+            is_whole = mixing == all_mixing and not one.step.beside
+            is_held = any(mixing != other.step.mixing == mixing | other.step.mixing for other in best)
             # Channels that were only expanded are none.
             channels = (
                 entries(self.labels.values[one.start]) // self.labels.values[one.start].shape[one.piece.start.axis]
             )
-            order = not self._normalises(one, best), channels, -self._computed(one.start)
+            order = not self._normalises(one, best), channels, not is_held, -self._computed(one.start)
             return one.end not in weights, one.reach, is_whole, *order
 
         chosen = max(best, key=rank, default=None)
