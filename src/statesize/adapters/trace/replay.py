@@ -118,4 +118,6 @@ class Piece:
             return [self.by_position(around + impulse[0] * change)[:, channels]]
 
         answers = batched(answer, [[one] for one in impulses], at_once(self.nodes, self.values))
-        return torch.stack([one for (one,) in answers]).sub_(self.by_position(around)[:, channels])
+        return torch.stack([some[0] for some in answers if some is not None]).sub_(
+            self.by_position(around)[:, channels]
+        )
