@@ -67,7 +67,8 @@ def derivative(name: str, call: ModuleCall) -> tuple[BlockDense | Derivative, Te
         notes.append(Note(Code.COUNTED, _EXCEEDED))
     arguments = call.args, dict(call.kwargs)
     entering = entering_tensor(arguments, call.length)
-    if entering is not None and [one.shape for one in tensors_in(arguments)].count(entering.shape) > 1:
+    others = [one.shape for one in tensors_in(arguments) if one is not entering]
+    if entering is not None and entering.shape in others:
         notes.insert(0, _HELD)
     if is_own and states is None:
         notes.append(Note(Code.COUNTED, _UNSAID))
