@@ -18,7 +18,7 @@ from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.trace.channels import Around, TracedMixing
 from statesize.adapters.trace.choose import Search
 from statesize.adapters.trace.graph import before
-from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own, width
+from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own, placed, width
 from statesize.adapters.trace.loops import joined
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import (
@@ -201,7 +201,11 @@ class Trace:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
         axes = {self._run.output: self._axis}
         for module in self.held:
-            axes |= self._entered(module)
+            entered, of = self._entered(module), {} if self._told else self._labels.of
+            # Those of no later position than their own may have another dimension of the text's length, as of texts.
+            axes |= {
+                one: at for one, at in entered.items() if one not in of or placed(of[one], self.call.length) is None
+            }
         if not (found := self._depends_on_later(axes)):
             return None
         (position, cut), length = min(found.values()), self.call.length
