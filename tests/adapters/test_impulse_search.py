@@ -214,7 +214,7 @@ class Branching(nn.Module):
 
     def forward(self, hidden):
         values, halves, state, outputs = self.values(hidden), self.choice(hidden)[0, :, 0] > 0, 0.0, []
-        for position, halved in enumerate(halves.tolist()):
+        for position, halved in enumerate(halves):
             if halved:
                 state = state * 0.5
             state = state * 0.9 + values[:, position]

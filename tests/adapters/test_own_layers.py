@@ -141,15 +141,3 @@ def test_a_layer_without_a_t_holds_what_its_state_size_says_unless_it_carries_mo
     assert ("It carries more than its `state_size`" in joined(found.notes)) == (states == SIZE - 1)
     against = f"at most {LENGTH // 2 * WIDTH}" if held is None else f"the {held} that it holds"
     assert f"of {against}" in str(ss.profile(layer, HIDDEN))
-
-
-@pytest.mark.parametrize(("sums", "normalised"), [(1.0009, True), (1.0011, False), (None, False)])
-def test_what_weights_that_sum_to_one_may_need_beside_the_values_is_not_counted(sums, normalised):
-    def averaged(values, keep=4):
-        weights = (values @ values.mT / 4).exp() * torch.ones(LENGTH, LENGTH).tril().triu(1 - keep)
-        return weights @ values / (weights.sum(-1, keepdim=True) / sums if sums else 1)
-
-    torch.manual_seed(0)
-    (found,) = ss.capture(Mixed(averaged), HIDDEN)
-    assert found.state_size == 3
-    assert ("keys or a normaliser that it may keep for that are not counted" in joined(found.notes)) == normalised

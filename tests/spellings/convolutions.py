@@ -168,7 +168,7 @@ class DiagonalStateSpace(LongConvolution):
 
 
 class MinimalGate(nn.Module):
-    """h_t = (1 − z_t) h_{t−1} + z_t v_t, in a parallel form by logarithms; T is that from the product z_t v_t."""
+    """h_t = (1 − z_t) h_{t−1} + z_t v_t, in a parallel form by logarithms; T acts on z_t, which is computed first."""
 
     def __init__(self):
         super().__init__()
@@ -177,7 +177,7 @@ class MinimalGate(nn.Module):
     def definition(self, hidden):
         update = self.update(hidden).sigmoid()
         passed = (1 - update).log().cumsum(1).mT
-        return (passed[..., :, None] - passed[..., None, :]).exp().tril()
+        return (passed[..., :, None] - passed[..., None, :]).exp().tril() * self.value(hidden).mT[..., None, :]
 
     def forward(self, hidden):
         update = self.update(hidden).sigmoid()

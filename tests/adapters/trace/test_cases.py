@@ -322,18 +322,6 @@ class CutConvolution(Own):
         return [self.taps(hidden)]
 
 
-class SparseProduct(Own):
-    def mixed(self, hidden: Tensor) -> Tensor:
-        lag = torch.arange(hidden.shape[1])[:, None] - torch.arange(hidden.shape[1])
-        matrix = (0.5 ** lag.clamp(min=0) * ((lag >= 0) & (lag % 3 == 0))).to(hidden.dtype).to_sparse()
-        return torch.stack([torch.sparse.mm(matrix, value) for value in self.value(hidden)])
-
-    def right(self, hidden: Tensor) -> list[Tensor]:
-        length = hidden.shape[1]
-        rows = [[0.5 ** (i - j) * (j <= i and (i - j) % 3 == 0) for j in range(length)] for i in range(length)]
-        return [hidden.new_tensor(rows)[None, None]]
-
-
 class Mapped(Own):
     """A kernel under torch.vmap."""
 
@@ -631,7 +619,6 @@ MEASURED = [
     pytest.param(ActivatedShortBehind, 1, 16, id="a convolution module behind, then SiLU"),
     pytest.param(CutConvolution, 1, 16, id="a convolution module cut to length"),
     pytest.param(InTheModel, 1, 16, id="a convolution module that the model cuts"),
-    pytest.param(SparseProduct, 2, 16, id="a sparse product"),
     pytest.param(Mapped, 2, 16, id="attention under vmap"),
     pytest.param(FlexWithSums, 1, 16, id="flex attention that returns its sums"),
     pytest.param(ZeroAtFirst, 1, 16, id="zero at the first token"),

@@ -53,6 +53,11 @@ def gated_input(layer, hidden):
 # A rule, T (S, C, L, L) of what enters, and what is mixed around it.
 RULES = {
     "an input gate": (gated_before, gated_input, Around(0, 0, 0)),
+    "a factor that is linear in the values": (
+        lambda layer, hidden: FADING.to(hidden) @ _by_own_projection(layer, layer.first(hidden)),
+        lambda layer, hidden: FADING * layer.second(layer.first(hidden)).mT[:, :, None],
+        Around(0, 0, 0),
+    ),
     "a gate that mixes behind": (
         lambda layer, hidden: (FADING.to(hidden) @ layer.first(hidden)) * (SHORT.to(hidden) @ layer.second(hidden)),
         lambda layer, hidden: FADING,
@@ -127,6 +132,10 @@ RULES = {
         Around(0, 0, 0),
     ),
 }  # fmt: skip
+
+
+def _by_own_projection(layer, value):
+    return layer.second(value) * value
 
 
 def _weights(layer, hidden):
@@ -273,12 +282,16 @@ def by_number(layer, hidden):
     return FADING.to(hidden) @ layer.first(hidden) * hidden.mean().item()
 
 
+def by_list(layer, hidden):
+    return FADING.to(hidden) @ layer.first(hidden) * hidden.mean().tolist()
+
+
 def by_branch(layer, hidden):
     values = layer.first(hidden)
     return (FADING.to(hidden) @ values) if float(hidden.numpy().std()) > 2.0 else values.cumsum(1)
 
 
-@pytest.mark.parametrize("rule", [by_numpy, by_number, by_branch])
+@pytest.mark.parametrize("rule", [by_numpy, by_number, by_list, by_branch])
 @torch.no_grad()
 def test_what_passes_through_other_code_than_torch_is_refused(rule):
     with pytest.raises(ModelError) as raised:

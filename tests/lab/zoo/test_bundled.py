@@ -6,6 +6,7 @@ from importlib.resources import as_file
 import pytest
 import torch
 
+from statesize import capture
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab.tasks import Corpus, TextTask, encode
@@ -59,6 +60,11 @@ def test_models_load_with_their_tokenizer(name):
     assert model.config.vocabulary_size == tokenizer.get_vocab_size()
     assert not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_the_t_of_the_delta_rule_is_compared_with_its_chunks():
+    (item, *_) = capture(zoo.load("gated-deltanet")[0], torch.arange(64)[None])
+    assert item.agreement.difference < 1e-9
 
 
 @pytest.fixture(scope="module")

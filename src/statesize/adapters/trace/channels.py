@@ -1,9 +1,9 @@
-"""Heads and channels of a linear map: which channel of its start each one of its end reads, and which share one T."""
+"""Heads and channels of a linear map: which channel of its start each one of its end reads, and T of these."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -11,9 +11,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.own_cache import grouped_by
 from statesize.adapters.trace.replay import Piece
-from statesize.adapters.trace.run import Place
+from statesize.adapters.trace.run import ROUNDING, Place
+from statesize.codes import Code, Note
+from statesize.errors import ModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,27 +55,28 @@ class Channels:
         return matrix[:, channels].permute(1, 2, 0, 3)
 
 
-def codes(count: int) -> Tensor:
-    """Three amplitudes for each channel that enters, (3, channels): by their ratio a channel is known again."""
-    second = 1 + torch.arange(count, dtype=torch.float64) / count
-    third = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
-    return torch.stack([torch.ones_like(second), second, third])
+def _read(piece: Piece, rounding: float) -> tuple[Tensor, Tensor] | None:
+    """The channel that each channel of the end reads, and its answers to one random number per position.
 
+    Args:
+        piece: The map.
+        rounding: Differences below this part of the largest value are rounding.
 
-def answers(piece: Piece) -> Tensor | None:
-    """The linear part of the end where one random number per position enters all channels, times their codes."""
-    # (3, L, channels); None where it is not finite.
-    numbers = torch.randn(len(piece.held), 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    given = torch.stack([numbers * code for code in codes(piece.held.shape[1])]).to(piece.held.dtype)
-    found = torch.stack([piece.by_position(one) for one in given])
-    return found - piece.offset if bool(found.isfinite().all()) else None
-
-
-def origins(found: Tensor, entering: int, rounding: float) -> Tensor | None:
-    """The channel that each channel of the end reads; None where some read several."""
-    first, second, third = found.double()
+    Returns:
+        The channels of the start, and the answers (L, channels); None where some read several, or none.
+    """
+    entering, generator = piece.held.shape[1], torch.Generator().manual_seed(0)
+    # Three amplitudes for each channel that enters: by their ratio a channel is known again.
+    second = 1 + torch.arange(entering, dtype=torch.float64) / entering
+    third = torch.rand(entering, dtype=torch.float64, generator=generator) + 0.5
+    numbers = torch.randn(len(piece.held), 1, dtype=torch.float64, generator=generator.manual_seed(1))
+    given = (numbers * code for code in (torch.ones_like(second), second, third))
+    answers = torch.stack([piece.by_position(one.to(piece.held.dtype)) for one in given])
+    if not bool(answers.isfinite().all()) or not bool((answers := answers - piece.offset).any()):
+        return None
+    first, *others = answers.double()
     strongest = first.abs().argmax(0, keepdim=True)
-    peak, other = first.gather(0, strongest)[0], second.gather(0, strongest)[0]
+    peak, other = first.gather(0, strongest)[0], others[0].gather(0, strongest)[0]
     scale = first.abs().max()
     silent = peak.abs() <= rounding * scale
     ratio = torch.where(silent, 1.0, other / torch.where(silent, 1.0, peak))
@@ -82,10 +86,10 @@ def origins(found: Tensor, entering: int, rounding: float) -> Tensor | None:
     if entering == len(origin):
         # A channel whose T is 0 reads its own.
         origin = torch.where(silent, torch.arange(entering), origin)
-    for answer, code in zip((second, third), codes(entering)[1:], strict=True):
-        if bool(((answer - first * code[origin]).abs() > rounding * scale).any()):
-            return None
-    return origin
+    pairs = zip(others, (second, third), strict=True)
+    if any(bool(((answer - first * code[origin]).abs() > rounding * scale).any()) for answer, code in pairs):
+        return None
+    return origin, answers[0]
 
 
 def _by_text(place: Place, values: Tensor, other: Tensor | None, texts: int) -> Iterator[Tensor]:
@@ -122,22 +126,21 @@ def channels(piece: Piece, texts: int, rounding: float, other: Sequence[Tensor] 
     Returns:
         The units.
     """
-    found, entering = answers(piece), piece.held.shape[1]
-    origin = None if found is None or not bool(found.any()) else origins(found, entering, rounding)
-    if found is None or origin is None:
+    if (read := _read(piece, rounding)) is None:
         return None
+    origin, answer = read
 
     def by_text(place: Place) -> Iterator[Tensor]:
         again = None if other is None else other[place.tensor]
         return _by_text(place, piece.graph.tape.values[place.tensor], again, texts)
 
     for starts in by_text(piece.start):
-        number = torch.empty(entering, dtype=torch.long).scatter_(0, starts.flatten(), torch.arange(entering))
+        number = starts.flatten().argsort()
         for ends in by_text(piece.end):
             read = number[origin[ends]]  # (S, channels)
             own = read - torch.arange(texts)[:, None] * starts.shape[1]
             if bool((own == own[:1]).all()) and 0 <= int(own.min()) and int(own.max()) < starts.shape[1]:
-                target = _alike(found[0][:, ends], rounding)
+                target = _alike(answer[:, ends], rounding)
                 return Channels(ends[:, target], origin[ends[:, target]])
     return None
 
@@ -157,3 +160,73 @@ def _alike(answer: Tensor, rounding: float) -> Tensor:
     shared = math.gcd(*map(len, clusters))
     units = sorted(cluster[at : at + shared] for cluster in clusters for at in range(0, len(cluster), shared))
     return torch.tensor(units)
+
+
+@dataclass(frozen=True)
+class Around:
+    """How far positions are mixed around T, in positions; 0 for not at all."""
+
+    before: int
+    behind: int
+    beside: int
+
+
+@dataclass(frozen=True, eq=False)
+class TracedMixing:
+    """T of a module.
+
+    Attributes:
+        piece: The operations that T is made of.
+        channels: Its units.
+        around: How far positions are mixed around T.
+        factors: The other factors of products with its values in which it could begin as well.
+        dtype: That of the run.
+        softmax: The softmax over the positions whose weights T is made of; None where there is none.
+    """
+
+    piece: Piece
+    channels: Channels
+    around: Around
+    factors: Collection[int]
+    dtype: torch.dtype
+    softmax: Softmax | None = None
+
+    @property
+    def in_double(self) -> bool:
+        """Whether it was run in float64."""
+        return self.dtype is torch.float64
+
+    @cached_property
+    def values(self) -> Tensor:
+        """What T acts on, (S, unit, L, P)."""
+        return self.channels.by_unit(self.piece.held, self.channels.source).double()
+
+    @cached_property
+    def mixed(self) -> Tensor:
+        """What becomes of it, (S, unit, L, P): T values + offset."""
+        return self.channels.by_unit(self.piece.ended, self.channels.target).double()
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """What becomes of zeros, (S, unit, L, P)."""
+        return self.channels.by_unit(self.piece.offset, self.channels.target).double()
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """T, (S, unit, L, L)."""
+        first = self.channels.target[..., 0]
+        columns = self.piece.columns(first.flatten())  # (L, L, S units): of each impulse
+        T = columns.permute(2, 1, 0).double().contiguous().view(*first.shape, *columns.shape[:2])
+        if float(T.triu(1).abs_().amax()) > ROUNDING[self.dtype] * float(T.abs().amax()):
+            raise ModelError(Note(Code.LOOKS_AHEAD))
+        return T.tril_()
+
+    def forget(self) -> None:
+        """Drop T until its next use."""
+        vars(self).pop("matrix", None)
+
+    def respond(self, values: Tensor) -> Tensor:
+        """What becomes of other values, by the operations of the run."""
+        start = self.piece.held.clone()
+        start[:, self.channels.source] = values.to(start.dtype).permute(2, 0, 1, 3)
+        return self.channels.by_unit(self.piece.by_position(start), self.channels.target)

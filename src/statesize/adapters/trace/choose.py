@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import random_like
-from statesize.adapters.trace.channels import Channels, channels
-from statesize.adapters.trace.graph import Graph, Use, before, entries
+from statesize.adapters.trace.channels import Around, Channels, TracedMixing, channels
+from statesize.adapters.trace.graph import Graph, Step, Use, before, entries, others, walked
 from statesize.adapters.trace.labels import Labels, ahead, distance, placed
 from statesize.adapters.trace.replay import Piece
-from statesize.adapters.trace.run import Change, Place, other_text
+from statesize.adapters.trace.run import ROUNDING, Change, Place, Run, other_text
 from statesize.adapters.trace.tape import Node
-from statesize.adapters.trace.walk import Step, far, others, walked
 
 _LARGEST = 4
 """Tensors of more times the numbers that enter or leave the module are maps or states, on which T does not act."""
@@ -24,15 +24,6 @@ _LESS_FAR = 2 / 3
 """Factors that are mixed less far than this part of what T mixes are gates, whatever T is with them."""
 
 _LAYOUTS = frozenset("view _unsafe_view _reshape_alias permute transpose t unsqueeze squeeze clone".split())
-
-
-@dataclass(frozen=True)
-class Around:
-    """How far positions are mixed around T, in positions; 0 for not at all."""
-
-    before: int
-    behind: int
-    beside: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +36,6 @@ class Choice:
         step: The way to its end.
         steps: The ways from its start to all tensors.
         reach: How far it mixes positions.
-        around: How far positions are mixed around it.
-        factors: The other factors of products with its values in which it could begin as well.
     """
 
     piece: Piece
@@ -54,8 +43,6 @@ class Choice:
     step: Step
     steps: dict[int, Step]
     reach: int
-    around: Around = Around(0, 0, 0)
-    factors: Collection[int] = ()
 
     @property
     def start(self) -> int:
@@ -74,27 +61,35 @@ class Search:
 
     Attributes:
         labels: Of the run, in which what measured modules return is given.
-        output: What the module returns.
-        texts: S, the number of texts.
-        given: What measured modules return.
-        named: The tensors in which T may begin; None for all.
-        rounding: Differences below this part of the largest value are rounding.
-        largest: Numbers of the largest tensor that enters the module, or leaves it.
+        run: The run.
+        call: What was run.
+        axis: The dimension of positions of what it returns.
         replay: The tensors of the same operations where what enters is changed; None where they do not fit these.
     """
 
     labels: Labels
-    output: Place
-    texts: int
-    given: frozenset[int]
-    named: Collection[int] | None
-    rounding: float
-    largest: int
+    run: Run
+    call: ModuleCall
+    axis: int
     replay: Callable[[Change], list[Tensor] | None]
-    _behind: dict[Place, int] = field(default_factory=dict[Place, int])
-    _walks: dict[tuple[int, frozenset[Use]], dict[int, Step]] = field(
-        default_factory=dict[tuple[int, frozenset[Use]], dict[int, Step]]
-    )
+
+    def __post_init__(self) -> None:
+        """Find where the run ends."""
+        self.output, self.given = Place(self.run.output, self.axis), frozenset(self.run.given)
+        self.texts, self.rounding = self.call.texts, ROUNDING[self.run.dtype]
+        self.largest = max(self.labels.values[one].numel() for one in (*self.run.entering, self.run.output))
+        self._behind, self._walks = dict[Place, int](), dict[tuple[int, frozenset[Use]], dict[int, Step]]()
+
+    @cached_property
+    def _named(self) -> set[int] | None:
+        """What the part has returned whose output T acts on, at all its places; None where no part is named."""
+        if self.call.named is None:
+            return None
+        found = set(self.run.returned[self.call.named])
+        for node in self.labels.tape.nodes:
+            if self.labels.moves(node) and all(one in found for _, one in node.inputs):
+                found.update(node.outs)
+        return found
 
     @cached_property
     def _other_past(self) -> list[Tensor] | None:
@@ -185,7 +180,7 @@ class Search:
         """Tensors in which T may begin: each entry is of the last position that it reads."""
         found = dict[int, Place]()
         for tensor in self._candidates:
-            if (self.named is None or tensor in self.named) and self._axes(tensor):
+            if (self._named is None or tensor in self._named) and self._axes(tensor):
                 place = self._placed(tensor)
                 found |= {} if place is None else {tensor: Place(tensor, *place)}
         # Of the same numbers in several layouts the first one, and the last one, behind which ways part.
@@ -246,10 +241,6 @@ class Search:
             return 0
         return distance(self.labels.without(end, self.graph.behind(end)).of.get(output), axis, self.labels.length)
 
-    def _uses(self, start: int, end: int) -> frozenset[Use]:
-        """The uses of a start in which an end is linear, together."""
-        return self.graph.uses(end).get(start, frozenset())
-
     def _steps(self, start: int, uses: frozenset[Use]) -> dict[int, Step]:
         if (start, uses) not in self._walks:
             self._walks[start, uses] = walked(self.graph, self.starts[start], uses)
@@ -258,13 +249,11 @@ class Search:
     def _to(self, start: int) -> Iterator[tuple[int, frozenset[Use], Step]]:
         """The ends to which there is a linear map from a start, its uses, and the way."""
         for end, axis in self.ends.items():
-            if uses := self._uses(start, end):
+            for uses in self.graph.uses(end).get(start, ()):
                 step = self._steps(start, uses).get(end)
-                if (
-                    step is not None
-                    and not step.bends
-                    and (step.mixing or distance(step.label, axis, self.labels.length))
-                ):
+                if step is None or step.bends:
+                    continue
+                if step.mixing or distance(step.label, axis, self.labels.length):
                     yield end, uses, step
 
     def pieces(self) -> Iterator[tuple[Piece, Step]]:
@@ -303,8 +292,8 @@ class Search:
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
 
-    def choose(self) -> Choice | None:
-        """T; None where nothing is linear in another tensor."""
+    def choose(self) -> TracedMixing | None:
+        """T; None where nothing is linear in another tensor, or more is mixed before it or behind."""
         best = list[Choice]()
         for start in self.starts:
             if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
@@ -322,15 +311,16 @@ class Search:
         weights = set[int]().union(*(self._weights(one.piece) for one in best if one.step.mixing))
 
         def rank(one: Choice) -> tuple[int, ...]:
-            all_mixing = 0
+            mixing, all_mixing = one.step.mixing, 0
             for other in best:
                 all_mixing |= other.step.mixing if other.end == one.end else 0
-            is_whole = one.step.mixing == all_mixing and not one.step.beside
+            is_whole = mixing == all_mixing and not one.step.beside
+            is_held = any(mixing != other.step.mixing == mixing | other.step.mixing for other in best)
             # Channels that were only expanded are none.
             channels = (
                 entries(self.labels.values[one.start]) // self.labels.values[one.start].shape[one.piece.start.axis]
             )
-            order = not self._normalises(one, best), channels, -self._computed(one.start)
+            order = not self._normalises(one, best), channels, not is_held, -self._computed(one.start)
             return one.end not in weights, one.reach, is_whole, *order
 
         chosen = max(best, key=rank, default=None)
@@ -342,8 +332,10 @@ class Search:
             # It cancels with a factor behind.
             before = 0
         before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.piece.end)
+        if before > chosen.reach or behind >= chosen.reach:
+            return None
         around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
-        return replace(chosen, around=around, factors=factors)
+        return TracedMixing(chosen.piece, chosen.channels, around, factors, self.run.dtype)
 
     def _follows(self, start: int, choice: Choice) -> bool:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
@@ -378,7 +370,8 @@ class Search:
             now = node.outs[0]
             if not is_product:
                 continue
-            uses = self._uses(choice.start, now) if now in self._every_end else frozenset[Use]()
+            known = self.graph.uses(now).get(choice.start, ()) if now in self._every_end else ()
+            uses = next((one for one in known if one.issuperset(choice.piece.uses)), frozenset[Use]())
             step = self._steps(choice.start, uses).get(now) if uses else None
             if step is None or step.mixing != choice.step.mixing:
                 break
@@ -407,7 +400,7 @@ class Search:
 
     def _reach_of(self, piece: Piece) -> int:
         """How far a piece reaches: by labels, or by numbers where these may say too much; L where it is nothing."""
-        reach, relations = far(piece), self.labels.relations
+        reach, relations = piece.far, self.labels.relations
         if reach is None:
             return self.labels.length
         if reach < self.labels.length - 1 or all(relations[node].is_exact for node in piece.nodes if node in relations):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,10 +12,12 @@ from statesize.adapters.causality import CAUSES
 from statesize.adapters.check import Checked
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import random_like
+from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.layer import mixing_around
 from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.run import ROUNDING
 from statesize.adapters.trace.states import cuts_beyond
-from statesize.adapters.trace.trace import Trace, TracedMixing
+from statesize.adapters.trace.trace import Trace
 from statesize.codes import Note
 from statesize.errors import ModelError
 from statesize.operators import BlockDense, Dense, Operator
@@ -35,14 +36,12 @@ def most_compared(operator: Operator) -> int:
     return math.isqrt(_LARGEST // math.prod(operator.batch_shape))
 
 
-@dataclass(frozen=True)
-class _Fit:
+class _Fit(NamedTuple):
     """How far T is from what one tensor of a layer makes of another one, and where it is first beyond rounding."""
 
     difference: float
     head: int
     position: int
-    multiplicity: int
 
 
 @torch.no_grad()
@@ -74,30 +73,30 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
         return Checked(reason=str(Note.of(error)))
     if (ahead := trace.looks_ahead()) is not None:
         raise ModelError(Note(ahead.code, f"Mixer {name} must be causal, but {ahead} {CAUSES}"))
-    exact = trace.in_double and operator.dtype is torch.float64
-    limit, closest, is_part = _DOUBLE if exact else _SINGLE, list[_Fit](), False
+    exact = trace.dtype is torch.float64 and operator.dtype is torch.float64
+    limit, rounding, is_part = _DOUBLE if exact else _SINGLE, ROUNDING[trace.dtype], False
     for piece, around in trace.pieces():
-        fit = _fit(matrix, *_answers(piece, call.texts), limit)
+        units = channels(piece, call.texts, rounding)
+        fit = None if units is None else _fit(matrix, piece, units, limit)
         if fit is None or fit.difference > limit:
-            closest += [] if fit is None else [fit]
             continue
         if around.behind >= _reach(matrix):
             is_part = True
             continue
         if exact and isinstance(operator, Dense):
             _require_state_size(name, operator, matrix)
-        part = mixing_around(around)
-        return Checked(fit.difference, limit, fit.multiplicity, part=part)
+        multiplicity = piece.ended.shape[1] // math.prod(operator.batch_shape)
+        return Checked(fit.difference, limit, multiplicity, part=mixing_around(around))
     if is_part:
         raise ModelError(
             f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part that reaches no "
             "further than another one. Return T of the whole, or make each part a module of its own."
         )
-    if not closest and (mixing := trace.found()) is not None:
-        closest = _apart(matrix, mixing, limit)
-    if not closest:
+    mixing = trace.found()
+    is_whole = mixing is not None and not (mixing.around.behind or mixing.around.beside)
+    wrong = _fit(matrix, mixing.piece, mixing.channels, limit) if mixing is not None and is_whole else None
+    if wrong is None:
         return Checked(reason="no tensor through which all of its mixing goes was found to be linear in another one")
-    wrong = min(closest, key=lambda fit: fit.difference)
     raise ModelError(
         f"Mixer {name}: operator(hidden) must be what the layer computes, got a T that differs from the layer's "
         f"own answers to random values by {wrong.difference:.1e} of the largest value, first in head {wrong.head} at "
@@ -106,69 +105,33 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
     )
 
 
-def _apart(matrix: Tensor, mixing: TracedMixing, limit: float) -> list[_Fit]:
-    """How far T is from the one of the trace, its heads in order; nothing where the numbers of channels do not fit."""
-    own, (_, units, _, shared) = mixing.matrix, mixing.values.shape
-    if mixing.around.behind or mixing.around.beside or units * shared % matrix.shape[1]:
-        return []
-    each = units * shared // matrix.shape[1]
-    difference = (matrix.repeat_interleave(each, 1) - own.repeat_interleave(shared, 1)).abs().amax((0, -1))
-    relative = difference / own.repeat_interleave(shared, 1).abs().amax((0, 2, 3)).unsqueeze(-1)
-    head, position = (int(one) for one in (relative > limit).nonzero()[0])
-    return [_Fit(float(relative.max()), head // each, position, each)]
-
-
-def _answers(piece: Piece, texts: int) -> tuple[Tensor, Tensor]:
-    """Random values of the start of a map, and what it makes of them, (S, L, channels)."""
-    entered = random_like(piece.held, 5)
-    answers = piece.by_position(entered) - piece.offset
-    entered, answers = (part.reshape(len(part), texts, -1).transpose(0, 1).double() for part in (entered, answers))
-    return entered, answers
-
-
 def _reach(matrix: Tensor) -> int:
     """How many earlier positions T reads at most; 1 where it reads none."""
     reads = (matrix.abs() > _DOUBLE * matrix.abs().max()).flatten(0, -3).any(0)
     return max((row - int(columns.nonzero()[0]) for row, columns in enumerate(reads) if bool(columns.any())), default=1)
 
 
-def _fit(matrix: Tensor, entered: Tensor, answers: Tensor, limit: float) -> _Fit | None:
-    """How far T (S, H, L, L) is from the answers (S, L, q) to random values (S, L, p); None where no head fits."""
+def _fit(matrix: Tensor, piece: Piece, units: Channels, limit: float) -> _Fit | None:
+    """How far T (S, H, L, L) is from the answers of a map to random values; None where heads share no channels."""
+    if units.target[0].numel() % matrix.shape[1]:
+        return None
+    entered = random_like(piece.held, 5)
+    answers = piece.by_position(entered) - piece.offset
+    pairs = (entered, units.source), (answers, units.target)
+    given, wanted = (units.by_unit(*pair).transpose(1, 2).flatten(2).double() for pair in pairs)  # (S, L, channels)
     weights = torch.randn(_COMBINATIONS, matrix.shape[-1], generator=torch.Generator().manual_seed(4)).double()
-    combined = weights @ matrix
-    # What each head makes of each channel, in random combinations of rows: (S, combinations, H × p).
-    expected = (combined @ entered.unsqueeze(1)).transpose(1, 2).flatten(2)
-    found = weights @ answers
-    slack = _SLACK * limit * found.abs().amax()
-    chosen = _nearest(expected[0, 0], found[0, 0].contiguous())
-    if not slack > 0 or not bool(((expected[..., chosen] - found).abs() <= slack).all()):
-        return None
-    heads, leaving = matrix.shape[1], answers.shape[-1]
-    # Heads of equal T share what is made by it.
-    rows = combined.transpose(0, 1).flatten(1)
-    size = rows.abs().amax(-1)
-    equal = torch.cdist(rows, rows, p=math.inf) <= _SLACK * limit * torch.maximum(size, size[:, None])
-    leaders = equal.int().argmax(1)
-    head = leaders[chosen // entered.shape[-1]]
-    if any(heads * int((head == one).sum()) != leaving * int((leaders == one).sum()) for one in leaders):
-        return None
-    largest, wrong = 0.0, (0, 0)
-    for one in reversed(cast("list[int]", head.unique().tolist())):
-        wanted = answers[..., head == one]
-        made = matrix[:, one] @ entered[..., (chosen % entered.shape[-1])[head == one]]
-        relative = ((made - wanted).abs().amax(-1) / wanted.abs().amax((-2, -1)).unsqueeze(-1)).nan_to_num(0.0).amax(0)
-        largest = max(largest, float(relative.max()))
-        beyond = relative > limit
-        wrong = (one, int(beyond.int().argmax())) if bool(beyond.any()) else wrong
-    return _Fit(largest, *wrong, leaving // heads)
-
-
-def _nearest(numbers: Tensor, wanted: Tensor) -> Tensor:
-    """For each wanted number the index of the known one that is nearest to it."""
-    ordered, order = numbers.sort()
-    after = torch.searchsorted(ordered, wanted).clamp(max=len(numbers) - 1)
-    before = (after - 1).clamp(min=0)
-    return order[torch.where((ordered[after] - wanted).abs() < (ordered[before] - wanted).abs(), after, before)]
+    combined = weights @ wanted
+    apart = (weights @ matrix @ given.unsqueeze(1) - combined.unsqueeze(1)).abs().amax((0, 2))  # (H, channels)
+    head, made = apart.argmin(0), torch.zeros_like(wanted)
+    if bool((apart.amin(1) > _SLACK * limit * combined.abs().amax()).any()):
+        # A head that no channel has: what is wrong is said of heads in order.
+        head = torch.arange(len(apart)).repeat_interleave(len(head) // len(apart))
+    for one in cast("list[int]", head.unique().tolist()):
+        made[..., head == one] = matrix[:, one] @ given[..., head == one]
+    relative = ((made - wanted).abs() / wanted.abs().amax(1, keepdim=True)).nan_to_num(0.0).amax(0)
+    beyond = (relative > limit).nonzero()
+    position, channel = (int(at) for at in beyond[head[beyond[:, 1]].argmin()]) if len(beyond) else (0, 0)
+    return _Fit(float(relative.max()), int(head[channel]), position)
 
 
 def _require_state_size(name: str, operator: Dense, matrix: Tensor) -> None:

@@ -65,18 +65,14 @@ def derivative(name: str, call: ModuleCall) -> tuple[BlockDense | Derivative, Te
     if is_own and states is not None and _carries_more(operator, states):
         operator, returned = _in_dtype(name, call, None, dtype)
         notes.append(Note(Code.COUNTED, _EXCEEDED))
-    if _takes_others(call):
+    arguments = call.args, dict(call.kwargs)
+    entering = entering_tensor(arguments, call.length)
+    others = [one.shape for one in tensors_in(arguments) if one is not entering]
+    if entering is not None and entering.shape in others:
         notes.insert(0, _HELD)
     if is_own and states is None:
         notes.append(Note(Code.COUNTED, _UNSAID))
     return operator if operator.by_products else operator.block_dense(), returned, tuple(notes)
-
-
-def _takes_others(call: ModuleCall) -> bool:
-    """Whether a layer is called with another tensor like the one that the derivative is by."""
-    entering = entering_tensor((call.args, dict(call.kwargs)), call.length)
-    others = (one for one in tensors_in((call.args, dict(call.kwargs))) if one is not entering)
-    return entering is not None and any(one.shape == entering.shape for one in others)
 
 
 def _carries_more(operator: Derivative, states: int) -> bool:

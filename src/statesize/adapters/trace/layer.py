@@ -24,9 +24,6 @@ from statesize.io.text import counted
 from statesize.operators import Dense
 
 _IN_SINGLE = Note(Code.ROUNDED, "Its code does not run in float64: its T is that of float32, to 1e-5.")
-_NORMALISED = Note(
-    Code.COUNTED, "Its weights sum to 1: keys or a normaliser that it may keep for that are not counted."
-)
 
 
 def mixing_around(around: Around) -> Note | None:
@@ -48,8 +45,8 @@ def _memory_of(name: str, call: ModuleCall, mixing: TracedMixing) -> Memory:
         # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
         rank = kept.largest_rank(said)
         is_short = rank >= call.length // 4
-        memory = Memory.named(said, rank, is_short=is_short, fixed=lambda: _shown_state(call, mixing, kept))
-    return memory if memory.states is not None else replace(memory, states=_shown_state(call, mixing, kept))
+        memory = Memory.named(said, rank, is_short=is_short, fixed=lambda: _shown_state(call, kept))
+    return memory if memory.states is not None else replace(memory, states=_shown_state(call, kept))
 
 
 def _kept(mixing: TracedMixing) -> Kept:
@@ -59,7 +56,7 @@ def _kept(mixing: TracedMixing) -> Kept:
     return Kept(matrix, channels.groups or matrix.shape[1])
 
 
-def _shown_state(call: ModuleCall, mixing: TracedMixing, kept: Kept) -> int | None:
+def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
     """The size of a fixed state that T shows; of random numbers where a text has too few different tokens to tell."""
     found = kept.state()
     placed = next(((one, axis) for one, axis in call.with_positions if one.is_floating_point()), None)
@@ -168,8 +165,6 @@ def _notes(call: ModuleCall, mixing: TracedMixing, memory: Memory, said: float |
     if states is not None and states != said:
         holds = f"It holds {counted(states, 'number')} per channel"
         notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))
-    if states is not None and Kept(mixing.matrix, 1).sums_to_one():
-        notes.append(_NORMALISED)
     notes += filter(None, [mixing_around(mixing.around)])
     return notes + [UNEVEN] * mixing.channels.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)
 

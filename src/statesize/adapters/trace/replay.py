@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from statesize.adapters.trace.graph import Graph, Use
-from statesize.adapters.trace.run import Place, at_once, replayed
+from statesize.adapters.trace.graph import Graph, Use, entering
+from statesize.adapters.trace.labels import Label, distance
+from statesize.adapters.trace.run import Place, at_once, batched, replayed
 from statesize.adapters.trace.tape import Node, renamed
 
 
@@ -47,10 +48,21 @@ class Piece:
         return found
 
     @cached_property
+    def far(self) -> int | None:
+        """How far positions are mixed; None where nothing of the end follows from the start."""
+        labels, given, of = self.graph.labels, entering(self.graph, self.start), dict[int, Label]()
+        for node in self.nodes:
+            taken = [given if (node, at) in self.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
+            made = labels.made(node, taken) if node in labels.relations else []
+            of |= {out: label for out, label in zip(node.outs, made, strict=False) if label is not None}
+        end = of.get(self.end.tensor)
+        return None if end is None else distance(end, self.end.axis, labels.length)
+
+    @cached_property
     def _apart(self) -> list[Node]:
         """These operations, in which those uses are of another tensor, of number -1."""
         places = ({at: -1 for at in range(len(node.inputs)) if (node, at) in self.uses} for node in self.nodes)
-        return [renamed(node, numbers) for node, numbers in zip(self.nodes, places, strict=True)]
+        return [renamed(node, at) if at else node for node, at in zip(self.nodes, places, strict=True)]
 
     def __call__(self, start: Tensor) -> Tensor:
         """The end, of the run's shape."""
@@ -102,17 +114,10 @@ class Piece:
         change = torch.ones_like(self.held) if change is None else change
         impulses = torch.eye(len(self.held), dtype=self.held.dtype)[:, :, None]
 
-        def answer(one: Tensor) -> Tensor:
-            return self.by_position(around + one * change)[:, channels]
+        def answer(impulse: Sequence[Tensor]) -> list[Tensor]:
+            return [self.by_position(around + impulse[0] * change)[:, channels]]
 
-        count = at_once(self.nodes, self.values)
-        parts = (impulses[at : at + count] for at in range(0, len(impulses), count))
-        return torch.cat([_batched(answer, part) for part in parts]).sub_(self.by_position(around)[:, channels])
-
-
-def _batched(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
-    try:
-        return torch.func.vmap(function)(batch)
-    except RuntimeError:
-        # Not all of torch's operations can be batched.
-        return torch.stack([function(one) for one in batch])
+        answers = batched(answer, [[one] for one in impulses], at_once(self.nodes, self.values))
+        return torch.stack([some[0] for some in answers if some is not None]).sub_(
+            self.by_position(around)[:, channels]
+        )

@@ -15,7 +15,7 @@ from statesize.adapters.models.model_state import returned_tensor, tensors_in
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import Product, scale
 from statesize.adapters.runs import reading
-from statesize.adapters.trace.tape import Lists, Node, Tape
+from statesize.adapters.trace.tape import Node, Tape
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -127,8 +127,8 @@ def ran(
     def inside(run: Callable[[], Any]) -> Tensor | None:
         with ExitStack() as stack:
             reading(dict.fromkeys(held, enter), dict.fromkeys(call.module.modules(), leave), stack)
-            for mode in (Lists(tape), tape) if recorded else ():
-                stack.enter_context(mode)
+            if recorded:
+                stack.enter_context(tape)
             return returned_tensor(run(), (call.args, call.kwargs), call.length)
 
     output = call.run(inside, dtype, entering, seen)
@@ -199,25 +199,16 @@ def at_once(nodes: Sequence[Node], values: Sequence[Tensor]) -> int:
     return max(1, _MOST // max((values[out].numel() for node in nodes for out in node.outs), default=1))
 
 
-def batches(
-    tape: Tape, texts: Sequence[Mapping[int, Tensor]], wanted: Collection[int]
+def batched(
+    function: Callable[[Sequence[Tensor]], Sequence[Tensor]], inputs: Sequence[Sequence[Tensor]], count: int
 ) -> Iterator[Sequence[Tensor] | None]:
-    """`replayed` of several texts; None where sizes follow from the text."""
-
-    def again(changed: Sequence[Tensor]) -> list[Tensor]:
-        return replayed(tape.nodes, tape.values, dict(zip(texts[0], changed, strict=True)), wanted)
-
-    # In low precision a batch rounds otherwise than one text.
-    is_rounded = any(value.dtype in (torch.float16, torch.bfloat16) for value in tape.values)
-    for at in range(0, len(texts), count := at_once(tape.nodes, tape.values)):
-        part = [[*text.values()] for text in texts[at : at + count]]
-        found = (
-            None
-            if is_rounded
-            else _ran(torch.func.vmap(again), [torch.stack(some) for some in zip(*part, strict=True)])
-        )
+    """What a function makes of several inputs, so many at once; None where sizes follow from the numbers."""
+    for at in range(0, len(inputs), count):
+        part = inputs[at : at + count]
+        together = [torch.stack(some) for some in zip(*part, strict=True)]
+        found = _ran(torch.func.vmap(function), together) if count > 1 else None
         # Not all of torch's operations can be batched.
-        yield from zip(*found, strict=True) if found is not None else (_ran(again, changed) for changed in part)
+        yield from zip(*found, strict=True) if found is not None else (_ran(function, one) for one in part)
 
 
 def _ran(function: Callable[[Sequence[Tensor]], Any], changed: Sequence[Tensor]) -> Any:

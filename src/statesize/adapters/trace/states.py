@@ -22,8 +22,6 @@ _BEYOND = 8
 _HERE, _ANYWHERE = 1e-9, 1e-10
 # Cuts that are asked about, of these those at which the rank is asked for, and numbers of T up to which they are.
 _CUTS, _CLEAREST, _LARGEST = 32, 2, 2**26
-# How far sums of weights may be from 1 by a number that keeps a division from 0.
-_NORMALISED = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +40,6 @@ class Kept:
     def length(self) -> int:
         """L."""
         return self.matrix.shape[-1]
-
-    def sums_to_one(self) -> bool:
-        """Whether equal values stay what they are, as those of attention do."""
-        return bool(((self.matrix.sum(-1) - 1).abs() <= _NORMALISED).all())
 
     def state(self) -> int | None:
         """Numbers that each stored input keeps for a channel, by a rank that stops growing; None if it does not."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Self, cast
 import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from statesize.codes import Code, Note
@@ -21,8 +20,6 @@ from statesize.errors import ModelError
 
 _aten: Any = torch.ops.aten
 _OVERWRITES = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
-_DENSE = frozenset({"aten::addmm", "aten::_sparse_addmm"})
-"""Products of sparse matrices, which are recorded as those of the dense ones."""
 _PLAIN: Any = cast("Any", Tensor).__torch_dispatch__
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
 
@@ -135,7 +132,6 @@ class _Operation(NamedTuple):
     """What torch says of an operation: to ask takes longer than to run some."""
 
     name: str
-    full_name: str
     is_view: bool
     is_mutable: bool
     is_composite: bool
@@ -147,8 +143,7 @@ class _Operation(NamedTuple):
         key = core.DispatchKey.CompositeImplicitAutograd
         name, is_composite = schema.name, core._dispatch_has_kernel_for_dispatch_key(func.name(), key)
         places = {argument.name: at for at, argument in enumerate(schema.arguments)}
-        short = name.removeprefix("aten::").rstrip("_")
-        return cls(short, name, func.is_view, schema.is_mutable, is_composite, places)
+        return cls(name.removeprefix("aten::").rstrip("_"), func.is_view, schema.is_mutable, is_composite, places)
 
 
 class Tape(TorchDispatchMode):
@@ -170,12 +165,11 @@ class Tape(TorchDispatchMode):
         self.made: dict[int, Node] = {}
         self.escapes: list[tuple[Node, Any]] = []
         self.paused = False
-        self._objects: dict[int, int] = {}  # by the identity of a tensor, its number while nothing is written
         self._numbers: dict[Any, int] = {}
         self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
         self._written: dict[int, _Written] = {}
         self._operations: dict[Any, _Operation] = {}
-        self._held: list[Any] = []  # nothing takes the memory of what the run has freed
+        self._held: list[Tensor] = []  # nothing takes the memory of what was written and freed
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -185,7 +179,7 @@ class Tape(TorchDispatchMode):
     @property
     def bytes(self) -> int:
         """The memory that the tensors take."""
-        return sum(value.numel() * value.element_size() for value in self.values if value.layout is torch.strided)
+        return sum(value.numel() * value.element_size() for value in self.values)
 
     def _new(self, tensor: Tensor, node: Node | None) -> int:
         number = len(self.values)
@@ -196,31 +190,25 @@ class Tape(TorchDispatchMode):
         return number
 
     def _keep(self, tensor: Tensor, number: int, *, is_view: bool = False) -> int:
-        """Know a tensor again by its identity, and one with the same memory by that."""
-        self._held.append(tensor)
-        self._objects[id(tensor)] = number
-        if tensor.layout is torch.strided and tensor.numel():
-            key = self._key(tensor)
-            self._numbers[key] = number
-            if key[0] not in self._written:
-                self._on[key[0]].append((number, not is_view))
+        """Know a tensor again by its memory."""
+        key = self._key(tensor)
+        self._numbers[key] = number
+        if key[0] not in self._written:
+            self._on[key[0]].append((number, not is_view))
         return number
 
     @staticmethod
     def _key(tensor: Tensor) -> tuple[int, Any, bool, bool]:
+        if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
+            raise unknown(f"tensors of layout {tensor.layout}, which are no arrays")
         place = int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride(), tensor.dtype
         return tensor.untyped_storage().data_ptr(), place, tensor.is_conj(), tensor.is_neg()
 
     def ref(self, tensor: Tensor) -> int:
         """The number of a tensor."""
-        number = self._objects.get(id(tensor))
-        if number is not None and (not self._written or tensor.layout is not torch.strided):
-            return number
-        if tensor.layout is not torch.strided or not tensor.numel():
-            return self._keep(tensor, self._new(_dense(tensor), None))
         key = self._key(tensor)
         number, written = self._numbers.get(key), self._written.get(key[0])
-        if written is None:
+        if written is None or not tensor.numel():
             return self._keep(tensor, self._new(tensor, None)) if number is None else number
         index = self._index(tensor, written).reshape(-1)
         owners = written.owner[index]
@@ -249,6 +237,7 @@ class Tape(TorchDispatchMode):
         storage = self._key(tensor)[0]
         if storage in self._written:
             return
+        self._held.append(tensor)
         size = tensor.element_size()
         flat = tensor.new_empty(0).set_(tensor.untyped_storage())[: tensor.untyped_storage().nbytes() // size].clone()
         base = self._new(flat, None)
@@ -314,8 +303,8 @@ class Tape(TorchDispatchMode):
                 # What reads the part reads the memory: to read all of it for each would take long.
                 return part
         node, result = self._node(func, args, kwargs), func(*args, **kwargs)
-        if operation.full_name in _DENSE and any(_is_sparse(one) for one in args):
-            node.name, node.func = "addmm", _aten.addmm.default
+        if node.name == "as_strided":
+            raise unknown(node.name)
         if node.name.startswith(("empty", "new_empty")):
             result.zero_()
             node.func = partial(_zeroed, func)
@@ -325,12 +314,10 @@ class Tape(TorchDispatchMode):
         outs = _tensors(result)
         if operation.is_view and len(outs) == 1 and outs[0].numel() and self._key(outs[0]) == self._key(args[0]):
             # A view that is the tensor itself.
-            self._objects[id(outs[0])] = node.inputs[0][1]
-            self._held.append(outs[0])
             return outs[0]
-        self.nodes.append(self._gathered(node, outs[0]) if node.name == "as_strided" else node)
+        self.nodes.append(node)
         for out in outs:
-            self._returned(out, self.nodes[-1], is_view=operation.is_view)
+            self._keep(out, self._new(out, node), is_view=operation.is_view)
         return cast("Any", result)
 
     def _flex_attention(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -358,44 +345,6 @@ class Tape(TorchDispatchMode):
             self._end_writing(tensor, node)
         return result
 
-    def _returned(self, tensor: Tensor, node: Node, *, is_view: bool) -> None:
-        if tensor.layout is not torch.strided:
-            node.func = partial(_made_dense, node.func)
-        self._keep(tensor, self._new(_dense(tensor), node), is_view=is_view)
-
-    def _gathered(self, node: Node, out: Tensor) -> Node:
-        """A view by strides of memory as entries of the tensor that it is a view of."""
-        ((_, given),) = node.inputs
-        value = self.values[given]
-        index = torch.full((value.untyped_storage().nbytes() // value.element_size(),), -1)
-        own = index.as_strided(value.shape, value.stride(), value.storage_offset())
-        own.copy_(torch.arange(value.numel()).reshape(value.shape))
-        index = index.as_strided(out.shape, out.stride(), out.storage_offset()).clone()
-        if bool((index < 0).any()):
-            raise unknown("as_strided beyond its tensor")
-        constant = self._new(index, None)
-        return Node(read, "read", None, [[Ref(given)], Ref(constant)], {}, [(0, given), (1, constant)])
-
-
-class Lists(TorchFunctionMode):
-    """Records numbers that Python reads from the memory of a tensor, as a tape does those of operations.
-
-    Attributes:
-        tape: The tape.
-    """
-
-    def __init__(self, tape: Tape) -> None:
-        super().__init__()
-        self.tape = tape
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch."""
-        result = func(*args, **(kwargs or {}))
-        if func is Tensor.tolist and not self.tape.paused:
-            number = self.tape.ref(args[0])
-            self.tape.escapes.append((Node(func, "tolist", None, [Ref(number)], {}, [(0, number)]), result))
-        return result
-
 
 def _place() -> int:
     """The lines of code that have led to an operation, outside of this module."""
@@ -409,20 +358,6 @@ def _place() -> int:
 def unknown(operation: str) -> ModelError:
     """The error of an operation that a trace does not know."""
     return ModelError(Note(Code.UNKNOWN_OPERATION, operation))
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    if tensor.is_nested or tensor.is_quantized or tensor.is_mkldnn:
-        raise unknown(f"tensors of layout {tensor.layout}, which are no arrays")
-    return tensor if tensor.layout is torch.strided else tensor.to_dense()
-
-
-def _made_dense(func: Any, *args: Any, **kwargs: Any) -> Tensor:
-    return _dense(func(*args, **kwargs))
-
-
-def _is_sparse(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout is not torch.strided
 
 
 def _written_by(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import repeat
@@ -10,30 +10,31 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.model_state import mapped, position_axis
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.trace.choose import Around, Choice, Search
+from statesize.adapters.trace.channels import Around, TracedMixing
+from statesize.adapters.trace.choose import Search
 from statesize.adapters.trace.graph import before
-from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own, width
+from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own, placed, width
 from statesize.adapters.trace.loops import joined
-from statesize.adapters.trace.mixing import TracedMixing
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import (
     ROUNDING,
     Change,
     Given,
-    Place,
     Run,
     UnplacedError,
-    batches,
+    at_once,
+    batched,
     first_run,
     other_text,
     ran,
     replayed,
 )
-from statesize.adapters.trace.tape import Node, Ref
+from statesize.adapters.trace.tape import Node
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -76,9 +77,9 @@ class Trace:
         return ran(self.call, given, self._run.dtype, change, recorded=recorded)
 
     @property
-    def in_double(self) -> bool:
-        """Whether it ran in float64."""
-        return self._run.dtype is torch.float64
+    def dtype(self) -> torch.dtype:
+        """The least dtype that it ran in: float64, or float32 where the author's code knows no other."""
+        return self._run.dtype
 
     @property
     def returned(self) -> Tensor:
@@ -171,24 +172,24 @@ class Trace:
 
     def _refuse_what_is_not_seen(self, again: Run) -> None:
         """Refuse a module in which numbers that depend on the text pass through other code than torch's."""
-        mine, theirs, of = self._run.tape, again.tape, self._labels.of
-        constant = {*self._run.entering, *self._run.given, *mine.made}
-        reads = any(isinstance(one, float | complex) for told in self._told.values() for one in _flat(told))
+        mine, theirs, of, told = self._run.tape, again.tape, self._labels.of, self._told
+        known = {*self._run.entering, *self._run.given, *mine.made, *of}
+        decides = told and not any(isinstance(one, float | complex) for one in told.values())
         for node, its in zip(mine.nodes, theirs.nodes, strict=False):
             shapes = [mine.values[out].shape for out in node.outs], [theirs.values[out].shape for out in its.outs]
-            if node.name != its.name or shapes[0] != shapes[1] or len(node.inputs) != len(its.inputs):
-                if self._told or (node.name == its.name and any(one in of for _, one in node.inputs)):
-                    return
-                raise _outside(f"its operations are others for another text, from {node.name} on.")
-            if _numbers(node) != _numbers(its):
-                if self._told and not reads:
-                    return
-                raise _outside(f"a number that {node.name} takes depends on the text.")
-            for (_, one), (_, two) in zip(node.inputs, its.inputs, strict=True):
-                if one not in constant and one not in of and not _close(mine.values[one], theirs.values[two], 0.0):
-                    raise _outside(f"a tensor that {node.name} takes depends on the text.")
-        if len(mine.nodes) != len(theirs.nodes) and not self._told:
-            raise _outside("it runs as many operations as the text decides.")
+            is_other = node.name != its.name or shapes[0] != shapes[1] or len(node.inputs) != len(its.inputs)
+            if is_other and (told or (node.name == its.name and any(one in of for _, one in node.inputs))):
+                return
+            takes_other = not is_other and _numbers(node) != _numbers(its)
+            if takes_other and decides:
+                return
+            pairs = [
+                (one, two) for (_, one), (_, two) in zip(node.inputs, its.inputs, strict=False) if one not in known
+            ]
+            if is_other or takes_other or not all(_close(mine.values[a], theirs.values[b], 0.0) for a, b in pairs):
+                raise ModelError(Note(Code.OUTSIDE_TORCH, f"what {node.name} does depends on the text."))
+        if len(mine.nodes) != len(theirs.nodes) and not told:
+            raise ModelError(Note(Code.OUTSIDE_TORCH, "it runs as many operations as the text decides."))
 
     @cached_property
     def _told(self) -> dict[int, object]:
@@ -200,7 +201,11 @@ class Trace:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
         axes = {self._run.output: self._axis}
         for module in self.held:
-            axes |= self._entered(module)
+            entered, of = self._entered(module), {} if self._told else self._labels.of
+            # Those of no later position than their own may have another dimension of the text's length, as of texts.
+            axes |= {
+                one: at for one, at in entered.items() if one not in of or placed(of[one], self.call.length) is None
+            }
         if not (found := self._depends_on_later(axes)):
             return None
         (position, cut), length = min(found.values()), self.call.length
@@ -236,17 +241,24 @@ class Trace:
         self, changes: Collection[tuple[int, Change]], wanted: Collection[int]
     ) -> Iterator[tuple[int, dict[int, Tensor]]]:
         """Some tensors for other texts: of the same operations, or of runs where the text decides on others."""
-        texts = [self._changed(change) for _, change in changes] if self._follows else []
-        asked = [*wanted, *self._told]
-        replays = batches(self._run.tape, texts, asked) if self._follows else repeat(None)
+        texts = [[*self._changed(change).values()] for _, change in changes] if self._follows else []
+        asked, nodes, values = [*wanted, *self._told], self._run.tape.nodes, self._values
+
+        def again(entering: Sequence[Tensor]) -> list[Tensor]:
+            return replayed(nodes, values, dict(zip(self._axes, entering, strict=True)), asked)
+
+        # In low precision a batch rounds otherwise than one text.
+        is_rounded = any(value.dtype in (torch.float16, torch.bfloat16) for value in values)
+        count = 1 if is_rounded else at_once(nodes, values)
+        replays = batched(again, texts, count) if self._follows else repeat(None)
         for (cut, change), replay in zip(changes, replays, strict=False):
             found = {} if replay is None else dict(zip(asked, replay, strict=True))
             if not found or not all(torch.equal(found[one], self._values[one]) for one in self._told):
-                again = self._again(change, self._changed_outputs(change), recorded=False)
-                mine, its = self._run.leaving, again.leaving
+                other = self._again(change, self._changed_outputs(change), recorded=False)
+                mine, its = self._run.leaving, other.leaving
                 # Where other parts run, the output alone is comparable, which comes first.
                 pairs = zip(mine, its if len(its) == len(mine) else its[:1], strict=False)
-                found = {one: again.tape.values[two] for one, two in pairs}
+                found = {one: other.tape.values[two] for one, two in pairs}
             yield cut, found
 
     def _changed(self, change: Change) -> dict[int, Tensor]:
@@ -273,19 +285,7 @@ class Trace:
 
     @cached_property
     def _search(self) -> Search:
-        named = None if self.call.named is None else self._moved_from(self._run.returned[self.call.named])
-        run, rounding = self._run, ROUNDING[self._run.dtype]
-        largest = max(self._values[one].numel() for one in (*run.entering, run.output))
-        output, given = Place(run.output, self._axis), frozenset(run.given)
-        return Search(self._taken, output, self.call.texts, given, named, rounding, largest, self._replay)
-
-    def _moved_from(self, tensors: Collection[int]) -> set[int]:
-        """Some tensors, and the same numbers at other places."""
-        found = set(tensors)
-        for node in self._run.tape.nodes:
-            if self._labels.moves(node) and all(one in found for _, one in node.inputs):
-                found.update(node.outs)
-        return found
+        return Search(self._taken, self._run, self.call, self._axis, self._replay)
 
     def mixing(self) -> TracedMixing | None:
         """Find T.
@@ -298,18 +298,18 @@ class Trace:
         """
         if not distance(self._taken.of.get(self._run.output), self._axis, self.call.length):
             return None
-        choice = self._choice()
-        if choice is None and (tape := joined(self._run.tape, self._taken)) is not None:
+        found = self._search.choose()
+        if found is None and (tape := joined(self._run.tape, self._taken)) is not None:
             self._run, self._values = replace(self._run, tape=tape), tape.values
             for name in ("_labels", "_taken", "_search"):
                 vars(self).pop(name, None)
-            choice = self._choice()
-        if choice is None:
+            found = self._search.choose()
+        if found is None:
             relations = self._taken.relations
             smeared = {node.name for node, one in relations.items() if not one.is_exact and "fft" not in node.name}
             unknown = Note(Code.UNKNOWN_OPERATION, ", ".join(sorted(smeared)))
             raise NoOperatorError(unknown if smeared else Note(Code.NOT_LINEAR))
-        return self._mixing(choice)
+        return replace(found, softmax=self._softmax(found.piece))
 
     def found(self) -> TracedMixing | None:
         """T; None where there is none."""
@@ -317,17 +317,6 @@ class Trace:
             return self.mixing()
         except ModelError:
             return None
-
-    def _choice(self) -> Choice | None:
-        """T of most of the mixing; None where there is none."""
-        choice = self._search.choose()
-        if choice is None or choice.around.before > choice.reach or choice.around.behind >= choice.reach:
-            return None
-        return choice
-
-    def _mixing(self, choice: Choice) -> TracedMixing:
-        piece, dtype = choice.piece, self._run.dtype
-        return TracedMixing(piece, choice.channels, choice.around, choice.factors, self._softmax(piece), dtype)
 
     def _softmax(self, piece: Piece) -> Softmax | None:
         """The softmax over positions whose weights a map is made of; None where there is none."""
@@ -482,20 +471,6 @@ def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
     return is_placed and heads % stored == 0 and query.shape[-1] == key.shape[-2]
 
 
-def _outside(text: str) -> ModelError:
-    return ModelError(Note(Code.OUTSIDE_TORCH, text))
-
-
-def _flat(value: Any) -> list[Any]:
-    """The numbers in a list of lists."""
-    return (
-        [value]
-        if isinstance(value, Ref) or not isinstance(value, list | tuple)
-        else [one for part in cast("list[Any]", value) for one in _flat(part)]
-    )
-
-
 def _numbers(node: Node) -> list[Any]:
     """The numbers of Python that an operation takes, but for whole ones, which may be choices."""
-    taken = _flat([*node.args, *node.kwargs.values()])
-    return [one for one in taken if isinstance(one, float | complex) and one == one]
+    return [one for one in tree_leaves([node.args, node.kwargs]) if isinstance(one, float | complex) and one == one]

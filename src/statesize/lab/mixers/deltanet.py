@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -100,11 +101,11 @@ def mix_by_delta_rule(query: Tensor, key: Tensor, value: Tensor, strength: Tenso
     query, key, value, strength = (in_chunks(tensor, size) for tensor in (query, key, value, strength))
     weighted = strength * key
     coupling = weighted @ key.transpose(-1, -2) * between
-    wanted = torch.cat([strength * value, weighted * total.exp()], -1)
     # What is read of `coupling` lies below its diagonal. torch solves no systems in half precision.
     exact = torch.promote_types(key.dtype, torch.float32)
-    solved: Tensor = _linalg.solve_triangular(coupling.to(exact), wanted.to(exact), upper=False, unitriangular=True)
-    written, erased = torch.split(solved.to(key.dtype), [value.shape[-1], key.shape[-1]], -1)
+    solve = partial(_linalg.solve_triangular, coupling.to(exact), upper=False, unitriangular=True)
+    # Solved apart, so that a trace of the layer sees that only the former is linear in the values.
+    written, erased = (solve(part.to(exact)).to(key.dtype) for part in (strength * value, weighted * total.exp()))
     scores = query @ key.transpose(-1, -2) * between
     from_start, to_end = query * total.exp(), (key * (total[..., -1:, :] - total).exp()).transpose(-1, -2)
     whole = total[..., -1:, :].exp()
