@@ -27,7 +27,7 @@ from statesize.operators import Dense
 def observation(mixed, scale=1.0, **changes):
     matrix = torch.ones(1, 6, 4, 4, dtype=torch.float64).tril() * scale
     values = torch.ones(1, 6, 4, 2, dtype=torch.float64)
-    one = Observation("mixer", "attention", lambda units: Dense(matrix[:, units]), values, mixed, None, 0)
+    one = Observation("mixer", "attention", lambda units: Dense(matrix[:, units]), values, mixed)
     return replace(one, **changes)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -101,24 +101,44 @@ def record_calls(forward: Forward, own: Mapping[str, nn.Module], is_traced: Coll
     return ModelRun(calls, recorder.called, recorder.refused, hidden)
 
 
-def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
-    """The last hidden state of a run whose hooks only read; `calls` take over the arguments and outputs seen there."""
-    copies = ArgumentCopies()
-    expected = {module: [call for call in calls if call.module is module] for module in {call.module for call in calls}}
-    entered, left = Counter[nn.Module](), Counter[nn.Module]()
+@dataclass(eq=False)
+class Passage:
+    """What entered a module in one call of a run, and what left it."""
+
+    args: tuple[Any, ...]  # copies
+    kwargs: dict[str, Any]
+    autocast: Autocast
+    output: Tensor | None = None  # what is kept of the tensor that left
+
+
+def passages(
+    forward: Forward, modules: Iterable[nn.Module], kept: Callable[[Tensor], Tensor | None]
+) -> tuple[Tensor | None, dict[nn.Module, list[Passage]]]:
+    """The last hidden state of a run whose hooks only read, and what passed modules, in the order of their returns."""
+    copies, found = ArgumentCopies(), dict[nn.Module, list[Passage]]()
+    entered = {module: list[Passage]() for module in modules}
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for call in expected[module][entered[module] : entered[module] + 1]:
-            call.autocast = open_autocast()
-            call.args, call.kwargs = mapped((args, kwargs), copies)
-        entered[module] += 1
+        entered[module].append(Passage(*mapped((args, kwargs), copies), open_autocast()))
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        for call in expected[module][left[module] : left[module] + 1]:
-            call.output = sampled(returned_tensor(output, (call.args, call.kwargs), forward.length))
-        left[module] += 1
+        passage = entered[module].pop()
+        returned = returned_tensor(output, (passage.args, passage.kwargs), forward.length)
+        passage.output = None if returned is None else kept(returned.detach())
+        found.setdefault(module, []).append(passage)
 
-    return forward.hidden(read, enter=dict.fromkeys(expected, enter), leave=dict.fromkeys(expected, leave))
+    return forward.hidden(read, enter=dict.fromkeys(entered, enter), leave=dict.fromkeys(entered, leave)), found
+
+
+def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
+    """The last hidden state of a run whose hooks only read; `calls` take over the arguments and outputs seen there."""
+    hidden, passed = passages(forward, {call.module for call in calls}, sampled)
+    for call in calls:
+        if seen := passed.get(call.module):
+            passage = seen.pop(0)
+            call.args, call.kwargs, call.autocast = passage.args, passage.kwargs, passage.autocast
+            call.output = passage.output
+    return hidden
 
 
 def rerun(forward: Forward, call: Call, dtype: torch.dtype | None) -> tuple[list[Observation], Tensor | None]:
@@ -205,7 +225,7 @@ class _Recorder:
             kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
             channels = require_count(f"multiplicity of {frame.name}", multiplicity)
             first_argument(frame.name, args, kwargs)
-            call.mixers.append(FoundMixer(frame.name, str(kind), 0, channels, None, 0))
+            call.mixers.append(FoundMixer(frame.name, str(kind), units=0, multiplicity=channels, state_bytes=0))
 
     def begin(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         args, kwargs = mapped((args, kwargs), self.copies)
