@@ -134,16 +134,6 @@ def test_a_wrong_layer_lists_the_mixers(model, ids, layers):
         capture(model, ids, layers)
 
 
-def test_model_is_left_as_it_was(model, ids):
-    model.train()
-    model.layers[1].eval()
-    list(capture(model, ids))
-    assert [module.training for module in model.layers] == [True, False, True]
-    assert model.training
-    assert torch.is_grad_enabled()
-    assert not any(module._forward_pre_hooks for module in model.modules())
-
-
 def test_model_is_left_as_it_was_after_an_interrupt(model, ids):
     model.train()
     model.broken = True

@@ -98,10 +98,6 @@ class Offset(Layer):
         return mixed.unflatten(0, (-1, HEADS)).transpose(1, 2).flatten(2)
 
 
-class WrongOffset(Offset, WrongDecay):
-    """What it declares is wrong."""
-
-
 class Half(Layer):
     """T leaves out what is mixed once more behind it."""
 
@@ -316,17 +312,6 @@ class SelectiveByMethod(Selective):
 
 class WrongSelective(SelectiveByMethod):
     forgets = 0.9
-
-
-@pytest.mark.slow  # that of a wrong method runs the same search
-def test_the_scan_of_what_makes_its_gates_as_well_is_found_and_is_what_its_method_says():
-    torch.manual_seed(0)
-    embedding, layer, declared = nn.Embedding(30, WIDTH), Selective(), SelectiveByMethod()
-    declared.load_state_dict(layer.state_dict())
-    found = [next(capture(nn.Sequential(embedding, one), torch.arange(24)[None])) for one in (layer, declared)]
-    assert all("T is without a mixing of 4 positions before it." in joined(one.notes) for one in found)
-    impulses, method = (one.operator.dense().double() for one in found)
-    torch.testing.assert_close(impulses, method, rtol=0, atol=1e-6 * float(method.abs().max()))
 
 
 def test_a_wrong_scan_of_what_makes_its_gates_is_refused():

@@ -88,6 +88,19 @@ def gated_in_place(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return mixed
 
 
+def changed_later(name: str) -> Callable[[Own, Tensor, Tensor], Tensor]:
+    """Attention, of which one tensor is changed in place once it was used."""
+
+    def mixed(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+        query, key, values = (heads(part).clone() for part in (own.query(hidden), own.key(hidden), value))
+        weights = (query @ key.mT / 2).masked_fill(lag(hidden) < 0, -torch.inf).softmax(-1)
+        parts = {"query": query, "map": weights, "values": values, "result": weights @ values}
+        parts[name].mul_(own.choice(hidden).sigmoid()[:, None])
+        return merged(parts["result"])
+
+    return mixed
+
+
 def beside_the_one_before(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return F.linear(torch.cat([delayed(value), value], -1), torch.cat([own.gate.weight, own.key.weight], 1))
 
@@ -233,6 +246,10 @@ TABLE = [
     Row("a filled tensor, gated in place", filled(lambda mixed, gate: mixed.mul_(gate)), Own.linear),
     Row("a filled tensor, added to and gated in place", filled(added_and_gated), Own.linear),
     Row("a filled tensor, gated by a view", filled(lambda mixed, gate: mixed[:, :].mul_(gate)), Own.linear),
+    *(
+        Row(f"attention, its {name} changed later", changed_later(name), maps)
+        for name in ("query", "map", "values", "result")
+    ),
     # All that mixes the values linearly, channel by channel.
     Row("a map twice", lambda own, h, v: own.attend(h, own.attend(h, v))),
     Row("a convolution behind", lambda own, h, v: own.convolved(own.fused(h, v))),
@@ -378,11 +395,15 @@ def test_gates_nearly_closed_nearly_open_and_far_apart(change: Callable[[Own], T
         assert off(item, model[1].fading(model[0](TEXT))) < 1e-9
 
 
-@pytest.mark.parametrize("rule", ["attention", "fused attention", "a window", "one row of a single column"])
+@pytest.mark.parametrize(
+    "rule", ["attention", "fused attention", "a window", "one row of a single column", "a bias by distance"]
+)
 def test_attention_is_held_by_its_queries_and_keys_where_these_say_it(rule: str) -> None:
     (row,) = (row for row in TABLE if row.name == rule)
     (item,) = ss.capture(model_of(row.mixed), TEXT)
-    assert isinstance(item.operator, SoftmaxAttention) == (rule != "one row of a single column")
+    assert isinstance(item.operator, SoftmaxAttention) == (
+        rule not in ("one row of a single column", "a bias by distance")
+    )
 
 
 BLOCKS = [
