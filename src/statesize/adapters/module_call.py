@@ -146,15 +146,15 @@ def first_calls(forward: Forward, modules: Iterable[nn.Module]) -> dict[nn.Modul
     cut, placed, calls = forward.length // 2, forward.placed, dict[nn.Module, ModuleCall]()
     _, seen = passages(forward, modules, torch.clone)
     _, changed = passages(forward.with_texts(partial(changed_from, axis=1, cut=cut)), seen, torch.clone)
-    for module, (passage, *_) in seen.items():
+    for module, (frame, *_) in seen.items():
         if module not in changed:
             continue
-        arguments, again = (passage.args, passage.kwargs), changed[module][0]
+        arguments, again = (frame.args, frame.kwargs), changed[module][0]
         texts = forward.sequences_in(arguments)
         call = ModuleCall(forward.model, module, *arguments, forward.length, texts, placed=placed)
         if module not in placed:
             pairs = zip(call.tensors, tensors_in((again.args, again.kwargs), real=False), strict=False)
-            one, two = passage.output, again.output
+            one, two = frame.output, again.output
             leaving = None if one is None or two is None else _axis(one, two, forward.length, cut)
             placed[module] = Placed(tuple(_axis(*pair, forward.length, cut) for pair in pairs), leaving)
         calls[module] = replace(call, axes=placed[module].entering)

@@ -32,13 +32,15 @@ def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(eq=False)
 class Frame:
-    """A module that is running."""
+    """One call of a module."""
 
     name: str  # its name in the model; the class name for the model itself
     module: nn.Module  # the module
     args: tuple[Any, ...]  # the positional arguments that it was called with
     kwargs: dict[str, Any]  # the keyword arguments
+    _: KW_ONLY
     autocast: Autocast = field(default_factory=open_autocast)  # as it was when the module was entered
+    output: Tensor | None = None  # what is kept of the tensor that it returned
 
 
 @dataclass(eq=False)
