@@ -14,9 +14,7 @@ def test_an_operator_that_is_refused_names_its_mixer():
     matrices = torch.ones(1, 3, 4, 4).tril()
     matrices[0, 2, 1, 0] = torch.nan
     values = torch.ones(1, 3, 4, 2)
-    observation = Observation(
-        "as observed", "attention", lambda units: Dense(matrices[:, units]), values, values, None, 0
-    )
+    observation = Observation("as observed", "attention", lambda units: Dense(matrices[:, units]), values, values)
     captured = from_observation("layers.3@1", observation, 0.0, Agreement())
     assert torch.equal(captured.units_operator(slice(2)).dense(), matrices[:, :2])
     with pytest.raises(InputError, match=r"^Mixer layers\.3@1 \(indices are sequence, chosen unit, .*\(0, 0, 1, 0\)"):

@@ -7,61 +7,9 @@ from torch.nn import functional
 
 import statesize as ss
 from statesize.codes import joined
-from statesize.errors import InputError, ModelError
+from statesize.errors import InputError
 
 WIDTH = 8
-
-
-class ChosenByScore(nn.Module):
-    """The 3 tokens of highest score attend to each other causally, and are scattered back."""
-
-    def __init__(self):
-        super().__init__()
-        self.score, self.project = nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 3 * WIDTH)
-
-    def forward(self, hidden):
-        chosen = self.score(hidden)[..., 0].topk(3, -1).indices.sort(-1).values[..., None].expand(-1, -1, WIDTH)
-        query, key, value = self.project(hidden.gather(1, chosen)).chunk(3, -1)
-        return torch.zeros_like(hidden).scatter(1, chosen, (query @ key.mT).sigmoid().tril() @ value)
-
-
-class SeenByScore(ChosenByScore):
-    """Every query sees itself and the earlier ones of the 6 tokens of highest score."""
-
-    def forward(self, hidden):
-        best = self.score(hidden)[..., 0].topk(6, -1).indices
-        seen = torch.zeros(hidden.shape[:2], dtype=torch.bool).scatter(1, best, True)[:, None]
-        seen = (seen | torch.eye(hidden.shape[1], dtype=torch.bool)).tril()
-        query, key, value = self.project(hidden).chunk(3, -1)
-        return (query @ key.mT).masked_fill(~seen, -torch.inf).softmax(-1) @ value
-
-
-class DoubledAtTheHighest(ChosenByScore):
-    """A running sum in which the token of highest score counts twice."""
-
-    def forward(self, hidden):
-        best = functional.one_hot(self.score(hidden)[..., 0].argmax(-1), hidden.shape[1])
-        return ((1 + best[..., None]) * hidden).cumsum(1)
-
-
-class Residual(nn.Module):
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, hidden):
-        return hidden + self.layer(hidden)
-
-
-@pytest.mark.parametrize("layer", [ChosenByScore, SeenByScore, DoubledAtTheHighest])
-def test_places_that_later_tokens_choose_are_not_causal(layer):
-    for seed in range(12):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = nn.Sequential(nn.Embedding(100, WIDTH), Residual(layer()))
-            tokens = torch.randint(0, 100, (1, 24))
-        with pytest.raises(ModelError, match=r"^Mixer 1\.layer must be causal"):
-            list(ss.capture(model, tokens))
 
 
 class ByPositions(nn.Module):
@@ -75,7 +23,11 @@ class ByPositions(nn.Module):
         return self.layers[0](self.embedding(tokens), torch.arange(tokens.shape[1]))
 
 
-class _Masked(ChosenByScore):
+class _Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project = nn.Linear(WIDTH, 3 * WIDTH)
+
     def forward(self, hidden, positions):
         query, key, value = self.project(hidden).chunk(3, -1)
         return (query @ key.mT * (positions[:, None] >= positions)) @ value
@@ -253,30 +205,3 @@ def test_one_call_of_a_module_is_chosen_by_its_name():
     assert names("1.scan") == names(0) == ["1.scan", "1.scan@1"]
     with pytest.raises(InputError, match=r"got '1\.scan@2'"):
         names("1.scan@2")
-
-
-class BlocksOfTheirMeans(nn.Module):
-    """Attention to blocks of four tokens that are chosen by their means, that of the block in which a query is too."""
-
-    def __init__(self):
-        super().__init__()
-        self.query, self.key, self.value, self.output = (nn.Linear(16, 16) for _ in range(4))
-
-    def forward(self, hidden):
-        query, key, value, length = self.query(hidden), self.key(hidden), self.value(hidden), hidden.shape[1]
-        position, block = torch.arange(length), torch.arange(length // 4)
-        means = query @ key.unflatten(1, (-1, 4)).mean(2).mT
-        means = means.masked_fill(block > position[:, None] // 4, -torch.inf)
-        chosen = torch.zeros_like(means, dtype=torch.bool).scatter(-1, means.topk(2, -1).indices, value=True)
-        seen = chosen.repeat_interleave(4, -1) | torch.eye(length, dtype=torch.bool)
-        scores = (query @ key.mT).masked_fill(~seen.tril(), -torch.inf)
-        return self.output(scores.softmax(-1) @ value)
-
-
-@pytest.mark.parametrize("length", [40, 48, 64, 128])
-def test_blocks_that_end_after_their_query_are_refused_at_every_length(length):
-    # Cuts between blocks would show nothing.
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(50, 16), BlocksOfTheirMeans())
-    with pytest.raises(ModelError, match="must be causal"):
-        next(ss.capture(model, torch.randint(0, 50, (1, length))))

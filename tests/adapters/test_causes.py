@@ -1,7 +1,5 @@
 """What cannot be measured is refused by its cause, in one line."""
 
-from itertools import count
-
 import pytest
 import torch
 from oracles.pretrained import tiny_llama
@@ -71,38 +69,6 @@ def test_an_error_of_a_models_own_stays_its_own():
     model = Own()
     model.tokens.forward = lambda ids: nn.Embedding(2, 8)(ids[:, :1] + 2).expand(-1, ids.shape[1], -1)
     refused(IndexError, "index out of range in self", ss.capture, model, torch.ones(1, 2, dtype=torch.long))
-
-
-class Dropping(nn.Module):
-    """Dropout as it is without `training=self.training`."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(50, 8)
-
-    def forward(self, input_ids):
-        hidden = functional.dropout(self.embedding(input_ids), 0.1)[:, None]
-        return functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)
-
-
-class Counting(Dropping):
-    """Counts its calls where nothing is put back."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = count()
-
-    def forward(self, input_ids):
-        hidden = (self.embedding(input_ids) + next(self.calls))[:, None]
-        return functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)
-
-
-def test_dropout_that_is_always_on():
-    models = Dropping(), Counting()
-    before = torch.get_rng_state()
-    for model in models:
-        refused(ModelError, "another last hidden state when it runs", ss.capture, model, torch.arange(9)[None])
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def drawn(*shape):
@@ -197,28 +163,6 @@ def test_what_takes_nan_from_a_layer_is_no_other_layer():
     with pytest.warns(ss.errors.StatesizeWarning, match=r"^1 of 2 layers"):
         profile = ss.profile(later, torch.arange(12)[None])
     assert "1 of 2 layers not measured" in repr(profile)
-
-
-class BothWays(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.gru = nn.GRU(16, 8, batch_first=True, bidirectional=True)
-
-    def forward(self, hidden):
-        return self.gru(hidden)[0]
-
-
-class Backwards(nn.Module):
-    def forward(self, hidden):
-        return hidden.flip(1).cumsum(1).flip(1)
-
-
-def test_a_reversed_pass_is_among_the_causes():
-    for layer, cause in (
-        (BothWays(), r"1\.gru must be causal, .* Set its `bidirectional` to False\.$"),
-        (Backwards(), r"1 must be causal, .* a pass over the reversed text,"),
-    ):
-        refused(ModelError, cause, ss.profile, nn.Sequential(nn.Embedding(50, 16), layer), torch.arange(12)[None])
 
 
 class WithinTokens(nn.Module):

@@ -27,7 +27,7 @@ from statesize.operators import Dense
 def observation(mixed, scale=1.0, **changes):
     matrix = torch.ones(1, 6, 4, 4, dtype=torch.float64).tril() * scale
     values = torch.ones(1, 6, 4, 2, dtype=torch.float64)
-    one = Observation("mixer", "attention", lambda units: Dense(matrix[:, units]), values, mixed, None, 0)
+    one = Observation("mixer", "attention", lambda units: Dense(matrix[:, units]), values, mixed)
     return replace(one, **changes)
 
 
@@ -281,19 +281,6 @@ class OtherWeights(nn.Module):
 def test_a_model_that_runs_with_other_weights_than_it_holds_is_refused_by_this_cause():
     message = r"Mixer model\.model\.layers\.0\.self_attn: its output when it runs again .* nothing changes its weights"
     refused(OtherWeights(), message)
-
-
-def test_a_mixer_that_changes_from_call_to_call_is_refused():
-    class Attention(nn.Module):
-        calls = 0
-
-        def forward(self, hidden):
-            Attention.calls += 1
-            split = (hidden * (1 + 1e-6 * Attention.calls)).unflatten(-1, (2, 4)).transpose(1, 2)
-            mixed = nn.functional.scaled_dot_product_attention(split, split, split, is_causal=True)
-            return mixed.transpose(1, 2).flatten(2)
-
-    refused(nn.Sequential(nn.Embedding(64, 8), Attention()), "another last hidden state|outside torch's operations")
 
 
 def test_a_mixer_that_runs_more_often_the_next_time_is_refused():

@@ -231,44 +231,6 @@ def test_what_torch_cannot_derive_is_refused_in_its_words():
         list(ss.capture(model, TOKENS))
 
 
-class Squashed(nn.Module):
-    """Gated linear attention whose state goes through tanh."""
-
-    def __init__(self):
-        super().__init__()
-        self.query, self.key, self.value, self.gate, self.leave = (nn.Linear(8, 8) for _ in range(5))
-
-    def forward(self, hidden):
-        query, key, value = (part(hidden).unflatten(-1, (2, 4)) for part in (self.query, self.key, self.value))
-        gate = torch.sigmoid(self.gate(hidden)).unflatten(-1, (2, 4))
-        state, outputs = hidden.new_zeros(len(hidden), 2, 4, 4), []
-        for at in range(hidden.shape[1]):
-            state = torch.tanh(gate[:, at, :, :, None] * state + key[:, at, :, :, None] * value[:, at, :, None])
-            outputs.append((query[:, at, :, :, None] * state).sum(-2))
-        return self.leave(torch.stack(outputs, 1).flatten(2))
-
-
-def test_the_derivative_of_a_linear_layer_is_its_t():
-    class Convolved(nn.Module):
-        """A convolution that mixes channels, so that it has no T of one channel."""
-
-        def __init__(self):
-            super().__init__()
-            self.convolution = nn.Conv1d(5, 5, 3, padding=2)
-
-        def forward(self, hidden):
-            return self.convolution(hidden.mT)[..., : hidden.shape[1]].mT
-
-    model = seeded(lambda: nn.Sequential(nn.Embedding(30, 5), Convolved()))
-    (captured,) = ss.capture(model, TOKENS)
-    kernel = model[1].convolution.weight.detach().double().flip(-1)
-    expected = torch.zeros(14, 5, 14, 5, dtype=torch.float64)
-    for lag in range(3):
-        for position in range(lag, 14):
-            expected[position, :, position - lag] = kernel[..., lag]
-    torch.testing.assert_close(captured.operator.matrix[0, 0], expected, rtol=0, atol=1e-12)
-
-
 class Mixed(nn.Module):
     """Linear attention whose class names 8 numbers per channel, with a token shift before, a convolution beside it."""
 
@@ -333,16 +295,6 @@ def test_a_large_derivative_is_measured_by_products_at_few_positions():
     row = profile.summary().iloc[0]
     assert (row.kind, row.tss, row.state_bytes) == ("derivative", 8, 32)
     assert 0 < row.state_utilisation < 1
-
-
-def test_a_large_derivative_that_is_not_causal_is_refused():
-    class Backwards(Wide):
-        def __init__(self):
-            super().__init__()
-            self.mixer = nn.GRU(512, 8, batch_first=True, bidirectional=True)
-
-    with pytest.raises(ModelError, match="Mixer mixer must be causal, but an output"):
-        list(ss.capture(seeded(Backwards), TOKENS))
 
 
 def test_a_model_of_recurrent_layers_has_a_profile():

@@ -6,7 +6,7 @@ from torch import nn
 
 import statesize as ss
 from statesize.codes import Code, joined
-from statesize.errors import InputError, ModelError
+from statesize.errors import InputError
 
 WIDTH, SIZE, LENGTH = 8, 3, 24
 HIDDEN = torch.randn(1, LENGTH, WIDTH, generator=torch.Generator().manual_seed(0))
@@ -31,41 +31,6 @@ def test_ids_for_a_layer_that_takes_hidden_states_are_refused_by_name(measure, l
     )
     with pytest.raises(InputError, match=said):
         measure(layer, torch.arange(LENGTH)[None])
-
-
-@pytest.mark.parametrize(
-    ("mixed", "mended"),
-    [
-        (lambda values: (values @ values.mT) @ values, lambda values: (values @ values.mT).tril() @ values),
-        (
-            lambda values: (values - values.mean(1, keepdim=True)).cumsum(1),
-            lambda values: (values - values.mean(2, keepdim=True)).cumsum(1),
-        ),
-        (lambda values: filtered(values, LENGTH), lambda values: filtered(values, 2 * LENGTH)),
-        (lambda values: convolved(values, (2, 2)), lambda values: convolved(values, (4, 0))),
-    ],
-    ids=["mask", "mean", "FFT", "padding"],
-)
-def test_a_layer_that_is_not_causal_is_told_likely_causes_and_what_mends_it(mixed, mended):
-    torch.manual_seed(0)
-    layer = Mixed(mixed)
-    with pytest.raises(
-        ModelError, match=r"must be causal.* a mask that is missing, a mean .* an FFT .* padded on both"
-    ):
-        ss.capture(layer, HIDDEN)
-    layer.mixed = mended
-    assert len(list(ss.capture(layer, HIDDEN))) == 1
-
-
-def filtered(values, size):
-    kernel = 0.9 ** torch.arange(LENGTH, dtype=values.dtype)[:, None]
-    spectrum = torch.fft.rfft(values, n=size, dim=1) * torch.fft.rfft(kernel, n=size, dim=0)
-    return torch.fft.irfft(spectrum, n=size, dim=1)[:, :LENGTH]
-
-
-def convolved(values, padding):
-    kernel = torch.arange(1.0, 6).to(values).expand(WIDTH, 1, 5)
-    return nn.functional.conv1d(nn.functional.pad(values.mT, padding), kernel, groups=WIDTH).mT
 
 
 class TwoWrites(nn.Module):

@@ -37,7 +37,7 @@ class Block(nn.Module):
 def parse(call: MixerCall) -> Observation:
     values, mixed = call.parts["enter"].output, call.parts["leave"].args[0]
     operator = Dense(torch.ones(1, 1, 4, 4).tril())
-    return Observation(call.name, "sum", lambda _: operator, values, mixed, None, 0)
+    return Observation(call.name, "sum", lambda _: operator, values, mixed)
 
 
 def test_each_call_of_a_mixer_is_observed_while_it_is_innermost() -> None:

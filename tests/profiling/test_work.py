@@ -52,7 +52,9 @@ def captured(operator, sizes):
 
 def taken(units, units_operator):
     facts = {"operator_difference": math.nan, "agreement": None}
-    return Captured("layer", "decay", units, 4, None, 64, units_operator=units_operator, **facts)
+    return Captured(
+        "layer", "decay", units=units, multiplicity=4, state_bytes=64, units_operator=units_operator, **facts
+    )
 
 
 def run(operator, sizes, **options):

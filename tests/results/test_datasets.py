@@ -22,7 +22,15 @@ def measured(length, settings=SETTINGS):
     key, query = torch.randn(2, 1, 3, length, 2, generator=generator, dtype=torch.float64)
     operator = Recurrence(torch.full((1, 3, length, 1), 0.9, dtype=torch.float64), key, query)
     checked = {"operator_difference": 0.0, "agreement": Agreement(1e-9, 1e-5)}
-    item = Captured("layer", "decay", 3, 4, None, 64, units_operator=lambda units: operator[:, units], **checked)
+    item = Captured(
+        "layer",
+        "decay",
+        units=3,
+        multiplicity=4,
+        state_bytes=64,
+        units_operator=lambda units: operator[:, units],
+        **checked,
+    )
     return measure_mixer(item, 0, plan_work(item, 0, length, length, settings), settings)
 
 

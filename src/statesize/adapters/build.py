@@ -46,7 +46,6 @@ class Captured(FoundMixer):
         agreement: How the mixer's output in float64 agrees with what the unaltered model passed on, or T of a method
             `operator` with the layer's answers to random values; None where such a T was not checked.
         notes: What limits its numbers, such as what the mixer does to its values beside mixing them by T.
-        stored_channels: Channels of each of the stored inputs of `groups`.
         cache: Name of the last mixer that reads the same cache, whose groups hold the heads of all; empty for itself.
         readers: All mixers that read the same cache, if there are several and this is the last.
         forget: Drops T, which is made again on its next use.
@@ -61,15 +60,12 @@ class Captured(FoundMixer):
     operator_difference: float
     agreement: Agreement | None
     notes: tuple[Note, ...] = ()
-    stored_channels: int = 0
     cache: str = ""
     readers: tuple[Captured, ...] = ()
     forget: Callable[[], None] = nothing
     values: Callable[[], Tensor] | None = None
     run_difference: float = math.nan
     precision: str = ""
-    # Two captures of one mixer are two things.
-    __eq__, __hash__ = object.__eq__, object.__hash__  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
         """Name the mixer, its kind and units, and its difference from the unaltered model."""
@@ -156,7 +152,6 @@ def from_observation(name: str, observation: Observation, difference: float, agr
         operator_difference=difference,
         agreement=agreement,
         notes=(*observation.notes, *agreement.notes),
-        stored_channels=observation.stored_channels,
         forget=observation.forget,
         values=lambda: observation.values,
     )
@@ -189,15 +184,14 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
     operator, hidden = called("operator"), first_argument(name, call.args, call.kwargs)
     if not isinstance(operator, Operator):
         raise ModelError(
-            f"Mixer {name}: operator(hidden) returned {type(operator).__name__}, not a statesize Operator. "
+            f"Mixer {name}: operator(hidden) must be a statesize Operator, got {type(operator).__name__}. "
             "Return ss.Dense(matrix), of shape (sequence, head, position, position)."
         )
     batch, length = operator.batch_shape, operator.length
     if len(batch) != 2 or (*batch[:1], length) != hidden.shape[:2]:
         raise ModelError(
-            f"Mixer {name}: operator(hidden) has batch shape {tuple(batch)} and length {length}, but its forward "
-            f"received hidden states of shape {tuple(hidden.shape)}: batch shape ({hidden.shape[0]}, heads) and length "
-            f"{forward.length} are expected."
+            f"Mixer {name}: operator(hidden) must have batch shape ({hidden.shape[0]}, heads) and length "
+            f"{forward.length}, got {tuple(batch)} and {length}. Its hidden states have shape {tuple(hidden.shape)}."
         )
     for tensor in vars(operator).values():
         if isinstance(tensor, Tensor) and tensor.ndim >= 3:
@@ -215,19 +209,18 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
     else:
         state_bytes = _cached_numbers(operator, multiplicity) * call.weights.itemsize
     said, size = named_state_size(name, mixer) or 0, int(operator.state_size().max())
-    notes = [Note(Code.UNCHECKED, checked.reason)] if checked.reason else []
-    if checked.part is not None and is_own_code(mixer):
-        notes.append(checked.part)
-    if said > size < length - 1:
-        notes.append(Note(Code.OVERSIZED, f"it is {said}, but the operator holds {size}."))
-    if isinstance(operator, Dense) and size == length - 1:
-        notes.append(Note(Code.COUNTED, _BARE))
+    told = (
+        (bool(checked.reason), Note(Code.UNCHECKED, checked.reason)),
+        (is_own_code(mixer), checked.part),
+        (said > size < length - 1, Note(Code.OVERSIZED, f"it is {said}, but the operator holds {size}.")),
+        (isinstance(operator, Dense) and size == length - 1, Note(Code.COUNTED, _BARE)),
+    )
     return Captured(
         **vars(replace(described, units=heads, multiplicity=multiplicity, state_bytes=state_bytes)),
         units_operator=lambda units: operator[:, units],
         operator_difference=checked.difference,
         agreement=None if math.isnan(checked.difference) else Agreement(checked.difference, checked.limit),
-        notes=tuple(notes),
+        notes=tuple(note for holds, note in told if holds and note is not None),
         values=(lambda: cast("Tensor", called("values"))) if callable(getattr(mixer, "values", None)) else None,
     )
 

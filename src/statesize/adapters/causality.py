@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters.check import seeded_otherwise
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import device_of, position_axis, returned_tensor, tensors_in
+from statesize.adapters.models.model_state import device_of, position_axis, tensors_in
 from statesize.adapters.models.precision import relative_difference
 from statesize.adapters.other_inputs import other_futures
-from statesize.adapters.runs import bare, read
-from statesize.adapters.watch import Call
+from statesize.adapters.runs import bare
+from statesize.adapters.watch import Call, passages
 from statesize.codes import Code, Note
 
 CAUSES = (
@@ -93,29 +93,22 @@ def _leaving_axis(forward: Forward, module: nn.Module, returned: Tensor) -> int 
     return position_axis(returned, forward.length) if placed is None else placed.leaving
 
 
-_Passed = tuple[list[tuple[Tensor, int | None]], list[tuple[Tensor, int | None]]]
+_Placed = tuple[list[tuple[Tensor, int | None]], list[tuple[Tensor, int | None]]]
 """The real tensors that enter a call, and what leaves it, with their dimensions of positions."""
 
 
-def _passed(forward: Forward, calls: Sequence[Call]) -> list[_Passed]:
-    """Record the inputs and the output of each call in a run."""
-    passed = defaultdict[nn.Module, list[_Passed]](list)
-
-    def enter(module: nn.Module, args: object, kwargs: object) -> None:
-        taken = tensors_in((args, kwargs), real=False)
-        placed = forward.placed.get(module)
+def _passed(forward: Forward, calls: Sequence[Call]) -> list[_Placed]:
+    """The inputs and the output of each call in a run."""
+    _, passed = passages(forward, dict.fromkeys(call.module for call in calls), torch.clone)
+    found = list[_Placed]()
+    for call in calls:
+        seen, placed = passed[call.module].pop(0), forward.placed.get(call.module)
+        taken = tensors_in((seen.args, seen.kwargs), real=False)
         axes = [position_axis(one, forward.length) for one in taken] if placed is None else placed.entering
-        pairs = zip(taken, axes, strict=False)
-        passed[module].append(([(one.clone(), at) for one, at in pairs if one.is_floating_point()], []))
-
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        returned = returned_tensor(output, args, forward.length)
-        if returned is not None:
-            passed[module][-1][1].append((returned.clone(), _leaving_axis(forward, module, returned)))
-
-    modules = dict.fromkeys(call.module for call in calls)
-    forward.hidden(read, enter=dict.fromkeys(modules, enter), leave=dict.fromkeys(modules, leave))
-    return [passed[call.module].pop(0) for call in calls]
+        entering = [pair for pair in zip(taken, axes, strict=False) if pair[0].is_floating_point()]
+        left = [] if seen.output is None else [(seen.output, _leaving_axis(forward, call.module, seen.output))]
+        found.append((entering, left))
+    return found
 
 
 def _before(one: Tensor, other: Tensor, axis: int, cut: int) -> float:

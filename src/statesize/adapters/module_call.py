@@ -18,8 +18,8 @@ from statesize.adapters.models.model_state import mapped, named_parts, position_
 from statesize.adapters.models.precision import at_least, hold_at_least
 from statesize.adapters.observation import ModuleStack, Observation, OpenSource, Product
 from statesize.adapters.other_inputs import changed_from
-from statesize.adapters.runs import bare, observed, read
-from statesize.adapters.watch import ArgumentCopies, Call
+from statesize.adapters.runs import bare, observed
+from statesize.adapters.watch import Call, passages
 
 # Differences below this part of the largest value are rounding.
 _ROUNDING = 1e-5
@@ -143,44 +143,22 @@ def first_calls(forward: Forward, modules: Iterable[nn.Module]) -> dict[nn.Modul
     """The first call of each of some modules in a run of the model, in the order in which these return."""
     # A second run, over texts with another second half, tells the dimension of positions, which `Forward.placed` has:
     # along it only what lies behind the cut changes.
-    calls, outputs = dict[nn.Module, ModuleCall](), dict[nn.Module, Tensor | None]()
-    entered, copies = dict[nn.Module, ModuleCall](), ArgumentCopies()
-
-    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module not in entered:
-            args, kwargs = mapped((args, kwargs), copies)
-            texts = forward.sequences_in((args, kwargs))
-            entered[module] = ModuleCall(forward.model, module, args, kwargs, forward.length, texts)
-
-    def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        if module not in calls:
-            calls[module] = entered[module]
-            returned = entered[module].returned(output)
-            outputs[module] = None if returned is None else returned.detach().clone()
-
-    modules = list(modules)
-    forward.hidden(read, enter=dict.fromkeys(modules, enter), leave=dict.fromkeys(modules, leave))
-    cut = forward.length // 2
-    other = forward.with_texts(partial(changed_from, axis=1, cut=cut))
-    axes, placed = dict[nn.Module, tuple[int | None, ...]](), forward.placed
-
-    def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module not in axes and module in calls:
-            pairs = zip(calls[module].tensors, tensors_in((args, kwargs), real=False), strict=False)
-            axes[module] = tuple(_axis(one, two, forward.length, cut) for one, two in pairs)
-
-    def compare_returned(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        if module in calls and module not in placed:
-            one, two = outputs[module], calls[module].returned(output)
+    cut, placed, calls = forward.length // 2, forward.placed, dict[nn.Module, ModuleCall]()
+    _, seen = passages(forward, modules, torch.clone)
+    _, changed = passages(forward.with_texts(partial(changed_from, axis=1, cut=cut)), seen, torch.clone)
+    for module, (frame, *_) in seen.items():
+        if module not in changed:
+            continue
+        arguments, again = (frame.args, frame.kwargs), changed[module][0]
+        texts = forward.sequences_in(arguments)
+        call = ModuleCall(forward.model, module, *arguments, forward.length, texts, placed=placed)
+        if module not in placed:
+            pairs = zip(call.tensors, tensors_in((again.args, again.kwargs), real=False), strict=False)
+            one, two = frame.output, again.output
             leaving = None if one is None or two is None else _axis(one, two, forward.length, cut)
-            placed[module] = Placed(axes[module], leaving)
-
-    other.hidden(read, enter=dict.fromkeys(calls, compare), leave=dict.fromkeys(calls, compare_returned))
-    return {
-        module: replace(call, axes=placed[module].entering, placed=placed)
-        for module, call in calls.items()
-        if module in placed
-    }
+            placed[module] = Placed(tuple(_axis(*pair, forward.length, cut) for pair in pairs), leaving)
+        calls[module] = replace(call, axes=placed[module].entering)
+    return calls
 
 
 def _axis(one: Tensor, other: Tensor, length: int, cut: int) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from types import ModuleType
 from typing import Any, Protocol, Self
 
@@ -32,13 +32,15 @@ def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(eq=False)
 class Frame:
-    """A module that is running."""
+    """One call of a module."""
 
     name: str  # its name in the model; the class name for the model itself
     module: nn.Module  # the module
     args: tuple[Any, ...]  # the positional arguments that it was called with
     kwargs: dict[str, Any]  # the keyword arguments
+    _: KW_ONLY
     autocast: Autocast = field(default_factory=open_autocast)  # as it was when the module was entered
+    output: Tensor | None = None  # what is kept of the tensor that it returned
 
 
 @dataclass(eq=False)
@@ -110,7 +112,7 @@ def nothing() -> None:
     """The `forget` of what keeps no T."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FoundMixer:
     """What is known of a mixer before it is measured.
 
@@ -126,42 +128,40 @@ class FoundMixer:
             single units are made.
         groups: Number of stored inputs that several units read, such as key-value heads or the latent of multi-head
             latent attention; 0 where every unit stores its own.
+        stored_channels: Channels of each of the stored inputs of `groups`.
         order: Units that read the first of them, then those that read the second …; empty where these are consecutive.
         attends: Whether T is a softmax of scores, which may have sinks.
     """
 
     name: str
     kind: str
+    _: KW_ONLY
     units: int
     multiplicity: int
-    state_size: int | None
-    state_bytes: int | None
-    map_bytes: int = field(default=0, compare=False)
+    state_size: int | None = None
+    state_bytes: int | None = None
+    map_bytes: int = 0
     groups: int = 0
-    attends: bool = field(default=False, compare=False)
+    stored_channels: int = 0
     order: tuple[int, ...] = ()
+    attends: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Observation:
+class Observation(FoundMixer):
     """One call of a mixing kernel while a model ran: T at this input, what went in and what came out.
 
-    A unit is what has a T of its own: a head or a channel. P channels share one T. Attributes without a comment are
-    those of `FoundMixer`.
+    A unit is what has a T of its own: a head or a channel. P channels share one T.
     """
 
-    name: str
-    kind: str
     operator: Callable[[Units], Operator]  # T of chosen units, (sequence, chosen units), in any shape where groups are
     values: Tensor  # U, (sequence, unit, L, P): what the kernel mixed
     mixed: Tensor  # Y, of the same shape, what the model itself passed on; P channels where several inputs enter u
-    state_size: int | None
-    state_bytes: int | None
+    _: KW_ONLY
+    units: int = field(init=False)
+    multiplicity: int = field(init=False)
     passed_on: Callable[[Tensor, Units], Tensor] = unchanged  # maps T u to what the model passes on, as by a gate
     notes: tuple[Note, ...] = ()  # what limits its numbers, such as what is done to its values beside T
-    groups: int = 0
-    stored_channels: int = 0  # channels of each of the stored inputs of `groups`
-    map_bytes: int = 0
     stored: Tensor | None = None  # what is stored, by which layers that share a cache are known
     keys: Tensor | None = None  # what is stored beside it
     key_bytes: int = 0  # bytes of these, among `state_bytes`
@@ -173,18 +173,10 @@ class Observation:
     tolerance: float = EXACT  # of T u in float64, more where the layer stores what T follows from in float32
     difference: float | None = None  # how far T is from the layer's own code, where that was found as T was chosen
     largest_score: Callable[[], float] = float  # the largest absolute score of a softmax; 0 where there is none
-    attends: bool = False
-    order: tuple[int, ...] = ()
 
-    @property
-    def units(self) -> int:
-        """Number of heads or channels that have a T of their own."""
-        return self.values.shape[1]
-
-    @property
-    def multiplicity(self) -> int:
-        """How many channels share one T."""
-        return self.mixed.shape[-1]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "units", self.values.shape[1])
+        object.__setattr__(self, "multiplicity", self.mixed.shape[-1])
 
     @property
     def found(self) -> FoundMixer:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,11 +19,9 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import mapped, named_parts, returned_tensor, tensors_in
 from statesize.adapters.models.own_cache import bytes_beside
 from statesize.adapters.models.precision import (
-    Autocast,
     at_least,
     coarsest,
     hold_at_least,
-    open_autocast,
     set_autocast,
     stored_dtype,
 )
@@ -38,23 +36,17 @@ SAMPLE = 2**16
 
 
 @dataclass(eq=False)
-class Call:
-    """One call of a module that mixes, with copies of its arguments."""
+class Call(Frame):
+    """One call of a module that mixes, with copies of its arguments, and a sample of its output."""
 
-    name: str
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
     mixers: list[FoundMixer]  # in order
     weights: torch.dtype  # the dtype of the module's weights in the run, which may be lower than where they are stored
     # For each mixer a digest of what it stores, the same for those that share a cache; empty where it is not known.
     caches: list[str] = field(default_factory=list[str])
     bytes_beside: int = 0  # what the model's cache holds for it beside what its kernels keep
     by_method: bool = False  # whether the module is one mixer, with a method `operator`
-    output: Tensor | None = None  # a sample of it, of the unaltered model once that has run
     in_double: bool = True  # whether all its kernels can compute in float64
     is_traced: bool = False  # whether the module is one mixer, whose T is read from a trace
-    autocast: Autocast = ()  # as it was when the module was entered
     # The names of the mixers as a profile has them, with a number from their module's second call on.
     labels: list[str] = field(default_factory=list[str])
 
@@ -101,24 +93,33 @@ def record_calls(forward: Forward, own: Mapping[str, nn.Module], is_traced: Coll
     return ModelRun(calls, recorder.called, recorder.refused, hidden)
 
 
-def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
-    """The last hidden state of a run whose hooks only read; `calls` take over the arguments and outputs seen there."""
-    copies = ArgumentCopies()
-    expected = {module: [call for call in calls if call.module is module] for module in {call.module for call in calls}}
-    entered, left = Counter[nn.Module](), Counter[nn.Module]()
+def passages(
+    forward: Forward, modules: Iterable[nn.Module], kept: Callable[[Tensor], Tensor | None]
+) -> tuple[Tensor | None, dict[nn.Module, list[Frame]]]:
+    """The last hidden state of a run whose hooks only read, and calls of modules, in the order of their returns."""
+    copies, found = ArgumentCopies(), dict[nn.Module, list[Frame]]()
+    entered = {module: list[Frame]() for module in modules}
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for call in expected[module][entered[module] : entered[module] + 1]:
-            call.autocast = open_autocast()
-            call.args, call.kwargs = mapped((args, kwargs), copies)
-        entered[module] += 1
+        entered[module].append(Frame("", module, *mapped((args, kwargs), copies)))
 
     def leave(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        for call in expected[module][left[module] : left[module] + 1]:
-            call.output = sampled(returned_tensor(output, (call.args, call.kwargs), forward.length))
-        left[module] += 1
+        frame = entered[module].pop()
+        returned = returned_tensor(output, (frame.args, frame.kwargs), forward.length)
+        frame.output = None if returned is None else kept(returned.detach())
+        found.setdefault(module, []).append(frame)
 
-    return forward.hidden(read, enter=dict.fromkeys(expected, enter), leave=dict.fromkeys(expected, leave))
+    return forward.hidden(read, enter=dict.fromkeys(entered, enter), leave=dict.fromkeys(entered, leave)), found
+
+
+def read_calls(forward: Forward, calls: Sequence[Call]) -> Tensor | None:
+    """The last hidden state of a run whose hooks only read; `calls` take over the arguments and outputs seen there."""
+    hidden, passed = passages(forward, {call.module for call in calls}, sampled)
+    for call in calls:
+        if seen := passed.get(call.module):
+            frame = seen.pop(0)
+            call.args, call.kwargs, call.autocast, call.output = frame.args, frame.kwargs, frame.autocast, frame.output
+    return hidden
 
 
 def rerun(forward: Forward, call: Call, dtype: torch.dtype | None) -> tuple[list[Observation], Tensor | None]:
@@ -205,7 +206,7 @@ class _Recorder:
             kind, multiplicity = getattr(module, "kind", type(module).__name__), getattr(module, "multiplicity", 1)
             channels = require_count(f"multiplicity of {frame.name}", multiplicity)
             first_argument(frame.name, args, kwargs)
-            call.mixers.append(FoundMixer(frame.name, str(kind), 0, channels, None, 0))
+            call.mixers.append(FoundMixer(frame.name, str(kind), units=0, multiplicity=channels, state_bytes=0))
 
     def begin(self, frame: Frame, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         args, kwargs = mapped((args, kwargs), self.copies)

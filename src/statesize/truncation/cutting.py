@@ -138,7 +138,7 @@ class Cutting:
             mixed = original(hidden)
             operator: Operator = module.operator(hidden)
             kind = str(getattr(module, "kind", type(module).__name__))
-            seen = Observation(name, kind, lambda units: operator[:, units], module.values(hidden), mixed, None, 0)
+            seen = Observation(name, kind, lambda units: operator[:, units], module.values(hidden), mixed)
             changed = self._changed(seen)
             return mixed if changed is None else changed.to(mixed.dtype)
 

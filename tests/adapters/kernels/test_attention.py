@@ -79,26 +79,6 @@ def test_flex_attention_is_measured_as_eager(family):
     torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-6)
 
 
-class UnnamedFlex(nn.Module):
-    """It calls flex_attention by no name of its file."""
-
-    def forward(self, hidden):
-        values, length = hidden[:, None], hidden.shape[1]
-        flex = torch.nn.attention.flex_attention
-        mask = flex.create_block_mask(lambda b, h, i, j: i >= j, None, None, length, length, device="cpu")
-        return flex.flex_attention(values, values, values, block_mask=mask)[:, 0]
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_flex_attention_by_another_name_is_read_from_a_trace():
-    importlib.import_module("torch.nn.attention.flex_attention")  # here, as it takes seconds
-    model, ids = nn.Sequential(nn.Embedding(200, 8), UnnamedFlex()), token_ids()
-    (captured,) = capture(model, ids)
-    hidden = model[0](ids).double().detach()
-    scores = (hidden @ hidden.mT / 8**0.5).masked_fill(torch.ones(21, 21).triu(1).bool(), -torch.inf)
-    torch.testing.assert_close(captured.operator.dense()[:, 0], scores.softmax(-1), rtol=0, atol=1e-9)
-
-
 COMPILED_FLEX = None
 
 

@@ -83,57 +83,6 @@ def _definition(query: Tensor, key: Tensor, write: Tensor, forget: Tensor) -> Te
     return scores / (torch.maximum(scores.sum(-1).abs(), torch.exp(-largest)) + 1e-6)[..., None]
 
 
-class mLSTMCell(nn.Module):
-    """The cell of the package xlstm by its parts, its memory stepped as in the paper (equations 19 to 27)."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.igate, self.fgate = nn.Linear(3 * width, heads), nn.Linear(3 * width, heads)
-        self.outnorm = nn.Identity()
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        whole = torch.cat([query, key, value], -1)
-        write, forget = self.igate(whole).mT[..., None, None].exp(), self.fgate(whole).mT[..., None, None].sigmoid()
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
-        largest = torch.full_like(write[:, :, 0], -torch.inf)
-        memory, total = torch.zeros_like(k[..., 0, :, None] * v[..., 0, None, :]), torch.zeros_like(k[..., 0, :, None])
-        outputs = []
-        for t in range(q.shape[2]):
-            read, scaled = q[:, :, t, None], k[:, :, t, :, None] * k.shape[-1] ** -0.5
-            memory = forget[:, :, t] * memory + write[:, :, t] * scaled * v[:, :, t, None]
-            total = forget[:, :, t] * total + write[:, :, t] * scaled
-            # The small number is that of a memory in units of the largest weight so far.
-            largest = torch.maximum(largest + forget[:, :, t].log(), write[:, :, t].log())
-            outputs.append(read @ memory / ((read @ total).abs().clamp(min=1) + 1e-6 * largest.exp()))
-        return self.outnorm(torch.cat(outputs, 2)).transpose(1, 2).flatten(2)
-
-
-class Stack(nn.Module):
-    """An mLSTM cell, and a layer that is not linear in what it stores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.layers = (
-            nn.Embedding(30, 8),
-            nn.ModuleList([mLSTMCell(8, 2), nn.GRU(8, 8, batch_first=True)]),
-        )
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.embedding(tokens)
-        return self.layers[1](self.layers[0](hidden, 2 * hidden, hidden.flip(-1)))[0]
-
-
-def test_cells_of_the_package_xlstm_and_layers_that_are_not_linear() -> None:
-    torch.manual_seed(0)
-    capturing = ss.capture(Stack(), torch.randint(0, 30, (2, 25)))
-    captured, recurrent = capturing
-    assert (captured.name, captured.units, captured.multiplicity) == ("layers.0", 2, 4)
-    assert (recurrent.name, recurrent.kind) == ("layers.1", "derivative")
-    assert captured.faithfulness is not None
-    assert captured.faithfulness < 2e-5
-
-
 @pytest.mark.skipif(importlib.util.find_spec("xlstm") is None, reason="the package xlstm is not here")
 def test_models_of_the_package_xlstm() -> None:
     import xlstm

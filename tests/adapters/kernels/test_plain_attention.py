@@ -3,8 +3,6 @@
 import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
-from torch import nn
-from torch.nn import functional
 
 from statesize import capture
 from statesize.adapters.kernels.plain_attention import PlainAttention, is_band
@@ -96,30 +94,6 @@ def test_bias_sink_and_cap_are_captured_as_the_model_s_maps(family, implementati
         expected = by_maps.dense().double()
         torch.testing.assert_close(operator.to(torch.float64).dense(), expected, rtol=0, atol=1e-6)
         assert torch.equal(operator.state_size(), by_maps.state_size())
-
-
-def test_a_bias_that_differs_from_row_to_row_is_none_of_keys():
-    class Relative(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.projection = nn.Linear(8, 24)
-
-        def forward(self, hidden):
-            query, key, value = self.projection(hidden).unflatten(-1, (6, 4)).transpose(1, 2).split(2, 1)
-            lag = torch.arange(21)[:, None] - torch.arange(21)
-            mask = (-0.1 * lag.sqrt()).masked_fill(lag < 0, -torch.inf)[None, None]
-            return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
-
-    class Summed(Relative):
-        def forward(self, hidden):
-            query, key, value = self.projection(hidden).unflatten(-1, (6, 4)).transpose(1, 2).split(2, 1)
-            lag = torch.arange(21)[:, None] - torch.arange(21)
-            scores = (query @ key.mT / 2 - 0.1 * lag.clamp(0).sqrt()).masked_fill(lag < 0, -torch.inf)
-            return (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
-
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(64, 8), Relative(), Summed())
-    assert [type(item.operator) for item in capture(model, token_ids())] == [Dense, Dense]
 
 
 def test_the_operator_is_the_same_as_by_maps(monkeypatch):

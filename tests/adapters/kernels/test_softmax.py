@@ -6,7 +6,6 @@ import pytest
 import torch
 from oracles.attention_models import UNREGISTERED, attention_model, token_ids
 from torch import Tensor, nn
-from torch.nn import functional
 
 from statesize import capture, profile
 
@@ -94,28 +93,6 @@ def test_multi_query_attention_of_a_module_of_one_s_own(formula):
     torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_fused_attention_of_a_module_of_one_s_own(grouped):
-    class Fused(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.projection = nn.Linear(8, 24)
-
-        def forward(self, hidden):
-            query, key, value = self.projection(hidden).unflatten(-1, (6, 4)).transpose(1, 2).split(2, 1)
-            key, value = (part[:, :1] if grouped else part for part in (key, value))
-            options = {"is_causal": True, "enable_gqa": grouped, "scale": 0.7}
-            self.mixed = functional.scaled_dot_product_attention(query, key, value=value, **options)
-            return self.mixed.transpose(1, 2).flatten(2)
-
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(64, 8), Fused())
-    (item,) = capture(model, token_ids())
-    assert (item.name, item.kind, item.units, item.multiplicity) == ("1", "attention", 2, 4)
-    assert item.faithfulness < 1e-5
-    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))
-
-
 def test_a_softmax_that_mixes_no_values_is_none_of_attention():
     class Gate(nn.Module):
         def forward(self, hidden):
@@ -152,21 +129,6 @@ def test_a_map_is_known_again_as_a_copy():
     (item,) = capture(model, token_ids())
     assert (item.name, item.kind, item.units, item.multiplicity) == ("1", "attention", 2, 4)
     assert item.faithfulness < 1e-5
-
-
-def test_arguments_by_name_and_a_softmax_of_integers():
-    class Attention(nn.Module):
-        def forward(self, hidden):
-            functional.softmax(torch.ones(3, 4, dtype=torch.int64), dim=-1, dtype=torch.float32)
-            split = hidden.unflatten(-1, (2, 4)).transpose(1, 2)
-            scores = torch.matmul(input=split, other=split.transpose(-1, -2))
-            scores = scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1) > 0, -torch.inf)
-            mixed = torch.matmul(torch.softmax(input=scores, dim=-1), other=split)
-            return mixed.transpose(1, 2).flatten(2)
-
-    (item,) = capture(nn.Sequential(nn.Embedding(64, 8), Attention()), token_ids())
-    assert item.faithfulness < 1e-5
-    torch.testing.assert_close(item.operator.dense().sum(-1), torch.ones(2, 2, 21, dtype=torch.float64))
 
 
 class HeadsFirst(nn.Module):
@@ -227,65 +189,3 @@ def test_heads_are_told_from_texts_in_maps_that_have_one_dimension_for_both(arra
     maps = model.layer.maps.unflatten(0, (each, 4)) if model(ids) is not None else None
     torch.testing.assert_close(items[-1].operator.dense().float(), maps, rtol=0, atol=1e-6)
     assert len(profile(model, ids).ess("layer").columns) > 0
-
-
-def test_maps_whose_first_dimension_counts_heads_are_those_of_each_text():
-    class Swapped(HeadsFirst):
-        def forward(self, hidden):
-            parts = (part(hidden).unflatten(-1, (4, -1)).permute(2, 0, 1, 3) for part in self.projections)
-            query, key, value = parts
-            scores = (query @ key.mT).masked_fill(torch.ones(21, 21).triu(1) > 0, -torch.inf)
-            self.maps = torch.softmax(scores, -1)
-            return (self.maps @ value).permute(1, 2, 0, 3).flatten(2)
-
-    torch.manual_seed(0)
-    model, ids = nn.Sequential(nn.Embedding(64, 8), Swapped("")), token_ids()
-    for texts in (ids[:1], ids):
-        (item,) = capture(model, texts)
-        assert tuple(item.operator.batch_shape) == (len(texts), 4)
-        maps = model[1].maps.transpose(0, 1) if model(texts) is not None else None
-        torch.testing.assert_close(item.operator.dense().float(), maps, rtol=0, atol=1e-6)
-
-
-class ChangedLater(nn.Module):
-    """Attention by a map or by torch's fused function, after which a tensor is changed in place."""
-
-    def __init__(self, changed, fused, biased):
-        super().__init__()
-        self.projection, self.changed, self.fused = nn.Linear(8, 24), changed, fused
-        bias = torch.rand(21, 21) if biased else torch.zeros(21, 21)
-        self.register_buffer("mask", bias.masked_fill(torch.ones(21, 21).triu(1).bool(), -torch.inf)[None, None])
-
-    def forward(self, hidden):
-        query, key, value = (part.clone() for part in self.projection(hidden).unflatten(-1, (6, 4)).split(2, 2))
-        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-        mask = self.mask.to(query)
-        if self.fused:
-            maps, mixed = None, functional.scaled_dot_product_attention(query, key, value, mask)
-        else:
-            maps = (query @ key.mT / 2 + mask).softmax(-1)
-            mixed = maps @ value
-        parts = {"mixed": mixed, "map": maps, "query": query, "values": value}
-        if self.changed:
-            parts[self.changed].mul_(hidden[..., :1].sigmoid()[:, None])
-        return mixed.transpose(1, 2).flatten(2)
-
-
-def changed_later(changed, fused, *, biased):
-    torch.manual_seed(0)
-    (item,) = capture(nn.Sequential(nn.Embedding(64, 8), ChangedLater(changed, fused, biased)), token_ids())
-    return item.operator.dense()
-
-
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("biased", [False, True])
-def test_what_attention_returned_may_be_changed_in_place(fused, biased):
-    expected, found = (changed_later(changed, fused, biased=biased) for changed in ("", "mixed"))
-    assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize(("changed", "fused"), [("map", False), ("values", False), ("query", True), ("values", True)])
-def test_what_attention_took_may_be_changed_in_place(changed, fused, biased):
-    expected, found = (changed_later(name, fused, biased=biased) for name in ("", changed))
-    assert torch.equal(found, expected)

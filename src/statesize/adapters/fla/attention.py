@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -90,16 +90,9 @@ class Impulses:
         def operator(units: Units) -> Dense:
             return Dense(mixing.of(call.name)[:, units], torch.arange(call.length).clamp(max=size))
 
-        return Observation(
-            name=call.name,
-            kind=self.kind,
-            operator=operator,
-            values=call.by_head(call.arguments["v"], slice(None)),
-            mixed=mixed,
-            forget=mixing.forget,
-            state_size=size,
-            state_bytes=call.heads * mixed.shape[-1] * size * torch.float32.itemsize,
-        )
+        values, held = call.part("v", slice(None)), call.heads * mixed.shape[-1] * size * torch.float32.itemsize
+        found = Observation(call.name, self.kind, operator, values, mixed, forget=mixing.forget)
+        return replace(found, state_size=size, state_bytes=held)
 
 
 def by_impulses(call: FlaCall) -> Observation:

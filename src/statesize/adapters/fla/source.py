@@ -52,16 +52,10 @@ class Formula:
         # Slots hold keys beside the values.
         beside = call.arguments["k"].shape[-1] if self.keys == "s" else 0
         size = 1 if by_channel else call.arguments[self.keys].shape[-1]
-        return Observation(
-            name=call.name,
-            kind=kind,
-            operator=lambda units: formula(call, units),
-            exact=nothing if steps > 1 else partial(_stepped, call, by_channel=by_channel),
-            values=values.transpose(1, 2),
-            mixed=mixed.transpose(1, 2),
-            state_size=size,
-            state_bytes=heads * (channels + beside) * size * torch.float32.itemsize,
-        )
+        operator, held = partial(formula, call), heads * (channels + beside) * size * torch.float32.itemsize
+        exact = nothing if steps > 1 else partial(_stepped, call, by_channel=by_channel)
+        found = Observation(call.name, kind, operator, values.transpose(1, 2), mixed.transpose(1, 2), exact=exact)
+        return replace(found, state_size=size, state_bytes=held)
 
 
 def _width(call: FlaCall) -> int:

@@ -61,24 +61,20 @@ class AttentionCall:
         stored = attention_cache(self.module, self.keys, self.values, self.mixed.shape[1], filled)
         kind, probed = self.kind if self.window is None else f"sliding {self.kind}", self.probed
         beside = [Note(Code.VALUES)] if type(self.module).__name__ in _BESIDE_T else []
+        kind = str(getattr(self.module, "kind", kind)) if is_own_code(self.module) else kind
         return Observation(
-            name=self.name,
-            kind=str(getattr(self.module, "kind", kind)) if is_own_code(self.module) else kind,
-            operator=operator,
-            values=self.by_head(self.values),
-            mixed=self.mixed,
+            self.name,
+            kind,
+            operator,
+            self.by_head(self.values),
+            self.mixed,
             state_size=filled,
-            state_bytes=stored.bytes,
-            notes=(*beside, *notes, *stored.notes),
-            groups=stored.groups,
-            order=stored.order,
-            stored_channels=stored.channels,
             stored=self.values,
             keys=next(iter(self.keys), None),
-            key_bytes=stored.key_bytes,
             probed=None if probed is None else lambda: (self.by_head(probed()[0]), probed()[1]),
             largest_score=self.largest_score,
             attends="attention" in self.kind,
+            **stored._replace(notes=(*beside, *notes, *stored.notes))._asdict(),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -35,16 +36,10 @@ def mlstm(call: MixerCall) -> Observation:
         write, forget = take(part.kwargs["igate"], units, 1), take(part.kwargs["fgate"], units, 1)
         return _normalised(keys, queries, write, functional.logsigmoid(forget), epsilon)
 
-    return Observation(
-        name=call.name,
-        kind="mlstm",
-        operator=operator,
-        values=values,
-        mixed=first(part.output),
-        state_size=states,
-        # Memory, normaliser and running maximum of each head.
-        state_bytes=heads * (states * channels + states + 1) * torch.float32.itemsize,
-    )
+    # Memory, normaliser and running maximum of each head.
+    held = heads * (states * channels + states + 1) * torch.float32.itemsize
+    mixed = first(part.output)
+    return Observation(call.name, "mlstm", operator, values, mixed, state_size=states, state_bytes=held)
 
 
 observing_mlstm = source_of(("xLSTMLayer",), ("mlstm_backend",), mlstm)
@@ -87,15 +82,9 @@ def rg_lru(call: MixerCall) -> Observation:
         B = (scale * take(write, units, 2).transpose(1, 2))[..., None]
         return Recurrence(decay[..., None], B, torch.ones_like(B))
 
-    return Observation(
-        name=call.name,
-        kind="rg-lru",
-        operator=operator,
-        values=activations.transpose(1, 2)[..., None],
-        mixed=part.output.transpose(1, 2)[..., None],
-        state_size=1,
-        state_bytes=activations.shape[-1] * torch.float32.itemsize,
-    )
+    values, mixed = (part.mT[..., None] for part in (activations, part.output))
+    held = activations.shape[-1] * torch.float32.itemsize
+    return Observation(call.name, "rg-lru", operator, values, mixed, state_size=1, state_bytes=held)
 
 
 observing_rg_lru = source_of(("RecurrentGemmaRecurrentBlock",), ("rg_lru",), rg_lru)
@@ -124,12 +113,13 @@ def lightning_attention(call: MixerCall) -> Observation:
         decay = torch.exp(-take(module.slope_rate, units, 0)).expand(-1, projected.shape[1], 1)
         return Recurrence(decay[None], take(key, units, 1), take(query, units, 1))
 
+    mixed = call.parts["norm"].args[0].unflatten(-1, (heads, channels)).transpose(1, 2)
     return Observation(
-        name=call.name,
-        kind="lightning attention",
-        operator=operator,
-        values=values,
-        mixed=call.parts["norm"].args[0].unflatten(-1, (heads, channels)).transpose(1, 2),
+        call.name,
+        "lightning attention",
+        operator,
+        values,
+        mixed,
         state_size=channels,
         state_bytes=heads * channels**2 * stored_dtype(call.module).itemsize,
         tolerance=min(max(1e-6, 8 * rounded), ROUNDED),
@@ -163,16 +153,11 @@ def gated_convolution(call: MixerCall) -> Observation:
         shifted = mixed if bias is None else mixed + take(bias, units, 0)[:, None, None]
         return shifted * take(leaving, units, 1)[..., None]
 
-    return Observation(
-        name=call.name,
-        kind=SHORT_CONVOLUTION,
-        operator=operator,
-        values=values[..., None],
-        mixed=call.parts["out_proj"].args[0].transpose(1, 2)[..., None],
-        passed_on=passed_on,
-        state_size=states,
-        state_bytes=convolution_bytes(call.module, values.shape[1], states + 1),
+    held, mixed = convolution_bytes(call.module, values.shape[1], states + 1), call.parts["out_proj"].args[0].mT
+    found = Observation(
+        call.name, SHORT_CONVOLUTION, operator, values[..., None], mixed[..., None], passed_on=passed_on
     )
+    return replace(found, state_size=states, state_bytes=held)
 
 
 observing_convolutions = source_of(

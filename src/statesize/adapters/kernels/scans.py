@@ -47,16 +47,9 @@ def selective_scan(call: ReplacedCall) -> Observation:
     def gated(mixed: Tensor, units: Units) -> Tensor:
         return mixed * functional.silu(take(gate, units, 1))[..., None]
 
-    return Observation(
-        name=call.name,
-        kind="mamba",
-        operator=operator,
-        values=values[..., None],
-        mixed=call.output[..., None],
-        passed_on=unchanged if gate is None else gated,
-        state_size=A.shape[-1],
-        state_bytes=A.numel() * max(torch.float32.itemsize, stored_dtype(call.module).itemsize),
-    )
+    held, passed_on = A.numel() * max(4, stored_dtype(call.module).itemsize), unchanged if gate is None else gated
+    found = Observation(call.name, "mamba", operator, values[..., None], call.output[..., None], passed_on=passed_on)
+    return changed(found, state_size=A.shape[-1], state_bytes=held)
 
 
 def chunk_scan(call: ReplacedCall) -> Observation:
@@ -66,8 +59,7 @@ def chunk_scan(call: ReplacedCall) -> Observation:
     call.require_no_state("initial_states")
     arguments = call.arguments
     A, B, C, values = (arguments[name] for name in ("A", "B", "C", "hidden_states"))
-    heads, channels = values.shape[2:]
-    groups, states = B.shape[2:]
+    heads, (groups, states) = values.shape[2], B.shape[2:]
     least, most = arguments["dt_limit"]
 
     def operator(units: Units) -> Recurrence:
@@ -80,15 +72,7 @@ def chunk_scan(call: ReplacedCall) -> Observation:
         decay = torch.exp(step * take(A, units, 0)[:, None, None])
         return Recurrence(decay, step * by_head[0], by_head[1], _feed(arguments["D"], units))
 
-    return Observation(
-        name=call.name,
-        kind="mamba2",
-        operator=operator,
-        values=values.transpose(1, 2),
-        mixed=call.output.transpose(1, 2),
-        state_size=states,
-        state_bytes=heads * channels * states * torch.float32.itemsize,
-    )
+    return _of_heads(call, "mamba2", operator, values, states)
 
 
 def _feed(D: Any, units: Units) -> Tensor | None:
@@ -107,8 +91,7 @@ def delta_rule(kind: str, call: ReplacedCall) -> Observation:
     call.require_no_state("initial_state")
     arguments = call.arguments
     query, key, values = arguments["query"], arguments["key"], arguments["value"]
-    heads, channels = values.shape[2:]
-    key_heads, states = key.shape[2:]
+    heads, (key_heads, states) = values.shape[2], key.shape[2:]
 
     def operator(units: Units) -> Recurrence:
         head = chosen(units, heads, key.device) // (heads // key_heads)
@@ -119,15 +102,15 @@ def delta_rule(kind: str, call: ReplacedCall) -> Observation:
         strength = take(arguments["beta"], units, 2).transpose(1, 2)
         return Recurrence.delta_rule(keys, strength, queries * states**-0.5, decay)
 
-    return Observation(
-        name=call.name,
-        kind=kind,
-        operator=operator,
-        values=values.transpose(1, 2),
-        mixed=call.output.transpose(1, 2),
-        state_size=states,
-        state_bytes=heads * channels * states * torch.float32.itemsize,
-    )
+    return _of_heads(call, kind, operator, values, states)
+
+
+def _of_heads(
+    call: ReplacedCall, kind: str, operator: Callable[[Units], Recurrence], values: Tensor, states: int
+) -> Observation:
+    """What heads (S, L, H, P) mixed that keep so many numbers per channel, in float32."""
+    mixed, held = call.output.transpose(1, 2), values[0, 0].numel() * states * torch.float32.itemsize
+    return Observation(call.name, kind, operator, values.transpose(1, 2), mixed, state_size=states, state_bytes=held)
 
 
 def normalised(vectors: Tensor) -> Tensor:
@@ -148,16 +131,9 @@ def rwkv_attention(call: ReplacedCall) -> Observation:
         first = take(arguments["time_first"], units, 0)
         return _average(take(arguments["key"], units, 2).transpose(1, 2), decay, first)
 
-    return Observation(
-        name=call.name,
-        kind="rwkv",
-        operator=operator,
-        values=values[..., None],
-        mixed=call.output.transpose(1, 2)[..., None],
-        state_size=1,
-        # Numerator, denominator and running maximum of each channel.
-        state_bytes=3 * values.shape[1] * torch.float32.itemsize,
-    )
+    # Numerator, denominator and running maximum of each channel.
+    held, mixed = 3 * values.shape[1] * torch.float32.itemsize, call.output.mT[..., None]
+    return Observation(call.name, "rwkv", operator, values[..., None], mixed, state_size=1, state_bytes=held)
 
 
 def _average(key: Tensor, decay: Tensor, first: Tensor) -> DelayedRecurrence:

@@ -44,14 +44,14 @@ UNEVEN = Note(
 
 
 class AttentionCache(NamedTuple):
-    """What attention stores of a text."""
+    """What attention stores of a text, by the names that an `Observation` has for it."""
 
-    groups: int  # how many inputs, each for as many query heads; 0 where every head reads its own
-    order: tuple[int, ...]  # the query heads of each input, one behind the other; empty where those are consecutive
-    channels: int  # channels of each
+    groups: int
+    order: tuple[int, ...]
+    stored_channels: int
     notes: tuple[Note, ...]  # what is said of heads that share an input in no groups
-    bytes: int  # bytes of all, keys included
-    key_bytes: int  # bytes of the keys, without those that are values too
+    state_bytes: int
+    key_bytes: int  # without those that are values too
 
 
 def attention_cache(

@@ -47,7 +47,7 @@ def described(found: OwnMixing, call: Call) -> FoundMixer:
     if call.name in found.derivatives:
         states = state_size(call.name, call.module)
         size = None if states is None else states * call.weights.itemsize
-        return FoundMixer(call.name, DERIVATIVE, 1, 1, states, size)
+        return FoundMixer(call.name, DERIVATIVE, units=1, multiplicity=1, state_size=states, state_bytes=size)
     return found.layers[call.name].found
 
 

@@ -1,0 +1,533 @@
+"""One table of layers of one's own: what each mixes, and T by its formula in float64 or the code of its refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from oracles.own_layers import (
+    HEADS,
+    TEXT,
+    WIDTH,
+    Own,
+    applied,
+    delay,
+    delayed,
+    delta_rule,
+    heads,
+    lag,
+    maps,
+    merged,
+    model_of,
+    ones,
+    powers,
+    shifted,
+    wide,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import statesize as ss
+from campaigns.layers.gated import GatedBlock
+from statesize.adapters.select import NothingMeasuredError
+from statesize.codes import Code, Note
+from statesize.errors import ModelError
+from statesize.operators import SoftmaxAttention
+
+TOLD = {Code.PART, Code.MIXED_BEFORE, Code.CONTAINS, Code.SEVERAL, Code.BEFORE_PARTS, Code.ROUNDED, Code.NOT_READ}
+
+
+def diagonal(stream: Tensor) -> Tensor:
+    return torch.diag_embed(stream.mT)
+
+
+def by_impulses(mixed: Callable[[Own, Tensor, Tensor], Tensor], own: Own, hidden: Tensor) -> Tensor:
+    """T of a function of values, channel by channel, by what it makes of an impulse at each position."""
+    nothing, columns = torch.zeros_like(hidden), list[Tensor]()
+    for at in range(hidden.shape[1]):
+        impulse = nothing.index_fill(1, torch.tensor(at), 1.0)
+        columns.append((mixed(own, hidden, impulse) - mixed(own, hidden, nothing)).mT)
+    return torch.stack(columns, -1)
+
+
+def bridged(hidden: Tensor) -> Tensor:
+    """The first token of each block of 8 with the token before it."""
+    return hidden + (torch.arange(hidden.shape[1]) % 8 == 0)[:, None] * delayed(hidden)
+
+
+def carried(hidden: Tensor) -> Tensor:
+    """The last token of the block before, at each position of a block."""
+    last = torch.arange(hidden.shape[1]) // 8 * 8 - 1
+    return torch.where(last[:, None] >= 0, hidden[:, last.clamp(min=0)], 0.0)
+
+
+def filled(change: Callable[[Tensor, Tensor], Any]) -> Callable[[Own, Tensor, Tensor], Tensor]:
+    """What is mixed is written position by position, and changed in place."""
+
+    def mixed(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+        T, rows = own.linear(hidden), torch.empty_like(hidden)
+        for at in range(hidden.shape[1]):
+            rows[:, at] = (T[:, :, at, None] @ heads(value)).flatten(1)
+        change(rows, own.gate(hidden).sigmoid())
+        return rows.tanh()
+
+    return mixed
+
+
+def added_and_gated(mixed: Tensor, gate: Tensor) -> None:
+    mixed += gate
+    mixed *= gate
+
+
+def gated_in_place(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    mixed = own.fused(hidden, value)
+    added_and_gated(mixed, own.gate(hidden).sigmoid())
+    return mixed
+
+
+def changed_later(name: str) -> Callable[[Own, Tensor, Tensor], Tensor]:
+    """Attention, of which one tensor is changed in place once it was used."""
+
+    def mixed(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+        query, key, values = (heads(part).clone() for part in (own.query(hidden), own.key(hidden), value))
+        weights = (query @ key.mT / 2).masked_fill(lag(hidden) < 0, -torch.inf).softmax(-1)
+        parts = {"query": query, "map": weights, "values": values, "result": weights @ values}
+        parts[name].mul_(own.choice(hidden).sigmoid()[:, None])
+        return merged(parts["result"])
+
+    return mixed
+
+
+def beside_the_one_before(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    return F.linear(torch.cat([delayed(value), value], -1), torch.cat([own.gate.weight, own.key.weight], 1))
+
+
+def two_branches(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    return own.attend(hidden, value) + value.cumsum(1)
+
+
+def sums_of_logarithms(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    sums = F.logsigmoid(own.fade(hidden)).cumsum(1)
+    return (value * (-sums).exp()).cumsum(1) * sums.exp()
+
+
+def averaged(hidden: Tensor) -> Tensor:
+    return hidden.cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
+
+
+def heads_before_texts(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    return (own.linear(hidden).transpose(0, 1) @ heads(value).transpose(0, 1)).permute(1, 2, 0, 3).flatten(2)
+
+
+def masked(own: Own, hidden: Tensor, seen: Tensor) -> Tensor:
+    scores = heads(own.query(hidden)) @ heads(own.key(hidden)).mT / 2
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1)
+
+
+def band(hidden: Tensor, width: int = 4) -> Tensor:
+    return (lag(hidden) >= 0) & (lag(hidden) < width)
+
+
+def fused_window(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    parts = map(heads, (own.query(hidden), own.key(hidden), value))
+    return merged(F.scaled_dot_product_attention(*parts, attn_mask=band(hidden)))
+
+
+def far_column(hidden: Tensor) -> Tensor:
+    """The last row of one head sees but one key, far back."""
+    seen = (lag(hidden) >= 0).repeat(HEADS, 1, 1)
+    seen[1, -1] = torch.arange(hidden.shape[1]) == 2
+    return seen
+
+
+def by_distance(own: Own, hidden: Tensor) -> Tensor:
+    scores = heads(own.query(hidden)) @ heads(own.key(hidden)).mT - 0.5 * lag(hidden).clamp(min=0).to(hidden).sqrt()
+    return scores.masked_fill(lag(hidden) < 0, -torch.inf).softmax(-1)
+
+
+def sigmoids(own: Own, hidden: Tensor, bias: float = 0.0) -> Tensor:
+    scores = heads(own.query(hidden)) @ heads(own.key(hidden)).mT - bias * lag(hidden)
+    return scores.sigmoid().tril()
+
+
+def reading(own: Own, hidden: Tensor, value: Tensor | None = None) -> Tensor:
+    """Maps that depend on the values that they mix."""
+    return sigmoids(own, hidden) * heads(own.value(hidden) if value is None else value).mean(-1).sigmoid()[:, :, None]
+
+
+def halved(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """A running sum that is halved at positions which the text's numbers choose."""
+    state, rows = torch.zeros_like(value[:, 0]), []
+    for at, is_halved in enumerate((own.choice(hidden)[0, :, 0] > 0).tolist()):
+        if is_halved:
+            state = state * 0.5
+        state = state * 0.9 + value[:, at]
+        rows.append(state)
+    return torch.stack(rows, 1)
+
+
+def halving(own: Own, hidden: Tensor) -> Tensor:
+    sums = (0.9 - 0.45 * (own.choice(hidden)[0, :, 0] > 0).to(hidden)).log().cumsum(-1)
+    return (sums[:, None] - sums).exp().tril()[None, None]
+
+
+def hard_gate(own: Own, hidden: Tensor) -> Tensor:
+    return (own.choice(hidden) > 0).to(hidden)
+
+
+def in_order(order: tuple[int, ...], own: Own, hidden: Tensor) -> list[Tensor]:
+    """Values, a gate and another stream, computed in an order of lines."""
+    made = {index: (own.value, own.gate, own.query)[index](hidden) for index in order}
+    return [made[index] for index in range(3)]
+
+
+def hyena(order: tuple[int, ...]) -> Row:
+    """Of the two streams that are multiplied first, the one that is computed first is T's; the other belongs to T."""
+
+    def mixed(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
+        values, gate, other = in_order(order, own, hidden)
+        return powers(hidden, 0.9) @ ((powers(hidden, 0.5) @ (values * other)) * gate)
+
+    def definition(own: Own, hidden: Tensor) -> Tensor:
+        values, gate, other = in_order(order, own, hidden)
+        factor = other if order.index(0) < order.index(2) else values
+        return powers(hidden, 0.9) @ diagonal(gate) @ powers(hidden, 0.5) @ diagonal(factor)
+
+    return Row(f"Hyena of order three, computed {order}", mixed, definition)
+
+
+def gated_recurrence(order: tuple[int, ...]) -> Row:
+    def mixed(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
+        values, gate, other = in_order(order, own, hidden)
+        return powers(hidden, 0.9) @ (values * gate * other)
+
+    def definition(own: Own, hidden: Tensor) -> Tensor:
+        streams = in_order(order, own, hidden)
+        return powers(hidden, 0.9) @ diagonal(streams[order[1]] * streams[order[2]])
+
+    return Row(f"a recurrence of a product of three streams, computed {order}", mixed, definition)
+
+
+class Row(NamedTuple):
+    """A layer by how it mixes its values."""
+
+    name: str
+    mixed: Callable[..., Any]
+    T: Callable[[Any, Tensor], Tensor] | None = None  # of the part that is measured; None where that is all
+    codes: set[Code] = set()  # noqa: RUF012 # those that say what T is without, or what it contains
+    rounding: float = 1e-9
+
+    def definition(self, own: Own, hidden: Tensor) -> Tensor:
+        return by_impulses(self.mixed, own, hidden) if self.T is None else self.T(own, hidden)
+
+
+PART, CONTAINS = {Code.PART}, {Code.CONTAINS}
+MIXINGS = {
+    "a loop": Own.scan,
+    "linear attention": lambda own, h, v: applied(own.linear(h), v),
+    "fused attention": Own.fused,
+}
+TABLE = [
+    Row("a running sum", lambda own, h, v: v.cumsum(1), ones),
+    Row("a loop that forgets", Own.scan, Own.fading),
+    Row("sums of logarithms", sums_of_logarithms, Own.fading),
+    Row("attention", Own.attend, maps),
+    Row("fused attention", Own.fused, maps),
+    Row("linear attention", MIXINGS["linear attention"], Own.linear),
+    Row("heads before texts", heads_before_texts, Own.linear),
+    Row("a branch on numbers", halved, halving),
+    # Gates, norms and projections behind T do not belong to it.
+    Row("a gate behind", lambda own, h, v: own.attend(h, v) * own.gate(h).sigmoid(), maps),
+    Row("a norm behind", lambda own, h, v: F.normalize(own.attend(h, v), dim=-1), maps),
+    Row("a gate of fused attention in place", gated_in_place, maps),
+    Row("a filled tensor, gated in place", filled(lambda mixed, gate: mixed.mul_(gate)), Own.linear),
+    Row("a filled tensor, added to and gated in place", filled(added_and_gated), Own.linear),
+    Row("a filled tensor, gated by a view", filled(lambda mixed, gate: mixed[:, :].mul_(gate)), Own.linear),
+    *(
+        Row(f"attention, its {name} changed later", changed_later(name), maps)
+        for name in ("query", "map", "values", "result")
+    ),
+    # All that mixes the values linearly, channel by channel.
+    Row("a map twice", lambda own, h, v: own.attend(h, own.attend(h, v))),
+    Row("a convolution behind", lambda own, h, v: own.convolved(own.fused(h, v))),
+    Row("a sum behind", lambda own, h, v: own.attend(h, v).cumsum(1)),
+    Row("a convolution of values", lambda own, h, v: own.attend(h, own.convolved(v))),
+    Row("a convolution module of values", lambda own, h, v: own.fused(h, own.short(v)), None, CONTAINS),
+    Row("a convolution of values beside", lambda own, h, v: own.attend(h, v) + own.convolved(v)),
+    Row("a linear branch", lambda own, h, v: own.attend(h, v) + applied(own.linear(h), v)),
+    Row("a loop and a convolution", lambda own, h, v: own.scan(h, v) + own.convolved(v)),
+    Row("a difference", lambda own, h, v: own.attend(h, v) - 0.5 * applied(own.maps(h, 2.0), v)),
+    Row("a scaled difference", lambda own, h, v: own.attend(h, v) - applied(0.5 * own.maps(h, 2.0), v)),
+    Row("a delta rule by a kernel", delta_rule, None, set(), 1e-5),
+    Row("a delta rule of shifted values", lambda own, h, v: delta_rule(own, h, own.convolved(v)), None, CONTAINS, 1e-5),
+    Row(
+        "a delta rule, a convolution", lambda own, h, v: delta_rule(own, h, v) + own.convolved(v), None, CONTAINS, 1e-5
+    ),
+    # How T comes about is no mixing of values.
+    Row("queries of a convolution", lambda own, h, v: applied(own.maps(h, 1.0, own.convolved(own.query(h))), v)),
+    Row("weights that read the values", lambda own, h, v: applied(reading(own, h, v), v), reading),
+    # What T is without is told.
+    Row("shifted inputs", lambda own, h, v: own.attend(shifted(h), v), lambda own, h: own.maps(shifted(h))),
+    Row("an activated convolution of values", lambda own, h, v: own.attend(h, F.silu(own.convolved(v))), maps, PART),
+    Row(
+        "an activated convolution before two branches",
+        lambda own, h, v: two_branches(own, h, F.silu(own.convolved(v))),
+        lambda own, h: own.maps(h) + ones(own, h),
+        PART,
+    ),
+    Row(
+        "a convolution behind a norm", lambda own, h, v: own.convolved(F.normalize(own.fused(h, v), dim=-1)), maps, PART
+    ),
+    Row("a sum behind an activation", lambda own, h, v: F.silu(own.fused(h, v)).cumsum(1), ones, PART),
+    Row("a shift behind a projection", lambda own, h, v: shifted(own.output(own.attend(h, v))), maps, PART),
+    Row("a mean beside", lambda own, h, v: own.fused(h, v) + averaged(own.gate(h)), maps, PART),
+    Row("a maximum beside", lambda own, h, v: own.attend(h, v) + v.cummax(1)[0], maps, PART),
+    Row("a small square beside", lambda own, h, v: v.cumsum(1) + 1e-11 * v.cumsum(1).square(), ones, PART),
+    # Gates between mixings belong to T; those that mix positions are told.
+    *map(hyena, permutations(range(3))),
+    *map(gated_recurrence, permutations(range(3))),
+    Row("a gate between", lambda own, h, v: powers(h, 0.9) @ (own.gate(h).sigmoid() * (powers(h, 0.5) @ v))),
+    Row(
+        "H3",
+        lambda own, h, v: (powers(h, 0.9) @ (v * (powers(h, 0.5) @ own.key(h)))) * own.query(h),
+        lambda own, h: powers(h, 0.9) @ diagonal(own.value(h)) @ powers(h, 0.5),
+    ),
+    Row(
+        "a gate of what enters",
+        lambda own, h, v: powers(h, 0.9) @ (h * own.gate(h).sigmoid()),
+        lambda own, h: powers(h, 0.9) @ diagonal(own.gate(h).sigmoid()),
+    ),
+    Row(
+        "a gate that is mixed as far",
+        lambda own, h, v: (powers(h, 0.9) @ v) * (powers(h, 0.5) @ own.key(h)),
+        lambda own, h: powers(h, 0.9)[None, None],
+        PART,
+    ),
+    Row(
+        "an activation between two mixings",
+        lambda own, h, v: powers(h, 0.9) @ (F.silu(powers(h, 0.5) @ v) * own.gate(h)),
+        lambda own, h: powers(h, 0.9) @ diagonal(own.gate(h)),
+        PART,
+    ),
+    # Delays, fixed taps and choices.
+    Row("a token 15 before", lambda own, h, v: delayed(v, 15)),
+    Row("a gated delay", lambda own, h, v: delayed(v, 3) * v.sigmoid(), lambda own, h: delay(h, 3)),
+    Row("a token and the one before", lambda own, h, v: v + delayed(v)),
+    Row("fixed taps", lambda own, h, v: v + own.short.weight[:, 0, 0] * (delayed(v, 3) - v)),
+    Row("a choice of delays", lambda own, h, v: v + hard_gate(own, h) * delayed(v, 3)),
+    Row("the first token", lambda own, h, v: v + v[:, :1]),
+    Row("each token beside the one before", beside_the_one_before, lambda own, h: delay(h)),
+    # Mixing at the borders of blocks.
+    Row("borders of blocks", lambda own, h, v: bridged(v)),
+    *(Row(f"borders before {name}", lambda own, h, v, m=m: m(own, h, bridged(v))) for name, m in MIXINGS.items()),
+    *(Row(f"borders behind {name}", lambda own, h, v, m=m: bridged(m(own, h, v))) for name, m in MIXINGS.items()),
+    *(Row(f"borders and {name}", lambda own, h, v, m=m: m(own, h, v) + carried(v)) for name, m in MIXINGS.items()),
+    *(
+        Row(f"borders beside {name}", lambda own, h, v, m=m: m(own, h, v) + carried(h), T, PART)
+        for (name, m), T in zip(MIXINGS.items(), (Own.fading, Own.linear, maps), strict=True)
+    ),
+    # Masks and biases of attention.
+    Row("a window", lambda own, h, v: applied(masked(own, h, band(h)), v)),
+    Row("a window of fused attention", fused_window),
+    Row("one row of a single column", lambda own, h, v: applied(masked(own, h, far_column(h)), v)),
+    Row("a bias by distance", lambda own, h, v: applied(by_distance(own, h), v)),
+    Row("sigmoids with a bias", lambda own, h, v: applied(sigmoids(own, h, 0.25), v)),
+]
+
+
+def off(item: Any, T: Tensor) -> float:
+    """How far T of each channel is below the diagonal, relative to its largest value."""
+    found, expected = wide(item.operator.dense()), wide(T.detach().expand(len(TEXT), -1, -1, -1))
+    return float((found - expected).tril(-1).abs().max() / expected.tril(-1).abs().max())
+
+
+def of_name(row: Row) -> str:
+    return row.name
+
+
+@pytest.mark.parametrize("row", TABLE, ids=of_name)
+def test_t_is_that_of_its_formula_and_what_it_is_without_is_told(row: Row) -> None:
+    model = model_of(row.mixed).train()
+    weights, random = {name: weight.clone() for name, weight in model.state_dict().items()}, torch.get_rng_state()
+    capture = ss.capture(model, TEXT)
+    item = {found.name: found for found in capture}["1"]
+    with torch.no_grad():
+        assert off(item, row.definition(model[1], model[0](TEXT))) < row.rounding
+    assert {note.code for note in item.notes} & TOLD == row.codes
+    assert item.operator_difference < 1e-9
+    assert capture.skipped == {}
+    # The model is as before.
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+    assert all(part.training and not part._forward_hooks and not part._forward_pre_hooks for part in model.modules())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+REPEATED = {
+    "a window",
+    "a bias by distance",
+    "sigmoids with a bias",
+    "weights that read the values",
+    "a loop that forgets",
+}
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row.name in REPEATED], ids=of_name)
+def test_one_repeated_token_tells_every_column(row: Row) -> None:
+    """All values are the same, so that every T whose rows have the same sums gives the same output."""
+    model, text = model_of(row.mixed), torch.zeros_like(TEXT)
+    (item,) = ss.capture(model, text)
+    with torch.no_grad():
+        assert off(item, row.definition(model[1], model[0](text))) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda own: own.fade.bias.sub_(4), lambda own: own.fade.bias.add_(12), lambda own: own.fade.weight.mul_(40)],
+)
+def test_gates_nearly_closed_nearly_open_and_far_apart(change: Callable[[Own], Tensor]) -> None:
+    model = model_of(Own.scan)
+    with torch.no_grad():
+        change(model[1])
+        (item,) = ss.capture(model, TEXT)
+        assert off(item, model[1].fading(model[0](TEXT))) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "rule", ["attention", "fused attention", "a window", "one row of a single column", "a bias by distance"]
+)
+def test_attention_is_held_by_its_queries_and_keys_where_these_say_it(rule: str) -> None:
+    (row,) = (row for row in TABLE if row.name == rule)
+    (item,) = ss.capture(model_of(row.mixed), TEXT)
+    assert isinstance(item.operator, SoftmaxAttention) == (
+        rule not in ("one row of a single column", "a bias by distance")
+    )
+
+
+BLOCKS = [
+    # Strengths by which values are written that a short convolution has mixed, as in gated linear attention.
+    {"heads": 2, "convolution": "silu", "write": "inside"},
+    # All gates are made of the values, as in RG-LRU.
+    {"states": 3, "decay_of": "values", "write_of": "values", "write": "first", "output": "values"},
+    # A gate behind the recurrence, made of what enters the layer or of what the convolution has mixed.
+    {"states": 3, "convolution": "silu", "decay_of": "values", "output": "input"},
+    {"heads": 2, "convolution": "silu", "output": "values", "write": "inside"},
+    {"convolution": "linear", "write": "first", "write_of": "values", "output": "values"},
+    # What the last stage of the scan adds is less than rounding at one position.
+    {"scan": "doubling", "bias": 0.0},
+    {"scan": "doubling", "bias": 0.0, "convolution": "silu", "output": "values"},
+]
+
+
+@pytest.mark.parametrize("settings", BLOCKS, ids=str)
+def test_no_gate_stands_for_values_or_lies_in_t(settings: dict[str, Any]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(48)
+        model = nn.Sequential(nn.Embedding(48, 8), GatedBlock(8, **settings))
+    (item,) = ss.capture(model, torch.arange(48)[None])
+    defined = model[1].definition(model[0].weight.detach().double().numpy())
+    found = wide(item.operator.dense())[0]
+    distances = [(found - wide(torch.as_tensor(T)[None])[0]).abs().max() / found.abs().max() for T in defined]
+    assert min(distances) < 1e-9
+    assert item.state_size == model[1].states
+    assert (Code.PART in {note.code for note in item.notes}) == ("convolution" in settings)
+
+
+def in_numpy(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    return torch.from_numpy(value.detach().numpy().astype("float32").cumsum(1)).to(hidden)
+
+
+def chosen_by_score(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """The 3 tokens of highest score attend to each other, and are scattered back."""
+    chosen = own.choice(hidden)[..., 0].topk(3, -1).indices.sort(-1).values[..., None].expand(-1, -1, WIDTH)
+    query, key, value = (part.gather(1, chosen) for part in (own.query(hidden), own.key(hidden), value))
+    return torch.zeros_like(hidden).scatter(1, chosen, (query @ key.mT).sigmoid().tril() @ value)
+
+
+def seen_by_score(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """Every query sees itself and the earlier ones of the 6 tokens of highest score."""
+    best = own.choice(hidden)[..., 0].topk(6, -1).indices
+    seen = torch.zeros(hidden.shape[:2], dtype=torch.bool).scatter(1, best, True)[:, None, None]
+    return applied(masked(own, hidden, (seen | (lag(hidden) == 0)) & (lag(hidden) >= 0)), value)
+
+
+def doubled_at_the_highest(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    best = F.one_hot(own.choice(hidden)[..., 0].argmax(-1), hidden.shape[1])
+    return ((1 + best[..., None]) * value).cumsum(1)
+
+
+def blocks_of_their_means(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """Attention to blocks of four tokens that are chosen by their means, that of a query's own block too."""
+    query, key = own.query(hidden), own.key(hidden)
+    means = query @ key.unflatten(1, (-1, 4)).mean(2).mT
+    block = torch.arange(hidden.shape[1] // 4)
+    means = means.masked_fill(block > torch.arange(hidden.shape[1])[:, None] // 4, -torch.inf)
+    chosen = torch.zeros_like(means, dtype=torch.bool).scatter(-1, means.topk(2, -1).indices, value=True)
+    seen = chosen.repeat_interleave(4, -1) | (lag(hidden) == 0)
+    return (query @ key.mT).masked_fill(~seen.tril(), -torch.inf).softmax(-1) @ value
+
+
+def one_later_weight(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    later = (torch.arange(hidden.shape[1]) == 9) & (lag(hidden) == -1)
+    return applied(masked(own, hidden, (lag(hidden) >= 0) | later), value)
+
+
+def filtered(values: Tensor, size: int) -> Tensor:
+    kernel = 0.9 ** torch.arange(values.shape[1], dtype=values.dtype)[:, None]
+    spectrum = torch.fft.rfft(values, n=size, dim=1) * torch.fft.rfft(kernel, n=size, dim=0)
+    return torch.fft.irfft(spectrum, n=size, dim=1)[:, : values.shape[1]]
+
+
+AHEAD, NO_CODE = {Code.LOOKS_AHEAD, Code.LATER_POSITIONS}, {Code.NOT_MEASURED}
+REFUSED = {
+    "a reversed sum": (lambda own, h, v: v.flip(1).cumsum(1).flip(1), AHEAD),
+    "hardly a reversed sum": (lambda own, h, v: v.cumsum(1) + 1e-8 * v.flip(1).cumsum(1).flip(1), AHEAD),
+    "a reversed sum beside attention": (lambda own, h, v: own.attend(h, v) + v.flip(1).cumsum(1).flip(1), AHEAD),
+    "a mask that is missing": (lambda own, h, v: (own.query(h) @ own.key(h).mT) @ v, AHEAD),
+    "a mean of all positions": (lambda own, h, v: (v - v.mean(1, keepdim=True)).cumsum(1), AHEAD),
+    "an FFT without padding": (lambda own, h, v: filtered(v, h.shape[1]), AHEAD),
+    "padding on both sides": (lambda own, h, v: F.conv1d(v.mT, own.short.weight, padding=1, groups=WIDTH).mT, AHEAD),
+    "places that later tokens choose": (chosen_by_score, AHEAD),
+    "keys that later tokens choose": (seen_by_score, AHEAD),
+    "a token that later ones choose": (doubled_at_the_highest, AHEAD),
+    "blocks that end behind their query": (blocks_of_their_means, AHEAD),
+    "one weight on a later position": (one_later_weight, AHEAD),
+    "dropout that is always on": (lambda own, h, v: F.dropout(v.cumsum(1)), NO_CODE),
+    "fewer positions": (lambda own, h, v: v.cumsum(1)[:, 1:], NO_CODE),
+    "numbers that are not finite": (lambda own, h, v: v.cumsum(1) / (h - h), NO_CODE),
+    "numpy": (in_numpy, {Code.OUTSIDE_TORCH}),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_layer_without_a_t_is_refused_by_the_code_of_its_cause(name: str) -> None:
+    mixed, codes = REFUSED[name]
+    model = model_of(mixed)
+    with pytest.raises(ModelError) as refused:
+        list(ss.capture(model, TEXT))
+    reasons = refused.value.skipped.values() if isinstance(refused.value, NothingMeasuredError) else ()
+    assert {note.code for note in (Note.of(refused.value), *reasons)} <= codes
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def in_blocks(size: int) -> Callable[..., Tensor]:
+    return lambda own, hidden, value: torch.cat([part.cummax(1)[0] for part in value.split(size, 1)], 1)
+
+
+DERIVED = {
+    "a maximum": lambda own, h, v: v.cummax(1)[0],
+    "channels mixed": lambda own, h, v: F.conv1d(F.pad(v.mT, (2, 0)), own.short.weight.expand(-1, WIDTH, -1)).mT,
+    **{f"maxima in blocks of {size}": in_blocks(size) for size in (2, 5, 8, 12)},
+}
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_layer_without_a_t_of_single_channels_is_measured_by_its_derivative(name: str) -> None:
+    model = model_of(DERIVED[name])
+    (item,) = ss.capture(model, TEXT[:1])
+    hidden = model[0](TEXT[:1]).detach()
+    jacobian = torch.autograd.functional.jacobian(model[1], hidden)[0, :, :, 0]
+    torch.testing.assert_close(item.operator.dense().flatten(), jacobian.flatten(), rtol=0, atol=1e-9)
+    assert (item.kind, item.units) == ("derivative", 1)
