@@ -161,7 +161,7 @@ def reading(own: Own, hidden: Tensor, value: Tensor | None = None) -> Tensor:
 def halved(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     """A running sum that is halved at positions which the text's numbers choose."""
     state, rows = torch.zeros_like(value[:, 0]), []
-    for at, is_halved in enumerate((own.choice(hidden)[0, :, 0] > 0).tolist()):
+    for at, is_halved in enumerate(own.choice(hidden)[0, :, 0] > 0):
         if is_halved:
             state = state * 0.5
         state = state * 0.9 + value[:, at]
