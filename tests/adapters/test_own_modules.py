@@ -276,6 +276,21 @@ def test_code_that_does_not_run_in_float64_is_measured_in_float32_and_says_so():
     )
 
 
+@pytest.mark.parametrize(("share", "ahead"), [(1e-6, False), (1e-2, True)])
+def test_in_float32_a_later_position_counts_beyond_rounding(share, ahead):
+    def single(own, hidden, value):
+        if hidden.dtype is not torch.float32:
+            raise TypeError("float32 only")
+        return value.cumsum(1) + share * value.flip(1).cumsum(1).flip(1)
+
+    model = model_of(single).float()
+    if ahead:
+        with pytest.raises(ModelError, match="depends on positions from"):
+            next(ss.capture(model, TEXT))
+    else:
+        assert next(ss.capture(model, TEXT)).operator.dense()[0, 0, 0, 1:].abs().max() == 0
+
+
 @pytest.mark.parametrize("texts", [1, 2, 3])
 def test_two_positions_show_t_as_three_do(texts):
     model = model_of(lambda own, hidden, value: (0.5 * value).cumsum(1))
