@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
@@ -17,14 +18,11 @@ from statesize.adapters.trace.channels import channels
 from statesize.adapters.trace.layer import observe
 from statesize.adapters.trace.own_mixing import OwnMixing
 from statesize.adapters.trace.replay import Piece
-from statesize.adapters.trace.run import Place
+from statesize.adapters.trace.run import ROUNDING, Place
 from statesize.adapters.trace.trace import Trace, TracedMixing
 from statesize.adapters.watch import ArgumentCopies, Call, Memory, first_argument
 from statesize.errors import ModelError
 from statesize.operators import Operator
-
-# As exact as traces are in float64 and in float32.
-_ROUNDING = 1e-9, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +65,7 @@ class TracedCall:
         if hasattr(module, "operator"):
             stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
             T = mixing.matrix
-            most = _ROUNDING[1] * T.abs().max()
+            most = ROUNDING[torch.float32] * T.abs().max()
             # A recurrence is cut by its state, which a matrix does not show.
             if stated.batch_shape == T.shape[:2] and bool((stated.dense() - T).abs().max() <= most):
 
@@ -89,7 +87,8 @@ class TracedCall:
     def _behind(self, mixed: Tensor) -> Tensor:
         """What the operations behind T make of other numbers."""
         piece, tape = self._mixing.piece, self._mixing.piece.graph.tape
-        found = channels(piece, self._call.texts, _ROUNDING[not self._mixing.in_double])
+        rounding = ROUNDING[torch.float64 if self._mixing.in_double else torch.float32]
+        found = channels(piece, self._call.texts, rounding)
         if found is None:
             raise ModelError(f"{self.seen.name} mixes channels.")
         numbers, start = piece.ended.clone(), piece.end
