@@ -119,7 +119,7 @@ class Search:
     def _axes(self, tensor: int) -> list[int]:
         """The dimensions that may hold positions, of a tensor on which T may act, or in which it may end."""
         value = self.labels.values[tensor]
-        if not value.is_floating_point() or value.numel() > _LARGEST * self.largest:
+        if not value.is_floating_point() or not 0 < value.numel() <= _LARGEST * self.largest:
             return []
         return [dim for dim, size in enumerate(value.shape) if size >= self.labels.length]
 
@@ -289,6 +289,11 @@ class Search:
         """By which ends of what is mixed are told apart: the least is that of T."""
         return self.behind(Place(end, self._every_end[end])), self._size(end)
 
+    def _width(self, choice: Choice) -> int:
+        """Channels of what a map acts on; those that were only expanded are none."""
+        value = self.labels.values[choice.start]
+        return entries(value) // value.shape[choice.piece.start.axis]
+
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
 
@@ -302,8 +307,10 @@ class Search:
 
         def ends_late(one: Choice, rank: tuple[int, int]) -> bool:
             """Whether there is a better end of what is mixed, as of states that are read."""
-            pairs = zip(best, ranks, strict=True)
-            return any(other.step.mixing & one.step.mixing == one.step.mixing and its < rank for other, its in pairs)
+            rivals = (
+                (other, its) for other, its in zip(best, ranks, strict=True) if self._width(other) >= self._width(one)
+            )
+            return any(other.step.mixing & one.step.mixing == one.step.mixing and its < rank for other, its in rivals)
 
         kept = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
         best = [self._with_factors(one) for one in kept]
@@ -316,11 +323,7 @@ class Search:
                 all_mixing |= other.step.mixing if other.end == one.end else 0
             is_whole = mixing == all_mixing and not one.step.beside
             is_held = any(mixing != other.step.mixing == mixing | other.step.mixing for other in best)
-            # Channels that were only expanded are none.
-            channels = (
-                entries(self.labels.values[one.start]) // self.labels.values[one.start].shape[one.piece.start.axis]
-            )
-            order = not self._normalises(one, best), channels, not is_held, -self._computed(one.start)
+            order = not self._normalises(one, best), self._width(one), not is_held, -self._computed(one.start)
             return one.end not in weights, one.reach, is_whole, *order
 
         chosen = max(best, key=rank, default=None)
