@@ -167,7 +167,7 @@ METHODS = {
     "ess": lambda profile, layer: profile.ess(layer).values,
     **{
         name: partial(lambda chart, profile, layer: getattr(profile.plot, chart)(layer).to_dict(), name)
-        for name in ("positions", "spectrum", "tolerance")
+        for name in ("positions", "tolerance")
     },
 }
 

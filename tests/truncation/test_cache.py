@@ -62,7 +62,7 @@ def layers(llama):
 @pytest.mark.parametrize(("off", "sure"), [(5e-5, True), (2e-4, False)])
 def test_runs_behind_a_cut_that_differ_by_more_than_rounding_are_not_sure(llama, off, sure):
     behind, _, whole = read(llama)
-    behind.settle(whole * (1 + off))
+    behind.settle(whole[None] * (1 + off))
     assert behind.sure == sure
 
 

@@ -57,43 +57,43 @@ class Question:
 
 def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[Answers, str]:
     """The requested tensors, on the CPU, and the engines used; refuses a T that overflows."""
-    answers, used = _in_parts(operator, engine.settled(operator, question.cut), question)
+    cut, shape, total = question.cut, operator.batch_shape, operator.batch_shape.numel()
+    engine, index = engine.settled(operator, cut), None
+    if isinstance(operator, Convolution) and engine.name != "dense" and not cut.windowed:
+        operator, fewer, index = folded(operator, cut)
+        question = replace(question, cut=fewer)
+    positions = question.cut.positions
+    each, shared = (max(1, part) for part in engine.footprint(operator, question.cut))
+    half, middle = replace(question.cut, positions=positions[::2]), len(positions) // 2
+    # Where one entry does not fit, and the engine holds less for fewer positions.
+    if each > question.memory and len(positions) > 1 and engine.footprint(operator, half).each <= 0.75 * each:
+        cuts = (replace(question.cut, positions=part) for part in (positions[:middle], positions[middle:]))
+        parts, dim = [dispatch(operator, engine, replace(question, cut=part)) for part in cuts], len(shape)
+        answers, used = _joined([(answers, used.split(", ")) for answers, used in parts], dim)
+    else:
+        with one_torch_thread():
+            threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
+            threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
+            held = min(question.memory // threads - shared, engine.block_bytes)
+            block = max(1, min(held // each, -(-total // threads)))
+            if total <= block:
+                answers, used = _in_range(operator, engine, question)
+            else:
+                blocks = [_entries(operator, first, min(first + block, total)) for first in range(0, total, block)]
+                parts = in_parallel([partial(_in_range, part, engine, question) for part in blocks], most=threads)
+                answers, used = _joined(parts, 0)
+                answers = {name: part.reshape(*shape, *part.shape[1:]) for name, part in answers.items()}
+    if index is not None:
+        answers = {name: part.index_select(len(shape), index) for name, part in answers.items()}
     bad = ~torch.isfinite(answers["norm"] + answers["error_bound"])
     if bool(bad.any()):
         *entry, place = cast("list[int]", bad.nonzero()[0].tolist())
         where = f"batch entry {tuple(entry)}, " if entry else ""
         raise InputError(
-            f"T must be finite, got entries that overflow float64 at {where}position {question.cut.positions[place]}. "
+            f"T must be finite, got entries that overflow float64 at {where}position {cut.positions[place]}. "
             "Check the decays, gates and scores that it is made of."
         )
     return answers, ", ".join(dict.fromkeys(used))
-
-
-def _in_parts(operator: Operator, engine: Engine, question: Question) -> _Found:
-    """The answers of an engine, of as many entries and positions at once as fit."""
-    cut, shape, total = question.cut, operator.batch_shape, operator.batch_shape.numel()
-    if isinstance(operator, Convolution) and engine.name != "dense" and not cut.windowed:
-        shorter, fewer, index = folded(operator, cut)
-        if fewer != cut:
-            answers, used = _in_parts(shorter, engine, replace(question, cut=fewer))
-            return {name: part.index_select(len(shape), index) for name, part in answers.items()}, used
-    each, shared = (max(1, part) for part in engine.footprint(operator, cut))
-    if each > question.memory and len(cut.positions) > 1:
-        half, middle = replace(cut, positions=cut.positions[::2]), len(cut.positions) // 2
-        if engine.footprint(operator, half).each <= 0.75 * each:
-            cuts = (replace(cut, positions=part) for part in (cut.positions[:middle], cut.positions[middle:]))
-            return _joined([_in_parts(operator, engine, replace(question, cut=part)) for part in cuts], len(shape))
-    with one_torch_thread():
-        threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
-        threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
-        held = min(question.memory // threads - shared, engine.block_bytes)
-        block = max(1, min(held // each, -(-total // threads)))
-        if total <= block:
-            return _in_range(operator, engine, question)
-        blocks = [_entries(operator, first, min(first + block, total)) for first in range(0, total, block)]
-        parts = in_parallel([partial(_in_range, part, engine, question) for part in blocks], most=threads)
-    answers, used = _joined(parts, 0)
-    return {name: part.reshape(*shape, *part.shape[1:]) for name, part in answers.items()}, used
 
 
 def _joined(parts: list[_Found], dim: int) -> _Found:
