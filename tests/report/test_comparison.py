@@ -89,8 +89,8 @@ def test_the_error_of_the_average_is_that_of_the_layers_that_it_is_of():
     assert row["average_entropy_error"] == pytest.approx(np.sqrt((summary["average_entropy_error"] ** 2).sum()) / 3)
 
 
-@pytest.mark.parametrize("name", ["gla", "sa"])
-@pytest.mark.parametrize("positions", [8, 16])
+@pytest.mark.parametrize("name", ["sa", pytest.param("gla", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("positions", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_the_error_of_cuts_that_are_left_out_adds_up_over_layers(name, positions):
     text = zoo.documents()[0][:1500]
     every, some = (compare([profile(name, text, positions=cuts)]).models[0] for cuts in (None, positions))

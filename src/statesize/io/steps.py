@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
 
 _FEWEST_TIMED = 3
 """Steps after which a first forecast is told."""
@@ -25,13 +22,6 @@ class Steps:
     costs: dict[str, float]
     done: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
     _seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict[str, float](float))
-
-    @contextmanager
-    def timed(self, kind: str, cost: float = 1.0) -> Generator[None]:
-        """Time steps that cost so much together."""
-        start = perf_counter()
-        yield
-        self.took(kind, perf_counter() - start, cost)
 
     def took(self, kind: str, seconds: float, cost: float = 1.0) -> None:
         """Say that steps of a kind, which cost so much together, took some time."""
