@@ -322,7 +322,9 @@ class Search:
             for other in best:
                 all_mixing |= other.step.mixing if other.end == one.end else 0
             is_whole = mixing == all_mixing and not one.step.beside
-            is_held = any(mixing != other.step.mixing == mixing | other.step.mixing for other in best)
+            # What another map mixes behind this one's end is no part of this one.
+            until = 2 << self.graph.order[self.labels.tape.made[one.end]]
+            is_held = any(mixing != its == mixing | its for its in (other.step.mixing % until for other in best))
             order = not self._normalises(one, best), self._width(one), not is_held, -self._computed(one.start)
             return one.end not in weights, one.reach, is_whole, *order
 
