@@ -224,16 +224,15 @@ def judged(rows: list[Any], texts: list[Expected], *, told: bool) -> tuple[str, 
 
 
 def off(row: Any, texts: list[list[Tensor]]) -> float:
-    """How far T is at least from one of the definitions, the same one in each text, below the diagonal."""
+    """How far T of some text is at least from each of its definitions, below the diagonal."""
     found = row.operator.dense().detach().double().numpy().repeat(row.multiplicity, 1)
     if len(found) != len(texts):
         return float("inf")
-    distances = [float("inf")]
-    for definitions in zip(*texts, strict=True):
-        pairs = zip(found, (T.numpy() for T in definitions), strict=True)
-        # The row's own value never enters H_i: where a layer adds it last, T may end before.
-        distances.append(max(difference(np.tril(T, -1), np.tril(right, -1)) for T, right in pairs))
-    return min(distances)
+    # The row's own value never enters H_i: where a layer adds it last, T may end before.
+    return max(
+        min((difference(np.tril(T, -1), np.tril(right.numpy(), -1)) for right in definitions), default=float("inf"))
+        for T, definitions in zip(found, texts, strict=True)
+    )
 
 
 def largest_share(item: Any) -> float:
