@@ -63,4 +63,6 @@ def test_t_of_an_adapter_is_that_of_the_trace(family, monkeypatch):
         # Units of equal T are one, in whatever order.
         difference = (own[:, None] - mixing.matrix[0])[..., below].abs().amax(-1)
         furthest = max(float(difference.amin(0).max()), float(difference.amin(1).max()))
-        assert furthest <= 1e-9 * float(own[..., below].abs().max())
+        # The decays of MiniMax are buffers in float32.
+        limit = 1e-7 if family == "minimax" else 1e-9
+        assert furthest <= limit * float(own[..., below].abs().max())

@@ -307,10 +307,13 @@ class Search:
 
         def ends_late(one: Choice, rank: tuple[int, int]) -> bool:
             """Whether there is a better end of what is mixed, as of states that are read."""
+            # A factor of fewer channels is none, but for what is made of it.
             rivals = (
-                (other, its) for other, its in zip(best, ranks, strict=True) if self._width(other) >= self._width(one)
+                (other.step.mixing, its)
+                for other, its in zip(best, ranks, strict=True)
+                if one.start in other.steps or self._width(other) >= self._width(one)
             )
-            return any(other.step.mixing & one.step.mixing == one.step.mixing and its < rank for other, its in rivals)
+            return any(mixing & one.step.mixing == one.step.mixing and its < rank for mixing, its in rivals)
 
         kept = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
         best = [self._with_factors(one) for one in kept]
