@@ -328,7 +328,7 @@ class Search:
             # What another map mixes behind this one's end is no part of this one.
             until = 2 << self.graph.order[self.labels.tape.made[one.end]]
             is_held = any(mixing != its == mixing | its for its in (other.step.mixing % until for other in best))
-            order = not self._normalises(one, best), self._width(one), not is_held, -self._computed(one.start)
+            order = not self._normalises(one, best), not is_held, self._width(one), -self._computed(one.start)
             return one.end not in weights, one.reach, is_whole, *order
 
         chosen = max(best, key=rank, default=None)
