@@ -122,7 +122,7 @@ class Checkpoint:
                     set_splitter(tokenizer, self._gguf)
                 return tokenizer
         except FileError as error:
-            if needed or (self._folder and has_tokenizer(self._folder)):
+            if needed or ((folder := self._folder) and has_tokenizer(folder)):
                 message = f"The tokenizer of {self.name} must be readable, got: {error} {WITHOUT_TOKENIZER}"
                 raise FileError(message) from error
             if self._gguf:
@@ -141,11 +141,11 @@ class Checkpoint:
         if loaded["missing_keys"] and base is not None and config.architectures == [base.__name__]:
             # Saved without a head, which no layer needs to be measured.
             model, loaded = self._read(self._library.AutoModel, config, dtype)
-        unused = check_loaded(self.name, model, loaded)
+        unused, folder = check_loaded(self.name, model, loaded), self._folder
         if path:
             check_tensors(path, model, loaded["unexpected_keys"], ROPE_FACTORS.get(config.model_type, ()))
-        elif self._folder and not method:
-            check_stored(self.name, self._folder, model, loaded["unexpected_keys"])
+        elif folder and not method:
+            check_stored(self.name, folder, model, loaded["unexpected_keys"])
         model, stored = float_model(model)
         for tensor in (*model.parameters(), *model.buffers()):
             # Weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS.
@@ -155,7 +155,7 @@ class Checkpoint:
         facts = {key: value for key, value in {"weights": weights, "unused_weights": unused}.items() if value}
         if path or Path(self.name).is_dir():
             return model, {"kind": "gguf" if path else "folder"} | facts
-        commit = self._folder.name if self._folder else "unknown"
+        commit = folder.name if folder else "unknown"
         return model, {"kind": "hub", "revision": self.revision or "main", "commit": commit} | facts
 
     def _read(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from statesize.texts.tokens import AnyTokenizer
 
 BUNDLED = "Reading bundled documents; --text FILE reads yours."
-_IDS = ".json"
 # Tokens in which a text's own are looked for.
 _BEGINNING = 64
 
@@ -72,7 +71,9 @@ class Texts:
     @property
     def needs_tokenizer(self) -> bool:
         """Whether anything that is read is text."""
-        return self.text is None or any(path.suffix.lower() != _IDS for path in self.text)
+        from statesize.texts.documents import IDS
+
+        return self.text is None or any(path.suffix.lower() != IDS for path in self.text)
 
     def tell_few(self, reached: int, needed: str, printing: Printing) -> None:
         """Say before measuring that intervals could be over so many texts only, if these are too few."""
@@ -129,12 +130,12 @@ class Texts:
         self, tokenizer: AnyTokenizer | None, vocabulary: int | None, left_out: list[str]
     ) -> Iterator[tuple[Tensor, bool]]:
         """Token ids of each text, and whether it is a chat; what cannot be read is told in `left_out`."""
-        from statesize.texts.documents import read_file, read_token_ids
+        from statesize.texts.documents import IDS, read_file, read_token_ids
         from statesize.texts.rows import RefusedChat
         from statesize.texts.tokens import special_ids, text_sequence
 
         for path in self.text or ():
-            if path.suffix.lower() == _IDS:
+            if path.suffix.lower() == IDS:
                 yield from ((ids, False) for ids in read_token_ids(path, vocabulary))
                 continue
             tokenizer = cast("AnyTokenizer", tokenizer)
