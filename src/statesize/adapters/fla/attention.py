@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -91,8 +91,9 @@ class Impulses:
             return Dense(mixing.of(call.name)[:, units], torch.arange(call.length).clamp(max=size))
 
         values, held = call.part("v", slice(None)), call.heads * mixed.shape[-1] * size * torch.float32.itemsize
-        found = Observation(call.name, self.kind, operator, values, mixed, forget=mixing.forget)
-        return replace(found, state_size=size, state_bytes=held)
+        return Observation(
+            call.name, self.kind, operator, values, mixed, state_size=size, state_bytes=held, forget=mixing.forget
+        )
 
 
 def by_impulses(call: FlaCall) -> Observation:

@@ -54,8 +54,8 @@ class Formula:
         size = 1 if by_channel else call.arguments[self.keys].shape[-1]
         operator, held = partial(formula, call), heads * (channels + beside) * size * torch.float32.itemsize
         exact = nothing if steps > 1 else partial(_stepped, call, by_channel=by_channel)
-        found = Observation(call.name, kind, operator, values.transpose(1, 2), mixed.transpose(1, 2), exact=exact)
-        return replace(found, state_size=size, state_bytes=held)
+        values, mixed = values.transpose(1, 2), mixed.transpose(1, 2)
+        return Observation(call.name, kind, operator, values, mixed, state_size=size, state_bytes=held, exact=exact)
 
 
 def _width(call: FlaCall) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -154,10 +153,16 @@ def gated_convolution(call: MixerCall) -> Observation:
         return shifted * take(leaving, units, 1)[..., None]
 
     held, mixed = convolution_bytes(call.module, values.shape[1], states + 1), call.parts["out_proj"].args[0].mT
-    found = Observation(
-        call.name, SHORT_CONVOLUTION, operator, values[..., None], mixed[..., None], passed_on=passed_on
+    return Observation(
+        call.name,
+        SHORT_CONVOLUTION,
+        operator,
+        values[..., None],
+        mixed[..., None],
+        state_size=states,
+        state_bytes=held,
+        passed_on=passed_on,
     )
-    return replace(found, state_size=states, state_bytes=held)
 
 
 observing_convolutions = source_of(

@@ -47,9 +47,16 @@ def selective_scan(call: ReplacedCall) -> Observation:
     def gated(mixed: Tensor, units: Units) -> Tensor:
         return mixed * functional.silu(take(gate, units, 1))[..., None]
 
-    held, passed_on = A.numel() * max(4, stored_dtype(call.module).itemsize), unchanged if gate is None else gated
-    found = Observation(call.name, "mamba", operator, values[..., None], call.output[..., None], passed_on=passed_on)
-    return changed(found, state_size=A.shape[-1], state_bytes=held)
+    return Observation(
+        call.name,
+        "mamba",
+        operator,
+        values[..., None],
+        call.output[..., None],
+        state_size=A.shape[-1],
+        state_bytes=A.numel() * max(torch.float32.itemsize, stored_dtype(call.module).itemsize),
+        passed_on=unchanged if gate is None else gated,
+    )
 
 
 def chunk_scan(call: ReplacedCall) -> Observation:
@@ -108,7 +115,7 @@ def delta_rule(kind: str, call: ReplacedCall) -> Observation:
 def _of_heads(
     call: ReplacedCall, kind: str, operator: Callable[[Units], Recurrence], values: Tensor, states: int
 ) -> Observation:
-    """What heads (S, L, H, P) mixed that keep so many numbers per channel, in float32."""
+    """The observation of heads whose values are (S, L, H, P), with so many float32 states per channel."""
     mixed, held = call.output.transpose(1, 2), values[0, 0].numel() * states * torch.float32.itemsize
     return Observation(call.name, kind, operator, values.transpose(1, 2), mixed, state_size=states, state_bytes=held)
 
