@@ -44,7 +44,7 @@ UNEVEN = Note(
 
 
 class AttentionCache(NamedTuple):
-    """What attention stores of a text, by the names that an `Observation` has for it."""
+    """The stored inputs of attention over a text, by the names of the fields of an `Observation`."""
 
     groups: int
     order: tuple[int, ...]

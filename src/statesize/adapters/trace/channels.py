@@ -126,9 +126,9 @@ def channels(piece: Piece, texts: int, rounding: float, other: Sequence[Tensor] 
     Returns:
         The units.
     """
-    if (read := _read(piece, rounding)) is None:
+    if (known := _read(piece, rounding)) is None:
         return None
-    origin, answer = read
+    origin, answer = known
 
     def by_text(place: Place) -> Iterator[Tensor]:
         again = None if other is None else other[place.tensor]
@@ -164,7 +164,7 @@ def _alike(answer: Tensor, rounding: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Around:
-    """How far positions are mixed around T, in positions; 0 for not at all."""
+    """The reach of mixing around T, in positions; 0 where nothing is mixed."""
 
     before: int
     behind: int
@@ -193,22 +193,22 @@ class TracedMixing:
 
     @property
     def in_double(self) -> bool:
-        """Whether it was run in float64."""
+        """Whether the module ran in float64."""
         return self.dtype is torch.float64
 
     @cached_property
     def values(self) -> Tensor:
-        """What T acts on, (S, unit, L, P)."""
+        """The values that T acts on, (S, unit, L, P)."""
         return self.channels.by_unit(self.piece.held, self.channels.source).double()
 
     @cached_property
     def mixed(self) -> Tensor:
-        """What becomes of it, (S, unit, L, P): T values + offset."""
+        """The mixed values, (S, unit, L, P): T values + offset."""
         return self.channels.by_unit(self.piece.ended, self.channels.target).double()
 
     @cached_property
     def offset(self) -> Tensor:
-        """What becomes of zeros, (S, unit, L, P)."""
+        """The mixed values where all values are 0, (S, unit, L, P)."""
         return self.channels.by_unit(self.piece.offset, self.channels.target).double()
 
     @cached_property
@@ -226,7 +226,7 @@ class TracedMixing:
         vars(self).pop("matrix", None)
 
     def respond(self, values: Tensor) -> Tensor:
-        """What becomes of other values, by the operations of the run."""
+        """Mix other values by the operations of the run."""
         start = self.piece.held.clone()
         start[:, self.channels.source] = values.to(start.dtype).permute(2, 0, 1, 3)
         return self.channels.by_unit(self.piece.by_position(start), self.channels.target)
