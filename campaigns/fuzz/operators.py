@@ -36,7 +36,7 @@ NUMBERS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "graded": lambda normal, chance: normal * 10 ** (-16 * torch.rand(normal.shape, generator=chance).double()),
     "sparse": lambda normal, chance: normal * (torch.rand(normal.shape, generator=chance) < 0.2),
     "large": lambda normal, _: normal * 1e6,
-    "small": lambda normal, _: normal * 1e-90,
+    "small": lambda normal, _: normal * 1e-20,
 }
 """Numbers that an operator is made of."""
 
