@@ -66,7 +66,6 @@ def test_the_winner_is_found_trial_by_trial():
     found = hybrids(table(lambda layers, seed: 1.0, lambda layers, seed: place(layers) - 0.01 * seed), METRIC)
     # Each has one run of every seed, so nothing is left of what the seeds add.
     assert found.figures["best_less_second_interval"] == (0, 0)
-    assert found.statements[1].startswith("sa,gla,gla,gla comes first (0.99), before sa,")
 
 
 def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
@@ -76,7 +75,6 @@ def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
     assert found.figures["early_spearman"] > 0.95
     assert found.figures["early_spearman_inside_interval"][0] > 0.5
     assert found.figures["early_attention_spearman"] > 0.95
-    assert "Early is after 13% of the steps." in found.statements
 
 
 def test_one_setting_is_one_of_all_settings():
@@ -124,7 +122,6 @@ def test_of_placements_that_end_alike_the_one_that_learns_sooner_is_first():
     rows = [halfway(row) for row in table(lambda layers, seed: layers.index("gla"), place_any)]
     assert {name.split(",")[0] for name, _ in by_accuracy(placed_runs(StudyTable(rows, METRIC)))[:4]} == {"sa"}
     found = hybrids(rows, METRIC)
-    assert found.statements[1].startswith("sa,gla,")
     assert found.holds is None
 
 

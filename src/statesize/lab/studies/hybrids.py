@@ -35,14 +35,7 @@ from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, groupe
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.engine.verdicts import Claim
 
-SMOKE = smoke(
-    [
-        {
-            "pairs": 4,
-            "model": {"mixer": ["gla,gla", "sa,gla", "gla,sa"], "key_size": 4, "layers": 2},
-        },
-    ],
-)
+SMOKE = smoke([{"pairs": 4, "model": {"mixer": ["gla,gla", "sa,gla", "gla,sa"], "key_size": 4, "layers": 2}}])
 
 PLACEMENTS = [
     ",".join("sa" if layer in chosen else "gla" for layer in range(6))
@@ -69,9 +62,7 @@ RECORD = Grid(
     model=SHAPE | {"mixer": PLACEMENTS, "key_size": 8, "width": 32, "layers": 6, "decay_bias": 0.0},
     training=SCHEDULE | {"steps": 400, "batch_size": 32, "rate": 0.006, "seed": [300, 301]},
     measuring=RunMeasurements(every=40, sequences=4),
-    tasks=[
-        {"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64},
-    ],
+    tasks=[{"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64}],
 )
 
 CAVEATS = (
@@ -107,7 +98,7 @@ class PlacedRun:
     def layers(self) -> tuple[str, ...]:
         """The mixer of each layer; those of a pattern repeat."""
         pattern = self.run.mixer.split(",")
-        return tuple(pattern[layer % len(pattern)] for layer in range(self.run.settings["model"]["layers"]))
+        return tuple(pattern * (self.run.settings["model"]["layers"] // len(pattern)))
 
     @property
     def placement(self) -> str:
@@ -145,27 +136,29 @@ def by_accuracy(runs: Sequence[PlacedRun]) -> list[tuple[str, list[PlacedRun]]]:
     return sorted(grouped(runs, lambda placed: placed.placement).items(), key=rank, reverse=True)
 
 
-def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
+PREDICTORS: dict[str, Callable[[PlacedRun], float]] = {
+    "early": lambda placed: float(placed.early[placed.run.metric]),
+    "early_entropy": lambda placed: float(placed.early["entropy"]),
+    CLAIMED: lambda placed: placed.ess(placed.early, placed.attention),
+    "control_initial_attention": lambda placed: placed.ess(placed.run.first, placed.attention),
+    "control_place": lambda placed: -mean(placed.attention),
+    "control_early_accuracy": lambda placed: float(placed.early["accuracy"]),
+}
+"""What is known of a run after a tenth of its training; controls do without the ESS then."""
+
+
+def _add_foresights(runs: Sequence[PlacedRun], findings: Findings) -> None:
     """How what is known early goes with final accuracy, by ranks, over the runs that have attention."""
-    predictors: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
-        "early": (f"early ESS ({metric})", lambda placed: float(placed.early[metric])),
-        "early_entropy": ("early entropy-ESS", lambda placed: float(placed.early["entropy"])),
-        CLAIMED: ("early ESS of the attention", lambda placed: placed.ess(placed.early, placed.attention)),
-        "control_initial_attention": (
-            "the control, ESS of the attention at initialisation",
-            lambda placed: placed.ess(placed.run.first, placed.attention),
-        ),
-        "control_place": ("the control, how early the attention stands", lambda placed: -mean(placed.attention)),
-        "control_early_accuracy": ("the control, early accuracy", lambda placed: float(placed.early["accuracy"])),
-    }
     accuracy = numbers(placed.run.accuracy for placed in runs)
-    early = {name: numbers(map(known, runs)) for name, (_, known) in predictors.items()}
+    early = {name: numbers(map(known, runs)) for name, known in PREDICTORS.items()}
     settings = numbered([placed.run.settings_without("mixer", "seed") for placed in runs])
     counts = numbered([(placed.run.settings_without("mixer", "seed"), len(placed.attention)) for placed in runs])
     places = numbered([placed.attention[0] for placed in runs])
+    first_places = numbered([(len(placed.attention), placed.attention[0]) for placed in runs])
     placements = numbered([placed.placement for placed in runs])
 
     def inside(values: Numbers, rows: Indices) -> Numbers:
+        """Ranks less their mean over runs of one setting with as many attention layers."""
         return within_cells(ranks(values[rows]), counts[rows])
 
     def beyond(groups: Indices) -> Prepare:
@@ -178,30 +171,15 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
 
         return left
 
-    for opening, end, prepare in (
-        ("Spearman with final accuracy", "spearman", ranked),
-        ("The same in one setting, with as many attention layers", "spearman_inside", inside),
+    for name, known in early.items():
+        findings.add(f"{name}_spearman", correlation_evidence(known, accuracy, places, prepare=ranked))
+        findings.add(f"{name}_spearman_inside", correlation_evidence(known, accuracy, places, prepare=inside))
+    for name, units, prepare in (
+        ("spearman_inside_by_placement", placements, inside),
+        ("beyond_first_place", places, beyond(first_places)),
+        ("beyond_placement", places, beyond(placements)),
     ):
-        findings.add_statement(
-            opening,
-            {
-                f"{name}_{end}": (words, correlation_evidence(early[name], accuracy, places, prepare=prepare))
-                for name, (words, _) in predictors.items()
-            },
-        )
-    first_places = numbered([(len(placed.attention), placed.attention[0]) for placed in runs])
-    claimed = early[CLAIMED]
-    findings.add_statement(
-        "That of the attention's early ESS",
-        {
-            f"{CLAIMED}_{name}": (words, correlation_evidence(claimed, accuracy, units, prepare=prepare))
-            for name, words, units, prepare in (
-                ("spearman_inside_by_placement", "with placements for units", placements, inside),
-                ("beyond_first_place", "at an equal first place", places, beyond(first_places)),
-                ("beyond_placement", "in one placement", places, beyond(placements)),
-            )
-        },
-    )
+        findings.add(f"{CLAIMED}_{name}", correlation_evidence(early[CLAIMED], accuracy, units, prepare=prepare))
 
 
 @study("hybrids")
@@ -216,28 +194,19 @@ class Hybrids(Study):
         runs = placed_runs(table)
         placements = by_accuracy(runs)
         if len(placements) > 1:
-            (best, winners), (second, others) = placements[:2]
             # Trial by trial.
-            before, after = ([placed.run for placed in members] for members in (others, winners))
-            gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer", "layers")))
-            accuracy = mean(placed.run.accuracy for placed in winners)
-            findings.statements.append(f"{best} comes first ({accuracy:.2f}), before {second} by {gain}.")
-        _add_foresights([placed for placed in runs if placed.attention], table.metric, findings)
-        shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
-        findings.statements += [f"Early is after {share:.0%} of the steps." for share in shares]
+            after, before = ([placed.run for placed in members] for _, members in placements[:2])
+            findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer", "layers")))
+        _add_foresights([placed for placed in runs if placed.attention], findings)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy and ESS per layer of each placement, accuracy over training, early ESS against final accuracy."""
         runs = {str(one.run.last["run"]): one for _, members in by_accuracy(placed_runs(table)) for one in members}
+        first = "first attention"
         ends = {
-            name: {
-                "placement": placed.placement,
-                "first attention": str(placed.attention[0]) if placed.attention else "none",
-                "attention layers": len(placed.attention),
-                "seed": placed.run.seed,
-                "early ESS": placed.ess(placed.early, placed.attention),
-                "accuracy": placed.run.accuracy,
-            }
+            name: {"placement": placed.placement, first: str(placed.attention[0]) if placed.attention else "none"}
+            | {"attention layers": len(placed.attention), "seed": placed.run.seed, "accuracy": placed.run.accuracy}
+            | {"early ESS": placed.ess(placed.early, placed.attention)}
             for name, placed in runs.items()
         }
         layers = [
@@ -251,8 +220,9 @@ class Hybrids(Study):
             if row["run"] in ends
         ]
         last = list(ends.values())
-        title = "Accuracy of each placement: runs and their mean"
-        accuracy = strip(last, title, "placement", "accuracy", "attention layers")
+        accuracy = strip(
+            last, "Accuracy of each placement: runs and their mean", "placement", "accuracy", "attention layers"
+        )
         cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
             x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=None)
         )
@@ -260,8 +230,7 @@ class Hybrids(Study):
         blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
         ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
         values = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
-        title, first = "Accuracy over training, means", "first attention"
-        lines = mean_lines(through, title, "step", "accuracy", first, detail="placement:N")
+        lines = mean_lines(through, "Accuracy over training, means", "step", "accuracy", first, detail="placement:N")
         title = f"What ESS shows early: that of the attention ({table.metric})"
         early = points(last, title, "early ESS", "accuracy", first)
         by_placement = alt.hconcat(accuracy, alt.layer(ess, values).properties(height=accuracy.height))
