@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import experiments.rank  # noqa: F401
 import experiments.variation  # noqa: F401
 from experiments.crossover import ARMS
 from statesize.lab.studies import study as studies

@@ -1,12 +1,11 @@
 """Runs of the studies of texts: their models by name, what these read, and keys that tell them apart."""
 
-import json
 import shutil
 
 import pytest
 import torch
 
-from statesize.errors import FileError, InputError
+from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.mixers.checkpoint import save_weights
@@ -86,20 +85,6 @@ def test_others_read_prose():
     assert default_texts("gla") == default_texts("some/model") == zoo.documents()
     assert rebinding_task("gla") is None
     assert rebinding_task("recall-gla").length == 116
-
-
-def test_a_folder_says_itself_what_it_was_trained_on(tmp_path):
-    # Without its configuration a folder is no model.
-    (tmp_path / "config.json").write_text('{"mixer": "la"}', encoding="utf-8")
-    record = tmp_path / "training.json"
-    record.write_text(json.dumps({"task": zoo.record("recall-la")["task"]}), encoding="utf-8")
-    assert default_texts(str(tmp_path)) == default_texts("recall-la")
-    for other in ('{"task": {"name": "mqar"}}', "[]", '{"task": 3}', "no json"):
-        record.write_text(other, encoding="utf-8")
-        assert default_texts(str(tmp_path)) == zoo.documents()
-    record.write_text('{"task": {"name": "rebinding", "keys": "many"}}', encoding="utf-8")
-    with pytest.raises(FileError, match="no settings of re-binding recall"):
-        default_texts(str(tmp_path))
 
 
 def test_a_second_run_in_a_process_reads_the_weights_and_the_text_as_they_are_then(tmp_path):

@@ -10,11 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from statesize.errors import FileError, InputError
+from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.tasks.base import build_task
 from statesize.lab.tasks.rebinding import Rebinding
-from statesize.models.load import training_record
 from statesize.texts.rows import Chat, Document
 from statesize.texts.tokens import AnyTokenizer, beginning_id, document_ids, plain_ids, special_ids, token_text
 
@@ -91,29 +90,15 @@ def make_corpus(texts: Iterable[Document], tokenizer: AnyTokenizer, name: str, m
 
 
 def default_texts(model: str) -> list[str]:
-    """The default texts of a model.
-
-    Args:
-        model: A name or a folder.
-
-    Returns:
-        The held-out documents of re-binding recall, such as "k3 v7 k0 v2 k3 v7 k9 none", for models that were trained
-        on it, else the bundled documents; without `<eos>`.
-    """
+    """The held-out documents of a bundled model of re-binding recall, without `<eos>`, else the bundled documents."""
     task = rebinding_task(model)
     if task is None:
         return zoo.documents()
     inputs, _ = next(task.held_out(task.held_out_sequences))
-    documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
-    return [" ".join(task.words[token] for token in document) for document in documents]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+    documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())  # pyright: ignore[reportUnknownMemberType]
+    return [" ".join(task.words[token] for token in document) for document in documents]
 
 
 def rebinding_task(model: str) -> Rebinding | None:
-    """The task of re-binding recall that a model was trained on, None for others; a FileError for a damaged record."""
-    task = training_record(model).get("task")
-    if not isinstance(task, dict) or cast("dict[str, Any]", task).get("name") != "rebinding":
-        return None
-    try:
-        return cast("Rebinding", build_task(cast("dict[str, Any]", task)))  # pyright: ignore[reportUnnecessaryCast]
-    except InputError as error:
-        raise FileError(f"{model}/training.json holds no settings of re-binding recall: {error}") from error
+    """The task that a bundled model of re-binding recall was trained on, None for others."""
+    return cast("Rebinding", build_task(zoo.record(model)["task"])) if model in zoo.recall_names() else None
