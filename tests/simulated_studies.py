@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+import experiments.rank  # noqa: F401
 import experiments.variation  # noqa: F401
 from experiments.crossover import ARMS
 from statesize.lab.studies import study as studies
+from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.recall import RecallScore, perplexities
 from statesize.lab.studies.texts.dips import Dip
+from statesize.lab.studies.texts.recall import CLAIM, add_recall
 from statesize.lab.studies.texts.responses import METRICS
 from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED
 
@@ -241,23 +243,24 @@ def delimiters(generator, effect, spread):
 
 
 def recall(generator, effect, spread):
-    """Rows of models of one mixer, which share a level; effect: the correlation of depth and recall."""
-    shared = spread * generator.normal()
-    for model in range(studies["recall"]().claim.least_units):
+    """The recall of models of one mixer, which share a level; effect: the correlation of depth and recall."""
+    shared, findings, rows = spread * generator.normal(), Findings(CLAIM), []
+    for model in range(CLAIM.least_units):
         depth, other = generator.normal(size=2)
         nats = 3 + shared - 0.3 * (effect * depth + math.sqrt(1 - effect**2) * other)
-        score = RecallScore(np.full((2, 4), 10 * nats), np.full((2, 4), 10.0))
-        yield {"model": str(model), "kind": "gla", "depth": 0.3 + 0.1 * depth, "ess": 2.0} | perplexities(score)
-
-
-TEXTS = {"delimiters": delimiters, "recall": recall}
+        known = {"recall_perplexity": math.exp(nats), "first_perplexity": math.exp(nats)}
+        rows.append({"model": str(model), "kind": "gla", "depth": 0.3 + 0.1 * depth, "ess": 2.0} | known)
+    add_recall(rows, findings)
+    return CLAIM, findings.conclusion("recall", ())
 
 
 def conclude(study, preset, seed, effect=0.0, spread=0.0, shared=0.0):
     """Claim and conclusion of one simulated study."""
+    if study == "recall":
+        return recall(np.random.default_rng(seed), effect, spread)
     known = studies[study]()
-    if study in TEXTS:
-        claim, rows = known.claim, list(TEXTS[study](np.random.default_rng(seed), effect, spread))
+    if study == "delimiters":
+        claim, rows = known.claim, list(delimiters(np.random.default_rng(seed), effect, spread))
     else:
         claim, rows = table(study, preset, seed, effect, spread, shared)
     return claim, known.conclude(rows, METRIC, claim)

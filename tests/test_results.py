@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from pathlib import Path
 
@@ -15,15 +14,15 @@ import experiments.variation  # noqa: F401
 from statesize.cli import main
 from statesize.lab.studies import study as studies
 from statesize.lab.studies.delimiters import Delimiters
-from statesize.lab.studies.engine.conclusion import known
+from statesize.lab.studies.engine.conclusion import Findings, known
 from statesize.lab.studies.engine.record import RECORD, verify
 from statesize.lab.studies.engine.table import TABLE
-from statesize.lab.studies.recall import Recall
+from statesize.lab.studies.texts.recall import CLAIM, add_recall
 from tools.figures import on_record
 from tools.figures.findings import CLAIMS, findings
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {name: ROOT / on_record.record_folder(name) for name in studies.names()}
+FOLDERS = {name: ROOT / on_record.record_folder(name) for name in (*studies.names(), "recall")}
 TEXTS = ("delimiters", "recall")
 GRIDS = [name for name in FOLDERS if name not in TEXTS]
 
@@ -65,17 +64,16 @@ def test_the_record_of_delimiters_follows_from_its_table():
 
 
 def test_the_record_of_recall_follows_from_its_table():
-    # Put on record before its table had intervals, counts and layers.
-    unknown = {
-        f"{name}_{end}": math.nan for name in ("recall", "first", "stale", "other") for end in ("low", "high", "tokens")
-    }
+    # Put on record when recall was a study of its own, with one row a model.
+    findings = Findings(CLAIM)
     rows = pd.read_parquet(FOLDERS["recall"] / TABLE).to_dict(orient="records")
-    rows = [row | unknown | {"kind": row["model"]} for row in rows]
-    found, kept = Recall().conclude(rows, "", Recall().claim), document(FOLDERS["recall"])
+    add_recall([row | {"kind": row["model"]} for row in rows], findings)
+    found, kept = findings.conclusion("delimiters", ()), document(FOLDERS["recall"])
     assert (found.claim, found.holds) == (kept["claim"], kept["holds"])
-    for name, value in known(found.figures).items():
-        if not name.endswith("perplexity_interval"):
-            assert value == close(kept["figures"][name]), name
+    figures = known(found.figures)
+    assert figures.keys() == kept["figures"].keys() - {"models"}
+    for name, value in figures.items():
+        assert value == close(kept["figures"][name]), name
 
 
 @pytest.mark.parametrize("folder", FOLDERS.values(), ids=lambda folder: folder.name)
@@ -104,14 +102,11 @@ def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, fol
 
 
 @pytest.mark.slow
-def test_the_record_of_recall_is_repeated(tmp_path):
-    assert main(["study", "recall", "--preset", "record", "--output", str(tmp_path)]) == 0
-    found, kept = (pd.read_parquet(folder / TABLE) for folder in (tmp_path, FOLDERS["recall"]))
-    pd.testing.assert_frame_equal(found[kept.columns], kept, rtol=1e-6)
+@pytest.mark.parametrize(("preset", "folder"), [("recall", "recall"), ("record", "delimiters")])
+def test_the_records_of_delimiters_are_repeated(tmp_path, preset, folder):
+    assert main(["study", "delimiters", "--preset", preset, "--output", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / "conclusion.json").read_text("utf-8"))["figures"]
-    expected = document(FOLDERS["recall"])["figures"]
-    assert figures.keys() == expected.keys()
-    for name, value in expected.items():
+    for name, value in document(FOLDERS[folder])["figures"].items():
         assert figures[name] == close(value, 1e-6), name
 
 

@@ -30,12 +30,7 @@ ARMS = {
     (COLLAPSED, OPENED): {"key_size": 8, "decay_bias": 0.0},
 }
 """Two models that fail in two ways, and the same with twice the state, and with gates that start more open by 6."""
-SMOKE = smoke(
-    [
-        {"pairs": 4, "length": 32},
-    ],
-    variants=list(ARMS.values()),
-)
+SMOKE = smoke([{"pairs": 4, "length": 32}], variants=list(ARMS.values()))
 
 RECORD = Grid(
     variants=list(ARMS.values()),
@@ -68,9 +63,7 @@ RECORD = Grid(
     model=SHAPE | {"mixer": "gla", "width": 32},
     training=SCHEDULE | {"steps": 400, "batch_size": 32, "rate": 0.01, "seed": [*range(9700, 9710)]},
     measuring=RunMeasurements(every=400, sequences=8),
-    tasks=[
-        {"name": "mqar", "pairs": 8, "length": 32, "vocabulary_size": 32},
-    ],
+    tasks=[{"name": "mqar", "pairs": 8, "length": 32, "vocabulary_size": 32}],
 )
 
 CAVEATS = (
@@ -103,14 +96,9 @@ class Crossover(Study):
         """What each remedy adds to the accuracy of saturated and of collapsed runs, over seeds."""
         runs = table.runs
         for (kind, remedy), members in grouped(runs, arm_of).items():
-            reached = findings.add(f"{kind}_{remedy}_accuracy", of_mean(numbers(run.accuracy for run in members)))
-            used = findings.add(f"{kind}_{remedy}_utilisation", of_mean(numbers(run.utilisation for run in members)))
-            learned = sum(not run.guesses for run in members)
-            findings.figures[f"{kind}_{remedy}_learned"] = float(learned)
-            findings.statements.append(
-                f"{kind}, {remedy}: accuracy {reached}, utilisation ({table.metric}) {used}; {learned} of "
-                f"{len(members)} runs left guessing."
-            )
+            findings.add(f"{kind}_{remedy}_accuracy", of_mean(numbers(run.accuracy for run in members)))
+            findings.add(f"{kind}_{remedy}_utilisation", of_mean(numbers(run.utilisation for run in members)))
+            findings.figures[f"{kind}_{remedy}_learned"] = float(sum(not run.guesses for run in members))
         # The runs of all arms that are alike in all else; a seed has one such set for each setting of the grid.
         alike = grouped(runs, lambda run: (run.seed, run.settings_without("key_size", "decay_bias")))
         sets = {key: grouped(members, arm_of) for key, members in alike.items()}
@@ -119,18 +107,11 @@ class Crossover(Study):
             arm: numbers(mean(run.accuracy for key in keys for run in sets[key][arm]) for keys in seeds.values())
             for arm in ARMS
         }
-        plain = findings.add("plain_difference", of_mean(accuracy[SATURATED, PLAIN] - accuracy[COLLAPSED, PLAIN]))
-        findings.statements.append(f"Accuracy of plain runs, saturated less collapsed: {plain}.")
+        findings.add("plain_difference", of_mean(accuracy[SATURATED, PLAIN] - accuracy[COLLAPSED, PLAIN]))
         for kind, remedy, other in ((SATURATED, LARGER, OPENED), (COLLAPSED, OPENED, LARGER)):
-            fits, misfits = (
+            for name in (remedy, other):
                 findings.add(f"{kind}_{name}", of_mean(accuracy[kind, name] - accuracy[kind, PLAIN]))
-                for name in (remedy, other)
-            )
-            more = of_mean(accuracy[kind, remedy] - accuracy[kind, other])
-            findings.statements.append(
-                f"Where the state is {kind}, {remedy} adds {fits} to the accuracy and {other} {misfits}: "
-                f"{findings.add(f'{kind}_{remedy}_less_{other}', more)} more."
-            )
+            findings.add(f"{kind}_{remedy}_less_{other}", of_mean(accuracy[kind, remedy] - accuracy[kind, other]))
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy and utilisation of each kind of run with each remedy."""

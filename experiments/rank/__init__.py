@@ -68,12 +68,7 @@ RULES: dict[str, dict[str, Any]] = {
 """The update rules as fields of a model; "sa" has no state, and is apart."""
 
 SMOKE = smoke(
-    [
-        {
-            "pairs": 4,
-            "model": {"key_size": 4},
-        },
-    ],
+    [{"pairs": 4, "model": {"key_size": 4}}],
     variants=[RULES[rule] for rule in ["la", "gla-open", "hgrn", "nla", "deltanet-2", "rwkv7", "sa"]],
 )
 
@@ -219,25 +214,20 @@ def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
         of_ess, of_other = (correlating(left[name], accuracy) for name in ("ess", other))
         return jackknife(lambda rows: of_ess(rows) - of_other(rows), cells)
 
-    alone = {f"seeds_{name}": (name, correlation_evidence(left[name], accuracy, cells)) for name in MEASURES}
-    leads = {f"seeds_ess_less_{name}": (f"ess less {name}", lead(name)) for name in ("state_rank", "stable_rank")}
-    findings.add_statement("Between seeds, accuracy goes with each measure/kv by", alone | leads)
+    for name in MEASURES:
+        findings.add(f"seeds_{name}", correlation_evidence(left[name], accuracy, cells))
+    for name in ("state_rank", "stable_rank"):
+        findings.add(f"seeds_ess_less_{name}", lead(name))
 
 
 def _add_learned(runs: Sequence[FinalRun], findings: Findings) -> None:
     """The same among runs that have left guessing, and given another measure: asked after the runs."""
     cells, left = _inside_cells(runs)
-    looks = [(name, name, None) for name in MEASURES]
-    pairs = (("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm"))
-    looks += [(f"{one}_given_{other}", one, left[other]) for one, other in pairs]
-    findings.add_statement(
-        f"Asked after the runs: among the {len(runs)} that have left guessing, accuracy goes with each measure/kv "
-        "between seeds by",
-        {
-            f"learned_{name}": (name, correlation_evidence(left[one], left["accuracy"], cells, given))
-            for name, one, given in looks
-        },
-    )
+    for name in MEASURES:
+        findings.add(f"learned_{name}", correlation_evidence(left[name], left["accuracy"], cells))
+    for one, other in (("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm")):
+        given = correlation_evidence(left[one], left["accuracy"], cells, left[other])
+        findings.add(f"learned_{one}_given_{other}", given)
 
 
 def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
@@ -252,31 +242,22 @@ def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
         return ranks_within(values[rows], settings[rows])
 
     accuracy = means(lambda run: run.accuracy)
-    looks: dict[str, tuple[str, Evidence]] = {}
     for name in MEASURES:
-        last = means(lambda run, name=name: _per_item(run, run.last, name))
-        start = means(lambda run, name=name: _per_item(run, run.first, name))
-        looks[f"rules_{name}"] = name, correlation_evidence(last, accuracy, rules, prepare=inside)
-        given = correlation_evidence(last, accuracy, rules, start, inside)
-        looks[f"rules_{name}_given_start"] = f"{name} given its start", given
-    findings.add_statement("Over rules, by ranks at equal task, kv and n", looks)
+        last, start = (
+            means(lambda run, at=at, name=name: _per_item(run, getattr(run, at), name)) for at in ("last", "first")
+        )
+        findings.add(f"rules_{name}", correlation_evidence(last, accuracy, rules, prepare=inside))
+        findings.add(f"rules_{name}_given_start", correlation_evidence(last, accuracy, rules, start, inside))
 
 
 def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
     """The accuracy that cuts of H and of the state lose at equal ranks."""
+    whole = numbers(run.last["accuracy_after"] for run in runs)
     for name in ("ess", "state_rank"):
         past, state = (numbers(run.last[f"accuracy_{what}_at_{name}"] for run in runs) for what in ("past", "state"))
-        whole = numbers(run.last["accuracy_after"] for run in runs)
-        less = findings.add(f"cut_at_{name}", of_mean(past - state))
-        lost = [
-            findings.add(f"{what}_lost_at_{name}", of_mean(whole - of))
-            for what, of in (("past", past), ("state", state))
-        ]
-        kept = mean(run.last[f"kept_at_{name}"] for run in runs)
-        findings.statements.append(
-            f"Cut to {kept:.1f} numbers of each head, its {name} rounded up, {len(runs)} models lose {lost[0]} where H "
-            f"is cut and {lost[1]} where the state is, {less} more."
-        )
+        findings.add(f"cut_at_{name}", of_mean(past - state))
+        findings.add(f"past_lost_at_{name}", of_mean(whole - past))
+        findings.add(f"state_lost_at_{name}", of_mean(whole - state))
 
 
 @study(NAME)
@@ -308,7 +289,6 @@ class Rank(Study):
             told = Findings(further, evidence=findings.evidence).conclusion("rank", ())
             holds = math.nan if told.holds is None else float(told.holds)
             findings.figures |= {**told.figures, f"{name}_holds": holds}
-            findings.statements += [told.verdict, *told.statements]
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy against ESS, and against the ranks of the state: less their means in cells, and over rules."""

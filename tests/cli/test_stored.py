@@ -111,11 +111,11 @@ def test_study(here, capsys):
     assert main(["study", "study"]) == 1
     assert "without conclusion.json" in capsys.readouterr().err
     chart = alt.vconcat(alt.Chart(alt.Data(values=[{"kv": 1}])).mark_point().encode(x="kv:Q"))
-    said = Conclusion("regimes", "One claim.", True, {"pearson": 0.5}, ("Found.",), ("A caveat.",))
+    said = Conclusion("regimes", "One claim.", True, {"pearson": 0.5}, ("A caveat.",))
     write_page(said, chart, [{"kv": 1}, {"kv": 2}], here / "study", "statesize study regimes")
     assert main(["study", "study"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[0] == "Holds here: One claim. Found."
+    assert captured.out.splitlines()[0] == "Holds here: One claim."
     assert captured.err == ""
     page = (here / "study" / "study.html").read_text(encoding="utf-8")
     assert "Holds here: One claim." in page
@@ -126,4 +126,4 @@ def test_study(here, capsys):
 def test_without_a_folder_the_studies_are_listed(capsys):
     assert main(["study"]) == 0
     out = capsys.readouterr().out
-    assert "recall: Do models" in out
+    assert "regimes: Which mixers" in out

@@ -1,12 +1,13 @@
 """Cuts of H and of the state are those of the definition, no two runs share a seed, and planted claims are found."""
 
 import json
+import math
 
 import pytest
 import simulated_studies as simulated
 import torch
 
-from experiments.rank import ACROSS, CUT, RULES, Rank, border_of, measure_border
+from experiments.rank import RULES, Rank, border_of, measure_border
 from experiments.rank.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.cli import main
 from statesize.lab.mixers import LanguageModel, ModelConfig
@@ -110,12 +111,9 @@ def test_three_claims_are_judged_apart():
     assert found.figures["claim_seeds_ess_less_state_rank_units"] == 96
     assert (found.figures["across_holds"], found.figures["cut_holds"]) == (1, 1)
     assert found.figures["claim_rules_ess_units"] == 16
-    said = "\n".join(found.statements)
-    assert f"Holds here: {ACROSS.statement}" in said
-    assert f"Holds here: {CUT.statement}" in said
     smoke = simulated.conclude("rank", "smoke", 1, 0.76, 1.0)[1]
-    assert "Cannot tell" in smoke.lines()[0]
-    assert sum(statement.startswith("Cannot tell") for statement in smoke.statements) == 2
+    assert smoke.holds is None
+    assert math.isnan(smoke.figures["across_holds"])
 
 
 @pytest.mark.slow

@@ -6,14 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from statesize.lab.studies.distillation import students_of
 from statesize.lab.studies.engine.statistics import correlation_evidence, numbers, of_mean, ranked
 from statesize.lab.studies.engine.table import numbered
-from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.studies.recall import Recall
 from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC
+from statesize.lab.studies.texts.recall import CLAIM
 from statesize.lab.studies.texts.sequences import MISPLACED
 from tools.figures.on_record import figure, read_json, read_record, rows_of
 from tools.figures.seeds import seeds
@@ -21,7 +20,6 @@ from tools.figures.seeds import seeds
 Figures: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Sequence[dict[str, Any]]
 
-CLAIM = cast("Claim", Recall().claim)
 _ESS = "relative_0.01"
 _CELL = ("mixer", "kv", "length", "key_size")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from statesize.lab.studies import study as studies
+from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.texts.recall import CLAIM
 from statesize.measurement.statistics import Interval
 from tools.figures.caveats import caveats, recalling
 from tools.figures.on_record import VERDICTS, read_json, read_record, rows_of, table, verdict_counts
@@ -48,11 +50,13 @@ def findings() -> dict[str, str]:
         presets.add((name, record.get("preset", "")))
         if name not in _TOO_FEW:
             verdicts.append(VERDICTS[record["holds"]])
-        effects = "; ".join(f"{LOOKS[look]} {effect}" for look, effect, _ in _looks(record))
-        counts = " and ".join(dict.fromkeys(units for *_, units in _looks(record)))
+        claimed = _claim(name)
+        looks = _looks(record, claimed)
+        effects = "; ".join(f"{LOOKS[look]} {effect}" for look, effect, _ in looks)
+        counts = " and ".join(dict.fromkeys(units for *_, units in looks))
         link = f"[{VERDICTS[record['holds']]}](../results/studies/{name}/record.json)"
         statements.append((f"[{name}](../results/studies/{name}/record.json)", record["claim"]))
-        rows.append((claim, link, f"{effects} ({counts}: {_unit(record)})"))
+        rows.append((claim, link, f"{effects} ({counts}: {claimed.unit})"))
         objections.append(f"- *{claim.partition(' (')[0]}.* {against[name]}")
     false = read_json("false_positives")
     designs = [row for row in false["designs"] if (row["study"], row["preset"] or "") in presets]
@@ -91,22 +95,19 @@ def _with(designs: list[dict[str, Any]], name: str) -> str:
     return str(count)
 
 
-def _unit(record: Mapping[str, Any]) -> str:
-    """What was drawn independently, as the record's own sentence names it."""
-    said = " ".join(record["statements"])
-    found = re.search(r"over \d+ units \((.*?)\), adjusted p", said)
-    return found[1] if found else ""
+def _claim(name: str) -> Claim:
+    """The claim of a record, as its study has it."""
+    return CLAIM if name == "recall" else cast("Claim", studies[name]().claim)
 
 
-def _looks(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _looks(record: Mapping[str, Any], claim: Claim) -> list[tuple[str, str, str]]:
     """Name, effect with interval, and units of each figure of the claim."""
     found: list[tuple[str, str, str]] = []
     figures = record["figures"]
-    claimed = dict(re.findall(r"^Tested: (\S+) above (\S+):", "\n".join(record["statements"]), re.MULTILINE))
     for key in figures:
         if key.startswith("claim_") and key.endswith("_units"):
             name = key.removeprefix("claim_").removesuffix("_units")
             value, ends = figures[f"claim_{name}"], figures[f"claim_{name}_interval"] or ()
-            effect = "–" if value is None else f"{Interval(value, *ends)}, claimed above {claimed[name]}"
+            effect = "–" if value is None else f"{Interval(value, *ends)}, claimed above {claim.thresholds[name]:g}"
             found.append((name, effect, f"{figures[key]:.0f}"))
     return found

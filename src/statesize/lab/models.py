@@ -26,12 +26,12 @@ class LabModels(ModelPlugin):
 
     def titles(self) -> dict[str, str]:
         """As tables name them."""
-        titles = {"softmax": "sa", "linear": "la", "gated linear": "gla"}
-        return (
-            titles
-            | {f"{title} attention": name for title, name in titles.items()}
-            | {"Gated DeltaNet": "gated-deltanet"}
-        )
+        return {
+            "softmax attention": "sa",
+            "linear attention": "la",
+            "gated linear attention": "gla",
+            "Gated DeltaNet": "gated-deltanet",
+        }
 
     def check(self, name: str, command: str) -> None:
         """None has a cache of transformers."""
@@ -51,13 +51,13 @@ class LabModels(ModelPlugin):
     def model(self, name: str) -> nn.Module:
         """From the package or the folder."""
         from statesize.lab.mixers.checkpoint import load_checkpoint
-        from statesize.lab.zoo.bundled import load_bundled
+        from statesize.lab.zoo import load_bundled
 
         return load_bundled(name) if _is_bundled(name) else load_checkpoint(name)
 
     def tokenizer(self, name: str) -> AnyTokenizer | None:
         """`statesize train` keeps it in the folder of the run, and the best weights in a folder inside that."""
-        from statesize.lab.zoo.bundled import load_tokenizer
+        from statesize.lab.zoo import load_tokenizer
         from statesize.models.files import FILE, read_tokenizer
 
         if _is_bundled(name):

@@ -56,7 +56,9 @@ def test_the_document(plugin, tmp_path, capsys):
     assert "with results of small" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["correlation", "initialisation", "regimes", "regularisation", "hybrids", "recall"])
+@pytest.mark.parametrize(
+    "name", ["correlation", "initialisation", "regimes", "regularisation", "hybrids", "delimiters"]
+)
 def test_each_study_has_a_small_grid_of_its_own(name):
     assert study[name]().runs(study[name]().preset("smoke"))
 

@@ -1,4 +1,4 @@
-"""`statesize study delimiters` and `study recall`: documents, files, and bad input."""
+"""`statesize study delimiters`: documents, files, and bad input."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 def documents(tmp_path):
     path = tmp_path / "documents.jsonl"
     lines = [json.dumps({"text": text[:120]}) for text in zoo.documents()[:12]]
-    path.write_text("\n".join([*lines[:4], '{"text": ', *lines[4:]]), encoding="utf-8")
+    path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
@@ -43,27 +43,18 @@ def command(checkpoint):
     return command
 
 
-def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, capsys, caplog):
+def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, capsys):
     assert main([*command("delimiters", documents), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["study"], document["preset"], document["runs"]) == ("small-delimiters", "smoke", 1)
     assert len([name for name in document["figures"] if name.startswith("control_small_")]) == 4
     assert document["holds"] is None
-    assert "documents.jsonl, line 5" in caplog.text
     table = pd.read_parquet(tmp_path / document["table"])
     assert set(table["layer"]) == {"all", "layers.0.mixer", "layers.1.mixer"}
     assert table["offset"].nunique() > 8
     assert "small" in (tmp_path / "found" / "study.html").read_text(encoding="utf-8")
     assert main(command("delimiters", documents)) == 0
     assert "run " not in capsys.readouterr().err
-    assert main(command("recall", documents)) == 1
-    assert "with results of small-delimiters" in capsys.readouterr().err
-
-
-def test_the_document_of_recall_names_its_models(command, documents, capsys):
-    assert main([*command("recall", documents, length=64), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["holds"] is None
     assert document["figures"]["small_recall_perplexity"] > 1
 
 
@@ -71,17 +62,16 @@ def test_the_document_of_recall_names_its_models(command, documents, capsys):
 def test_sentences_are_documents_where_full_stops_are_the_delimiter(command, tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text(" ".join(f"Sentence number {k} is about memory and what a state may hold." for k in range(12)))
-    assert main(command("delimiters", text, delimiter="stop")) == 0
-    out = capsys.readouterr().out
-    assert "The delimiter is 'stop'; past and future are 4 tokens." in out
-    assert "Caveats" in out
+    assert main(command("delimiters", text, delimiter=".")) == 0
+    assert "Caveats" in capsys.readouterr().out
+    assert set(pd.read_parquet("found/table.parquet")["delimiter"]) == {"."}
 
 
 @pytest.mark.parametrize(
     ("content", "options", "words", "code"),
     [
-        (b"one\n\ntwo", {"delimiter": "<|im_end|>"}, ["no delimiter '<|im_end|>'", "special tokens are <eos>"], 2),
-        (b"one two\n\nthree", {"delimiter": "stop"}, ["The text has no delimiter 'stop'"], 2),
+        (b"one\n\ntwo", {"delimiter": "<|im_end|>"}, ["delimiter must be a token", "special tokens are <eos>"], 2),
+        (b"one two\n\nthree", {"delimiter": "."}, ["text must have the delimiter '.'"], 2),
         (b"one two three", {}, ["at least 2 documents, got 1"], 2),
         (b"one\n\ntwo\n\nthree", {}, ["Fewer than 2 delimiters", "12 tokens or more"], 1),
         ("größer\n\n".encode() + "größer".encode("latin-1"), {}, ["must be UTF-8 text", "position 12"], 1),

@@ -54,15 +54,10 @@ def by_ess(share, first, size, kv):
 def test_the_claim_holds_where_accuracy_goes_with_ess():
     found = correlation(table(by_ess), METRIC)
     assert found.holds is True
-    assert found.verdict.startswith("Holds here: Among runs")
     assert found.figures["mqar_inside_cells"] > 0.8
     assert found.figures["control_mqar_initial_inside_cells"] < 0.4
     low, high = found.figures["mqar_pearson_difference_interval"]
     assert 0 < low < found.figures["mqar_pearson_difference"] < high
-    text = "\n".join(found.lines())
-    assert "geometry" in text
-    assert "plateau" in text
-    assert "ESS at initialisation" in text
 
 
 def test_it_does_not_where_accuracy_goes_with_tss_or_with_the_start():
@@ -87,14 +82,13 @@ def test_diverged_runs_are_counted_and_left_out():
     rows[1] |= {"status": "diverged", "accuracy": float("nan"), METRIC: float("nan")}
     found = correlation(rows, METRIC)
     assert (found.figures["diverged"], found.figures["mqar_runs"]) == (1, 80)
-    assert any("1 run diverged" in line for line in found.statements)
 
 
 def test_where_nothing_was_learned_it_cannot_tell():
     found = correlation(table(lambda share, first, size, kv: 1 / kv - 0.05), METRIC)
     assert found.holds is None
     assert found.figures["mqar_off_plateau_runs"] < 3
-    assert any("too few for correlations" in line for line in found.statements)
+    assert "mqar_off_plateau_inside_cells" not in found.figures
 
 
 @pytest.mark.parametrize(("name", "values"), [("mixer", ("la", "gla", "wla")), ("key_size", (4, 8, 16))])

@@ -63,7 +63,6 @@ def test_the_claim_holds_where_errors_go_with_the_ess():
         assert found.figures[f"n{size}_students"] == 12
         assert found.figures[f"control_n{size}_spearman_equal_weight"] == pytest.approx(1)
         assert abs(found.figures[f"control_n{size}_spearman_initial"]) < 0.8
-    assert "calibration" in "\n".join(found.lines())
 
 
 def test_a_teacher_with_two_students_of_a_size_is_one_unit():
@@ -76,7 +75,6 @@ def test_a_teacher_with_two_students_of_a_size_is_one_unit():
     ]
     found = distillation(rows + again, METRIC)
     assert found.figures["claim_n4_spearman_units"] == 12
-    assert any(one.startswith("Students with n = 4 of 12 teachers") for one in found.statements)
 
 
 def test_the_untrained_teacher_is_no_student():
@@ -110,7 +108,6 @@ def test_diverged_runs_are_counted_and_left_out():
     rows.append(row("lost", 0.0, math.nan, status="diverged", accuracy=math.nan))
     found = distillation(rows, METRIC)
     assert (found.figures["diverged"], found.figures["n2_students"]) == (1, 12)
-    assert any("1 run diverged" in line for line in found.statements)
 
 
 def test_copies_of_teachers_are_in_no_correlation():
@@ -119,8 +116,6 @@ def test_copies_of_teachers_are_in_no_correlation():
     assert found.holds is None
     assert not any(name.startswith(("n4", "control_n4")) for name in found.figures)
     assert found.figures["n2_spearman"] == pytest.approx(1)
-    (sentence,) = [one for one in found.statements if "copy" in one]
-    assert sentence.startswith("12 students with the mixer and the size of the teacher (n = 4) began as a copy of it.")
     (drawn,) = STUDY.draw(StudyTable([one | {"key_size": 4} for one in rows], METRIC)).to_dict()["vconcat"]
     assert len(drawn["hconcat"][0]["data"]["values"]) == 24
     assert len(found.figures) < len(distillation(rows, METRIC).figures)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from statesize.lab.studies.engine.table import StudyTable
-from statesize.lab.studies.regimes import Regimes, diagnosis
+from statesize.lab.studies.regimes import Regimes
 
 STUDY = Regimes()
 
@@ -83,20 +83,6 @@ def test_no_order_no_claim():
     assert regimes(table({"la": 0.5, "wla": 0.4, "gla": 0.6}), METRIC).holds is False
     assert STUDY.conclude(table(SHARES), METRIC).holds is None
     assert regimes(table({"la": 0.5}), METRIC).holds is None
-
-
-def test_diagnoses_with_their_thresholds():
-    found = regimes(table(SHARES), METRIC)
-    diagnoses = {(run.mixer, run.key_size): diagnosis(run) for run in StudyTable(table(SHARES), METRIC).runs}
-    assert diagnoses == {
-        **{("la", 4): "saturated", ("la", 16): "solved", ("wla", 4): "partly used", ("wla", 16): "partly used"},
-        **{("gla", 4): "collapsed", ("gla", 16): "collapsed"},
-    }
-    said = "\n".join(found.statements)
-    assert f"saturated from utilisation ({METRIC}) 0.8 on, collapsed up to 0.5" in said
-    assert f"gla: ESS/TSS ({METRIC}) 0.15, utilisation 0.15, accuracy 0.07; 3 at guessing" in said
-    learnt = regimes([row | {"accuracy": row["accuracy"] + 0.2} for row in table(SHARES)], METRIC)
-    assert f"gla: ESS/TSS ({METRIC}) 0.15, utilisation 0.15, accuracy 0.28; 3 collapsed" in "\n".join(learnt.statements)
 
 
 def test_interventions_are_controls_and_take_no_part_in_the_claim():

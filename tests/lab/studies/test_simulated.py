@@ -89,7 +89,7 @@ def test_what_is_there_is_found(study, preset):
 
 @pytest.mark.parametrize("study", simulated.OUTCOMES)
 def test_the_first_words_of_a_smoke_preset_count_its_units(study):
-    words = simulated.conclude(study, "smoke", 0)[1].lines()[0]
+    words = simulated.conclude(study, "smoke", 0)[1].headline
     counted = r"\d+ of the \d+ units that the claim needs \(unit: "
     # Its students of 4 numbers begin as copies of their teachers.
     reason = r"these runs do not give n4_spearman\." if study == "distillation" else counted

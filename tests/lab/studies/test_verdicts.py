@@ -94,7 +94,10 @@ def test_without_a_claim_nothing_can_be_told():
     assert (found.claim, found.holds) == (NO_CLAIM, None)
     assert tested.holds is True
     assert tested.figures["claim_gain_units"] == 8
-    assert tested.statements[0].startswith("Tested: gain above 0.2: 0.50 [0.38, 0.62] over 8 units (seed), adjusted p")
+    assert (tested.table().rows[0], found.table().rows) == (
+        ("claim_gain", "0.5 [0.382, 0.618]"),
+        [("gain", "0.5 [0.382, 0.618]")],
+    )
 
 
 @pytest.mark.parametrize(

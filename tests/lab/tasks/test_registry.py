@@ -6,9 +6,7 @@ from statesize.errors import InputError
 from statesize.lab.tasks import MQAR, Compression, Rebinding, SelectiveCopying, build_task
 
 
-@pytest.mark.parametrize(
-    "built", [MQAR(5, gap_power=0.2), SelectiveCopying(3, held_out_seed=4), Compression(4, 5), Rebinding(2)]
-)
+@pytest.mark.parametrize("built", [MQAR(5), SelectiveCopying(3, held_out_seed=4), Compression(4, 5), Rebinding(2)])
 def test_settings_build_an_equal_task(built):
     assert build_task(built.settings()) == built
 

@@ -62,7 +62,7 @@ def test_text_shorter_than_two_tokens_is_refused(tokenizer, documents):
 
 
 def test_one_string_is_not_a_list_of_documents(tokenizer):
-    with pytest.raises(InputError, match="one string"):
+    with pytest.raises(InputError, match="documents must be a sequence of documents, got str"):
         encode("text", tokenizer)
 
 

@@ -9,8 +9,7 @@ from statesize.errors import InputError
 from statesize.lab.mixers import mixer as mixers
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import DivergenceError, TrainingConfig
-from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
-from statesize.lab.training.distillation_losses import operator_error
+from statesize.lab.training.distillation import Objective, discrepancy, distil, operator_error, student_of
 
 CONFIG = TrainingConfig(steps=25, batch_size=8, rate=1e-2, weight_decay=0.0)
 
@@ -43,18 +42,21 @@ def test_each_objective_lowers_its_own_distance_on_held_out_data(part, teacher, 
 def test_the_discrepancy_is_the_mean_of_the_distances(teacher, task):
     student = student_of(teacher, 2, torch.Generator().manual_seed(1))
     found = discrepancy(teacher, student, task, 16)
-    input_ids, _ = next(task.held_out(16))
-    kept = []
-    teacher.eval()
+    input_ids, targets = next(task.held_out(16))
+    kept, teacher = [], teacher.eval()
     hook = teacher.blocks[1].register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
     with torch.no_grad():
-        teacher(input_ids)
+        p, q = (model(input_ids).double().softmax(-1)[targets != -100] for model in (teacher, student.eval()))
         inputs = kept[0]
         theirs, ours = (
             model.blocks[1].mixer.operator(teacher.blocks[1].mixer_norm(inputs)) for model in (teacher, student)
         )
+        added, wanted = (model.blocks[1](inputs) - inputs for model in (student, teacher))
     hook.remove()
     assert found.operators[1] == pytest.approx(float(operator_error(theirs, ours).mean()))
+    relative = (wanted - added).norm(dim=(1, 2)) / wanted.norm(dim=(1, 2))
+    assert found.hidden[1] == pytest.approx(float(relative.mean()), rel=1e-5)
+    assert found.divergence == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), rel=1e-4)
     again = discrepancy(teacher, student, task, 5)
     assert (again.divergence, *again.operators) == pytest.approx((found.divergence, *found.operators))
 
@@ -83,7 +85,7 @@ def test_equal_seeds_give_equal_students(teacher, task):
 def test_what_does_not_fit_is_refused(teacher, make_model, task, monkeypatch):
     with pytest.raises(InputError, match="width of the student must be 16, that of the teacher, got 32"):
         next(distil(teacher, make_model(vocabulary_size=8, layers=2, width=32), task, CONFIG))
-    with pytest.raises(InputError, match="the same model"):
+    with pytest.raises(InputError, match="student must be another model"):
         discrepancy(teacher, teacher, task, 8)
     ignored = (torch.zeros(2, 12, dtype=torch.long), torch.full((2, 12), -100))
     with monkeypatch.context() as patch:

@@ -75,11 +75,17 @@ def penalty_of(model, regularisation, seed=0):
     return regularisation.penalty(calls, torch.Generator().manual_seed(seed))
 
 
+@pytest.fixture
+def everything(monkeypatch):
+    """Samples of all there is."""
+    for name in ("_SEQUENCES", "_UNITS", "_POSITIONS"):
+        monkeypatch.setattr(f"statesize.lab.training.regularisation.{name}", 99)
+
+
 @pytest.mark.parametrize("pattern", ["gla,wla", "gla,la", "gla-s6,sa", "deltanet,gated-deltanet"])
-def test_the_identity_penalty_is_the_mean_over_layers_that_have_a_state(pattern, make_model):
+def test_the_identity_penalty_is_the_mean_over_layers_that_have_a_state(pattern, make_model, everything):
     model = make_model(pattern, layers=2)
-    # All units and sequences; those of linear attentions are all there anyway.
-    found = penalty_of(model, Regularisation(identity_weight=0.5, sequences=9, units=9))
+    found = penalty_of(model, Regularisation(identity_weight=0.5))
     operators = [captured.operator for captured in ss.capture(model, TOKENS)]
     distances = [identity_distance(operator) for operator in operators if isinstance(operator, ss.Recurrence)]
     torch.testing.assert_close(found, 0.5 * torch.stack(distances).mean().float(), rtol=1e-5, atol=1e-7)
@@ -100,17 +106,22 @@ def test_decays_near_one_keep_their_distance_in_low_precision(dtype, make_model)
 
 
 def test_the_utilisation_penalty_averages_over_what_is_sampled(make_model):
-    model = make_model("gla", key_size=4)
-    whole = Regularisation(utilisation_weight=2.0, target_utilisation=0.7, sequences=3, units=2, positions=99)
+    model, term = make_model("gla", key_size=4), Regularisation(utilisation_weight=2.0, target_utilisation=0.7)
     (captured,) = ss.capture(model, TOKENS)
     expected = 2 * utilisation_distance(captured.operator, 0.7, list(range(4, 21)))
-    torch.testing.assert_close(penalty_of(model, whole), expected.float(), rtol=1e-4, atol=1e-7)
-    few = dataclasses.replace(whole, sequences=1, units=1, positions=2)
-    drawn = torch.stack([penalty_of(model, few, seed) for seed in range(40)])
+    drawn = torch.stack([penalty_of(model, term, seed) for seed in range(40)])
     assert drawn.std() > 0
-    torch.testing.assert_close(drawn[3], penalty_of(model, few, 3), rtol=0, atol=0)
+    torch.testing.assert_close(drawn[3], penalty_of(model, term, 3), rtol=0, atol=0)
     # The mean of 40 draws lies within 4 of its standard errors from that over everything.
     assert abs(drawn.mean() - expected) < 4 * drawn.std() / 40**0.5
+
+
+def test_the_utilisation_penalty_is_that_of_all_cuts_where_the_state_can_be_full(make_model, everything):
+    model = make_model("gla", key_size=4)
+    (captured,) = ss.capture(model, TOKENS)
+    expected = 2 * utilisation_distance(captured.operator, 0.7, list(range(4, 21)))
+    found = penalty_of(model, Regularisation(utilisation_weight=2.0, target_utilisation=0.7))
+    torch.testing.assert_close(found, expected.float(), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("mixer", ["gla", "wla", "s6", "gla-s6"])
@@ -134,15 +145,13 @@ def test_models_without_a_state_of_fixed_size_are_refused(weight, make_model):
         ({"identity_weight": -1.0}, r"identity_weight must be .*got -1\.0"),
         ({"utilisation_weight": float("nan")}, r"utilisation_weight must be .*got nan"),
         ({"target_utilisation": 1.5}, r"target_utilisation must be .*got 1\.5"),
-        ({"units": 0}, r"units must be .*got 0"),
     ],
 )
 def test_bad_values_are_refused(changes, said):
     with pytest.raises(InputError, match=said):
         Regularisation(**changes)
-    if "units" not in changes:
-        with pytest.raises(InputError, match=said):
-            TrainingConfig(**changes)
+    with pytest.raises(InputError, match=said):
+        TrainingConfig(**changes)
 
 
 def last(model, echo, **changes):

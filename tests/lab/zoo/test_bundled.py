@@ -9,10 +9,10 @@ import torch
 from statesize import capture
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
+from statesize.lab import zoo as models
 from statesize.lab.tasks import Corpus, TextTask, encode
 from statesize.lab.tasks.corpus import sha256_of
 from statesize.lab.training import evaluate
-from statesize.lab.zoo import bundled as models
 from statesize.texts import bundled as texts
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from statesize.lab import zoo
+from statesize.lab import zoo as bundled
 from statesize.lab.tasks import build_task
 from statesize.lab.training import evaluate
-from statesize.lab.zoo import bundled
 from statesize.models.load import load_model, load_tokenizer
 
 every_model = pytest.mark.parametrize("name", zoo.recall_names())

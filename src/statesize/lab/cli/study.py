@@ -47,8 +47,8 @@ def study(
         output: Folder for runs/NAME/ (one file for each finished run), table.parquet and study.html. The same command
             continues a stopped study. Default: statesize-study-NAME-PRESET.
         verify: Recompute the record in OUTPUT from its table and compare. Default: that of the clone.
-        from_: Models that delimiters or recall measures: bundled names, folders, ids of the Hugging Face hub. Default:
-            those of the preset.
+        from_: Models that delimiters measures: bundled names, folders, ids of the Hugging Face hub, or the name of a
+            recall model with a seed (recall-gla-7), which is trained. Default: those of the preset.
         text: Text file that they read, or a .jsonl or .parquet file. Default: that of the preset.
         plugin: Python file that registers mixers, tasks or studies of your own.
         workers: Who does the runs.
@@ -68,7 +68,7 @@ def study(
 
         conclusion, document = read_conclusion(Path(name))
         made = {fact: document[fact] for fact in ("command", "versions", "machine")}
-        _print_conclusion(conclusion, made, Path(name), printing)
+        _print_conclusion(conclusion, made, printing)
         return
     from statesize.lab.studies import study as studies
 
@@ -107,18 +107,17 @@ def _run(chosen: Study, named: tuple[str, Any], folder: Path, workers: Workers, 
     printing.say(f"Table: {result.path}")
     printing.say(f"Report: {result.path.with_name('study.html')}")
     made = {"preset": preset, "runs": total, "seconds": result.seconds, "table": str(result.path)}
-    _print_conclusion(result.conclusion, {**made, "command": command_line()}, folder, printing)
+    _print_conclusion(result.conclusion, {**made, "command": command_line()}, printing)
 
 
-def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], folder: Path, printing: Printing) -> None:
+def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], printing: Printing) -> None:
     """Print what a study concluded, or the document of it and of how it was made."""
-    from statesize.cli.shared.printing import print_json
-    from statesize.io.text import printable
+    from statesize.cli.shared.printing import print_json, print_page
 
     if printing.json:
         print_json({**conclusion.to_dict(), **made})
     else:
-        print("\n".join(map(printable, conclusion.lines())))
+        print_page(conclusion.page())
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:

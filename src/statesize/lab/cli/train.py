@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from statesize.io.progress import Bars
-    from statesize.lab.training.state import StepRecord
+    from statesize.lab.training.folder import StepRecord
 
 
 def train(

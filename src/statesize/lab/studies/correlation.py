@@ -30,14 +30,7 @@ from statesize.lab.studies.engine.study import Study, study
 from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.verdicts import Claim
 
-SMOKE = smoke(
-    [
-        {
-            "pairs": [2, 4],
-            "model": {"mixer": ["la", "gla"], "key_size": [2, 4], "tied": False},
-        },
-    ],
-)
+SMOKE = smoke([{"pairs": [2, 4], "model": {"mixer": ["la", "gla"], "key_size": [2, 4], "tied": False}}])
 
 STATEMENT = (
     "Among runs of MQAR that differ in their seed only, those with the higher ESS/kv (relative_0.01) have"
@@ -86,26 +79,12 @@ RECORD = Grid(
     measuring=RunMeasurements(every=1000, sequences=8),
     tasks=[
         {"name": "mqar", "pairs": [8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48], "length": 128, "vocabulary_size": 128},
-        {
-            "name": "mqar",
-            "pairs": [16, 32, 48, 64],
-            "length": 256,
-            "vocabulary_size": 128,
-            "model": {"mixer": ["la", "gla"]},
-        },
-        {
-            "name": "mqar",
-            "pairs": [16, 32],
-            "length": 128,
-            "vocabulary_size": 128,
-            "model": {"mixer": "sa", "key_size": [2, 4]},
-        },
-        {
-            "name": "selective_copying",
-            "tokens": [8, 16],
-            "length": 128,
-            "model": {"key_size": [4, 16], "positions": 129},
-        },
+        {"name": "mqar", "pairs": [16, 32, 48, 64], "length": 256, "vocabulary_size": 128}
+        | {"model": {"mixer": ["la", "gla"]}},
+        {"name": "mqar", "pairs": [16, 32], "length": 128, "vocabulary_size": 128}
+        | {"model": {"mixer": "sa", "key_size": [2, 4]}},
+        {"name": "selective_copying", "tokens": [8, 16], "length": 128}
+        | {"model": {"key_size": [4, 16], "positions": 129}},
     ],
 )
 
@@ -120,15 +99,13 @@ CAVEATS = (
 )
 
 
-def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
+def _add_association(name: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
     size, norm = numbers(run.state_size for run in runs) / kv, numbers(run.last["norm"] for run in runs)
-    cells, same_settings = (
-        numbered([run.cell for run in runs]),
-        numbered([run.settings_without("seed") for run in runs]),
-    )
+    cells = numbered([run.cell for run in runs])
+    same_settings = numbered([run.settings_without("seed") for run in runs])
     # Runs of equal seeds start from equal weights.
     beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
 
@@ -148,34 +125,26 @@ def _add_association(name: str, words: str, runs: Sequence[FinalRun], metric: st
         x, z, y = (values[rows] for values in residual_ranks)
         return partial_correlation(_through_origin(x, y), _through_origin(x, z), _through_origin(y, z))
 
-    estimates = {
-        f"{name}_pearson_difference": jackknife(difference, cells),
-        f"{name}_inside_cells": jackknife(inside(ess), cells, correlation=True),
-        f"{name}_inside_cells_by_beginning": jackknife(inside(ess), beginnings, correlation=True),
-        f"control_{name}_initial_inside_cells": jackknife(inside(initial), cells, correlation=True),
-        f"{name}_inside_cells_above_control": jackknife(lambda rows: inside(ess)(rows) - inside(initial)(rows), cells),
-        f"{name}_inside_cells_beyond_norm": jackknife(beyond_norm, cells, correlation=True),
-    }
-    less, in_cells, by_beginning, control, above, beyond = map(findings.add, estimates.keys(), estimates.values())
-    pooled = {"ess": ess, "tss": size}
-    findings.figures |= {f"{name}_pearson_{key}": pearson(x, accuracy) for key, x in pooled.items()}
-    findings.figures |= {f"{name}_spearman_{key}": spearman(x, accuracy) for key, x in pooled.items()}
+    def more_than_initially(rows: Indices) -> float:
+        return inside(ess)(rows) - inside(initial)(rows)
+
+    findings.add(f"{name}_pearson_difference", jackknife(difference, cells))
+    findings.add(f"{name}_inside_cells", jackknife(inside(ess), cells, correlation=True))
+    findings.add(f"{name}_inside_cells_by_beginning", jackknife(inside(ess), beginnings, correlation=True))
+    findings.add(f"control_{name}_initial_inside_cells", jackknife(inside(initial), cells, correlation=True))
+    findings.add(f"{name}_inside_cells_above_control", jackknife(more_than_initially, cells))
+    findings.add(f"{name}_inside_cells_beyond_norm", jackknife(beyond_norm, cells, correlation=True))
+    for key, x in {"ess": ess, "tss": size}.items():
+        findings.figures |= {
+            f"{name}_pearson_{key}": pearson(x, accuracy),
+            f"{name}_spearman_{key}": spearman(x, accuracy),
+        }
     findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
     kinds = ("entropy", "relative_", "tolerance_")
     columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
-    others = {column: inside(numbers(run.last[column] for run in runs) / kv) for column in columns}
-    others["norm"] = inside(norm)
-    correlations = {column: value(np.arange(len(runs))) for column, value in others.items()}
-    findings.figures |= {f"{name}_inside_cells_{column}": value for column, value in correlations.items()}
-    findings.statements.append(
-        f"{words}: Pearson of accuracy with ESS/kv ({metric}) {pearson(ess, accuracy):.2f}, with TSS/kv "
-        f"{pearson(size, accuracy):.2f}, difference {less}; Spearman {spearman(ess, accuracy):.2f} and "
-        f"{spearman(size, accuracy):.2f}. Inside cells at equal mixer {in_cells} ({by_beginning} "
-        "with runs that begin with equal weights for units); control, ESS at "
-        f"initialisation: inside cells {control}, difference {above}; over all cells "
-        f"{pearson(initial, accuracy):.2f}. By rank, beyond what the norm tells {beyond}. Inside cells with "
-        f"other metrics: {', '.join(f'{column} {value:.2f}' for column, value in correlations.items())}."
-    )
+    others = {column: numbers(run.last[column] for run in runs) / kv for column in columns} | {"norm": norm}
+    for column, values in others.items():
+        findings.figures[f"{name}_inside_cells_{column}"] = inside(values)(np.arange(len(runs)))
 
 
 def _through_origin(x: Numbers, y: Numbers) -> float:
@@ -197,15 +166,10 @@ class Correlation(Study):
         for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
             of_task = [run for run in table.runs if task in {run.task, "pooled"}]
             off_plateau = [run for run in of_task if not run.guesses]
-            for name, words, chosen in (
-                (task, f"{task}, all runs", of_task),
-                (f"{task}_off_plateau", f"{task}, runs off the plateau", off_plateau),
-            ):
+            for name, chosen in ((task, of_task), (f"{task}_off_plateau", off_plateau)):
                 findings.figures[f"{name}_runs"] = float(len(chosen))
-                if len(chosen) < 3:
-                    findings.statements.append(f"{words}: {len(chosen)} are too few for correlations.")
-                else:
-                    _add_association(name, f"{words} ({len(chosen)})", chosen, table.metric, findings)
+                if len(chosen) > 2:
+                    _add_association(name, chosen, table.metric, findings)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts per task."""

@@ -13,7 +13,6 @@ from typing import ClassVar
 import altair as alt
 import numpy as np
 
-from statesize.io.text import counted
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
@@ -26,15 +25,9 @@ from statesize.lab.studies.engine.verdicts import Claim
 # Teachers and their students, and the students' sizes, trained alone.
 SMOKE = smoke(
     [
-        {
-            "pairs": [2, 4],
-            "model": {"key_size": 4, "layers": 2},
-            "distillation": {"key_sizes": [2, 4], "steps": 5, "batch_size": 8},
-        },
-        {
-            "pairs": 2,
-            "model": {"key_size": [2, 4], "layers": 2},
-        },
+        {"pairs": [2, 4], "model": {"key_size": 4, "layers": 2}}
+        | {"distillation": {"key_sizes": [2, 4], "steps": 5, "batch_size": 8}},
+        {"pairs": 2, "model": {"key_size": [2, 4], "layers": 2}},
     ],
 )
 
@@ -57,13 +50,8 @@ RECORD = Grid(
     | {"steps": 600, "batch_size": 32, "rate": 0.006, "identity_weight": [0.0, 0.1, 0.3], "seed": [200, 201]},
     measuring=RunMeasurements(every=600, sequences=16),
     tasks=[
-        {
-            "name": "mqar",
-            "pairs": [6, 10, 16, 24],
-            "length": 64,
-            "vocabulary_size": 64,
-            "distillation": {"key_sizes": [4], "steps": 400, "batch_size": 16, "rate": 0.01},
-        },
+        {"name": "mqar", "pairs": [6, 10, 16, 24], "length": 64, "vocabulary_size": 64}
+        | {"distillation": {"key_sizes": [4], "steps": 400, "batch_size": 16, "rate": 0.01}},
     ],
 )
 
@@ -118,9 +106,9 @@ def students_of(rows: Sequence[Row]) -> list[DistilledStudent]:
     return [_student(row, last[row["run"]], first[row["run"]]) for row in done if is_student(row)]
 
 
-def _students(rows: Sequence[Row], *, copied: bool) -> list[DistilledStudent]:
-    """Those that begin as copies of their teachers, or the others."""
-    return [student for student in students_of(rows) if student.copied is copied]
+def _smaller(rows: Sequence[Row]) -> list[DistilledStudent]:
+    """Those that do not begin as copies of their teachers."""
+    return [student for student in students_of(rows) if not student.copied]
 
 
 def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
@@ -163,32 +151,20 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
         return numbers(map(value, students))
 
     ess, error, weight = over(lambda one: one.ess), over(lambda one: one.error), over(lambda one: one.weight)
-    initial, known = over(lambda one: mean(one.initial_ess)), over(lambda one: one.teacher_accuracy)
     pairs = {
-        f"n{size}_spearman": ("a teacher's ESS with that error", ess, error),
-        f"n{size}_accuracy_spearman": ("less ESS with the student's accuracy", -ess, over(lambda one: one.accuracy)),
-        f"control_n{size}_spearman_initial": ("the control, ESS at initialisation with the error", initial, error),
-        f"control_n{size}_spearman_accuracy": ("the control, the teacher's accuracy with the error", known, error),
-        f"control_n{size}_spearman_weight": ("the control, λ with the error", weight, error),
+        f"n{size}_spearman": (ess, error),
+        f"n{size}_accuracy_spearman": (-ess, over(lambda one: one.accuracy)),
+        f"control_n{size}_spearman_initial": (over(lambda one: mean(one.initial_ess)), error),
+        f"control_n{size}_spearman_accuracy": (over(lambda one: one.teacher_accuracy), error),
+        f"control_n{size}_spearman_weight": (weight, error),
     }
     # A grid may give one teacher several students of a size, as by two plans.
     units = numbered([one.teacher for one in students])
     findings.figures |= {f"n{size}_students": float(len(students)), f"n{size}_error": mean(error)}
-    findings.add_statement(
-        f"Students with n = {size} of {units.max() + 1} teachers have an error of {mean(error):.3f}; Spearman of",
-        {name: (words, correlation_evidence(x, y, units, prepare=ranked)) for name, (words, x, y) in pairs.items()},
-    )
+    for name, (x, y) in pairs.items():
+        findings.add(name, correlation_evidence(x, y, units, prepare=ranked))
     equal = mean(spearman(ess[weight == value], error[weight == value]) for value in np.unique(weight))
     findings.figures[f"control_n{size}_spearman_equal_weight"] = equal
-    findings.statements.append(f"At equal λ, ESS goes with the error of students with n = {size} by {equal:.2f}.")
-
-
-def _add_bounds(students: Sequence[DistilledStudent], findings: Findings) -> None:
-    """The error of every layer of every student against its lower bound."""
-    layers = [layer for one in students for layer in zip(one.errors, one.bounds, strict=True)]
-    above = mean(error >= bound for error, bound in layers)
-    findings.figures["layers_above_bound"] = above
-    findings.statements.append(f"{above:.0%} of {len(layers)} layers lie above the bound that none can pass.")
 
 
 @study("distillation")
@@ -200,28 +176,22 @@ class Distillation(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """How the entropy-ESS of teachers goes with the errors of their students, and what a byte of state buys."""
-        students, copies = (_students(table.rows, copied=copied) for copied in (False, True))
-        if copies:
-            sizes = ", ".join(map(str, sorted({student.size for student in copies})))
-            findings.statements.append(
-                f"{counted(len(copies), 'student')} with the mixer and the size of the teacher (n = {sizes}) began as "
-                "a copy of it. Only the accuracies by bytes count them."
-            )
-        for size, of in sorted(grouped(students, lambda student: student.size).items()):
-            _add_size(size, of, findings)
+        students = _smaller(table.rows)
+        for size, members in sorted(grouped(students, lambda student: student.size).items()):
+            _add_size(size, members, findings)
         if students:
-            _add_bounds(students, findings)
-        shown: list[str] = []
+            layers = [layer for one in students for layer in zip(one.errors, one.bounds, strict=True)]
+            findings.figures["layers_above_bound"] = mean(error >= bound for error, bound in layers)
         for name, models in grouped(_frontier(table.rows), lambda model: model[0]).items():
-            size, accuracy = mean(size for _, size, _ in models), mean(accuracy for *_, accuracy in models)
             figure = f"frontier_{name.replace(' ', '_')}"
-            findings.figures |= {f"{figure}_bytes": size, f"{figure}_accuracy": accuracy}
-            shown.append(f"{name} {size:,.0f} bytes, {accuracy:.2f} ({len(models)})")
-        findings.statements.append(f"Accuracy by bytes of state, means over models: {'; '.join(shown)}.")
+            findings.figures |= {
+                f"{figure}_bytes": mean(size for _, size, _ in models),
+                f"{figure}_accuracy": mean(accuracy for *_, accuracy in models),
+            }
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Error against the teacher's ESS and against its bound, and accuracy against bytes of state."""
-        students = _students(table.rows, copied=False)
+        students = _smaller(table.rows)
         by_student = [
             {
                 "student": f"n = {student.size}",
@@ -237,7 +207,7 @@ class Distillation(Study):
             for layer, (error, bound) in enumerate(zip(student.errors, student.bounds, strict=True))
         ]
         by_model = [
-            {"model": name, "bytes": size, "accuracy": accuracy} for name, size, accuracy in _frontier(table.rows)
+            {"model": name, "bytes": size, "accuracy": reached} for name, size, reached in _frontier(table.rows)
         ]
         drawn = (
             points(by_student, "What students cannot learn", "ESS of the teacher", "error", "student"),

@@ -7,8 +7,6 @@ hybrids by the ESS of their layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
 from typing import ClassVar
 
@@ -35,14 +33,7 @@ from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, groupe
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.engine.verdicts import Claim
 
-SMOKE = smoke(
-    [
-        {
-            "pairs": 4,
-            "model": {"mixer": ["gla,gla", "sa,gla", "gla,sa"], "key_size": 4, "layers": 2},
-        },
-    ],
-)
+SMOKE = smoke([{"pairs": 4, "model": {"mixer": ["gla,gla", "sa,gla", "gla,sa"], "key_size": 4, "layers": 2}}])
 
 PLACEMENTS = [
     ",".join("sa" if layer in chosen else "gla" for layer in range(6))
@@ -69,9 +60,7 @@ RECORD = Grid(
     model=SHAPE | {"mixer": PLACEMENTS, "key_size": 8, "width": 32, "layers": 6, "decay_bias": 0.0},
     training=SCHEDULE | {"steps": 400, "batch_size": 32, "rate": 0.006, "seed": [300, 301]},
     measuring=RunMeasurements(every=40, sequences=4),
-    tasks=[
-        {"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64},
-    ],
+    tasks=[{"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64}],
 )
 
 CAVEATS = (
@@ -95,77 +84,65 @@ CLAIMED = "early_attention"
 """The predictor of the claim."""
 
 
-@dataclass(frozen=True)
-class PlacedRun:
-    """A run with its placement and its early measurement."""
-
-    run: FinalRun
-    early: Row  # the first row at or after 10 % of the training
-    over_training: float  # mean accuracy of all measurements after the start: which learn sooner, where all end alike
-
-    @cached_property
-    def layers(self) -> tuple[str, ...]:
-        """The mixer of each layer; those of a pattern repeat."""
-        pattern = self.run.mixer.split(",")
-        return tuple(pattern[layer % len(pattern)] for layer in range(self.run.settings["model"]["layers"]))
-
-    @property
-    def placement(self) -> str:
-        """All layers, such as "gla,sa,gla,gla"."""
-        return ",".join(self.layers)
-
-    @cached_property
-    def attention(self) -> tuple[int, ...]:
-        """The layers that are attention."""
-        return tuple(layer for layer, mixer in enumerate(self.layers) if mixer == ATTENTION)
-
-    def ess(self, row: Row, layers: Iterable[int]) -> float:
-        """The mean ESS of some layers in a row of the run; NaN without any."""
-        return mean(row[layer_column(self.run.metric, layer)] for layer in layers)
+def layers_of(run: FinalRun) -> list[str]:
+    """The mixer of each layer of a run; those of a pattern repeat."""
+    pattern = run.mixer.split(",")
+    return pattern * (run.settings["model"]["layers"] // len(pattern))
 
 
-def placed_runs(table: StudyTable) -> list[PlacedRun]:
-    """The runs that did not diverge, with their early measurements."""
-    trained = grouped((row for row in table.own_rows if float(row["step"]) > 0), lambda row: row["run"])
-    placed: list[PlacedRun] = []
-    for run in table.runs:
-        measured = trained.get(run.last["run"], [run.last])
-        early = [row for row in measured if float(row["step"]) >= EARLY * float(run.last["step"])]
-        over_training = mean(row["accuracy"] for row in measured)
-        placed.append(PlacedRun(run, min(early, key=lambda row: float(row["step"])), over_training))
-    return placed
+def attention_of(run: FinalRun) -> list[int]:
+    """The layers of a run that are attention."""
+    return [layer for layer, mixer in enumerate(layers_of(run)) if mixer == ATTENTION]
 
 
-def by_accuracy(runs: Sequence[PlacedRun]) -> list[tuple[str, list[PlacedRun]]]:
+def early_row(run: FinalRun) -> Row:
+    """The first measurement of a run after 10 % of its training."""
+    return next(row for row in run.trained or [run.last] if float(row["step"]) >= EARLY * float(run.last["step"]))
+
+
+def over_training(run: FinalRun) -> float:
+    """The mean accuracy after the start: of runs that end alike, it tells which learned sooner."""
+    return mean(row["accuracy"] for row in run.trained or [run.last])
+
+
+def _ess_of(run: FinalRun, row: Row, layers: Iterable[int]) -> float:
+    """The mean ESS of some layers in a row of a run; NaN without any."""
+    return mean(row[layer_column(run.metric, layer)] for layer in layers)
+
+
+def by_accuracy(runs: Sequence[FinalRun]) -> list[tuple[str, list[FinalRun]]]:
     """The placements with their runs, the most accurate first; of those that end alike, the one that learns sooner."""
 
-    def rank(one: tuple[str, list[PlacedRun]]) -> tuple[float, float]:
-        return mean(placed.run.accuracy for placed in one[1]), mean(placed.over_training for placed in one[1])
+    def rank(one: tuple[str, list[FinalRun]]) -> tuple[float, float]:
+        return mean(run.accuracy for run in one[1]), mean(map(over_training, one[1]))
 
-    return sorted(grouped(runs, lambda placed: placed.placement).items(), key=rank, reverse=True)
+    return sorted(grouped(runs, lambda run: ",".join(layers_of(run))).items(), key=rank, reverse=True)
 
 
-def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) -> None:
+PREDICTORS: dict[str, Callable[[FinalRun], float]] = {
+    "early": lambda run: float(early_row(run)[run.metric]),
+    "early_entropy": lambda run: float(early_row(run)["entropy"]),
+    CLAIMED: lambda run: _ess_of(run, early_row(run), attention_of(run)),
+    "control_initial_attention": lambda run: _ess_of(run, run.first, attention_of(run)),
+    "control_place": lambda run: -mean(attention_of(run)),
+    "control_early_accuracy": lambda run: float(early_row(run)["accuracy"]),
+}
+"""What is known of a run after a tenth of its training; controls do without the ESS then."""
+
+
+def _add_foresights(runs: Sequence[FinalRun], findings: Findings) -> None:
     """How what is known early goes with final accuracy, by ranks, over the runs that have attention."""
-    predictors: dict[str, tuple[str, Callable[[PlacedRun], float]]] = {
-        "early": (f"early ESS ({metric})", lambda placed: float(placed.early[metric])),
-        "early_entropy": ("early entropy-ESS", lambda placed: float(placed.early["entropy"])),
-        CLAIMED: ("early ESS of the attention", lambda placed: placed.ess(placed.early, placed.attention)),
-        "control_initial_attention": (
-            "the control, ESS of the attention at initialisation",
-            lambda placed: placed.ess(placed.run.first, placed.attention),
-        ),
-        "control_place": ("the control, how early the attention stands", lambda placed: -mean(placed.attention)),
-        "control_early_accuracy": ("the control, early accuracy", lambda placed: float(placed.early["accuracy"])),
-    }
-    accuracy = numbers(placed.run.accuracy for placed in runs)
-    early = {name: numbers(map(known, runs)) for name, (_, known) in predictors.items()}
-    settings = numbered([placed.run.settings_without("mixer", "seed") for placed in runs])
-    counts = numbered([(placed.run.settings_without("mixer", "seed"), len(placed.attention)) for placed in runs])
-    places = numbered([placed.attention[0] for placed in runs])
-    placements = numbered([placed.placement for placed in runs])
+    accuracy = numbers(run.accuracy for run in runs)
+    early = {name: numbers(map(known, runs)) for name, known in PREDICTORS.items()}
+    attention = list(map(attention_of, runs))
+    of_setting = [run.settings_without("mixer", "seed") for run in runs]
+    settings, places = numbered(of_setting), numbered([layers[0] for layers in attention])
+    counts = numbered([(setting, len(layers)) for setting, layers in zip(of_setting, attention, strict=True)])
+    first_places = numbered([(len(layers), layers[0]) for layers in attention])
+    placements = numbered([",".join(layers_of(run)) for run in runs])
 
     def inside(values: Numbers, rows: Indices) -> Numbers:
+        """Ranks less their mean over runs of one setting with as many attention layers."""
         return within_cells(ranks(values[rows]), counts[rows])
 
     def beyond(groups: Indices) -> Prepare:
@@ -178,30 +155,15 @@ def _add_foresights(runs: Sequence[PlacedRun], metric: str, findings: Findings) 
 
         return left
 
-    for opening, end, prepare in (
-        ("Spearman with final accuracy", "spearman", ranked),
-        ("The same in one setting, with as many attention layers", "spearman_inside", inside),
+    for name, known in early.items():
+        findings.add(f"{name}_spearman", correlation_evidence(known, accuracy, places, prepare=ranked))
+        findings.add(f"{name}_spearman_inside", correlation_evidence(known, accuracy, places, prepare=inside))
+    for name, units, prepare in (
+        ("spearman_inside_by_placement", placements, inside),
+        ("beyond_first_place", places, beyond(first_places)),
+        ("beyond_placement", places, beyond(placements)),
     ):
-        findings.add_statement(
-            opening,
-            {
-                f"{name}_{end}": (words, correlation_evidence(early[name], accuracy, places, prepare=prepare))
-                for name, (words, _) in predictors.items()
-            },
-        )
-    first_places = numbered([(len(placed.attention), placed.attention[0]) for placed in runs])
-    claimed = early[CLAIMED]
-    findings.add_statement(
-        "That of the attention's early ESS",
-        {
-            f"{CLAIMED}_{name}": (words, correlation_evidence(claimed, accuracy, units, prepare=prepare))
-            for name, words, units, prepare in (
-                ("spearman_inside_by_placement", "with placements for units", placements, inside),
-                ("beyond_first_place", "at an equal first place", places, beyond(first_places)),
-                ("beyond_placement", "in one placement", places, beyond(placements)),
-            )
-        },
-    )
+        findings.add(f"{CLAIMED}_{name}", correlation_evidence(early[CLAIMED], accuracy, units, prepare=prepare))
 
 
 @study("hybrids")
@@ -213,46 +175,30 @@ class Hybrids(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """Which placement of attention wins, and what is known of that early."""
-        runs = placed_runs(table)
-        placements = by_accuracy(runs)
+        placements = by_accuracy(table.runs)
         if len(placements) > 1:
-            (best, winners), (second, others) = placements[:2]
             # Trial by trial.
-            before, after = ([placed.run for placed in members] for members in (others, winners))
-            gain = findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer", "layers")))
-            accuracy = mean(placed.run.accuracy for placed in winners)
-            findings.statements.append(f"{best} comes first ({accuracy:.2f}), before {second} by {gain}.")
-        _add_foresights([placed for placed in runs if placed.attention], table.metric, findings)
-        shares = sorted({float(placed.early["step"]) / float(placed.run.last["step"]) for placed in runs})
-        findings.statements += [f"Early is after {share:.0%} of the steps." for share in shares]
+            (_, after), (_, before) = placements[:2]
+            findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer", "layers")))
+        _add_foresights([run for run in table.runs if attention_of(run)], findings)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy and ESS per layer of each placement, accuracy over training, early ESS against final accuracy."""
-        runs = {str(one.run.last["run"]): one for _, members in by_accuracy(placed_runs(table)) for one in members}
-        ends = {
-            name: {
-                "placement": placed.placement,
-                "first attention": str(placed.attention[0]) if placed.attention else "none",
-                "attention layers": len(placed.attention),
-                "seed": placed.run.seed,
-                "early ESS": placed.ess(placed.early, placed.attention),
-                "accuracy": placed.run.accuracy,
-            }
-            for name, placed in runs.items()
-        }
-        layers = [
-            {"placement": placed.placement, "layer": layer, "ESS": placed.ess(placed.run.last, [layer])}
-            for placed in runs.values()
-            for layer in range(len(placed.layers))
-        ]
-        through = [
-            ends[str(row["run"])] | {"step": row["step"], "accuracy": row["accuracy"]}
-            for row in table.own_rows
-            if row["run"] in ends
-        ]
-        last = list(ends.values())
+        first, ends, layers, through = "first attention", list[Row](), list[Row](), list[Row]()
+        for placement, runs in by_accuracy(table.runs):
+            for run in runs:
+                attention = attention_of(run)
+                end: Row = {"placement": placement, first: str(attention[0]) if attention else "none"}
+                end |= {"attention layers": len(attention), "seed": run.seed, "accuracy": run.accuracy}
+                ends.append(end | {"early ESS": _ess_of(run, early_row(run), attention)})
+                layers += [
+                    {"placement": placement, "layer": layer, "ESS": _ess_of(run, run.last, [layer])}
+                    for layer in range(len(layers_of(run)))
+                ]
+                shown = ({name: row[name] for name in ("step", "accuracy")} for row in (run.first, *run.trained))
+                through += [ends[-1] | row for row in shown]
         title = "Accuracy of each placement: runs and their mean"
-        accuracy = strip(last, title, "placement", "accuracy", "attention layers")
+        accuracy = strip(ends, title, "placement", "accuracy", "attention layers")
         cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
             x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=None)
         )
@@ -260,10 +206,9 @@ class Hybrids(Study):
         blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
         ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
         values = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
-        title, first = "Accuracy over training, means", "first attention"
-        lines = mean_lines(through, title, "step", "accuracy", first, detail="placement:N")
+        lines = mean_lines(through, "Accuracy over training, means", "step", "accuracy", first, detail="placement:N")
         title = f"What ESS shows early: that of the attention ({table.metric})"
-        early = points(last, title, "early ESS", "accuracy", first)
+        early = points(ends, title, "early ESS", "accuracy", first)
         by_placement = alt.hconcat(accuracy, alt.layer(ess, values).properties(height=accuracy.height))
         # Each chart has colours and a legend of its own.
         drawn = by_placement.resolve_scale(color="independent"), alt.hconcat(lines, early)

@@ -24,29 +24,19 @@ from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, pa
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.training.config import TrainingConfig
 
+_BOTH = {"mixer": ["s6", "gla-s6"], "normalised": [False, True]}
+_S6 = {"mixer": "s6", "normalised": [False, True]}
 SMOKE = smoke(
     [
-        {
-            "pairs": 4,
-            "length": 48,
-            "held_out_sequences": 4,
-            "model": {
-                "mixer": ["s6", "gla-s6"],
-                "normalised": [False, True],
-                "key_size": [4, 16],
-                "smallest_step": 0.01,
-            },
-            "training": {"steps": 0},
-        },
-        {
-            "pairs": 4,
-            "length": 24,
-            "held_out_sequences": 8,
-            "model": {"mixer": "s6", "normalised": [False, True], "key_size": 4, "smallest_step": 0.01},
-        },
+        {"pairs": 4, "length": 48, "held_out_sequences": 4}
+        | {"model": _BOTH | {"key_size": [4, 16], "smallest_step": 0.01}, "training": {"steps": 0}},
+        {"pairs": 4, "length": 24, "held_out_sequences": 8, "model": _S6 | {"key_size": 4, "smallest_step": 0.01}},
     ],
 )
 
+_SHORT = {"name": "mqar", "pairs": 10, "length": 64, "vocabulary_size": 64}
+_LONG = _SHORT | {"length": 192, "held_out_sequences": 8, "training": {"steps": 0}}
+_MORE_SEEDS = {"seed": [103, 104]}
 RECORD = Grid(
     claim=Claim(
         statement=(
@@ -66,84 +56,16 @@ RECORD = Grid(
     training=SCHEDULE | {"steps": 800, "batch_size": 24, "rate": 0.007, "seed": [100, 101, 102]},
     measuring=RunMeasurements(every=800, sequences=2),
     tasks=[
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 192,
-            "vocabulary_size": 64,
-            "held_out_sequences": 8,
-            "model": {"mixer": ["s6", "gla-s6"], "normalised": [False, True], "key_size": [4, 8, 16, 32, 64]},
-            "training": {"steps": 0},
-        },
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 192,
-            "vocabulary_size": 64,
-            "held_out_sequences": 8,
-            "model": {"mixer": ["gla", "la"], "key_size": [4, 8, 16, 32, 64]},
-            "training": {"steps": 0},
-        },
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 64,
-            "vocabulary_size": 64,
-            "model": {"mixer": ["s6", "gla-s6"], "normalised": [False, True], "key_size": [4, 8, 16]},
-        },
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 64,
-            "vocabulary_size": 64,
-            "model": {"mixer": ["gla", "la"], "key_size": [4, 8, 16]},
-        },
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 192,
-            "vocabulary_size": 64,
-            "held_out_sequences": 8,
-            "model": {"mixer": ["s6", "gla-s6"], "normalised": [False, True], "key_size": 64},
-            "training": {"steps": 0, "seed": [103, 104]},
-        },
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 64,
-            "vocabulary_size": 64,
-            "model": {"mixer": "s6", "normalised": [False, True], "key_size": 16},
-            "training": {"seed": [103, 104]},
-        },
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 192,
-            "vocabulary_size": 64,
-            "held_out_sequences": 8,
-            "model": {
-                "mixer": ["s6", "gla-s6"],
-                "normalised": [False, True],
-                "key_size": [4, 16, 64],
-                "smallest_step": 0.001,
-            },
-            "training": {"steps": 0, "seed": 100},
-        },
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 64,
-            "vocabulary_size": 64,
-            "model": {"mixer": "s6", "normalised": [False, True], "key_size": 16, "smallest_step": 0.001},
-        },
-        {
-            "name": "mqar",
-            "pairs": 10,
-            "length": 64,
-            "vocabulary_size": 64,
-            "intervention": "measured_start",
-            "model": {"mixer": "s6", "key_size": 16},
-        },
+        _LONG | {"model": _BOTH | {"key_size": [4, 8, 16, 32, 64]}},
+        _LONG | {"model": {"mixer": ["gla", "la"], "key_size": [4, 8, 16, 32, 64]}},
+        _SHORT | {"model": _BOTH | {"key_size": [4, 8, 16]}},
+        _SHORT | {"model": {"mixer": ["gla", "la"], "key_size": [4, 8, 16]}},
+        _LONG | {"model": _BOTH | {"key_size": 64}, "training": {"steps": 0} | _MORE_SEEDS},
+        _SHORT | {"model": _S6 | {"key_size": 16}, "training": _MORE_SEEDS},
+        _LONG
+        | {"model": _BOTH | {"key_size": [4, 16, 64], "smallest_step": 0.001}, "training": {"steps": 0, "seed": 100}},
+        _SHORT | {"model": _S6 | {"key_size": 16, "smallest_step": 0.001}},
+        _SHORT | {"intervention": "measured_start", "model": {"mixer": "s6", "key_size": 16}},
     ],
 )
 
@@ -190,17 +112,15 @@ def trained(run: FinalRun) -> bool:
     return int(run.last["step"]) > 0
 
 
-def _gained(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied: str) -> tuple[int, Numbers]:
-    """The largest n with and without the factor, and the differences of a value there, in pairs of equal seeds."""
+def _gains(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied: str) -> Numbers:
+    """What the factor adds to a value at the largest n that has both, in pairs of equal seeds."""
     groups = grouped(runs, lambda run: (run.key_size, run.length, _normalised(run)))
     # At the longest sequences that have it.
     both = [key[:2] for key in groups if (*key[:2], not key[2]) in groups]
     if not both:
-        return 0, np.array([])
-    largest = max(both)
-    return largest[0], paired_differences(
-        groups[*largest, False], groups[*largest, True], "normalised", *varied, value=value
-    )
+        return np.array([])
+    before, after = (groups[*max(both), normalised] for normalised in (False, True))
+    return paired_differences(before, after, "normalised", *varied, value=value)
 
 
 def _lines(runs: Sequence[FinalRun], value: Callable[[FinalRun], float], y: str, title: str) -> alt.Chart:
@@ -225,32 +145,20 @@ class Initialisation(Study):
                 own = [
                     run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == (mixer, steps, "none")
                 ]
-                largest, logarithms = _gained(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START)
-                learned, gains = _gained(filter(trained, own), lambda run: run.accuracy)
+                ratios = np.exp(_gains(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START))
+                gains = _gains(filter(trained, own), lambda run: run.accuracy)
                 control = "" if steps == ranges[0] else "control_"
-                for figure, verb, states, values in (
-                    ("initial_ratio", "multiplies the ESS at initialisation", largest, np.exp(logarithms)),
-                    ("accuracy_gain", "raises the accuracy", learned, gains),
-                ):
+                for figure, values in (("initial_ratio", ratios), ("accuracy_gain", gains)):
                     name = f"{control}{mixer.replace('-', '_')}_{figure}_{steps[0]:g}_to_{steps[1]:g}"
-                    estimate = findings.add(name, of_mean(values))
-                    if len(values):
-                        said = f"the factor {verb} at n = {states} by {estimate}"
-                        findings.statements.append(f"{mixer}, steps {steps[0]:g} to {steps[1]:g}: {said}.")
+                    findings.add(name, of_mean(values))
         usual = [(0.0, 0.0), *ranges[:1]]
-        for (length, start), runs in grouped(table.runs, lambda run: (run.length, start_of(run))).items():
+        groups = grouped(table.runs, lambda run: (run.length, start_of(run), run.key_size))
+        for (length, start, states), runs in groups.items():
             control = "" if runs[0].intervention == "none" and steps_of(runs[0]) in usual else "control_"
-            name = f"{control}{re.sub('[-, ]+', '_', start.replace('steps ', ''))}_L{length}"
-            told: list[str] = []
-            for states, members in sorted(grouped(runs, lambda run: run.key_size).items()):
-                initial = mean(run.initial_ess for run in members)
-                findings.figures[f"{name}_n{states}_initial"] = initial
-                told.append(f"n {states} {initial:.1f}")
-                if any(map(trained, members)):
-                    accuracy = mean(run.accuracy for run in members if trained(run))
-                    findings.figures[f"{name}_n{states}_accuracy"] = accuracy
-                    told[-1] += f" (accuracy {accuracy:.2f})"
-            findings.statements.append(f"{start}, L {length}: ESS at initialisation {', '.join(told)}.")
+            name = f"{control}{re.sub('[-, ]+', '_', start.replace('steps ', ''))}_L{length}_n{states}"
+            findings.figures[f"{name}_initial"] = mean(run.initial_ess for run in runs)
+            if any(map(trained, runs)):
+                findings.figures[f"{name}_accuracy"] = mean(run.accuracy for run in runs if trained(run))
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """ESS at initialisation and after training, and accuracy, against the size of the state, a row a length."""

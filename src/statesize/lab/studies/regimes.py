@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, cast
 
@@ -22,7 +21,6 @@ from statesize.lab.studies.engine.statistics import Evidence, mean, of_mean
 from statesize.lab.studies.engine.study import Study, study
 from statesize.lab.studies.engine.table import (
     FIELDS_VARYING_BY_MIXER,
-    PLATEAU,
     FinalRun,
     Row,
     StudyTable,
@@ -37,7 +35,7 @@ SMOKE = smoke(
             "pairs": [2, 4],
             "model": {"mixer": ["la", "gla", "wla"], "key_size": 4, "tied": False},
             "training": {"seed": 0},
-        },
+        }
     ],
 )
 
@@ -55,16 +53,14 @@ RECORD = Grid(
     model=SHAPE | {"mixer": ["la", "gla", "wla"], "key_size": [16, 32], "width": 64, "decay_bias": 0.0, "tied": False},
     training=SCHEDULE | {"steps": 600, "batch_size": 16, "rate": 0.006, "seed": [200, 201]},
     measuring=RunMeasurements(every=600, sequences=8),
-    tasks=[
-        {"name": "mqar", "pairs": [16, 24, 32], "length": 128, "vocabulary_size": 128},
-    ],
+    tasks=[{"name": "mqar", "pairs": [16, 24, 32], "length": 128, "vocabulary_size": 128}],
 )
 
 SOLVED = 0.95
 """Accuracy from which on a run counts as having solved its task."""
 
-SATURATED, COLLAPSED = 0.8, 0.5
-"""Utilisations from which on the state of an unsolved task is called saturated, and up to which collapsed."""
+COLLAPSED = 0.5
+"""Utilisation up to which the state of an unsolved task counts as collapsed."""
 
 FULL, GATED = "la", ("gla", "wla")
 """The mixer that forgets nothing, and those that may."""
@@ -84,47 +80,33 @@ CAVEATS = (
 )
 
 
-def diagnosis(run: FinalRun) -> str:
-    """The word "solved", or how the run uses its state at the end."""
-    utilisation = run.utilisation
-    if run.accuracy >= SOLVED:
-        return "solved"
-    if math.isnan(utilisation):
-        return "too short to tell"
-    return "saturated" if utilisation >= SATURATED else "collapsed" if utilisation <= COLLAPSED else "partly used"
+def _is_solved(run: FinalRun) -> bool:
+    return run.accuracy >= SOLVED
 
 
-def _named(run: FinalRun) -> tuple[str, str]:
-    """The name of a run's figures, and the same in words; seeds and rates share one."""
+def _is_collapsed(run: FinalRun) -> bool:
+    return run.utilisation <= COLLAPSED and not _is_solved(run)
+
+
+def _named(run: FinalRun) -> str:
+    """The name of a run's figures; seeds and rates share one."""
     name = f"{run.task}_{run.length}_kv{run.kv}_n{run.key_size}_{re.sub('[^a-z0-9]', '_', run.mixer)}"
-    words = f"{run.task}, L {run.length}, kv {run.kv}, n {run.key_size}, {run.mixer}"
-    if run.intervention == "none":
-        return name, words
     # A control: nothing is different but the first values of some weights.
-    return f"control_{name}_{run.intervention}", f"{words}, {run.intervention}"
+    return name if run.intervention == "none" else f"control_{name}_{run.intervention}"
 
 
 def _add_comparison(runs: Sequence[FinalRun], gated: str, findings: Findings) -> None:
     """How much more of its state `FULL` uses than `gated`, before and after training, and which solves the task."""
     name = f"{FULL}_less_{gated}"
-    after = findings.add(name, _difference(runs, gated, _cell, lambda run: run.utilisation))
-    by_beginning = findings.add(
-        f"{name}_by_beginning", _difference(runs, gated, _beginning, lambda run: run.utilisation)
-    )
+    findings.add(name, _difference(runs, gated, _cell, lambda run: run.utilisation))
+    findings.add(f"{name}_by_beginning", _difference(runs, gated, _beginning, lambda run: run.utilisation))
     initial = _difference(runs, gated, _cell, lambda run: float(run.first[f"utilisation_{run.metric}"]))
-    before = findings.add(f"control_initial_{name}", initial)
-    diagnoses = [[diagnosis(run) for run in runs if run.mixer == name] for name in (FULL, gated)]
-    solved = [[names.count("solved"), len(names) - names.count("solved")] for names in diagnoses]
+    findings.add(f"control_initial_{name}", initial)
+    of_mixers = [[run for run in runs if run.mixer == name] for name in (FULL, gated)]
+    solved = [[sum(map(_is_solved, of)), len(of) - sum(map(_is_solved, of))] for of in of_mixers]
     p = float(cast("Any", stats).fisher_exact(solved).pvalue)
-    collapsed = float(diagnoses[1].count("collapsed"))
+    collapsed = float(sum(map(_is_collapsed, of_mixers[1])))
     findings.figures |= {f"{FULL}_{gated}_solved_p": p, f"{gated}_collapsed": collapsed}
-    findings.statements.append(
-        f"Utilisation of {FULL} less that of {gated} at equal task, kv and TSS: {after} (with beginnings for units "
-        f"{by_beginning}); at initialisation {before}. "
-        f"{FULL} solves its task in {solved[0][0]} of {sum(solved[0])} runs and {gated} in {solved[1][0]} of "
-        f"{sum(solved[1])} (Fisher's exact p {p:.2g}); {collapsed:.0f} unsolved runs of {gated} use at most "
-        f"{COLLAPSED:.0%} of it."
-    )
 
 
 def _cell(run: FinalRun) -> tuple[Hashable, ...]:
@@ -165,29 +147,17 @@ class Regimes(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """Which mixers are saturated and which collapsed, and by how much their utilisations differ."""
-        metric, untreated = table.metric, [run for run in table.runs if run.intervention == "none"]
+        untreated = [run for run in table.runs if run.intervention == "none"]
         mixers = {run.mixer for run in untreated}
         for gated in GATED:
             if {FULL, gated} <= mixers:
                 _add_comparison(untreated, gated, findings)
-        for (name, words), members in grouped(table.runs, _named).items():
-            share, accuracy = mean(run.share for run in members), mean(run.accuracy for run in members)
-            utilisation = mean(run.utilisation for run in members)
+        for name, members in grouped(table.runs, _named).items():
             findings.figures |= {
-                f"{name}_share": share,
-                f"{name}_utilisation": utilisation,
-                f"{name}_accuracy": accuracy,
+                f"{name}_share": mean(run.share for run in members),
+                f"{name}_utilisation": mean(run.utilisation for run in members),
+                f"{name}_accuracy": mean(run.accuracy for run in members),
             }
-            diagnoses = Counter("at guessing" if run.guesses else diagnosis(run) for run in members)
-            findings.statements.append(
-                f"{words}: ESS/TSS ({metric}) {share:.2f}, utilisation {utilisation:.2f}, accuracy {accuracy:.2f}; "
-                f"{', '.join(f'{count} {name}' for name, count in diagnoses.items())}."
-            )
-        findings.statements.append(
-            f"Diagnoses: solved from accuracy {SOLVED} on; else saturated from utilisation ({metric}) {SATURATED} on, "
-            f"collapsed up to {COLLAPSED}, partly used between. Runs with an accuracy of up to {PLATEAU} times chance "
-            "are called at guessing."
-        )
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """ESS/TSS and accuracy against difficulty, and both over training."""

@@ -22,16 +22,8 @@ from statesize.lab.studies.engine.verdicts import Claim
 
 SMOKE = smoke(
     [
-        {
-            "pairs": 2,
-            "model": {"mixer": ["gla", "wla"], "key_size": 2},
-            "training": {"identity_weight": [0.0, 0.3]},
-        },
-        {
-            "pairs": 2,
-            "model": {"key_size": 2},
-            "training": {"utilisation_weight": 1.0, "target_utilisation": 0.8},
-        },
+        {"pairs": 2, "model": {"mixer": ["gla", "wla"], "key_size": 2}, "training": {"identity_weight": [0.0, 0.3]}},
+        {"pairs": 2, "model": {"key_size": 2}, "training": {"utilisation_weight": 1.0, "target_utilisation": 0.8}},
     ],
 )
 
@@ -47,9 +39,7 @@ RECORD = Grid(
     training=SCHEDULE
     | {"steps": 600, "batch_size": 32, "rate": 0.006, "identity_weight": [0.0, 0.3], "seed": [*range(200, 208)]},
     measuring=RunMeasurements(every=600, sequences=8),
-    tasks=[
-        {"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64},
-    ],
+    tasks=[{"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64}],
 )
 
 CAVEATS = (
@@ -129,25 +119,18 @@ class Regularisation(Study):
                 "entropy": "entropy",
                 "norm": "norm",
             }
-            means = {what: mean(run.last[column] for run in members) for what, column in columns.items()}
-            means["share"] = mean(run.share for run in members)
-            findings.figures |= {f"{name}_{what}": value for what, value in means.items()}
-            statement = (
-                f"{mixer}, {label} ({len(members)} runs): accuracy {means['accuracy']:.2f}, ESS/TSS "
-                f"{means['share']:.2f} ({metric}), entropy-ESS {means['entropy']:.1f}, norm {means['norm']:.2g}"
-            )
+            for what, column in columns.items():
+                findings.figures[f"{name}_{what}"] = mean(run.last[column] for run in members)
+            findings.figures[f"{name}_share"] = mean(run.share for run in members)
             # No treatment for as many steps; more steps alone are a control, compared with the usual ones.
             alone = replace(plain, steps=treatment.steps)
             before = groups.get((mixer, plain if treatment == alone else alone), [])
             if treatment != plain and before:
                 # Pairs start from the same weights, but for what an intervention does, and see the same data.
                 pair = before, members, *(field.name for field in fields(Treatment))
-                gain = findings.add(f"{name}_gain", of_mean(paired_differences(*pair)))
-                share = findings.add(
-                    f"{name}_share_gain", of_mean(paired_differences(*pair, value=lambda run: run.share))
-                )
-                statement += f"; against no treatment, accuracy {gain} and ESS/TSS {share}"
-            findings.statements.append(f"{statement}.")
+                findings.add(f"{name}_gain", of_mean(paired_differences(*pair)))
+                shares = paired_differences(*pair, value=lambda run: run.share)
+                findings.add(f"{name}_share_gain", of_mean(shares))
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy and ESS by treatment, and one against the other, each run a point."""

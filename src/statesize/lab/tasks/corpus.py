@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from statesize.check import require_kind, require_path
-from statesize.errors import FileError, InputError
+from statesize.check import require_path
+from statesize.errors import FileError
 from statesize.texts.documents import read_file
 from statesize.texts.rows import BLANK_LINES
 
@@ -32,17 +32,10 @@ class Corpus:
     Attributes:
         train: the documents to train on.
         held_out: the documents to evaluate on.
-
-    Raises:
-        InputError: a part is no sequence of Unicode text.
     """
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        for name in ("train", "held_out"):
-            listed(name, getattr(self, name))
 
     @property
     def sha256(self) -> str:
@@ -116,20 +109,6 @@ def read_text(path: str | Path) -> Corpus:
     if len(texts) < len(documents):
         raise FileError(f"{path} must hold texts, got chats. Write them out as texts first.")
     return split(texts)
-
-
-def listed(name: str, documents: Iterable[str]) -> list[str]:
-    """Documents as a list."""
-    if isinstance(documents, str):
-        raise InputError(f"{name} must be a sequence of documents, got one string. For one document, give [text].")
-    require_kind(name, documents, Iterable, "a sequence of strings")
-    items = list(documents) if getattr(documents, "ndim", 1) else [documents]
-    for document in items:
-        try:
-            cast("Any", document).encode()
-        except (AttributeError, UnicodeEncodeError) as error:
-            raise InputError(f"{name} must be a sequence of Unicode strings, got {document!r:.40}.") from error
-    return cast("list[str]", items)
 
 
 def _python_texts() -> Iterator[str]:

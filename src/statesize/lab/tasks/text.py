@@ -14,7 +14,7 @@ from torch import Tensor
 from statesize.check import require_count, require_kind
 from statesize.errors import InputError
 from statesize.lab.tasks.base import IGNORED
-from statesize.lab.tasks.corpus import Corpus, listed
+from statesize.lab.tasks.corpus import Corpus
 
 EOS = "<eos>"
 """The special token that ends every document."""
@@ -35,14 +35,14 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
         The tokenizer.
 
     Raises:
-        InputError: `documents` are none, or `vocabulary_size` has no room for the bytes and `<eos>`.
+        InputError: `vocabulary_size` has no room for the bytes and `<eos>`.
 
     Example:
         >>> tokenizer = train_tokenizer(["a state, a state, a state"], vocabulary_size=260)
         >>> tokenizer.decode(tokenizer.encode("ein Zustand").ids)
         'ein Zustand'
     """
-    texts, alphabet = listed("documents", documents), sorted(pre_tokenizers.ByteLevel.alphabet())
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if require_count("vocabulary_size", vocabulary_size) <= len(alphabet):
         least = f"at least {len(alphabet) + 1}, for the 256 bytes and {EOS}"
         raise InputError(f"vocabulary_size must be {least}, got {vocabulary_size}.")
@@ -52,7 +52,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size, special_tokens=[EOS], initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer=trainer)
+    tokenizer.train_from_iterator(documents, trainer=trainer)
     return tokenizer
 
 
@@ -67,11 +67,9 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
         Token ids.
 
     Raises:
-        InputError: `documents` is one string, or not of Unicode text; the tokenizer has no `<eos>`, or there are fewer
-            than two tokens.
+        InputError: `documents` is one string, the tokenizer has no `<eos>`, or there are fewer than two tokens.
     """
-    documents = listed("documents", documents)
-    require_kind("tokenizer", tokenizer, Tokenizer, "a Tokenizer of the library tokenizers")
+    require_kind("documents", documents, (list, tuple), "a sequence of documents", "For one document, give [text].")
     eos = tokenizer.token_to_id(EOS)
     if eos is None:
         raise InputError(
@@ -92,7 +90,7 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
 
 def byte_count(documents: Iterable[str]) -> int:
     """Bytes of documents as bits per byte counts them: their UTF-8 bytes, and one for the `<eos>` after each."""
-    return sum(len(document.encode()) + 1 for document in listed("documents", documents))
+    return sum(len(document.encode()) + 1 for document in documents)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from statesize.check import refuse, require_count, require_kind, require_real
+from statesize.check import all_finite, refuse, require_count, require_real
 from statesize.errors import InputError
 from statesize.lab.mixers.base import Mixer
+from statesize.lab.mixers.chunk import MINIMUM_LOG_DECAY, mix_chunked
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.distillation_losses import hidden_error, logit_divergence, operator_error
+from statesize.lab.training.folder import StepRecord
 from statesize.lab.training.loop import DivergenceError, evaluating, require_task, train
-from statesize.lab.training.state import StepRecord
+from statesize.operators import Operator, Recurrence
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,10 @@ class Objective:
 
     Attributes:
         operators: Weight of `operator_error` at the teacher's layer inputs, the mean over layers, sequences and units.
-        hidden: Weight of `hidden_error` of what each layer adds to the teacher's layer inputs, the mean over layers and
-            sequences.
-        logits: Weight of `logit_divergence` at the scored positions, the student being run on its own.
+        hidden: Weight of ‖X − X′‖_F / ‖X‖_F of what each layer adds to the teacher's layer inputs, the mean over layers
+            and sequences.
+        logits: Weight of Σ_v p_v ln(p_v / p′_v) at the scored positions (Hinton et al. 2015), the student being run on
+            its own.
 
     Raises:
         InputError: A weight is negative or not finite, or all are 0.
@@ -52,8 +55,8 @@ class Discrepancy:
 
     Attributes:
         operators: `operator_error` of each layer, the mean over sequences and units.
-        hidden: `hidden_error` of what each layer adds, the mean over sequences.
-        divergence: `logit_divergence`, the mean over scored positions.
+        hidden: The relative error of what each layer adds, the mean over sequences.
+        divergence: That of predictions in nats, the mean over scored positions.
     """
 
     operators: tuple[float, ...]
@@ -84,7 +87,6 @@ def distil(
         InputError: Teacher and student do not fit, the device is missing, or the task has more tokens than the models.
     """
     _require_alike(teacher, student)
-    require_kind("objective", objective, Objective, "an Objective")
 
     def loss(*batch: Tensor) -> Tensor:
         """A mean for each weight."""
@@ -138,27 +140,77 @@ def _distances(
     input_ids, targets = (tensor.to(device) for tensor in batch)
     traces, expected = _traced(teacher, input_ids)
     distances: dict[str, list[Tensor]] = {name: [] for name in vars(objective)}
-    with _finite_student():
+    try:
         for theirs, ours, (inputs, outputs) in zip(teacher.blocks, student.blocks, traces, strict=True):
             if objective.operators:
                 with torch.no_grad():
                     target = theirs.mixer.operator(theirs.mixer_norm(inputs))
                 distances["operators"].append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
             if objective.hidden:
-                distances["hidden"].append(hidden_error(outputs - inputs, ours(inputs) - inputs))
+                added, wanted = ours(inputs) - inputs, outputs - inputs
+                distances["hidden"].append(_relative(wanted - added, wanted))
         if objective.logits:
             scored = targets != IGNORED
-            distances["logits"].append(logit_divergence(expected[scored], student(input_ids)[scored]))
-    return distances
-
-
-@contextmanager
-def _finite_student() -> Generator[None]:
-    try:
-        yield
+            known, predicted = (part[scored].log_softmax(-1) for part in (expected, student(input_ids)))
+            divergence = functional.kl_div(predicted, known, reduction="none", log_target=True)
+            distances["logits"].append(divergence.sum(-1))
     except InputError as error:
         # Weights that are still finite can make a layer that is not.
         raise DivergenceError(f"the student is not finite ({error}). Try a lower learning rate") from error
+    if not all(all_finite(part) for parts in distances.values() for part in parts):
+        raise DivergenceError("the student is too far from its teacher to be compared. Try a lower learning rate")
+    return distances
+
+
+def operator_error(teacher: Operator, student: Operator) -> Tensor:
+    """‖T − T′‖_F / ‖T‖_F of each pair of operators; gradients flow to the tensors of the student.
+
+    Recurrences whose state is real and diagonal, with decays of at least e⁻⁴, take the chunk-parallel form; others are
+    stepped. "Matrix orientation" of Bick et al., "Transformers to SSMs: Distilling Quadratic Knowledge to Subquadratic
+    Models", 2024.
+
+    Args:
+        teacher: T at some input.
+        student: T′ at the same input, of the same length and batch shape.
+
+    Returns:
+        Batch shape; where T is 0, the norm of T′ in units of the smallest number of its dtype.
+
+    Example:
+        >>> ones = torch.ones(4, 1)
+        >>> operator_error(Recurrence(ones, ones, ones), Recurrence(ones, ones, 0.9 * ones))
+        tensor(0.1000)
+    """
+    with torch.no_grad():
+        target = _matrix(teacher)
+    return _relative(target - _matrix(student), target)
+
+
+def _relative(difference: Tensor, whole: Tensor) -> Tensor:
+    """The norm of a difference (..., L, M) over that of the whole, (...)."""
+    # The root of 0 has no derivative. Teacher and student may have different dtypes.
+    smallest = max(torch.finfo(part.dtype).tiny for part in (difference, whole))
+    squares = (part.square().sum((-2, -1)).clamp(min=smallest).sqrt() for part in (difference, whole))
+    return next(squares) / next(squares)
+
+
+def _matrix(operator: Operator) -> Tensor:
+    """T, (..., L, L), with gradients where they are needed."""
+    units = torch.eye(operator.length, dtype=operator.dtype, device=operator.device)
+    if isinstance(operator, Recurrence) and _fits_chunks(operator):
+        matrix = mix_chunked(operator.C, operator.B, units, operator.A.log())
+        return matrix if operator.D is None else matrix + units * operator.D[..., None, :]
+    if not torch.is_grad_enabled() and not isinstance(operator, Recurrence):
+        return operator.dense()
+    return operator.apply(units.expand(*operator.batch_shape, *units.shape))
+
+
+def _fits_chunks(recurrence: Recurrence) -> bool:
+    """Whether the chunk-parallel form gives the same: real, diagonal, and no decay too strong for it."""
+    if recurrence.is_complex or recurrence.A.dim() != recurrence.B.dim() or not recurrence.A.numel():
+        return False
+    smallest = recurrence.A.detach().amin()
+    return bool(smallest > 0) and smallest.log().item() >= MINIMUM_LOG_DECAY
 
 
 @torch.no_grad()
@@ -176,10 +228,8 @@ def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tenso
 
 
 def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
-    for name, model in (("teacher", teacher), ("student", student)):
-        require_kind(name, model, LanguageModel, "a LanguageModel")
     if teacher is student:
-        raise InputError("teacher and student are the same model; make the student with student_of(teacher, n)")
+        raise InputError("student must be another model than its teacher. Make it with student_of(teacher, n).")
     for name in ("vocabulary_size", "width", "heads", "layers"):
         theirs, ours = getattr(teacher.config, name), getattr(student.config, name)
         if theirs != ours:
@@ -217,7 +267,6 @@ def student_of(
         >>> [block.mixer.key_size for block in student.blocks]
         [2, 2]
     """
-    require_kind("teacher", teacher, LanguageModel, "a LanguageModel")
     changes = {"key_size": key_size} | ({} if mixer is None else {"mixer": mixer})
     student = LanguageModel(dataclasses.replace(teacher.config, **changes), generator)
     weights, width = teacher.state_dict(), teacher.config.width

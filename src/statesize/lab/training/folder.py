@@ -1,4 +1,4 @@
-"""What a run keeps in its folder: a log, a checkpoint from which it can be resumed, the best weights, and models."""
+"""The state of a training and its folder: a log, a checkpoint to resume from, the best weights, and models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import safetensors
@@ -20,11 +21,47 @@ from statesize.errors import FileError, InputError
 from statesize.io.files import only_writer, os_errors, replace_file
 from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.mixers.config import ModelConfig
+from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import Task
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.state import StepRecord, TrainingState
 
 LOG, STATE, BEST = "log.jsonl", "state.safetensors", "best"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step.
+
+    Attributes:
+        step: 1 for the first.
+        loss: Mean training loss of the step, in nats per target, before its update.
+        rate: Learning rate.
+        gradient_norm: Norm of the gradient before clipping.
+        tokens: Input tokens of the step.
+        seconds: Wall-clock time of the step, without evaluation.
+        held_out: The task's report after the step, with "loss" in nats per target and "accuracy"; None where the
+            model was not evaluated.
+        penalty: Mean of what regularisers added to the loss, weighted; None without any.
+    """
+
+    step: int
+    loss: float
+    rate: float
+    gradient_norm: float
+    tokens: int
+    seconds: float
+    held_out: dict[str, float] | None = None
+    penalty: float | None = None
+
+
+@dataclass
+class TrainingState:
+    """The objects of a run that change while it trains."""
+
+    model: LanguageModel
+    optimizer: torch.optim.AdamW
+    generators: dict[str, torch.Generator]
+    step: int = 0  # steps done
 
 
 class RunFolder:

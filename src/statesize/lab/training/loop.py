@@ -18,9 +18,8 @@ from statesize.errors import InputError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.folder import RunFolder
+from statesize.lab.training.folder import RunFolder, StepRecord, TrainingState
 from statesize.lab.training.regularisation import mixer_calls
-from statesize.lab.training.state import StepRecord, TrainingState
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A loss of input_ids and targets, both (S, L)."""

@@ -10,11 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from statesize.check import all_finite, require_count, require_kind, require_real
+from statesize.check import all_finite, require_kind, require_real
 from statesize.errors import InputError, ModelError
 from statesize.lab.mixers.la import LinearAttention
 from statesize.metrics import differentiable_entropy
 from statesize.operators import Operator, Recurrence
+
+_SEQUENCES, _UNITS, _POSITIONS = 2, 1, 2
+"""Samples of each layer and step: sequences of the batch, heads or channels, and cuts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +159,6 @@ class Regularisation:
         identity_weight: λ of the identity distance, about 0.3; 0 leaves it out.
         utilisation_weight: Weight of the utilisation distance; 0 leaves it out.
         target_utilisation: Target of the entropy-ESS as a share of its ceiling.
-        sequences: Sequences of the batch that are sampled in each layer.
-        units: Heads or channels that are sampled in each layer.
-        positions: Positions that are sampled in each layer.
 
     Raises:
         InputError: A number is out of range.
@@ -175,16 +175,11 @@ class Regularisation:
     identity_weight: float = 0.0
     utilisation_weight: float = 0.0
     target_utilisation: float = 0.8
-    sequences: int = 2
-    units: int = 1
-    positions: int = 2
 
     def __post_init__(self) -> None:
         for name in ("identity_weight", "utilisation_weight"):
             require_real(name, getattr(self, name), least=0, plain=True)
         require_real("target_utilisation", self.target_utilisation, least=0, most=1, plain=True)
-        for name in ("sequences", "units", "positions"):
-            require_count(name, getattr(self, name), plain=True)
 
     def penalty(self, calls: Sequence[MixerCall], generator: torch.Generator) -> Tensor:
         """The term to add: both distances, each averaged over the mixers and weighted.
@@ -212,17 +207,17 @@ class Regularisation:
             log_decay = call.module.log_decay(call.hidden)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
             log_decay = call.hidden.new_zeros(1) if log_decay is None else log_decay  # pyright: ignore[reportUnknownVariableType]
             return _norm(log_decay.expand(*log_decay.shape[:-1], call.module.key_size).expm1(), -1).mean()  # pyright: ignore[reportArgumentType, reportUnknownArgumentType]
-        operator = call.sampled(self.sequences, self.units, generator)
+        operator = call.sampled(_SEQUENCES, _UNITS, generator)
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 
     def _utilisation(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
-        operator = call.sampled(self.sequences, self.units, generator)
+        operator = call.sampled(_SEQUENCES, _UNITS, generator)
         if not isinstance(operator, Recurrence):
             return None
         length, states = operator.length, int(operator.state_size().max())
         # If the state can be full at no position, it can hold most in the middle.
         first, last = min(states, length // 2), max(length - states, (length + 1) // 2)
-        positions = first + _sample(last - first + 1, self.positions, generator)
+        positions = first + _sample(last - first + 1, _POSITIONS, generator)
         return utilisation_distance(operator, self.target_utilisation, positions.sort().values.tolist())  # pyright: ignore[reportUnknownArgumentType]
 
 

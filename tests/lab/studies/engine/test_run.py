@@ -84,5 +84,5 @@ def test_a_folder_of_something_else_is_left_alone(grid, replay, tmp_path):
 
 
 def test_the_first_words_say_why_nothing_can_be_told(grid, replay, tmp_path):
-    first = run_study(STUDY, grid, tmp_path, replay).conclusion.lines()[0]
+    first = run_study(STUDY, grid, tmp_path, replay).conclusion.headline
     assert first.startswith("Cannot tell: these runs do not give mqar_inside_cells, mqar_inside_cells_above_control.")

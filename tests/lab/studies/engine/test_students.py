@@ -9,7 +9,7 @@ import torch
 from statesize.errors import InputError
 from statesize.lab.studies.engine.students import Distillation, least_error
 from statesize.lab.studies.engine.training import train_and_measure
-from statesize.lab.training.distillation_losses import operator_error
+from statesize.lab.training.distillation import operator_error
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 
 PLAN = Distillation(key_sizes=(1, 2), steps=2, batch_size=4)

@@ -6,10 +6,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausa
 
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.recall import recall_score
 from statesize.lab.studies.texts.dips import measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.sequences import OBSERVED, Windows
+from statesize.lab.studies.texts.recall import perplexities
+from statesize.lab.studies.texts.sequences import Windows
 
 WINDOWS = Windows(4, 4, margin=2)
 
@@ -38,17 +38,16 @@ def step_attention():
 @pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 3), (step_attention, 2)])
 def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units):
     model = build()
-    found = measure_dips(model, corpus, WINDOWS, channels=3, conditions=(OBSERVED,))
-    heads = [dip for dip in found if dip.head != "all" and dip.metric == "norm"]
+    found = measure_dips(model, corpus, WINDOWS, channels=3)
+    heads = [dip for dip in found if dip.head != "all" and (dip.metric, dip.condition) == ("norm", "delimiter")]
     assert len(heads) == units
     assert all(torch.isfinite(torch.tensor([dip.depth, dip.low, dip.high])).all() for dip in heads)
-    score = recall_score(model, corpus, 32)
-    assert 1 < score.perplexity("other") < 300
+    assert 1 < perplexities(model, corpus, 32, None)["recall_perplexity"] < 300
     assert not model.training
 
 
 def test_sequences_that_are_too_long_for_a_model_are_one_clear_line(corpus):
     with pytest.raises(InputError, match=r"refused sequences 0 to 7 of 30 tokens.*window"):
-        list(measure_dips(gpt2(positions=8), corpus, WINDOWS, conditions=(OBSERVED,)))
-    with pytest.raises(InputError, match=r"refused sequences of 32 tokens.*length"):
-        recall_score(gpt2(positions=8), corpus, 32)
+        list(measure_dips(gpt2(positions=8), corpus, WINDOWS))
+    with pytest.raises(InputError, match=r"refused sequences of 32 tokens"):
+        perplexities(gpt2(positions=8), corpus, 32, None)

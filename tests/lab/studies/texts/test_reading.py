@@ -1,19 +1,17 @@
 """Runs of the studies of texts: their models by name, what these read, and keys that tell them apart."""
 
-import json
 import shutil
 
 import pytest
 import torch
 
-from statesize.errors import FileError, InputError
+from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.studies.delimiters import Delimiters
-from statesize.lab.studies.engine.run import run_study
 from statesize.lab.studies.texts.documents import default_texts, rebinding_task
-from statesize.lab.studies.texts.reading import Reading, TextGrid
+from statesize.lab.studies.texts.reading import Reading, TextGrid, train_recall, trained_name
 from statesize.lab.tasks import build_task
 from statesize.models.files import write_tokenizer
 
@@ -50,7 +48,6 @@ def test_equal_runs_have_equal_keys_and_others_not():
     [
         ("window", 0, "window must be"),
         ("text", 3, "text must be text, got int"),
-        ("special_tokens", 1, "special_tokens must be true or false, got int"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(name, value, message):
@@ -69,24 +66,25 @@ def test_recall_documents_are_the_held_out_ones():
     assert inputs.equal(torch.tensor(ids))
 
 
+def test_a_name_with_a_seed_is_trained_as_the_bundled_model_was():
+    assert trained_name("recall-gla-200") == ("recall-gla", 200)
+    assert trained_name("gla-200") == ("gla-200", None)
+    (run,) = STUDY.runs(TextGrid(models=("recall-gla-200",)))
+    assert run.key == STUDY.runs(TextGrid(models=("recall-gla-200",)))[0].key
+    assert run.key != STUDY.runs(TextGrid(models=("recall-gla-201",)))[0].key
+
+
+@pytest.mark.slow
+def test_the_seed_of_the_bundled_model_gives_its_weights():
+    bundled = zoo.load("recall-gla")[0].state_dict()
+    for name, weight in train_recall("recall-gla", 0).state_dict().items():
+        torch.testing.assert_close(weight, bundled[name], rtol=2**-10, atol=1e-6)
+
+
 def test_others_read_prose():
     assert default_texts("gla") == default_texts("some/model") == zoo.documents()
     assert rebinding_task("gla") is None
     assert rebinding_task("recall-gla").length == 116
-
-
-def test_a_folder_says_itself_what_it_was_trained_on(tmp_path):
-    # Without its configuration a folder is no model.
-    (tmp_path / "config.json").write_text('{"mixer": "la"}', encoding="utf-8")
-    record = tmp_path / "training.json"
-    record.write_text(json.dumps({"task": zoo.record("recall-la")["task"]}), encoding="utf-8")
-    assert default_texts(str(tmp_path)) == default_texts("recall-la")
-    for other in ('{"task": {"name": "mqar"}}', "[]", '{"task": 3}', "no json"):
-        record.write_text(other, encoding="utf-8")
-        assert default_texts(str(tmp_path)) == zoo.documents()
-    record.write_text('{"task": {"name": "rebinding", "keys": "many"}}', encoding="utf-8")
-    with pytest.raises(FileError, match="no settings of re-binding recall"):
-        default_texts(str(tmp_path))
 
 
 def test_a_second_run_in_a_process_reads_the_weights_and_the_text_as_they_are_then(tmp_path):
@@ -100,19 +98,13 @@ def test_a_second_run_in_a_process_reads_the_weights_and_the_text_as_they_are_th
         documents = (" ".join(f"k{key} v{(row * values + key) % 10}" for key in range(7)) for row in range(40))
         text.write_text("\n\n".join(documents), encoding="utf-8")
 
-    def depths(grid, name):
-        figures = run_study(STUDY, grid, tmp_path / name).conclusion.figures
-        return {name: value for name, value in figures.items() if name.endswith("_depth")}
+    def key():
+        (run,) = STUDY.runs(TextGrid(Reading(documents=12, channels=2, text=str(text)), (str(folder),)))
+        return run.key
 
-    write(1.0, 3)
-    grid = TextGrid(Reading(documents=12, channels=2, text=str(text)), (str(folder),))
-    first = depths(grid, "first")
-    write(0.5, 3)
-    other_weights = depths(grid, "weights")
-    assert other_weights != first
-    assert other_weights == depths(grid, "weights again")
-    write(0.5, 1)
-    other_text = depths(grid, "text")
-    assert other_text != other_weights
-    write(1.0, 3)
-    assert depths(grid, "as at first") == first
+    keys = []
+    for scale, values in ((1.0, 3), (0.5, 3), (0.5, 1), (1.0, 3)):
+        write(scale, values)
+        keys.append(key())
+    assert len(set(keys)) == 3
+    assert keys[0] == keys[-1]

@@ -112,12 +112,12 @@ class TrainingRun:
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values."""
-        # Fields that came later are left out where they are not used, and one that is gone stays, so that runs keep
+        # Fields that came later are left out where they are not used, and those that are gone stay, so that runs keep
         # their keys.
         model = {name: value for name, value in self.model.to_dict().items() if name != "format"}
         return {
             "model": model,
-            "task": self.task.settings(),
+            "task": self.task.settings() | ({"query_share": 1.0, "gap_power": 1.0} if self.task.kind == "mqar" else {}),
             "training": {"accumulation": 1} | self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,

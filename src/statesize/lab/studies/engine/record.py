@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.io.text import counted
 from statesize.lab.studies.engine.conclusion import known
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import TABLE, Row, parse_rows, table_content
@@ -36,10 +35,7 @@ def record_files(study: Study, preset: str, made: Made, rows: Sequence[Row]) -> 
     keys = {run.key for run in runs}
     rows = [row for row in rows if row["run"] in keys]
     done = len({row["run"] for row in rows})
-    conclusion = study.conclude(rows, runs[0].metric, grid.claim)
-    whole = done == len(keys)
-    missing = f"Unfinished: {done} of {counted(len(keys), 'run')} are done, so nothing can be told."
-    table = table_content(rows)
+    conclusion, table = study.conclude(rows, runs[0].metric, grid.claim), table_content(rows)
     document = {
         "schema": _SCHEMA,
         "made": {
@@ -56,9 +52,8 @@ def record_files(study: Study, preset: str, made: Made, rows: Sequence[Row]) -> 
         "total": len(keys),
         "table_sha256": hashlib.sha256(table).hexdigest(),
         "claim": conclusion.claim,
-        "holds": conclusion.holds if whole else None,
+        "holds": conclusion.holds if done == len(keys) else None,
         "figures": known(conclusion.figures),
-        "statements": conclusion.statements if whole else (missing, *conclusion.statements),
     }
     return {TABLE: table, RECORD: json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"}
 
@@ -79,8 +74,8 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
         The record.
 
     Raises:
-        FileError: It cannot be read, its runs are not those of its preset, or a verdict, a sentence or a figure (to
-            1e-12, relative) does not follow from its rows.
+        FileError: It cannot be read, its runs are not those of its preset, or a verdict or a figure (to 1e-12,
+            relative) does not follow from its rows.
     """
     path = folder / RECORD
     try:
@@ -93,21 +88,17 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
     again["table_sha256"] = hashlib.sha256(content).hexdigest()
     if len({row["run"] for row in rows}) != again["done"]:
         raise FileError(f"runs of {folder / TABLE} must be those of the preset {kept['preset']}, got others.")
-    for name, value in again.items():
-        if name == "figures":
-            _require_close(kept[name], value, path)
-        elif kept[name] != value:
-            raise FileError(f"{name} of {path} must be {value!r}, got {kept[name]!r}.")
+    kept_facts, facts = ({name: one.get(name) for name in again} | one["figures"] for one in (kept, again))
+    for name in facts.keys() | kept_facts.keys():
+        if name != "figures" and not _is_close(kept_facts.get(name), facts.get(name)):
+            raise FileError(f"{name} of {path} must be {facts.get(name)!r}, got {kept_facts.get(name)!r}.")
     return kept
 
 
-def _require_close(kept: Mapping[str, Any], again: Mapping[str, Any], path: Path) -> None:
-    if kept.keys() != again.keys():
-        raise FileError(f"figures of {path} must be {sorted(again.keys() ^ kept.keys())} more or fewer.")
-    for name, value in again.items():
-        pairs = zip(value, kept[name], strict=True) if isinstance(value, list) else [(value, kept[name])]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        if not all(
-            one is other or (None not in (one, other) and math.isclose(one, other, rel_tol=_CLOSE, abs_tol=_CLOSE))  # pyright: ignore[reportUnknownArgumentType]
-            for one, other in pairs  # pyright: ignore[reportUnknownVariableType]
-        ):
-            raise FileError(f"{name} of {path} must be {value}, got {kept[name]}.")
+def _is_close(kept: Any, again: Any) -> bool:
+    """Whether both are equal, numbers and those of lists to 1e-12."""
+    if isinstance(kept, list) and isinstance(again, list):
+        return len(kept) == len(again) and all(map(_is_close, kept, again))  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(kept, float) and isinstance(again, float):
+        return math.isclose(kept, again, rel_tol=_CLOSE, abs_tol=_CLOSE)
+    return kept == again

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -14,17 +15,11 @@ from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file, replace_files
 from statesize.io.machine import machine
 from statesize.io.text import counted
-from statesize.lab.studies.engine.conclusion import (
-    CONCLUSION,
-    Conclusion,
-    document_of,
-    figure_text,
-    read_conclusion,
-)
+from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_conclusion
 from statesize.lab.studies.engine.study import Run, Study
 from statesize.lab.studies.engine.table import DIVERGED, RUNS, TABLE, Row, StudyTable, finished_runs, table_content
 from statesize.parallel.threads import Crew, Done, Work, here, run
-from statesize.report.result_page import RESULT, PageChart, PageTable, ResultPage, told_apart
+from statesize.report.result_page import PageChart, told_apart
 from statesize.version import installed
 
 if TYPE_CHECKING:
@@ -123,34 +118,18 @@ def write_page(
     """Writes study.html and conclusion.json; a full disk is a FileError."""
     versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
     made = {"command": command, "versions": versions, "machine": machine()}
-    drawn = page(conclusion, cast("Mapping[str, object]", charts.to_dict()), rows, made).render()
-    replace_files(folder, {PAGE: drawn.encode(), CONCLUSION: document_of(conclusion, made)})
-
-
-def page(
-    conclusion: Conclusion, charts: Mapping[str, object], rows: Sequence[Row], made: Mapping[str, Any]
-) -> ResultPage:
-    """The page, with charts in Vega-Lite."""
     extent = counted(len(rows), "row") if len(rows) <= MOST_ROWS else f"The first {MOST_ROWS:,} of {len(rows):,} rows"
     caption = f"{extent}; {TABLE} in the study’s folder holds all. What is the same in all of them is told below."
     table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
-    figures = [(name, figure_text(figure)) for name, figure in conclusion.figures.items()]
-    numbers = (
-        "Numbers of the conclusion; two numbers are the ends of an interval of 95 %, and controls begin with control_."
+    facts = {"Command": command, "Versions": ", ".join(f"{name} {one}" for name, one in versions.items())}
+    page = conclusion.page()
+    diverged = [f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED]
+    drawn = replace(
+        page,
+        charts=[PageChart("Charts", cast("Mapping[str, object]", charts.to_dict()))],
+        tables=[*page.tables, table],
+        notes={**page.notes, "Runs that came to no result": diverged},
+        facts={name: fact for name, fact in facts.items() if fact} | {"Machine": made["machine"], **shared},
     )
-    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    command = {"Command": made["command"]} if made["command"] else {}
-    return ResultPage(
-        title=f"Study: {conclusion.study}",
-        finding=conclusion.verdict,
-        charts=[PageChart("Charts", charts)],
-        tables=[PageTable("Figures", ("figure", "value"), figures, numbers), table],
-        notes={
-            RESULT: conclusion.statements,
-            "Caveats": conclusion.caveats,
-            "Runs that came to no result": [
-                f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED
-            ],
-        },
-        facts={**command, "Versions": versions, "Machine": made["machine"], **shared},
-    )
+    document = json.dumps({**conclusion.to_dict(), **made}, ensure_ascii=False, allow_nan=False)
+    replace_files(folder, {PAGE: drawn.render().encode(), CONCLUSION: document.encode() + b"\n"})

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from statesize.check import refuse, require_choice
-from statesize.io.text import counted
 from statesize.lab.registry import Registry
 
 if TYPE_CHECKING:
@@ -103,9 +102,6 @@ class Study(ABC):
         if diverged:
             findings.figures["diverged"] = float(sum(diverged))
         self.analyse(StudyTable(rows, metric), findings)
-        if any(diverged):
-            lost = f"{counted(sum(diverged), 'run')} diverged; they are in the table and in none of the figures."
-            findings.statements.append(lost)
         return findings.conclusion(self.kind, self.caveats)
 
 

@@ -51,7 +51,7 @@ def table_content(rows: Sequence[Row]) -> bytes:
 
 @dataclass(frozen=True)
 class FinalRun:
-    """A run that did not diverge: columns of its last row, and all columns at its end and at its start."""
+    """A run that did not diverge: columns of its last row, and its rows."""
 
     task: str
     kv: int
@@ -66,6 +66,7 @@ class FinalRun:
     state_size: float  # TSS, averaged over mixers and positions
     last: Row
     first: Row
+    trained: tuple[Row, ...]  # those after the start, in their order
     metric: str  # the column of the ESS for which claims are made
 
     @property
@@ -132,13 +133,14 @@ class StudyTable:
     @cached_property
     def runs(self) -> list[FinalRun]:
         """The training runs that did not diverge, in the order of the rows; students are none."""
-        first = {row["run"]: row for row in self.own_rows if row["step"] == 0}
-        names = FinalRun.__dataclass_fields__.keys() - {"last", "first", "metric"}
-        return [
-            FinalRun(**{name: row[name] for name in names}, last=row, first=first[row["run"]], metric=self.metric)  # pyright: ignore[reportArgumentType]
-            for row in self.own_rows
-            if row["final"]
-        ]
+        found: list[FinalRun] = []
+        for rows in grouped(self.own_rows, lambda row: row["run"]).values():
+            for last in (row for row in rows if row["final"]):
+                columns = {name: last[name] for name in FinalRun.__dataclass_fields__.keys() & last.keys()}
+                trained = tuple(row for row in rows if float(row["step"]) > 0)
+                first = next(row for row in rows if row["step"] == 0)
+                found.append(FinalRun(**columns, last=last, first=first, trained=trained, metric=self.metric))  # pyright: ignore[reportArgumentType]
+        return found
 
 
 def is_student(row: Row) -> bool:

@@ -13,7 +13,7 @@ from statesize.lab.studies.engine.statistics import Numbers, percentiles
 from statesize.lab.studies.engine.table import Row, grouped
 from statesize.lab.studies.texts.documents import DocumentCorpus
 from statesize.lab.studies.texts.responses import METRICS, Response, respond
-from statesize.lab.studies.texts.sequences import CONDITIONS, CONTROLS, OBSERVED, Windows, aligned_sequences
+from statesize.lab.studies.texts.sequences import CONTROLS, OBSERVED, Windows, aligned_sequences
 from statesize.results.summary import known_mean
 
 CLAIM_METRIC = "tolerance"
@@ -87,12 +87,6 @@ class ModelDips:
         return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer, dip.offset) == found)
 
     @property
-    def layer_depths(self) -> dict[str, float]:
-        """The depth of each layer at delimiters, by name."""
-        dips = [dip for dip in self.dips if (dip.condition, dip.metric, dip.head) == (OBSERVED, CLAIM_METRIC, ALL)]
-        return {dip.layer: dip.depth for dip in dips if dip.layer != ALL}
-
-    @property
     def beyond_controls(self) -> bool:
         """Whether the interval at delimiters lies above 0 and above those of all controls."""
         return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))
@@ -109,7 +103,6 @@ def measure_dips(
     windows: Windows,
     channels: int = 16,
     seed: int = 0,
-    conditions: Sequence[str] = CONDITIONS,
 ) -> Iterator[Dip]:
     """Measure a model around the delimiters of a text and around the places of all controls.
 
@@ -121,12 +114,11 @@ def measure_dips(
         windows: Past and future of each H_i.
         channels: Heads or channels of each mixer that are measured at most.
         seed: Seed of the controls and of the bootstrap.
-        conditions: Which of `CONDITIONS`.
 
     Yields:
         Depths of the model, its layers and heads at the delimiter, and of the model at all other offsets.
     """
-    for aligned in aligned_sequences(corpus, windows, seed, conditions):
+    for aligned in aligned_sequences(corpus, windows, seed):
         response = respond(model, aligned, windows, channels)
         for metric in METRICS:
             yield from modulation(response, metric, seed)

@@ -1,35 +1,41 @@
-"""Runs of studies that measure trained models on a text: one model, and what it reads."""
+"""Runs of the study of delimiters: one model, which may be trained first, and what it reads."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
+import torch
 from torch import nn
 
 from statesize.check import refuse, require_count, require_kind
 from statesize.errors import InputError
 from statesize.io.files import digest
-from statesize.io.text import printable
 from statesize.lab import zoo
+from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import CLAIM_METRIC, measure_dips
-from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, read_texts
+from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, rebinding_task
+from statesize.lab.studies.texts.recall import perplexities
 from statesize.lab.studies.texts.responses import METRICS, RELATIVE_TOLERANCE, TOLERANCE
-from statesize.lab.studies.texts.sequences import Windows, choose_windows
+from statesize.lab.studies.texts.sequences import CONDITIONS, Windows, choose_windows
+from statesize.lab.tasks.base import build_task
+from statesize.lab.training.config import TrainingConfig
+from statesize.lab.training.loop import train
 from statesize.models.load import load_model, load_tokenizer, model_facts
+from statesize.texts.documents import read_file
 from statesize.texts.inputs import tokens_sha256
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the rows of a run; it is part of a run's key."""
 
-_LOGGER = logging.getLogger("statesize")
+_LENGTH = 256
 
 
 @dataclass(frozen=True)
@@ -39,99 +45,72 @@ class Reading:
     Attributes:
         text: UTF-8 text file whose blank lines separate documents, or a .jsonl or .parquet file with a text or a chat
             in each line or row. None: the bundled documents, and those of re-binding recall for models that learnt it.
-        field: Field of the JSON objects, or column of the Parquet file, that holds the text.
-        special_tokens: Read special tokens that the texts spell, such as <|im_end|>, as tokens and not as letters.
-            Delimiters then cut a text file into documents, and blank lines do not.
-        delimiter: The token between documents: eos; turn, the end of a turn of chat; stop or newline, which cut the
-            documents into sentences or lines; or the text of any token.
+        delimiter: The token between documents: eos, or the text of any token, such as "." or "<|im_end|>".
         documents: Read at most this many documents.
         window: Measure ESS over this many tokens of past and future. None: as many as fit into half of the documents,
             at most 32.
-        length: Tokens of the sequences that are predicted, in the study of recall. None: 256, or as the recall models
-            were trained.
         channels: Measure at most this many heads or channels of each layer.
         seed: Seed of the controls and of the intervals.
-        revision: Branch, tag or commit of models of the hub.
-        device: Where models run.
-        dtype: Dtype of the weights and of the run. None: as stored.
 
     Raises:
         InputError: A value does not fit.
     """
 
     text: str | None = None
-    field: str = "text"
-    special_tokens: bool = False
     delimiter: str = "eos"
     documents: int = 200
     window: int | None = None
-    length: int | None = None
     channels: int = 16
     seed: int = 0
-    revision: str | None = None
-    device: str = "cpu"
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("text", "field", "delimiter", "revision", "device", "dtype"):
+        for name in ("text", "delimiter"):
             if getattr(self, name) is not None:
                 require_kind(name, getattr(self, name), str, "text")
-        require_kind("special_tokens", self.special_tokens, bool, "true or false")
-        for name, least in (("documents", 2), ("channels", 1), ("seed", 0), ("window", 1), ("length", 2)):
+        for name, least in (("documents", 2), ("channels", 1), ("seed", 0), ("window", 1)):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name), least=least, plain=True)
 
     def corpus(self, model: str) -> DocumentCorpus:
         """What a model reads, by its name; an InputError names the model."""
-        problems = list[str]()
+        texts = default_texts(model) if self.text is None else read_file(Path(self.text))
         try:
-            if self.text is None:
-                texts = default_texts(model)
-            else:
-                path, special = Path(self.text), self.special_tokens
-                texts = read_texts(path, self.documents, problems.append, self.field, special_tokens=special)
-            tokenizer = load_tokenizer(model, revision=self.revision)
-            options = {"special_tokens": self.special_tokens, "note": problems.append}
-            corpus = make_corpus(texts, tokenizer, self.delimiter, **options)  # pyright: ignore[reportArgumentType]
+            return make_corpus(texts, load_tokenizer(model), self.delimiter, self.documents)
         except InputError as error:
             raise InputError(f"{model}: {error}") from error
-        for problem in problems:
-            _LOGGER.warning("Left out %s", printable(problem))
-        return corpus.shortened(self.documents)
 
 
 @dataclass(frozen=True)
 class TextRun:
-    """One model on one text, under some conditions.
+    """One model on one text.
 
     Attributes:
-        model: A bundled name, a folder, or an id of the Hugging Face hub.
+        model: A bundled name, a folder, or an id of the Hugging Face hub; or the name of a bundled model of re-binding
+            recall and a seed, such as "recall-gla-200", which is trained as the bundled one was.
         label: What tables call it.
         reading: What it reads.
         windows: Past and future of each H_i.
-        conditions: How the text is changed, among `CONDITIONS`.
     """
 
     model: str
     label: str
     reading: Reading
     windows: Windows
-    conditions: tuple[str, ...]
     metric = CLAIM_METRIC
     """The column of the ESS for which claims are made."""
 
     @cached_property
     def key(self) -> str:
-        """A digest of the model's weights, its tokens and all else that the rows depend on; the model is loaded."""
-        corpus = self.corpus
+        """A digest of the weights or how they are trained, of the tokens, and of all else that rows depend on."""
+        corpus, (name, seed) = self.corpus, trained_name(self.model)
         facts = {
             "schema": SCHEMA,
-            **model_facts(self.load()),
+            **(model_facts(self.load()) if seed is None else {"trained": [zoo.record(name)["training"], name, seed]}),
             "documents": tokens_sha256(list(corpus.documents)),
             "delimiter": [corpus.delimiter, corpus.beginning, sorted(corpus.special)],
             "windows": asdict(self.windows),
-            "conditions": self.conditions,
-            "measured": [self.reading.length, self.reading.channels, self.reading.seed, self.label],
+            "conditions": CONDITIONS,
+            "measured": [self.reading.channels, self.reading.seed, self.label],
             "tolerances": [*METRICS, TOLERANCE, RELATIVE_TOLERANCE],
         }
         return digest(json.dumps(facts, sort_keys=True, default=repr).encode())
@@ -139,24 +118,42 @@ class TextRun:
     @cached_property
     def corpus(self) -> DocumentCorpus:
         """What it reads."""
-        return self.reading.corpus(self.model)
+        return self.reading.corpus(trained_name(self.model)[0])
 
     def load(self) -> nn.Module:
-        """The model."""
-        reading = self.reading
-        return load_model(self.model, device=reading.device, dtype=reading.dtype, revision=reading.revision).model
+        """The model, trained where its name has a seed."""
+        name, seed = trained_name(self.model)
+        return load_model(name).model if seed is None else train_recall(name, seed)
 
-    def dips(self, model: nn.Module) -> Iterator[Row]:
-        """The rows of the dips of the loaded model at delimiters."""
-        reading, windows = self.reading, self.windows
-        named = {"model": self.label, "delimiter": reading.delimiter, **asdict(windows)}
-        for dip in measure_dips(model, self.corpus, windows, reading.channels, reading.seed, self.conditions):
+    def rows(self) -> Iterator[Row]:
+        """The rows of the dips of the model, each with its perplexities on repeated bigrams."""
+        model, task = self.load(), rebinding_task(trained_name(self.model)[0])
+        answers = None if task is None else frozenset(range(task.keys, task.none + 1))
+        recalled = perplexities(model, self.corpus, _LENGTH if task is None else task.length, answers)
+        named = {"model": self.label, "delimiter": self.reading.delimiter, **asdict(self.windows), **recalled}
+        for dip in measure_dips(model, self.corpus, self.windows, self.reading.channels, self.reading.seed):
             yield {**named, **vars(dip)}
+
+
+def trained_name(model: str) -> tuple[str, int | None]:
+    """The bundled model of re-binding recall as whose sibling a model is trained, and its seed; else its own name."""
+    found = re.fullmatch(r"(.+)-(\d+)", model)
+    return (found[1], int(found[2])) if found and found[1] in zoo.recall_names() else (model, None)
+
+
+def train_recall(name: str, seed: int) -> LanguageModel:
+    """A model of re-binding recall that is trained and rounded to float16 as the bundled one was, with another seed."""
+    record = zoo.record(name)
+    known = TrainingConfig.__dataclass_fields__.keys() & record["training"].keys()
+    config = TrainingConfig(**{field: record["training"][field] for field in known} | {"seed": seed})
+    model = LanguageModel(zoo.load(name)[0].config, torch.Generator().manual_seed(seed))
+    deque(train(model, build_task(record["task"]), config), maxlen=0)  # pyright: ignore[reportArgumentType]
+    return model.half().float().eval()
 
 
 @dataclass(frozen=True)
 class TextGrid:
-    """The runs of a study of texts.
+    """The runs of the study of delimiters.
 
     Attributes:
         reading: What models read.
@@ -169,15 +166,15 @@ class TextGrid:
     claim: Claim | None = None
 
 
-def text_runs(grid: TextGrid, conditions: Sequence[str]) -> tuple[TextRun, ...]:
-    """The runs of a grid under some conditions."""
+def text_runs(grid: TextGrid) -> tuple[TextRun, ...]:
+    """The runs of a grid."""
     models, reading = grid.models, grid.reading
     if not models or len(set(models)) < len(models):
         refuse("models", "names, each of them once", models)
     # Windows that fit into the documents of all models, so that these can be compared.
-    fitting = [choose_windows(reading.corpus(model), reading.window) for model in models]
+    fitting = [choose_windows(reading.corpus(trained_name(model)[0]), reading.window) for model in models]
     windows = min(fitting, key=lambda window: window.past)
     names = {model: Path(model).absolute().name if Path(model).is_dir() else model for model in models}
     if len(set(names.values())) < len(models):
         names = {model: model for model in models}
-    return tuple(TextRun(model, names[model], reading, windows, tuple(conditions)) for model in models)
+    return tuple(TextRun(model, names[model], reading, windows) for model in models)

@@ -94,10 +94,8 @@ class Aligned:
     cut: int
 
 
-def aligned_sequences(
-    corpus: DocumentCorpus, windows: Windows, seed: int = 0, conditions: Sequence[str] = CONDITIONS
-) -> list[Aligned]:
-    """The sequences of some conditions, in the order of `CONDITIONS`; an InputError if the documents are too short."""
+def aligned_sequences(corpus: DocumentCorpus, windows: Windows, seed: int = 0) -> list[Aligned]:
+    """The sequences of all `CONDITIONS`, in their order; an InputError if the documents are too short."""
     # The documents are joined to one stream, once for each condition. A sequence is a piece of it: two times
     # windows.reach tokens before the cut, so that there is a context, and windows.reach after it. Borders with a
     # document that is too short are left out.
@@ -120,8 +118,7 @@ def aligned_sequences(
     }
     starts = np.cumsum(np.array([0, *map(len, moved[:-1])], np.int64))
     streams[MISPLACED] = streams["moved"][0], (starts + np.array(positions, np.int64) + 1)[long]
-    requested = [name for name in CONDITIONS if name in conditions]
-    sequences = [_sliced(name, *streams[name], windows, corpus.beginning) for name in requested]
+    sequences = [_sliced(name, *streams[name], windows, corpus.beginning) for name in CONDITIONS]
     if any(len(aligned.ids) < 2 for aligned in sequences):
         raise InputError(
             f"Fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, which windows of "
