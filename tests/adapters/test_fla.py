@@ -93,46 +93,6 @@ def test_layers_agree_with_the_kernels_of_fla(name, length):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rwkv7", "momentum_deltanet"])
-def test_what_chunked_kernels_round_is_measured_and_told(name):
-    """At 72 tokens; the step form, which runs at 32, agrees to the last digits."""
-    assert sweep("kernels", 32, name)[name]["faithfulness"] < 2e-6
-    one = sweep("kernels", 72, name)[name]
-    assert 1e-5 < one["faithfulness"] < 1e-2
-    assert one["reason"] == ""
-    assert one["note"].startswith("Its kernel rounds: T is that of its step form")
-
-
-FOLDER = """
-import sys, warnings
-warnings.simplefilter("ignore")
-import torch
-import fla.models as models
-torch.manual_seed(0)
-shape = {"hidden_size": 32, "num_heads": 2, "num_hidden_layers": 2, "vocab_size": 50, "fuse_cross_entropy": False}
-models.GLAForCausalLM(models.GLAConfig(**shape)).save_pretrained(sys.argv[1])
-"""
-
-
-@pytest.mark.slow
-def test_a_folder_is_profiled_by_the_interpreter_and_refused_without(tmp_path):
-    subprocess.run([sys.executable, "-c", FOLDER, str(tmp_path / "gla")], check=True, capture_output=True)
-    (tmp_path / "ids.json").write_text(json.dumps([list(range(20))]), "utf-8")
-    profiled = ["profile", str(tmp_path / "gla"), "--ids", str(tmp_path / "ids.json"), "--json"]
-    command = [sys.executable, "-c", "import sys; from statesize.cli import main; sys.exit(main())", *profiled]
-    runs = {
-        on: subprocess.run(
-            command, env=os.environ | {"TRITON_INTERPRET": on}, capture_output=True, text=True, check=False
-        )
-        for on in ("0", "1")
-    }
-    assert runs["0"].returncode == 1
-    assert "GLAForCausalLM must run where Triton does" in runs["0"].stderr
-    assert runs["1"].returncode == 0
-    assert "model.layers.1.attn" in runs["1"].stdout
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("by", ["references", "kernels"])
 @pytest.mark.parametrize("length", [32, 72])
 def test_the_table_is_what_the_sweep_finds(by, length):
