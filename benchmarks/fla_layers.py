@@ -1,9 +1,8 @@
-"""Layers of flash-linear-attention against its references and its kernels: `python -m benchmarks.fla_layers [NAME …]`.
+"""Layers of flash-linear-attention against its kernels: `python -m benchmarks.fla_layers [NAME …]`.
 
 A tiny layer of each kind, with gates off their defaults, is captured at 32 and 72 positions, so that both the recurrent
-and the chunked kernels run: over fla's torch references, and over its own Triton kernels in the interpreter, in a
-process each. What T u differs by from what the kernel returned goes into results/families/fla.json. With names, only
-these layers are run anew.
+and the chunked kernels run, in Triton's interpreter. What T u differs by from what the kernel returned goes into
+results/families/fla.json. With names, only these layers are run anew.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from statesize.io.files import replace_file
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "results" / "families" / "fla.json"
-RUNS = tuple((by, length) for by in ("references", "kernels") for length in (32, 72))
+LENGTHS = (32, 72)
 
 
-def run(by: str, length: int, names: list[str]) -> list[dict[str, Any]]:
+def run(length: int, names: list[str]) -> list[dict[str, Any]]:
     """What one process finds of some layers."""
-    command = [sys.executable, "-O", str(ROOT / "tests" / "oracles" / "fla_sweep.py"), by, str(length), *names]
-    environment = os.environ | {"TRITON_INTERPRET": "1" if by == "kernels" else "0", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-O", str(ROOT / "tests" / "oracles" / "fla_sweep.py"), "kernels", str(length), *names]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -44,10 +43,10 @@ def main() -> None:
     document: dict[str, Any] = json.loads(TABLE.read_text("utf-8")) if TABLE.exists() else {"layers": {}}
     document |= {"schema": 1, "made": made("flash-linear-attention", "triton")}
     kept = document["layers"] if names else {}
-    for by, length in RUNS:
-        for found in run(by, length, names):
+    for length in LENGTHS:
+        for found in run(length, names):
             kept.setdefault(name := found.pop("name"), {})[f"{found.pop('by')} {found.pop('length')}"] = found
-            print(by, length, name, found["faithfulness"], found["reason"], flush=True)
+            print(length, name, found["faithfulness"], found["reason"], flush=True)
     document["layers"] = {
         name: kept[name] | {"class": kind, "flash_attention": name in FLASH_ATTENTION, "in_torch": name in IN_TORCH}
         for name, (kind, _) in LAYERS.items()

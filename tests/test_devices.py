@@ -7,8 +7,8 @@ import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
 from oracles.pretrained import tiny_llama, tiny_tokenizer
-from oracles.recurrent_models import tiny_model
 from oracles.second_device import DEVICE, second_device
+from oracles.tiny_families import tiny
 from torch import nn
 
 import statesize as ss
@@ -66,10 +66,10 @@ def trained(mixer):
 MODELS = {
     "llama": lambda: attention_model("llama"),
     "gpt2": lambda: attention_model("gpt2"),
-    "mamba": lambda: tiny_model("mamba"),
-    "mamba2": lambda: tiny_model("mamba2"),
-    "qwen3_next": lambda: tiny_model("qwen3_next"),
-    "recurrent_gemma": lambda: tiny_model("recurrent_gemma"),
+    "mamba": lambda: tiny("mamba"),
+    "mamba2": lambda: tiny("mamba2"),
+    "qwen3_next": lambda: tiny("qwen3_next"),
+    "recurrent_gemma": lambda: tiny("recurrent_gemma"),
     "gla": lambda: trained("gla"),
     "gated-deltanet": lambda: trained("gated-deltanet"),
     "own attention": lambda: own(OwnAttention),

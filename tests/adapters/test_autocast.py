@@ -1,14 +1,11 @@
 """Models that compute in autocast: a mixer that runs alone has the precision that it had in the model."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
 import statesize as ss
 from statesize.codes import joined
-from statesize.lab.mixers import LanguageModel, ModelConfig
 
 IDS = torch.randint(3, 60, (2, 24), generator=torch.Generator().manual_seed(8))
 
@@ -85,52 +82,3 @@ def test_autocast_inside_a_mixer(mixer):
     (found,) = ss.capture(model_of(in_itself(mixer), None), IDS)
     assert 1e-5 < found.faithfulness <= found.agreement.allowed <= 1e-2
     assert "Its own arithmetic rounds" in joined(found.agreement.notes)
-
-
-def test_autocast_that_a_model_leaves_again():
-    class Outside(Recurrent):
-        def forward(self, hidden):
-            with torch.autocast("cpu", enabled=False):
-                return self.inner(hidden.float())
-
-        def __init__(self):
-            super().__init__()
-            self.inner = Recurrent()
-
-    (found,) = ss.capture(model_of(Outside), IDS)
-    assert found.faithfulness < 1e-5
-    assert found.agreement.allowed == 1e-5
-
-
-def test_a_declared_operator_in_autocast_is_not_said_to_mix_backwards():
-    class Around(nn.Module):
-        def __init__(self):
-            super().__init__()
-            shape = ModelConfig("gla", vocabulary_size=64, width=16, heads=2, layers=2, key_size=4, decay_bias=0.0)
-            self.inner = LanguageModel(shape, torch.Generator().manual_seed(0))
-
-        def forward(self, input_ids):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                return self.inner(input_ids)
-
-    assert [joined(item.notes) for item in ss.capture(Around(), IDS)] == ["", ""]
-
-
-def test_accelerate():
-    accelerate = pytest.importorskip("accelerate")
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=64, **shape))
-    plain = copy.deepcopy(model)
-    # A process has one state of accelerate, which other tests may have set.
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        prepared = accelerate.Accelerator(mixed_precision="bf16", cpu=True).prepare(model)
-        found, expected = list(ss.capture(prepared, IDS)), list(ss.capture(plain, IDS))
-    finally:
-        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-    assert [item.name for item in found] == [item.name for item in expected]
-    for item in found:
-        assert 1e-5 < item.faithfulness <= 1e-2
-        assert item.operator_difference < 1e-9

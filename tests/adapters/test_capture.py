@@ -10,7 +10,10 @@ from torch import nn
 
 from statesize import capture
 from statesize.adapters import find_mixers
+from statesize.adapters.build import from_observation
+from statesize.adapters.check import Agreement
 from statesize.adapters.models.model_state import named_parts
+from statesize.adapters.observation import Observation
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Recurrence
@@ -93,27 +96,6 @@ def test_operators_are_those_of_each_mixers_input(model, ids):
         torch.testing.assert_close(item.operator.dense(), mixer.operator(inputs[item.name]).dense())
 
 
-def test_a_captured_mixer_is_what_was_found_of_it_and_no_other_capture(model, ids):
-    capturing, again = capture(model, ids), next(capture(model, ids))
-    (found, *_), item = capturing.mixers, next(capturing)
-    assert (item.name, item.kind, item.multiplicity) == (found.name, found.kind, found.multiplicity)
-    assert item != again
-    assert len({item, again}) == 2
-
-
-def test_kind_and_multiplicity_have_defaults(ids):
-    class Plain(nn.Module):
-        def operator(self, hidden):
-            return Dense(torch.eye(hidden.shape[1]).expand(hidden.shape[0], 1, -1, -1))
-
-        def forward(self, hidden):
-            return hidden
-
-    model = nn.Sequential(nn.Embedding(11, 4), Plain())
-    (captured,) = capture(model, ids)
-    assert (captured.name, captured.kind, captured.multiplicity) == ("1", "Plain", 1)
-
-
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
@@ -122,6 +104,7 @@ def test_kind_and_multiplicity_have_defaults(ids):
         (["layers.2", 0], ["layers.0", "layers.2"]),
         (2, ["layers.2"]),
         ("layers.1", ["layers.1"]),
+        (np.int64(1), ["layers.1"]),
     ],
 )
 def test_layers_are_selected_by_index_or_name(model, ids, layers, expected):
@@ -132,16 +115,6 @@ def test_layers_are_selected_by_index_or_name(model, ids, layers, expected):
 def test_a_wrong_layer_lists_the_mixers(model, ids, layers):
     with pytest.raises(InputError, match=r"layers\.0, layers\.1, layers\.2"):
         capture(model, ids, layers)
-
-
-def test_model_is_left_as_it_was_after_an_interrupt(model, ids):
-    model.train()
-    model.broken = True
-    with pytest.raises(KeyboardInterrupt):
-        capture(model, ids)
-    assert all(module.training for module in model.modules())
-    assert torch.is_grad_enabled()
-    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_operators_are_built_in_eval_mode_and_without_gradients_outside(model, ids):
@@ -211,14 +184,6 @@ def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
     assert captured.skipped == {"unused": Note(Code.NOT_CALLED)}
 
 
-def test_a_mixer_of_half_precision_says_its_operator_in_single_precision(model, ids):
-    model.to(torch.bfloat16)
-    for item in capture(model, ids):
-        assert item.operator.dtype == torch.float32
-        assert item.run_difference == 0
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-
-
 def test_nan_weights_name_layer_head_and_position(model, ids):
     with torch.no_grad():
         # The first key channel of head 1 of layers.1.
@@ -227,25 +192,6 @@ def test_nan_weights_name_layer_head_and_position(model, ids):
     next(iterator)
     with pytest.raises(InputError, match=r"layers\.1 .*sequence, head, position.*index \(0, 1, 0, 0\)"):
         next(iterator)
-
-
-def test_nan_in_an_operator_of_ones_own_names_layer_head_and_position(ids):
-    class Careless(Dense):
-        def __init__(self, matrix):
-            self.matrix = matrix
-            self._describe(matrix, matrix.shape[-1], matrix.shape[:-2])
-
-    class Mixer(nn.Module):
-        def operator(self, hidden):
-            matrix = torch.zeros(hidden.shape[0], 2, hidden.shape[1], hidden.shape[1])
-            matrix[1, 1, 4, 2] = torch.inf
-            return Careless(matrix)
-
-        def forward(self, hidden):
-            return hidden
-
-    with pytest.raises(InputError, match=r"Mixer 1, sequence 1, head 1: .* first at position 4"):
-        next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
 
 
 @pytest.mark.parametrize(
@@ -261,46 +207,6 @@ def test_a_wrong_operator_is_refused(ids, result, message):
 
     with pytest.raises(ModelError, match=message):
         next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
-
-
-def test_an_operator_of_swapped_dimensions_is_told_its_own_shapes_and_what_they_must_be(ids):
-    class Mixer(nn.Module):
-        def operator(self, hidden):
-            return Recurrence(*torch.ones(3, hidden.shape[0], hidden.shape[1], 2, 4))
-
-        def forward(self, hidden):
-            return hidden
-
-    said = f"batch shape ({len(ids)}, heads) and length {ids.shape[1]}, got"
-    with pytest.raises(ModelError) as raised:
-        next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
-    assert said in str(raised.value)
-
-
-@pytest.mark.parametrize("length", [4, 6])
-def test_an_operator_of_another_length_is_refused(model, length):
-    class Shifted(LinearMixer):
-        def operator(self, hidden):
-            return Dense(torch.ones(hidden.shape[0], 2, length, length).tril())
-
-    model.layers[1] = Shifted()
-    with pytest.raises(ModelError, match=rf"layers\.1.*, got \(1, 2\) and {length}\. .*shape \(1, 5, 6\)"):
-        list(capture(model, torch.tensor([[1, 2, 3, 4, 5]]), "layers.1"))
-    captured = capture(model, torch.tensor([[1, 2, 3, 4, 5]]))
-    assert "layers.1" not in [item.name for item in captured]
-    assert f"and {length}. " in str(captured.skipped["layers.1"])
-
-
-def test_layers_of_numpy_and_a_single_one(model):
-    ids = torch.tensor([[1, 2, 3]])
-    for layers in (1, np.int64(1), [np.int64(1), 1], "layers.1"):
-        assert [item.name for item in capture(model, ids, layers)] == ["layers.1"]
-
-
-@pytest.mark.parametrize("layers", [1.5, [1.5], True, None])
-def test_layers_of_another_kind(model, layers):
-    with pytest.raises(InputError, match="layers must be the model's mixers by name or by index"):
-        capture(model, torch.tensor([[1, 2, 3]]), [None] if layers is None else layers)
 
 
 @pytest.mark.parametrize("channels", [0, -3, 2.5, True, None])
@@ -379,3 +285,16 @@ def test_a_layer_that_takes_one_text_at_a_time_is_measured_text_by_text(layer, d
         if layer is not Cubed:
             difference = item.operator.dense() - expected.operator.dense()[text : text + 1]
             assert difference.abs().max() < 1e-6
+
+
+def test_an_operator_that_is_refused_names_its_mixer():
+    matrices = torch.ones(1, 3, 4, 4).tril()
+    matrices[0, 2, 1, 0] = torch.nan
+    values = torch.ones(1, 3, 4, 2)
+    observation = Observation("as observed", "attention", lambda units: Dense(matrices[:, units]), values, values)
+    captured = from_observation("layers.3@1", observation, 0.0, Agreement())
+    assert torch.equal(captured.units_operator(slice(2)).dense(), matrices[:, :2])
+    with pytest.raises(InputError, match=r"^Mixer layers\.3@1 \(indices are sequence, chosen unit, .*\(0, 0, 1, 0\)"):
+        captured.units_operator([2])
+    with pytest.raises(InputError, match=r"^Mixer layers\.3@1 .*\(0, 2, 1, 0\)"):
+        _ = captured.operator

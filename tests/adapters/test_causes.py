@@ -7,9 +7,6 @@ from torch import nn
 from torch.nn import functional
 
 import statesize as ss
-from statesize.adapters.select import NothingMeasuredError
-from statesize.cli import main
-from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 
 
@@ -30,12 +27,6 @@ def refused(error, pattern, call, *arguments, **options):
 )
 def test_ids_that_are_none(ids, pattern):
     refused(InputError, pattern, ss.capture, tiny_llama(), torch.tensor(ids))
-
-
-def test_hidden_states_instead_of_ids():
-    pattern = r"inputs must be integers of dtype torch.int64, got dtype torch.float32"
-    for call in (ss.profile, ss.capture, ss.network_ess):
-        refused(InputError, pattern, call, tiny_llama(), torch.randn(1, 5, 32))
 
 
 class Own(nn.Module):
@@ -69,63 +60,6 @@ def test_an_error_of_a_models_own_stays_its_own():
     model = Own()
     model.tokens.forward = lambda ids: nn.Embedding(2, 8)(ids[:, :1] + 2).expand(-1, ids.shape[1], -1)
     refused(IndexError, "index out of range in self", ss.capture, model, torch.ones(1, 2, dtype=torch.long))
-
-
-def drawn(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [(drawn(9, 3).sigmoid(), drawn(9, 3), drawn(9, 3)), (drawn(2, 9, 4).sigmoid(), drawn(2, 9, 4), drawn(2, 9, 4))],
-)
-def test_tensors_with_the_negative_bit(parts):
-    negative = [torch._neg_view(-part) for part in parts]
-    assert negative[0].is_neg()
-    for call in (ss.metrics.hankel_singular_values, lambda operator: ss.measure(operator).entropy):
-        expected = call(ss.Recurrence(*parts))
-        torch.testing.assert_close(call(ss.Recurrence(*negative)), expected, rtol=0, atol=0)
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_tensors_that_are_no_matrices():
-    refused(
-        InputError,
-        "of 16 bits or more, got dtype torch.float8_e4m3fn",
-        ss.measure,
-        torch.eye(4).to(torch.float8_e4m3fn),
-    )
-    for layout in (torch.strided, torch.jagged):
-        nested = torch.nested.nested_tensor([torch.eye(4), torch.eye(4)], layout=layout)
-        refused(InputError, "matrix must be a dense tensor, got a nested one", ss.measure, nested)
-
-
-def test_arguments_of_another_kind():
-    refused(InputError, "checkpoints must be folders of models, .* got 3", ss.lab.series, 3)
-
-
-@pytest.mark.parametrize("option", ["--max-tokens", "--sequences"])
-@pytest.mark.parametrize("size", [10**11, 10**20])
-def test_sizes_that_nothing_has(option, size, capsys):
-    assert main(["profile", "gla", option, str(size)]) == 2
-    said = capsys.readouterr().err
-    assert f'"{size}" for {option}. Must be <= 1000000000' in said
-    assert said.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("reasons", "told"),
-    [
-        ({"a.0": "Mixer a.0 looks ahead"}, "Mixer a.0 looks ahead"),
-        (
-            {"a.0": "Mixer a.0 looks ahead", "a.1": "no mixing"},
-            "a.0 looks ahead. Nor was a.1 measured: choose one by layers to read its reason.",
-        ),
-    ],
-)
-def test_other_layers_that_are_not_measured_are_named(reasons, told):
-    notes = {name: Note(Code.NOT_MEASURED, reason) for name, reason in reasons.items()}
-    assert str(NothingMeasuredError(notes)).endswith(told)
 
 
 class Dividing(nn.Module):

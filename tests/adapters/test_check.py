@@ -161,14 +161,6 @@ def test_a_mixer_s_own_arithmetic_may_round_by_a_hundredth(by, limit):
         assert (found.difference, found.allowed, found.notes != ()) == (pytest.approx(by, rel=0.01), limit, by > 1e-5)
 
 
-def test_what_was_found_is_kept_with_the_operator():
-    (item,) = capture(attention_model("llama"), token_ids(), 0)
-    assert item.operator_difference < 1e-14
-    assert 0 < item.faithfulness < 1e-6
-    assert item.agreement.allowed == 1e-5
-    assert item.run_difference == 0
-
-
 def refused(model, pattern, change=None, layers=None):
     """A capture that must fail, at once or when its mixers are asked for; `change` comes between the two."""
 
@@ -197,58 +189,36 @@ def test_a_wrong_operator_fails_the_capture(monkeypatch, by):
     )
 
 
-class Sabotage:
-    """What an observation must not do to the function that it watches."""
-
-    @staticmethod
-    def altered_mask(function, module, query, key, value, mask, **options):
-        wider = torch.zeros(query.shape[2], key.shape[2]).masked_fill(
-            torch.ones(query.shape[2], key.shape[2]).tril().triu(-3) == 0, torch.finfo(torch.float32).min
-        )
-        return function(module, query, key, value, wider[None, None], **options)
-
-    @staticmethod
-    def scaled_output(function, *args, **options):
-        output, probabilities = function(*args, **options)
-        return output * 1.0001, probabilities
-
-    @staticmethod
-    def dropped_head(function, *args, **options):
-        output, probabilities = function(*args, **options)
-        return output * torch.tensor([1.0, 1.0, 0.0, 1.0])[:, None], probabilities
-
-
-def sabotage(monkeypatch, way):
-    """Let the functions that observed models take compute something else."""
+def sabotage(monkeypatch):
+    """Let the functions that observed models take return a ten-thousandth more."""
     made = attention._Registry.__init__
 
     def sabotaged(self, registry, change):
-        def changed(name, function):
-            return change(name, lambda *args, **options: getattr(Sabotage, way)(function, *args, **options))
+        def more(function):
+            def attend(*args, **options):
+                output, probabilities = function(*args, **options)
+                return output * 1.0001, probabilities
 
-        made(self, registry, changed)
+            return attend
+
+        made(self, registry, lambda name, function: change(name, more(function)))
 
     monkeypatch.setattr(attention._Registry, "__init__", sabotaged)
 
 
-@pytest.mark.parametrize("way", ["altered_mask", "scaled_output", "dropped_head"])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_an_observation_that_alters_the_model_is_caught(monkeypatch, way, implementation):
+def test_an_observation_that_alters_the_model_is_caught(monkeypatch, implementation):
     model = attention_model("llama", attn_implementation=implementation)
     assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids()))
-    sabotage(monkeypatch, way)
+    sabotage(monkeypatch)
     refused(model, r"Mixer LlamaForCausalLM: observed, the model's last hidden state differs")
     # Inside of the altered run alone, nothing is seen.
     assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids(), checks="none"))
 
 
-@pytest.mark.parametrize("way", ["altered_mask", "scaled_output", "dropped_head"])
-def test_a_mixer_that_is_altered_when_it_runs_again_is_caught(monkeypatch, way):
-    refused(
-        attention_model("llama"),
-        r"Mixer model\.layers\.0\.self_attn: its output when it runs again .* differs",
-        lambda: sabotage(monkeypatch, way),
-    )
+def test_a_mixer_that_is_altered_when_it_runs_again_is_caught(monkeypatch):
+    again = r"Mixer model\.layers\.0\.self_attn: its output when it runs again .* differs"
+    refused(attention_model("llama"), again, lambda: sabotage(monkeypatch))
 
 
 def test_a_weight_that_is_changed_between_capture_and_check_is_caught():
@@ -264,68 +234,3 @@ def test_a_weight_that_is_changed_between_capture_and_check_is_caught():
     change()
     assert [item.name for item in captured] == ["model.layers.0.self_attn"]
     assert "its output when it runs again" in str(captured.skipped["model.layers.1.self_attn"])
-
-
-class OtherWeights(nn.Module):
-    """Runs a model with other weights than it holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.model = attention_model("llama")
-
-    def forward(self, input_ids, **options):
-        weights = {name: 1.5 * weight for name, weight in self.model.named_parameters()}
-        return torch.func.functional_call(self.model, weights, (input_ids,), options)
-
-
-def test_a_model_that_runs_with_other_weights_than_it_holds_is_refused_by_this_cause():
-    message = r"Mixer model\.model\.layers\.0\.self_attn: its output when it runs again .* nothing changes its weights"
-    refused(OtherWeights(), message)
-
-
-def test_a_mixer_that_runs_more_often_the_next_time_is_refused():
-    class Attention(nn.Module):
-        def forward(self, hidden):
-            split = hidden.unflatten(-1, (2, 4)).transpose(1, 2)
-            mixed = nn.functional.scaled_dot_product_attention(split, split, split, is_causal=True)
-            return mixed.transpose(1, 2).flatten(2)
-
-    class Drifting(nn.Module):
-        calls = 0
-
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.attention = nn.Embedding(64, 8), Attention()
-
-        def forward(self, ids):
-            Drifting.calls += 1
-            hidden = self.embedding(ids)
-            for _ in range(Drifting.calls):
-                hidden = self.attention(hidden)
-            return hidden
-
-    refused(Drifting(), "another last hidden state|outside torch's operations")
-
-
-def test_checks_can_be_left_out_for_a_model_that_has_passed_them():
-    model, runs = attention_model("llama"), []
-    with model.model.register_forward_hook(lambda *_: runs.append(1)):
-        found = [(capture(model, token_ids(), checks=checks).run_difference, len(runs)) for checks in ("all", "read")]
-        # Two of the first five are over other futures, as the hook might look ahead.
-        assert found == [(0, 5), (0, 7)]
-        assert math.isnan(capture(model, token_ids(), checks="none").run_difference)
-        assert len(runs) == 8
-
-
-def test_a_model_that_returns_no_tensor_has_no_run_difference():
-    class Nothing(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = attention_model("llama")
-
-        def forward(self, ids):
-            self.model(ids)
-
-    captured = capture(Nothing(), token_ids())
-    assert math.isnan(captured.run_difference)
-    assert len(list(captured)) == 2

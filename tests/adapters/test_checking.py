@@ -8,7 +8,6 @@ from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
 from statesize.integrations.probe import Probe, Probing
-from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
 from statesize.profiling import profile
 
@@ -18,14 +17,6 @@ def counted():
     model, runs = attention_model("llama"), []
     model.model.register_forward_hook(lambda *_: runs.append(1))
     return model, runs
-
-
-def test_a_probe_runs_the_unaltered_model_at_its_first_reading_and_other_futures_at_each(counted):
-    model, runs = counted
-    probing = Probing(Probe(token_ids(1), every=1, share=math.inf, settings=Settings(positions=2)))
-    found = [len(runs) for step in range(2) if probing.step(model, step) is not None]
-    # A hook is its author's code: two other futures tell whether it looks ahead.
-    assert found == [5, 8]
 
 
 def test_a_profile_reads_every_sequence_with_hooks_and_the_first_without(counted):
@@ -67,19 +58,3 @@ def test_a_layer_that_fails_in_one_sequence_is_compared_in_the_next(summing, cap
     assert again.step(model, 0)["ess/layers"] == 1
     assert "1 was not measured: Mixer 1 must be causal" in caplog.text
     assert again.step(model, 1)["ess/layers"] == 1
-
-
-def test_a_layer_that_cannot_be_compared_is_told_in_the_finding_and_by_a_probe(caplog):
-    model, ids = nn.Sequential(nn.Embedding(50, 4), Largest()), torch.arange(24)[None]
-    assert "unchecked (1)" in repr(profile(model, ids, positions=4))
-    Probing(Probe(ids, every=1, share=math.inf)).step(model, 0)
-    assert "Step 0: 1: Its T is not checked: no tensor through which" in caplog.text
-    Probing(Probe(ids, every=1, share=math.inf)).step(nn.Sequential(nn.Embedding(50, 4), Summing()), 0)
-    assert caplog.text.count("not checked") == 1
-
-
-class Largest(Summing):
-    """What it returns is linear in nothing."""
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden.cummax(1).values

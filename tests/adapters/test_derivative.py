@@ -11,7 +11,6 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 import statesize as ss
-from campaigns.layers.campaign import largest_share
 from statesize.adapters.trace import derivative
 from statesize.codes import joined
 from statesize.errors import ModelError
@@ -95,26 +94,6 @@ def test_a_recurrent_layer_is_measured_by_its_jacobian(kind, options, states, ba
     hidden = model.embedding(tokens).detach().double()
     model.mixer.batch_first = True
     torch.testing.assert_close(captured.operator.matrix[:, 0], jacobian_of(model.mixer, hidden), rtol=0, atol=1e-12)
-
-
-def test_its_blocks_have_no_more_rank_than_the_state():
-    (captured,) = ss.capture(seeded(lambda: Recurrent(nn.LSTM, batch_first=True)), TOKENS)
-    measured = ss.measure(captured.operator, relative_tolerances=[1e-9])
-    assert measured.relative_count.max() == 8
-    matrix = captured.operator.matrix[0, 0]
-    for position in (1, 6, 13):
-        sigma = torch.linalg.svdvals(matrix[position:, :, :position].flatten(0, 1).flatten(1))
-        share = sigma / sigma.sum()
-        entropy = torch.exp(-(share * share.clamp_min(1e-300).log()).sum())
-        torch.testing.assert_close(measured.entropy[0, 0, position - 1], entropy, rtol=2e-3, atol=0)
-
-
-def test_a_loop_of_cells_of_ones_own_is_measured_by_its_jacobian():
-    model = seeded(lambda: nn.Sequential(nn.Embedding(30, 5), Cells()))
-    (captured,) = ss.capture(model, TOKENS)
-    assert (captured.name, captured.kind) == ("1", "derivative")
-    hidden = model[0](TOKENS).detach().double()
-    torch.testing.assert_close(captured.operator.matrix[:, 0], jacobian_of(model[1], hidden), rtol=0, atol=1e-12)
 
 
 class Complex(nn.Module):
@@ -231,35 +210,6 @@ def test_what_torch_cannot_derive_is_refused_in_its_words():
         list(ss.capture(model, TOKENS))
 
 
-class Mixed(nn.Module):
-    """Linear attention whose class names 8 numbers per channel, with a token shift before, a convolution beside it."""
-
-    state_size = 8
-
-    def __init__(self):
-        super().__init__()
-        self.project, self.leave = nn.Linear(8, 24), nn.Linear(8, 8)
-        self.convolution = nn.Conv1d(8, 8, 3, groups=8, padding=2)
-
-    def forward(self, hidden):
-        shifted = hidden + 0.5 * nn.functional.pad(hidden, (0, 0, 1, 0))[:, :-1]
-        query, key, value = self.project(shifted).chunk(3, -1)
-        mixed = (query @ key.mT).tril() @ value
-        return self.leave(mixed + self.convolution(hidden.mT)[..., : hidden.shape[1]].mT)
-
-
-@pytest.mark.slow
-def test_a_derivative_is_limited_by_no_state_size_of_one_channel():
-    model = nn.Sequential(nn.Embedding(30, 8), Mixed())
-    (captured,) = ss.capture(model, TOKENS)
-    assert (captured.kind, captured.state_bytes) == ("derivative", None)
-    assert ss.measure(captured.operator).entropy.max() > 8
-    assert largest_share(captured) <= 1
-    row = ss.profile(model, TOKENS).summary().iloc[0]
-    assert row[["tss", "state_bytes", "state_utilisation", "ceiling_utilisation"]].isna().all()
-    assert row.limits == ["state size unknown"]
-
-
 def test_a_recurrent_layer_in_both_directions_is_refused():
     model = seeded(lambda: Recurrent(nn.GRU, batch_first=True, bidirectional=True))
     with pytest.raises(ModelError, match="Mixer mixer must be causal, but an output"):
@@ -297,15 +247,6 @@ def test_a_large_derivative_is_measured_by_products_at_few_positions():
     assert 0 < row.state_utilisation < 1
 
 
-def test_a_model_of_recurrent_layers_has_a_profile():
-    model = seeded(lambda: Recurrent(nn.LSTM, batch_first=True))
-    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    summary = ss.profile(model, TOKENS).summary()
-    assert summary.kind.tolist() == ["derivative"]
-    assert 1 < summary.average_entropy.item() <= 8
-    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
-
-
 def test_blocks_of_several_inputs_and_outputs_are_measured_as_they_are():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(2, 7, 3, 7, 2, dtype=torch.float64, generator=generator)
@@ -318,11 +259,6 @@ def test_blocks_of_several_inputs_and_outputs_are_measured_as_they_are():
         rank = torch.linalg.matrix_rank(blocks)
         assert measured.relative_count[:, position - 1, 0].tolist() == rank.tolist()
     assert measured.ceiling.tolist() == [min(2 * i, 3 * (7 - i)) for i in range(1, 7)]
-
-
-def test_a_map_that_is_not_causal_is_no_operator():
-    with pytest.raises(ss.errors.InputError, match="must be causal"):
-        BlockDense(torch.ones(3, 1, 3, 1))
 
 
 def test_a_recurrent_layer_may_be_the_whole_model():

@@ -4,10 +4,9 @@ import pytest
 import torch
 import transformers
 from oracles.attention_models import token_ids
-from torch import nn
 
 import statesize as ss
-from statesize.errors import InputError, ModelError
+from statesize.errors import InputError
 
 IDS = token_ids(length=17).clamp(min=3)
 TEXT = token_ids(length=11).clamp(min=3)
@@ -73,16 +72,6 @@ def test_the_decoder_s_operators_are_the_maps_that_the_model_returns(family):
     assert captured.run_difference == 0
 
 
-def test_another_encoder_changes_the_decoder_s_operators_behind_its_first_layer_only():
-    model = model_of("WhisperForConditionalGeneration")
-    first, second = (
-        [item.operator.dense() for item in ss.capture(model, {"input_features": sound, "decoder_input_ids": IDS})]
-        for sound in (SOUND["input_features"], -SOUND["input_features"])
-    )
-    assert torch.equal(first[0], second[0])
-    assert not torch.allclose(first[1], second[1], atol=1e-4)
-
-
 @pytest.mark.parametrize("family", ["WhisperForConditionalGeneration", "BartForConditionalGeneration"])
 def test_a_decoder_alone_with_a_memory_is_that_of_the_whole_model(family):
     model, read = model_of(family), FAMILIES[family][1]
@@ -97,25 +86,6 @@ def test_a_decoder_alone_with_a_memory_is_that_of_the_whole_model(family):
     assert [item.units for item in ss.capture(decoder, IDS)] == [4, 4]
 
 
-def test_torch_s_own_decoder_with_a_memory_of_as_many_positions():
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding = nn.Embedding(64, 16)
-            layer = nn.TransformerDecoderLayer(16, 4, 32, batch_first=True)
-            self.decoder = nn.TransformerDecoder(layer, 2)
-
-        def forward(self, input_ids, memory):
-            mask = nn.Transformer.generate_square_subsequent_mask(input_ids.shape[1])
-            return self.decoder(self.embedding(input_ids), memory, tgt_mask=mask)
-
-    torch.manual_seed(0)
-    captured = ss.capture(Model(), {"input_ids": IDS, "memory": torch.randn(2, 17, 16)})
-    assert [item.name for item in captured] == [f"decoder.layers.{index}.self_attn" for index in range(2)]
-    # The memory has as many positions, and none of them is one of the text.
-    assert captured.skipped == {}
-
-
 @pytest.mark.parametrize("inputs", [IDS, {"input_ids": IDS}])
 def test_without_the_decoder_s_tokens_the_argument_that_works_is_named(inputs):
     model = model_of("T5ForConditionalGeneration")
@@ -126,11 +96,6 @@ def test_without_the_decoder_s_tokens_the_argument_that_works_is_named(inputs):
             call(model, inputs)
     with pytest.raises(InputError, match=r"decoder_input_ids.*Give \{\"input_features\": …"):
         ss.capture(model_of("WhisperForConditionalGeneration"), SOUND)
-
-
-def test_an_encoder_is_refused_as_such():
-    with pytest.raises(ModelError, match="attends to later positions: an encoder"):
-        ss.capture(model_of("BartForConditionalGeneration").get_encoder(), TEXT)
 
 
 @pytest.mark.parametrize(

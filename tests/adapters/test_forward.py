@@ -3,8 +3,8 @@
 import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
+from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 import statesize
 from statesize import capture
@@ -27,12 +27,6 @@ def test_a_model_without_weights_is_refused():
     with torch.device("meta"):
         model = nn.Sequential(nn.Embedding(64, 8), nn.Linear(8, 8))
     refused(ModelError, r"Parameter 0\.weight is on the meta device.*from_pretrained", model, token_ids())
-
-
-def test_quantised_weights_are_refused(model):
-    layer = model.model.layers[0].mlp.up_proj
-    layer.weight = nn.Parameter(torch.zeros(8, 8, dtype=torch.int8), requires_grad=False)
-    refused(ModelError, r"up_proj\.weight must be in floating point, got torch\.int8", model, token_ids())
 
 
 @pytest.mark.parametrize("where", ["begin", "end", "mask"])
@@ -62,20 +56,6 @@ def test_a_cache_is_refused(model):
     refused(InputError, "past_key_values must be left out, got one", model, inputs)
 
 
-def test_a_model_that_fills_a_cache_all_the_same_is_measured():
-    class Caching(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = attention_model("llama")
-
-        def forward(self, input_ids):
-            return self.model(input_ids, use_cache=True)
-
-    model = Caching()
-    for item, plain in zip(capture(model, token_ids()), capture(model.model, token_ids()), strict=True):
-        assert torch.equal(item.operator.dense(), plain.operator.dense())
-
-
 @pytest.mark.parametrize(
     ("inputs", "pattern"),
     [
@@ -88,13 +68,6 @@ def test_a_model_that_fills_a_cache_all_the_same_is_measured():
 )
 def test_what_is_no_text_is_refused(model, inputs, pattern):
     refused(InputError, pattern, model, inputs)
-
-
-def test_what_a_tokenizer_returns_is_taken(model):
-    ids = token_ids()
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    for item, plain in zip(capture(model, inputs), capture(model, ids), strict=True):
-        torch.testing.assert_close(item.operator.dense(), plain.operator.dense())
 
 
 def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
@@ -112,29 +85,6 @@ def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
         "gradients": False,
         "dtype": torch.float32,
     }
-
-
-def test_what_a_module_keeps_of_a_run_in_its_attributes_is_put_back():
-    class Keeping(nn.Module):
-        last = None
-
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.kept = nn.Embedding(64, 4), None
-            self.register_buffer("longest", torch.zeros(1))
-
-        def forward(self, ids):
-            self.kept = self.embedding(ids)
-            self.longest = torch.ones(1)
-            return self.kept
-
-    model = Keeping()
-    seen = []
-    model.register_forward_hook(lambda *_: seen.append(model.kept))
-    Forward.of(model, token_ids()).hidden()
-    assert seen[0] is not None
-    assert model.kept is None
-    assert model.longest.item() == 0
 
 
 def test_the_last_hidden_state_of_a_language_model_is_taken_before_its_output_layer(model):
@@ -158,23 +108,44 @@ def test_what_may_do_something_around_a_backbone_is_run_itself(model):
     assert backbone_of(model, ids) is model
 
 
-def test_a_pretrained_class_that_names_no_embedding_is_run():
-    class Own(PreTrainedModel):
-        config_class = PretrainedConfig
-
-        def __init__(self, config):
-            super().__init__(config)
-            self.words = nn.ModuleDict({"table": nn.Embedding(30, 4)})
-
-        def forward(self, input_ids):
-            return self.words["table"](input_ids).cumsum(1)
-
-    hidden = Forward.of(Own(PretrainedConfig()), torch.arange(5)[None]).hidden()
-    assert hidden.shape == (1, 5, 4)
-
-
 @pytest.mark.parametrize("model", [nn.ModuleList([nn.Embedding(9, 4)]), nn.Sequential(nn.Embedding(9, 4), nn.Module())])
 def test_a_module_without_a_forward_is_refused_as_such(model):
     for measure in (statesize.profile, statesize.network_ess):
         with pytest.raises(ModelError, match='is missing the required "forward" function, so it does not run'):
             measure(model, torch.arange(5)[None])
+
+
+LENGTH = 21
+CAUSAL = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+
+
+def test_the_plain_causal_mask_changes_nothing():
+    model, ids = attention_model("llama"), token_ids(length=LENGTH)
+    inputs = {"input_ids": ids, "attention_mask": CAUSAL.expand(2, 1, -1, -1)}
+    for item, plain in zip(capture(model, inputs), capture(model, ids), strict=True):
+        torch.testing.assert_close(item.operator.dense(), plain.operator.dense(), rtol=0, atol=0)
+
+
+def test_what_a_tokenizer_returns_is_measured_and_labels_change_nothing():
+    model, inputs = tiny_llama(), tiny_tokenizer()(TEXT, return_tensors="pt")
+    plain = list(capture(model, inputs["input_ids"]))
+    seen = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(set(kwargs)), with_kwargs=True)
+    for given in (inputs, inputs | {"labels": inputs["input_ids"]}, {**inputs, "labels": torch.full((1, 3), -100)}):
+        for item, expected in zip(capture(model, given), plain, strict=True):
+            torch.testing.assert_close(item.operator.dense(), expected.operator.dense(), rtol=0, atol=0)
+    assert seen
+    assert not any("labels" in names for names in seen)
+
+
+def test_labels_are_handed_to_a_model_that_needs_them():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = attention_model("llama")
+
+        def forward(self, input_ids, labels):
+            return nn.functional.cross_entropy(self.model(input_ids, use_cache=False).logits.mT, labels)
+
+    ids = token_ids()
+    assert len(capture(Model(), {"input_ids": ids, "labels": ids}).mixers) == 2

@@ -10,7 +10,6 @@ from torch import nn
 import statesize as ss
 from statesize import capture
 from statesize.adapters.models.own_cache import UNEVEN, attention_cache, grouped_by
-from statesize.results.summary import channels_of
 
 
 @pytest.mark.parametrize(
@@ -156,22 +155,6 @@ def test_heads_are_measured_together_in_a_profile(tmp_path):
     assert model_row["total_entropy"] == pytest.approx(sum(profile.summary()["total_entropy"]))
     loaded = ss.Profile.load(tmp_path / "profile")
     assert loaded.groups().equals(profile.groups())
-
-
-def test_as_many_heads_are_drawn_in_groups_as_alone():
-    model = attention_model("llama", hidden_size=64, num_attention_heads=16, num_key_value_heads=8)
-    profile = ss.profile(model, token_ids(), channels=6)
-    assert len(profile.mixer(profile.mixers[0])["head"]) == 6
-    assert len(profile.group(profile.mixers[0])["group"]) == 3
-    assert profile.groups()["joint_entropy_error"].gt(0).all()
-
-
-def test_a_model_without_groups():
-    profile = ss.profile(attention_model("gpt2"), token_ids())
-    assert profile.groups().empty
-    assert profile.group(profile.mixers[0]) is None
-    row = profile.summary_rows()[0]
-    assert row["total_entropy"] == pytest.approx(channels_of(profile.mixer(profile.mixers[0])) * row["average_entropy"])
 
 
 @pytest.mark.few(1)

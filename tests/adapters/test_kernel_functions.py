@@ -4,17 +4,19 @@ import functools
 import inspect
 import sys
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from oracles.impulses import RUNNING
 from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.replaced import ReplacedCall, meanings, observed, pure_torch, replaced, source_files
+from statesize.adapters.observation import Frame, ModuleStack
+from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, source_files
 from statesize.errors import ModelError
+
+# No module is watched, and the calls are of none.
+RUNNING = ModuleStack(named_parts(nn.Identity()), 0, frames=[Frame("", nn.Identity(), (), {})])
 
 
 def double(values: Tensor, times: int = 2, **kwargs: Any) -> tuple[Tensor, None]:
@@ -63,25 +65,6 @@ def test_an_observed_function_can_be_observed_again() -> None:
     assert inspect.signature(outer) == inspect.signature(double)
     outer(torch.ones(1))
     assert seen == ["inner", "outer"]
-
-
-@pytest.mark.parametrize("failure", [None, ValueError, KeyboardInterrupt])
-def test_a_name_means_what_it_did_before(failure: type[BaseException] | None) -> None:
-    file = ModuleType("file")
-    file.__dict__["kernel"] = compiled
-
-    def use() -> None:
-        with replaced({(file, "kernel"): double}):
-            assert meanings(file)["kernel"] is double
-            if failure is not None:
-                raise failure
-
-    if failure is None:
-        use()
-    else:
-        with pytest.raises(failure):
-            use()
-    assert file.__dict__["kernel"] is compiled
 
 
 def test_source_files_are_those_of_every_part_and_of_their_base_classes() -> None:

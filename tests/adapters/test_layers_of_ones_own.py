@@ -17,12 +17,14 @@ from oracles.own_layers import (
     delay,
     delayed,
     delta_rule,
+    flexible,
     heads,
     lag,
     maps,
     merged,
     model_of,
     ones,
+    parts,
     powers,
     shifted,
     wide,
@@ -116,6 +118,106 @@ def sums_of_logarithms(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
 
 def averaged(hidden: Tensor) -> Tensor:
     return hidden.cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
+
+
+def flattened(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """Heads and texts in one dimension, and a mask that is added."""
+    query, key, value = (part.flatten(0, 1) for part in parts(own, hidden, value))
+    mask = torch.zeros_like(query @ key.mT).masked_fill(lag(hidden) < 0, -torch.inf)
+    scores = torch.baddbmm(mask, query, key.mT, alpha=0.5)
+    return merged(torch.bmm(scores.softmax(-1), value).unflatten(0, (-1, HEADS)))
+
+
+def positions_first(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    query, key, value = (part.movedim(2, 0) for part in parts(own, hidden, value))
+    scores = torch.einsum("ibhd,jbhd->bhij", query, key) / 2
+    weights = scores.masked_fill(lag(hidden) < 0, -1e9).softmax(-1)
+    return torch.einsum("bhij,jbhd->ibhd", weights, value).flatten(2).transpose(0, 1)
+
+
+def exponentials(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    query, key, value = parts(own, hidden, value)
+    weights = (query @ key.mT / 2).exp().tril()
+    return merged(weights @ value / weights.sum(-1, keepdim=True))
+
+
+def logarithms(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    query, key, value = parts(own, hidden, value)
+    scores = (query @ key.mT / 2).masked_fill(lag(hidden) < 0, -torch.inf)
+    return merged((scores - scores.logsumexp(-1, keepdim=True)).exp() @ value)
+
+
+def with_a_sink(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    query, key, value = parts(own, hidden, value)
+    scores = (query @ key.mT / 2).masked_fill(lag(hidden) < 0, -torch.inf)
+    sink = own.choice.weight[0, :HEADS, None, None].expand(*scores.shape[:3], 1)
+    return merged(torch.cat([sink, scores], -1).softmax(-1)[..., 1:] @ value)
+
+
+def largest(own: Own, hidden: Tensor) -> Tensor:
+    """A softmax whose four largest weights are kept, and make a sum of 1."""
+    weights = own.maps(hidden)
+    kept = torch.where(weights >= weights.topk(4, -1).values[..., -1:], weights, 0.0)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def talking(own: Own, hidden: Tensor) -> Tensor:
+    return torch.einsum("bhij,hg->bgij", own.maps(hidden), own.gate.weight[:HEADS, :HEADS])
+
+
+def cut_convolution(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    return F.conv1d(value.mT, own.short.weight, padding=2, groups=WIDTH)[..., : hidden.shape[1]].mT
+
+
+def states_of_all(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    query, key, value = parts(own, hidden, value)
+    states = torch.einsum("bhld,bhle->bhlde", key, value).cumsum(2)
+    return merged(torch.einsum("bhld,bhlde->bhle", query, states))
+
+
+def normalised(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """Sums of positive features, by products and cumulative sums."""
+    query, key, value = parts(own, hidden, value)
+    query, key = F.elu(query) + 1, F.elu(key) + 1
+    states = torch.cumsum(key.unsqueeze(-1) * value.unsqueeze(-2), 2)
+    return merged((query.unsqueeze(-2) @ states).squeeze(-2) / (query * key.cumsum(2)).sum(-1, keepdim=True))
+
+
+def gated_loop(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """Gated linear attention, step by step, into a buffer."""
+    query, key, value = parts(own, hidden, value)
+    decay, mixed = heads(own.fade(hidden)).sigmoid(), torch.empty_like(value)
+    state = value.new_zeros(*value.shape[:2], key.shape[-1], value.shape[-1])
+    for at in range(hidden.shape[1]):
+        state = state * decay[:, :, at, :, None] + torch.einsum("bhd,bhe->bhde", key[:, :, at], value[:, :, at])
+        mixed[:, :, at] = torch.einsum("bhd,bhde->bhe", query[:, :, at], state)
+    return merged(mixed)
+
+
+def chunked(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    state, mixed = hidden.new_zeros(len(hidden), HEADS, WIDTH // HEADS, WIDTH // HEADS), []
+    for q, k, v in zip(*(part.split(8, 2) for part in parts(own, hidden, value)), strict=True):
+        mixed.append((q @ k.mT).tril() @ v + q @ state)
+        state = state + k.mT @ v
+    return merged(torch.cat(mixed, 2))
+
+
+def delta_loop(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    query, key, value = parts(own, hidden, value)
+    state, outputs = hidden.new_zeros(*key.shape[:2], key.shape[-1], value.shape[-1]), []
+    for q, k, v in zip(query.unbind(2), F.normalize(key, dim=-1).unbind(2), value.unbind(2), strict=True):
+        recalled = torch.einsum("bhd,bhde->bhe", k, state)
+        state = state + 0.5 * torch.einsum("bhd,bhe->bhde", k, v - recalled)
+        outputs.append(torch.einsum("bhd,bhde->bhe", q, state))
+    return merged(torch.stack(outputs, 2))
+
+
+def complex_modes(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """A kernel of complex exponentials, and D beside, as in S4D."""
+    length, poles = hidden.shape[1], torch.complex(-own.fade.weight.exp(), 3 * own.gate.weight)
+    kernel = (own.key.weight[..., None] * torch.exp(poles[..., None] * torch.arange(length))).real.sum(1)
+    spectrum = torch.fft.rfft(kernel, n=2 * length) * torch.fft.rfft(value.mT, n=2 * length)
+    return torch.fft.irfft(spectrum, n=2 * length)[..., :length].mT + own.fade.bias * value
 
 
 def heads_before_texts(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
@@ -239,6 +341,32 @@ TABLE = [
     Row("linear attention", MIXINGS["linear attention"], Own.linear),
     Row("heads before texts", heads_before_texts, Own.linear),
     Row("a branch on numbers", halved, halving),
+    # Other spellings.
+    Row("heads and texts in one dimension", flattened, maps),
+    Row("positions first", positions_first, maps),
+    Row("exponentials over their sum", exponentials, maps),
+    Row("scores less the logarithm of their sum", logarithms, maps),
+    Row("a map that is normalised twice", lambda own, h, v: applied(F.normalize(own.maps(h).tril(), 1, -1), v), maps),
+    Row("flex_attention", flexible, maps),
+    Row("a sink", with_a_sink),
+    Row("the four largest weights", lambda own, h, v: applied(largest(own, h), v), largest),
+    Row("heads of heads", lambda own, h, v: applied(talking(own, h), v), talking),
+    Row("gated maps", lambda own, h, v: applied(own.maps(h) * own.gate(h).mT[:, :HEADS, None].sigmoid(), v)),
+    Row("squared rectified scores", lambda own, h, v: applied(own.linear(h).relu().square(), v)),
+    Row("states by a sum", states_of_all, Own.linear),
+    Row("linear attention by its sum", normalised),
+    Row("gated linear attention, a loop", gated_loop),
+    Row("linear attention in chunks", chunked, Own.linear),
+    Row("a delta rule, a loop", delta_loop),
+    Row("a mean", lambda own, h, v: averaged(v)),
+    Row("a convolution", lambda own, h, v: own.convolved(v), Own.taps),
+    Row("a convolution that is cut", cut_convolution, Own.taps),
+    Row("a convolution of what enters", lambda own, h, v: F.gelu(own.convolved(h)), Own.taps),
+    Row(
+        "a convolution by FFT", lambda own, h, v: filtered(v, 2 * h.shape[1]), lambda own, h: powers(h, 0.9)[None, None]
+    ),
+    Row("complex modes by FFT", complex_modes),
+    Row("a token shift", lambda own, h, v: torch.lerp(v, delayed(v), own.gate.bias)),
     # Gates, norms and projections behind T do not belong to it.
     Row("a gate behind", lambda own, h, v: own.attend(h, v) * own.gate(h).sigmoid(), maps),
     Row("a norm behind", lambda own, h, v: F.normalize(own.attend(h, v), dim=-1), maps),
@@ -348,6 +476,7 @@ def of_name(row: Row) -> str:
     return row.name
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("row", TABLE, ids=of_name)
 def test_t_is_that_of_its_formula_and_what_it_is_without_is_told(row: Row) -> None:
     model = model_of(row.mixed).train()
@@ -363,6 +492,52 @@ def test_t_is_that_of_its_formula_and_what_it_is_without_is_told(row: Row) -> No
     assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
     assert all(part.training and not part._forward_hooks and not part._forward_pre_hooks for part in model.modules())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def causal_mask(hidden: Tensor) -> Tensor:
+    return nn.Transformer.generate_square_subsequent_mask(hidden.shape[1]).to(hidden)
+
+
+class ByTorch(nn.Module):
+    """A layer of torch's own, in the order of its arguments; a decoder reads five more positions beside."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        mask = causal_mask(hidden)
+        if isinstance(self.layer, nn.TransformerDecoderLayer):
+            return self.layer(hidden, hidden[:, :5].detach() * 0 + 1, tgt_mask=mask)
+        if not isinstance(self.layer, nn.MultiheadAttention):
+            return self.layer(hidden, mask, is_causal=True)
+        turned = hidden if self.layer.batch_first else hidden.transpose(0, 1)
+        mixed = self.layer(turned, turned, turned, attn_mask=mask, need_weights=not self.layer.batch_first)[0]
+        return mixed if self.layer.batch_first else mixed.transpose(0, 1)
+
+
+BY_TORCH = {
+    "attention": lambda: nn.MultiheadAttention(WIDTH, HEADS, batch_first=True),
+    "positions first": lambda: nn.MultiheadAttention(WIDTH, HEADS, bias=False),
+    "an encoder": lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, WIDTH, batch_first=True),
+    "a norm before": lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, WIDTH, batch_first=True, norm_first=True),
+    "a decoder": lambda: nn.TransformerDecoderLayer(WIDTH, HEADS, WIDTH, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("name", BY_TORCH)
+@torch.no_grad()
+def test_t_of_a_layer_of_torch_is_the_map_that_it_returns(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(50, WIDTH), ByTorch(BY_TORCH[name]())).double().eval()
+    (item,) = ss.capture(model, TEXT)
+    layer, hidden = model[1].layer, model[0](TEXT)
+    hidden = layer.norm1(hidden) if getattr(layer, "norm_first", False) else hidden
+    attention = getattr(layer, "self_attn", layer)
+    hidden = hidden if attention.batch_first else hidden.transpose(0, 1)
+    mask = causal_mask(model[0](TEXT))
+    maps = attention(hidden, hidden, hidden, attn_mask=mask, average_attn_weights=False)[1]
+    torch.testing.assert_close(item.operator.dense(), maps, rtol=0, atol=1e-9)
 
 
 REPEATED = {

@@ -19,30 +19,6 @@ def codes(item):
     return {note.code for note in item.notes}
 
 
-class Keeping(Own):
-    """Multiplies by the number of its calls, counts in place too, and adds the last state of the call before."""
-
-    def __init__(self):
-        super().__init__(None)
-        self.calls, self.last = 0, None
-        self.register_buffer("counted", torch.zeros(()))
-
-    def forward(self, hidden):
-        self.calls, self.new = self.calls + 1, 3.0
-        self.counted.add_(1)
-        mixed = self.value(hidden).cumsum(1) * self.calls + (0 if self.last is None else self.last)
-        self.last = mixed[:, -1:]
-        return mixed
-
-
-def test_numbers_that_a_layer_keeps_are_put_back():
-    model = nn.Sequential(nn.Embedding(50, WIDTH), Keeping())
-    (item,) = ss.capture(model, TEXT)
-    torch.testing.assert_close(item.operator.dense()[0, 0], torch.ones(LENGTH, LENGTH).tril().double())
-    kept = model[1]
-    assert (kept.calls, kept.last, kept.counted.item(), hasattr(kept, "new")) == (0, None, 0, False)
-
-
 def linear(own, hidden, value):
     return (own.query(hidden) @ own.key(hidden).mT).tril() @ value
 

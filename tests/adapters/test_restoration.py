@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers.masking_utils
 import transformers.modeling_utils
-from oracles.attention_models import attention_model, token_ids
-from oracles.recurrent_models import FAMILIES, tiny_model
+from oracles.attention_models import token_ids
+from oracles.tiny_families import tiny
 
 import statesize as ss
 from statesize import capture
@@ -54,7 +54,7 @@ MODELS = ["llama", "gpt_oss", "gptj", "mamba2", "qwen3_next", "recurrent_gemma",
 
 
 def built(family, dtype=torch.float32):
-    model = tiny_model(family) if family in FAMILIES else attention_model(family)
+    model = tiny(family)
     model.to(dtype).train()
     next(model.children()).eval()
     return model
@@ -69,56 +69,6 @@ def test_after_success_and_between_the_steps(family, dtype):
     for _ in capture(model, token_ids(1)):
         assert state(model) == before
     assert all(torch.equal(tensor, weights[name]) for name, tensor in values(model).items())
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("family", MODELS)
-def test_after_an_error_in_the_first_pass(family, error):
-    model = built(family, torch.bfloat16)
-
-    def fail(*_):
-        raise error("on purpose")
-
-    layers = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
-    with next(layers[-1].children()).register_forward_hook(fail):
-        before = state(model)
-        with pytest.raises(error, match="on purpose"):
-            capture(model, token_ids(1))
-        assert state(model) == before
-
-
-@pytest.mark.few(5)
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("family", MODELS)
-def test_after_an_error_in_the_second_pass(family, error):
-    model = built(family, torch.bfloat16)
-    iterator = capture(model, token_ids(1))
-    module = model.get_submodule(iterator.mixers[0].name)
-
-    def fail(*_):
-        raise error("on purpose")
-
-    with module.register_forward_hook(fail):
-        before = state(model)
-        with pytest.raises(error, match="on purpose"):
-            next(iterator)
-        assert state(model) == before
-
-
-def test_randomness_in_a_forward_is_not_drawn_from_the_caller_s():
-    class Random(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.attention = attention_model("llama")
-
-        def forward(self, input_ids):
-            torch.rand(3)
-            return self.attention(input_ids).logits
-
-    model = Random()
-    before = torch.get_rng_state()
-    list(capture(model, token_ids()))
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 class Remembering(torch.nn.Module):

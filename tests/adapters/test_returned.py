@@ -81,34 +81,3 @@ def test_a_mixing_is_found_in_what_a_layer_returns(returned, linear):
     wanted = ss.measure(expected.operator).entropy
     for found in (alone, inside):
         torch.testing.assert_close(ss.measure(found.operator).entropy, wanted, rtol=1e-6, atol=1e-6)
-
-
-class Mapped(nn.Module):
-    """Attention that returns its map too, which has the shape of hidden states where as many channels as tokens are."""
-
-    def __init__(self, softmax):
-        super().__init__()
-        self.parts, self.softmax = nn.Linear(WIDTH, 3 * WIDTH), softmax
-
-    def forward(self, hidden):
-        query, key, value = self.parts(hidden).chunk(3, -1)
-        later = torch.ones(hidden.shape[1], hidden.shape[1], dtype=torch.bool).triu(1)
-        scores = query @ key.mT
-        maps = scores.masked_fill(later, -torch.inf).softmax(-1) if self.softmax else torch.sigmoid(scores).tril()
-        return maps @ value, maps
-
-
-class First(nn.Sequential):
-    def forward(self, tokens):
-        return super().forward(tokens)[0]
-
-
-@pytest.mark.parametrize("softmax", [True, False])
-@pytest.mark.parametrize("length", [WIDTH - 1, WIDTH, WIDTH + 1])
-def test_a_map_that_is_returned_beside_is_no_second_stream(softmax, length):
-    torch.manual_seed(0)
-    model, tokens = First(nn.Embedding(30, WIDTH), Mapped(softmax)), torch.arange(length)[None]
-    (item,) = ss.capture(model, tokens)
-    expected = model[1](model[0](tokens))[1]
-    assert item.kind == ("attention" if softmax else "Mapped")
-    torch.testing.assert_close(item.operator.dense()[:, 0].float(), expected.detach(), rtol=0, atol=1e-6)

@@ -56,10 +56,6 @@ def test_tokens_that_no_later_row_reads_are_not_held(how, mask, held):
     assert item.state_bytes == most * TOKEN_BYTES
 
 
-def test_the_size_is_that_of_the_same_layer_without_a_softmax():
-    assert captured("exp", STREAM).state_size == 9
-
-
 @pytest.mark.parametrize("how", ["softmax", "sdpa"])
 def test_what_the_class_names_counts_if_t_reads_no_more(how):
     item = captured(how, STREAM, state_size=9, kind="stream")
@@ -85,11 +81,3 @@ def test_tokens_that_content_hides_are_held(how):
     item = captured(how, CHOSEN)
     assert item.state_size is None
     assert item.state_bytes == LENGTH * TOKEN_BYTES
-
-
-def test_attention_of_another_kind_has_sinks_as_well():
-    torch.manual_seed(0)
-    layer = type("Own", (Attention,), {"kind": "stream"})("softmax", STREAM)
-    profile = ss.profile(nn.Sequential(nn.Embedding(LENGTH, WIDTH), layer), POSITION[None])
-    (row,) = profile.summary_rows()
-    assert (row["kind"], row["sink_share"] > 0) == ("stream", True)

@@ -7,20 +7,18 @@ from types import ModuleType
 import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
-from oracles.recurrent_models import FAMILIES, tiny_model
+from oracles.tiny_families import tiny
 from torch import nn
 
 from statesize import capture
 from statesize.adapters.replaced import meanings, replaced
-from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.training import mixer_calls
 
 IDS = token_ids(1)
 KINDS = ["llama", "gptj", "mamba2", "qwen3_next", "recurrent_gemma", "lfm2", "minimax"]
 
 
 def built(family):
-    return (tiny_model(family) if family in FAMILIES else attention_model(family)).eval()
+    return tiny(family)
 
 
 def elsewhere(function):
@@ -39,28 +37,6 @@ def assert_same(one, other):
     assert [item[:2] for item in one] == [item[:2] for item in other]
     for (*_, first), (*_, second) in zip(one, other, strict=True):
         assert torch.equal(first, second)
-
-
-@torch.no_grad()
-def logits(model):
-    return model(IDS).logits
-
-
-@pytest.mark.few(3)
-@pytest.mark.parametrize("family", KINDS)
-def test_another_model_runs_as_ever_in_another_thread(family):
-    measured, other = built(family), built(family)
-    alone, expected = found(measured), logits(other)
-    ran = []
-
-    def run_the_other(*_):
-        ran.append(elsewhere(lambda: logits(other)))
-
-    layer = next(module for module in measured.modules() if isinstance(module, nn.ModuleList))[0]
-    with next(layer.children()).register_forward_hook(run_the_other):
-        assert_same(found(measured), alone)
-    assert ran
-    assert all(torch.equal(output, expected) for output in ran)
 
 
 @pytest.mark.few(2)
@@ -119,18 +95,6 @@ def test_the_same_model_in_another_thread_waits_until_it_is_as_before(method):
     assert sorted(vars(model)) == before
 
 
-def test_a_part_of_the_model_in_another_thread_is_not_observed():
-    model, ran = attention_model("llama").eval(), []
-    alone = found(model)
-
-    def call_a_part(*_):
-        ran.append(elsewhere(lambda: model.model.embed_tokens(IDS)))
-
-    with model.model.layers[0].self_attn.register_forward_hook(call_a_part):
-        assert_same(found(model), alone)
-    assert ran
-
-
 def test_names_are_replaced_in_one_thread():
     file = ModuleType("file")
     file.kernel = original = abs
@@ -142,14 +106,3 @@ def test_names_are_replaced_in_one_thread():
         assert meanings(file)["kernel"] is float
         assert elsewhere(lambda: (file.kernel(-1), meanings(file)["kernel"](-1))) == (1, 1)
     assert file.kernel is original
-
-
-def test_a_training_whose_mixers_are_recorded_beside_a_capture():
-    config = ModelConfig("gla", 64, width=16, heads=2, layers=2, key_size=4)
-    trained, measured = (LanguageModel(config, torch.Generator().manual_seed(0)) for _ in range(2))
-    alone = found(measured)
-    with mixer_calls(trained) as calls:
-        assert_same(elsewhere(lambda: found(measured)), alone)
-        assert not calls
-        trained(IDS)
-        assert len(calls) == 2

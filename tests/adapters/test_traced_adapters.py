@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from oracles import attention_models, recurrent_models, tiny_families
+from oracles.attention_models import FAMILIES as ATTENTION
+from oracles.attention_models import attention_model, token_ids
+from oracles.tiny_families import tiny
 
 import statesize as ss
 from statesize.adapters.forward import Forward
@@ -16,26 +18,23 @@ from statesize.adapters.trace.trace import Trace
 LENGTH = 13
 
 
-def made(family, monkeypatch):
-    # The first tensor that has what several heads mix lies behind their gates, which T of each head alone is without.
-    sizes, *rest = recurrent_models.FAMILIES["zamba"]
-    monkeypatch.setitem(recurrent_models.FAMILIES, "zamba", (sizes | {"n_mamba_heads": 1}, *rest))
-    if family in attention_models.FAMILIES:
-        return attention_models.attention_model(family)
-    if family == "diffllama":
-        return tiny_families.tiny(family)
-    return recurrent_models.tiny_model(family)
+FAMILIES = [
+    *ATTENTION,
+    *"diffllama mamba falcon_mamba jamba mamba2 bamba zamba2 falcon_h1 granitemoehybrid nemotron_h qwen3_next".split(),
+    *"qwen3_5_text olmo_hybrid kimi_linear bailing_hybrid rwkv recurrent_gemma minimax xlstm lfm2 lfm3".split(),
+]
 
 
-FAMILIES = [*attention_models.FAMILIES, "diffllama", *recurrent_models.FAMILIES]
+def made(family):
+    return attention_model(family) if family in ATTENTION else tiny(family)
 
 
-def test_every_adapter_and_every_kernel_is_among_the_families(monkeypatch):
+def test_every_adapter_and_every_kernel_is_among_the_families():
     # Those of flash-linear-attention, which runs on GPUs, are compared with its own code.
     asked = set().union(*(line[1] for line in SOURCES if not callable(line))) - {"fla"}
     named = set()
     for family in FAMILIES:
-        parts = named_parts(made(family, monkeypatch))
+        parts = named_parts(made(family))
         named.update(*map(vars, source_files(parts)), (type(part).__name__ for _, part in parts))
     assert asked <= named
     assert scans.KERNELS.keys() <= named
@@ -52,10 +51,10 @@ def test_every_adapter_and_every_kernel_is_among_the_families(monkeypatch):
     ],
 )
 @torch.no_grad()
-def test_t_of_an_adapter_is_that_of_the_trace(family, monkeypatch):
-    model = made(family, monkeypatch)
-    forward = Forward.of(model, attention_models.token_ids(1, LENGTH))
-    captured = {item.name: item for item in ss.capture(model, attention_models.token_ids(1, LENGTH))}
+def test_t_of_an_adapter_is_that_of_the_trace(family):
+    model = made(family)
+    forward = Forward.of(model, token_ids(1, LENGTH))
+    captured = {item.name: item for item in ss.capture(model, token_ids(1, LENGTH))}
     modules = {module: name for name, module in forward.parts if name in captured}
     below = torch.ones(LENGTH, LENGTH).tril(-1).bool()
     for module, call in first_calls(forward, modules).items():

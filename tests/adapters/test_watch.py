@@ -56,17 +56,6 @@ def test_a_tensor_that_several_mixers_are_given_is_copied_once():
     assert first.kwargs["shift"] is second.kwargs["shift"]
 
 
-def test_a_kernel_inside_of_a_mixer_that_knows_its_operator_is_part_of_it():
-    class Known(Attention):
-        kind, multiplicity = "known", 1
-
-        def operator(self, hidden):
-            return Dense(torch.eye(hidden.shape[1]).expand(len(hidden), 1, -1, -1))
-
-    captured = capture(Model(Known(), Attention()), token_ids(), checks="none")
-    assert [item.kind for item in captured] == ["known", "attention"]
-
-
 def test_a_mixer_that_knows_its_operator_but_receives_no_tensor_is_refused():
     class Known(nn.Module):
         def operator(self, hidden):

@@ -9,7 +9,7 @@ import re
 import pandas as pd
 import pytest
 import torch
-from oracles.recurrent_models import tiny_model
+from oracles.tiny_families import tiny
 from transformers import Trainer, TrainerState, TrainingArguments
 
 from statesize.errors import InputError
@@ -73,7 +73,7 @@ def test_a_second_callback_of_readings_is_refused(tmp_path):
 @pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["gla", "mamba2"])
 def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):
-    first = Causal() if family == "gla" else tiny_model(family)
+    first = Causal() if family == "gla" else tiny(family)
     second = copy.deepcopy(first)
     plain = trainer(first, texts(16), tmp_path, [], max_steps=4, learning_rate=0.1)
     plain.train()
@@ -123,7 +123,7 @@ def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
 @pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["gla", "mamba2", pytest.param("qwen3_next", marks=pytest.mark.slow)])
 def test_a_training_in_mixed_precision_has_readings(family, tmp_path):
-    model = Causal() if family == "gla" else tiny_model(family)
+    model = Causal() if family == "gla" else tiny(family)
     _, readings = read(model, tmp_path, bf16=True)
     assert [entry["step"] for entry in readings] == [0, 2, 4]
 

@@ -8,8 +8,7 @@ from networks.coverage import jacobian, outcomes, transformer
 from networks.coverage import tokens as ids
 from networks.nonlinear import Language, language
 from oracles.attention_models import attention_model, token_ids
-from spellings.test_spellings import tiny_model
-from spellings.torch_layers import Flex
+from oracles.own_layers import flexible, model_of
 from torch import Tensor, nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
@@ -245,4 +244,4 @@ def test_flex_attention_has_no_derivatives():
         assert model.config._attn_implementation == implementation
     torch.testing.assert_close(found[1].values, found[0].values, rtol=1e-9, atol=1e-12)
     with pytest.raises(ModelError, match=r"must have derivatives .*FlexAttention does not"):
-        network_ess(tiny_model(Flex, 2), ids(12), [6])
+        network_ess(model_of(flexible), ids(12), [6])

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from oracles.module_impulses import Responses, calls_of, difference, impulse_matrices, kernel_responses
+from oracles.module_impulses import Responses, calls_of, difference, impulse_matrices, impulse_responses, kernel_calls
 from oracles.tiny_families import answers, token_ids
 from oracles.tiny_settings import CAUSAL_WITH
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ def _compared(
     maps = dict(zip([item.name for item in items if item.kind in MAPPED], attention_maps(build(), ids), strict=False))
     if len(maps) != sum(item.kind in MAPPED for item in items):
         maps = {}
-    kernels = {kind: kernel_responses(model, ids, name) for kind, name in KERNELS.items() if kind in row.mixers}
+    kernels = {kind: kernel_calls(model, ids, name) for kind, name in KERNELS.items() if kind in row.mixers}
     errors: list[float] = []
     for item in items:
         matrices = item.operator.dense()[0].float()
@@ -134,7 +134,7 @@ def _compared(
             row.maps = max(row.maps or 0.0, found := _relative(matrices, by_map))
             errors.append(found)
         if item.kind in kernels:
-            responses = kernels[item.kind].pop(0)
+            responses = impulse_responses(*kernels[item.kind].pop(0))[0]
             plain = gated = _relative(matrices, responses.expand_as(matrices))
         elif item.kind in WITHOUT_PARTS:
             plain = gated = None

@@ -1,8 +1,8 @@
-"""What statesize makes of fla's layers: `python fla_sweep.py references|kernels|gpu LENGTH [NAME …]`, as lines of JSON.
+"""What statesize makes of fla's layers: `python fla_sweep.py kernels|gpu LENGTH [NAME …]`, as lines of JSON.
 
-`references` runs fla's own torch references, `kernels` its Triton kernels in the interpreter (TRITON_INTERPRET=1, and
-`python -O`, since the chunked delta rules refuse float32 by an assertion, and the interpreter knows no bfloat16), `gpu`
-its compiled kernels, in bfloat16 as they are used.
+`kernels` runs fla's Triton kernels in the interpreter (TRITON_INTERPRET=1, and `python -O`, since the chunked delta
+rules refuse float32 by an assertion, and the interpreter knows no bfloat16), `gpu` its compiled kernels, in bfloat16 as
+they are used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from oracles.fla_layers import HALF, LAYERS, build, tokens
-from oracles.fla_torch import use_references
 from oracles.flash_attention import install_flash_attention
 from oracles.triton_interpreter import interpret_if_asked
 
@@ -39,7 +38,7 @@ class Found:
     """What was found of one layer."""
 
     name: str
-    by: str  # "references", "kernels" or "gpu"
+    by: str  # "kernels" or "gpu"
     length: int
     kind: str = ""
     units: int = 0
@@ -102,8 +101,6 @@ def main(by: str, length: str, *names: str) -> None:
     install_flash_attention()
     import fla.layers.simple_gla  # noqa: F401
 
-    if by == "references":
-        use_references()
     for name in names or LAYERS:
         print(json.dumps(asdict(measured(name, by, int(length)))), flush=True)
 

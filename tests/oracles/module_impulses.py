@@ -241,11 +241,10 @@ def _ungated(seen: Tensor, expected: Tensor) -> Tensor:
     return torch.where(shown, seen / gate.where(shown, torch.ones_like(gate)), expected)
 
 
-@torch.no_grad()
-def kernel_responses(model: nn.Module, ids: Tensor, name: str) -> list[Tensor]:
-    """T of each call of a module-level function of a model's file, (units, L, L), by impulses as its values."""
+def kernel_calls(model: nn.Module, ids: Tensor, name: str) -> list[tuple[Any, dict[str, Any]]]:
+    """The calls of a function of a model's file in pure torch, each with its arguments by name."""
     files = {sys.modules[type(part).__module__] for part in model.modules()}
-    found: list[Tensor] = []
+    calls: list[tuple[Any, dict[str, Any]]] = []
     for file in [file for file in files if name in vars(file)]:
         original = vars(file)[name]
         function = inspect.unwrap(original)
@@ -254,34 +253,44 @@ def kernel_responses(model: nn.Module, ids: Tensor, name: str) -> list[Tensor]:
             bound = inspect.signature(function).bind(*args, **kwargs)
             bound.apply_defaults()
             arguments = dict(bound.arguments)
-            arguments |= arguments.pop("kwargs", {})
-            found.append(_kernel_matrices(function, arguments))
+            calls.append((function, arguments | arguments.pop("kwargs", {})))
             return function(*args, **kwargs)
 
         setattr(file, name, watched)
         try:
-            model(input_ids=ids, use_cache=False)
+            with torch.no_grad():
+                model(input_ids=ids, use_cache=False)
         finally:
             setattr(file, name, original)
-    return found
+    return calls
 
 
-def _kernel_matrices(function: Any, arguments: dict[str, Any]) -> Tensor:
-    name = "value" if "value" in arguments else "hidden_states"
+@torch.no_grad()
+def impulse_responses(function: Any, arguments: dict[str, Any]) -> Tensor:
+    """T of every unit, (S, units, L, L), by calling the kernel again with unit impulses as its values."""
+    arguments = {name: value for name, value in arguments.items() if name != "kwargs"}
+    name = next(name for name in ("hidden_states", "value") if name in arguments)
     values = arguments[name]
-    if values.ndim == 4:  # (1, L, heads, P): each impulse is a channel
-        length, heads = values.shape[1:3]
-        impulses = torch.eye(length)[None, :, None].repeat(1, 1, heads, 1)
-        return _first(function(**{**arguments, name: impulses}))[0].transpose(0, 1)
-    # A channel has a T of its own, so that each impulse is a sequence: (1, channels, L), or (1, L, channels).
-    axis = 2 if name == "hidden_states" else 1
-    length = values.shape[axis]
-    impulses = torch.eye(length).unsqueeze(3 - axis).expand(length, *values.shape[1:])
-    given = {
-        key: value.repeat(length, *[1] * (value.ndim - 1))
-        if isinstance(value, Tensor) and value.ndim == 3 and len(value) == 1
-        else value
-        for key, value in arguments.items()
-    }
-    output = _first(function(**{**given, **({"z": None} if "z" in given else {}), name: impulses}))
-    return (output if axis == 2 else output.transpose(1, 2)).permute(1, 2, 0)
+    if values.ndim == 3:
+        return _one_channel_each(function, arguments, name)
+    sequences, length, heads, _ = values.shape
+    impulses = torch.eye(length, dtype=values.dtype)[:, None].expand(sequences, length, heads, length)
+    return _first(function(**{**arguments, name: impulses.contiguous()})).transpose(1, 2)
+
+
+def _one_channel_each(function: Any, arguments: dict[str, Any], name: str) -> Tensor:
+    # No dimension of the values is free, so that every impulse is a sequence of its own.
+    values = arguments[name]
+    position = 2 if name == "hidden_states" else 1
+    length, found = values.shape[position], []
+    for s in range(len(values)):
+        alike = {
+            key: value[s : s + 1].expand(length, *value.shape[1:]) if key in ("dt", "B", "C", "key") else value
+            for key, value in arguments.items()
+        }
+        impulses = torch.eye(length, dtype=values.dtype).unsqueeze(3 - position)
+        impulses = impulses.expand(length, *values.shape[1:])
+        gate = {"z": None} if "z" in arguments else {}
+        response = _first(function(**{**alike, **gate, name: impulses}))
+        found.append((response if position == 2 else response.transpose(1, 2)).permute(1, 2, 0))
+    return torch.stack(found)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from transformers.models.qwen3_next.modeling_qwen3_next import torch_chunk_gated_delta_rule
 
 WIDTH, HEADS, LENGTH = 8, 2, 24
@@ -121,6 +122,17 @@ def ones(_: Own, hidden: Tensor) -> Tensor:
 
 def maps(own: Own, hidden: Tensor) -> Tensor:
     return own.maps(hidden)
+
+
+def parts(own: Own, hidden: Tensor, value: Tensor) -> list[Tensor]:
+    """Queries, keys and values of each head, (S, H, L, d)."""
+    return [heads(part) for part in (own.query(hidden), own.key(hidden), value)]
+
+
+def flexible(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    length = hidden.shape[1]
+    mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, length, length, device="cpu")
+    return merged(flex_attention(*parts(own, hidden, value), block_mask=mask))
 
 
 def delta_rule(own: Own, hidden: Tensor, value: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -105,28 +104,6 @@ def trained(how: str, family: str, policy: torch.dtype | None = None) -> dict[st
     }
 
 
-def slow(how: str, seconds: float) -> list[Any]:
-    """Whether a training goes on after a reading that takes longer than collectives may, and how long it took."""
-    model = held(how)
-    layer = next(part for part in model.modules() if isinstance(part, nn.Embedding))
-    training = Training(model)
-    losses = [training.step()]
-    layer.register_forward_hook(_sleeping(seconds))
-    probing, start = Probing(Probe(IDS, every=1, share=math.inf, settings=Settings(positions=4))), time.monotonic()
-    read = probing.step(model, 0)
-    took = time.monotonic() - start
-    losses += [training.step() for _ in range(2)]
-    return [read is not None, took, losses]
-
-
-def _sleeping(seconds: float) -> Callable[..., None]:
-    def sleep(module: nn.Module, *_: Any) -> None:
-        if not module.training:
-            time.sleep(seconds)
-
-    return sleep
-
-
 def failing(how: str, fault: str) -> list[Any]:
     """The errors of a measurement that fails on the first rank, and whether later ones and the training are as ever."""
     model = held(how, "gpt2")
@@ -173,26 +150,12 @@ def refused(how: str) -> str:
     elif how == "pipeline":
         stage = PipelineStage(model, distributed.get_rank(), 2, torch.device("cpu"))
         return raised(lambda: ss.profile(stage, IDS))
-    elif how == "inner":
-        model = sharded(model).model
-        return raised(lambda: on_first_rank(model, Probe(IDS).measure))
     elif how == "zero":
         for number, parameter in enumerate(model.parameters()):
             parameter.ds_id = number
-    elif how != "probe":
-        call = {"profile": ss.profile, "truncate": ss.truncate, "cache": ss.cache, "capture": ss.capture}[how]
-        return raised(lambda: call(sharded(model), IDS.repeat(1, 10)))
     else:
-        model = sharded(model)
+        return raised(lambda: ss.profile(sharded(model), IDS))
     return raised(lambda: Probe(IDS).measure(model))
-
-
-def replicated() -> list[str]:
-    """What differs in a reading of a model that DDP holds, on rank 0 alone."""
-    plain, model = whole_model("llama"), nn.parallel.DistributedDataParallel(whole_model("llama"))
-    if distributed.get_rank():
-        return []
-    return same(*(numbers(Probe(IDS, settings=Settings(positions=4)).measure(one)) for one in (model, plain)))
 
 
 def by_lightning(folder: str, shared: bool) -> list[Any]:

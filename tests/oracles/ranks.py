@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from oracles.attention_models import attention_model
-from oracles.recurrent_models import tiny_model
+from oracles.tiny_families import tiny
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -77,36 +77,6 @@ def _run(
     os._exit(0)
 
 
-class OwnLayer(nn.Module):
-    """A layer that no adapter knows: the mean of all tokens so far."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.values, self.output = nn.Linear(width, width), nn.Linear(width, width)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The mean of the values up to each position."""
-        count = torch.arange(1, hidden.shape[1] + 1, dtype=hidden.dtype)[:, None]
-        return self.output(self.values(hidden).cumsum(1) / count)
-
-
-class OwnModel(nn.Module):
-    """Such layers, and one that has a derivative only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.head = nn.Embedding(64, 16), nn.Linear(16, 64)
-        self.layers = nn.ModuleList([OwnLayer(16), nn.RNN(16, 16, batch_first=True), OwnLayer(16)])
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Logits."""
-        hidden = self.embedding(input_ids)
-        for layer in self.layers:
-            mixed = layer(hidden)
-            hidden = hidden + (mixed[0] if isinstance(mixed, tuple) else mixed)
-        return self.head(hidden)
-
-
 def whole_model(family: str) -> nn.Module:
     """A small random model, the same on each rank."""
     torch.manual_seed(0)
@@ -116,9 +86,7 @@ def whole_model(family: str) -> nn.Module:
             if isinstance(part, nn.Dropout):
                 part.p = 0.0
         return model
-    if family == "own":
-        return OwnModel()
-    return zoo.load(family)[0].train() if family in zoo.names() else tiny_model(family).train()
+    return zoo.load(family)[0].train() if family in zoo.names() else tiny(family).train()
 
 
 def sharded(model: nn.Module, policy: torch.dtype | None = None) -> nn.Module:

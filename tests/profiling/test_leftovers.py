@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 import torch
 from oracles.attention_models import attention_model
-from oracles.recurrent_models import tiny_model
+from oracles.tiny_families import tiny
 from torch import nn
 
 import statesize as ss
@@ -16,7 +16,7 @@ import statesize as ss
 MODELS = {
     "bundled": lambda: ss.lab.zoo.load("recall-gla")[0],
     "llama": lambda: attention_model("llama"),
-    "mamba2": lambda: tiny_model("mamba2"),
+    "mamba2": lambda: tiny("mamba2"),
 }
 CALLS = (
     {"positions": 4},

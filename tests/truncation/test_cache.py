@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from oracles.attention_models import attention_model
-from oracles.recurrent_models import tiny_model
 from oracles.tiny_families import tiny
 from scipy import stats
 from torch.nn import functional
@@ -451,8 +450,8 @@ def test_a_look_that_changes_the_run_is_refused(llama, monkeypatch):
 
 def test_models_without_such_a_cache():
     for model, said in (
-        (tiny_model("jamba"), "must mix positions only by attention"),
-        (tiny_model("mamba"), "must mix positions only by attention"),
+        (tiny("jamba"), "must mix positions only by attention"),
+        (tiny("mamba"), "must mix positions only by attention"),
         (attention_model("deepseek_v3"), "a latent"),
         (attention_model("bloom"), "attention in code of its own"),
         (tiny("gemma3n_text"), "have no price of their own"),

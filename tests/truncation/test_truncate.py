@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from oracles.attention_models import HEADS, attention_model
-from oracles.impulses import impulse_responses
-from oracles.recurrent_models import tiny_model
+from oracles.module_impulses import impulse_responses
 from oracles.tiny_families import tiny
 from torch import nn
 from torch.nn import functional
@@ -227,7 +226,7 @@ def cut_scan(body, scan, rank):
 @pytest.mark.parametrize("rank", [0, 1, 3])
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"])
 def test_a_scan_is_cut_as_its_impulse_responses_are(family, rank):
-    model = tiny_model(family)
+    model = tiny(family)
     cutting = Cutting(Forward.of(model, IDS), CUT)
     (expected,) = cutting.read()
     attention = [name for name, one in cutting.mixers[0].items() if one.held is None]

@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 import transformers
-from oracles.attention_models import REGISTERED, attention_model, impulse_responses, token_ids
+from oracles.attention_models import FAMILIES, attention_model, token_ids
 from torch import nn
 
 from statesize import capture
@@ -13,22 +13,15 @@ from statesize.codes import joined
 from statesize.errors import ModelError
 
 
-@pytest.mark.parametrize("family", REGISTERED)
-def test_a_family_s_operators_are_the_model_s(family):
-    model, ids = attention_model(family), token_ids()
-    windows = REGISTERED[family][1]
-    captured = list(capture(model, ids))
-    responses = impulse_responses(model, ids)
-    assert len(captured) == len(responses) == 2
-    for item, response, window in zip(captured, responses, windows, strict=True):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_s_layers_hold_what_their_windows_let_them_see(family):
+    captured = capture(attention_model(family), token_ids())
+    assert captured.run_difference == 0
+    for item, window in zip(captured, FAMILIES[family][1], strict=True):
         assert item.kind == ("attention" if window is None else "sliding attention")
         assert item.faithfulness < 1e-5
-        matrix = item.operator.dense()
-        torch.testing.assert_close(matrix, response, rtol=0, atol=3e-6, check_dtype=False)
-        assert not matrix.triu(1).any()
         reach = 20 if window is None else window - 1
         assert item.operator.state_size().tolist() == [min(i, reach) for i in range(21)]
-    assert capture(model, ids).run_difference == 0
 
 
 def rectified(scores):
@@ -114,24 +107,6 @@ def test_heads_are_chosen_before_their_operators_are_made():
     )
 
 
-def test_sinks_take_part_of_the_probability():
-    rows = [item.operator.dense().sum(-1) for item in capture(attention_model("gpt_oss"), token_ids())]
-    assert all(bool((row < 0.999).any()) for row in rows)
-
-
-def test_a_model_inside_a_module_of_one_s_own():
-    class Wrapper(torch.nn.Module):
-        def __init__(self, inner):
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, input_ids, **options):
-            return self.inner(input_ids=input_ids, **options).logits
-
-    names = [item.name for item in capture(Wrapper(attention_model("gemma2")), token_ids())]
-    assert names == ["inner.model.layers.0.self_attn", "inner.model.layers.1.self_attn"]
-
-
 def test_a_window_longer_than_the_text_keeps_its_name():
     mixers = capture(attention_model("mistral", sliding_window=100), token_ids()).mixers
     assert {(mixer.kind, mixer.state_size) for mixer in mixers} == {("sliding attention", 99)}
@@ -188,19 +163,3 @@ def test_an_attention_layer_whose_file_has_no_eager_attention_is_measured_by_its
     attention.__class__ = type("MyAttention", (torch.nn.Module,), members)
     for item, matrix in zip(capture(model, token_ids()), expected, strict=True):
         torch.testing.assert_close(item.operator.dense(), matrix, rtol=0, atol=1e-6, check_dtype=False)
-
-
-def test_attention_that_scales_its_output_after_the_softmax_is_measured_as_it_is(monkeypatch):
-    from transformers.models.llama import modeling_llama
-
-    eager = modeling_llama.eager_attention_forward
-
-    def scaled(*args, **options):
-        output, probabilities = eager(*args, **options)
-        return output * 0.5, probabilities
-
-    model = attention_model("llama", attn_implementation="eager")
-    expected = [item.operator.dense() for item in capture(model, token_ids(), 0)]
-    monkeypatch.setattr(modeling_llama, "eager_attention_forward", scaled)
-    (item,) = capture(model, token_ids(), 0)
-    torch.testing.assert_close(item.operator.dense(), expected[0] * 0.5, rtol=0, atol=1e-6, check_dtype=False)

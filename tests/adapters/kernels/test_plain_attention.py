@@ -96,17 +96,6 @@ def test_bias_sink_and_cap_are_captured_as_the_model_s_maps(family, implementati
         assert torch.equal(operator.state_size(), by_maps.state_size())
 
 
-def test_the_operator_is_the_same_as_by_maps(monkeypatch):
-    model, ids = attention_model("llama"), token_ids()
-    plain = [item.operator.dense() for item in capture(model, ids)]
-    together = [item.by_group().operator.operator.dense() for item in capture(model, ids)]
-    without_queries_and_keys(monkeypatch)
-    for one, group, item in zip(plain, together, capture(model, ids), strict=True):
-        assert isinstance(item.operator, Dense)
-        torch.testing.assert_close(one, item.operator.dense(), rtol=0, atol=3e-7)
-        torch.testing.assert_close(group, item.by_group().operator.operator.dense(), rtol=0, atol=3e-7)
-
-
 def applied(plain, values):
     return plain.attention.dense() @ values.repeat_interleave(2, 1)
 

@@ -95,27 +95,6 @@ def test_what_rounds_the_inputs_of_layers_too_is_refused():
     refused(r"is not its copy in floating point", model)
 
 
-class OwnProduct(nn.Module):
-    """A layer of the model's author, which is no Linear, with weights of such a kind."""
-
-    def __init__(self, linear, kind):
-        super().__init__()
-        self.weight = nn.Parameter(kind.of(linear.weight.detach()), requires_grad=False)
-
-    def forward(self, hidden):
-        return nn.functional.linear(hidden, self.weight)
-
-
-@pytest.mark.parametrize("kind", [Quantised, QuantisedThroughout])
-def test_a_layer_that_is_no_linear_is_compared_where_the_model_runs(kind):
-    model = attention_model("llama")
-    model.model.layers[0].self_attn.v_proj = OwnProduct(model.model.layers[0].self_attn.v_proj, kind)
-    if kind is QuantisedThroughout:
-        refused("is not its copy in floating point", model)
-    else:
-        assert ss.profile(model, token_ids()).attributes["source"] == {"weights": "Quantised, dequantised"}
-
-
 @pytest.mark.parametrize("attribute", ["act_quant_kwargs", "act_quant_scale", "input_quant_func"])
 def test_weights_that_say_that_inputs_are_rounded_are_refused(attribute):
     """As torchao's do, whose layers may agree with their weights where little is rounded."""
@@ -142,22 +121,6 @@ def test_quantised_tensors_of_torch_are_taken_back():
     copied, stored = float_model(model)
     assert stored == "Tensor, dequantised"
     assert torch.equal(copied.model.layers[1].mlp.weights, torch.ones(8, 8))
-
-
-def test_the_name_is_that_of_the_module_that_is_compiled():
-    model = attention_model("llama")
-    model.model.layers[1].mlp.up_proj.weight = nn.Parameter(torch.zeros(8, 8, dtype=torch.int8), requires_grad=False)
-    model.model.layers[1] = torch.compile(model.model.layers[1], backend="eager")
-    refused(r"Parameter model\.layers\.1\.mlp\.up_proj\.weight must be in floating point, got torch\.int8", model)
-
-
-def test_other_subclasses_of_tensors_are_left_alone():
-    class Plain(Tensor):
-        pass
-
-    module = nn.Linear(4, 4)
-    module.weight = nn.Parameter(torch.ones(4, 4).as_subclass(Plain))
-    assert measurable(module) is module
 
 
 class ByTransformers:
@@ -231,26 +194,11 @@ def test_a_copy_is_compared_with_the_model_on_what_is_measured():
     refused("is not its copy in floating point", model)
 
 
-def test_a_copy_of_a_model_that_rounds_what_its_layers_are_given():
-    refused("is not its copy in floating point", packed(noise=0.2))
-
-
 def test_the_configuration_of_a_model_says_that_it_rounds_more_than_weights():
     model = attention_model("llama")
     model.hf_quantizer = ByTransformers("bitsandbytes")
     model.hf_quantizer.quantization_config.to_dict = lambda: {"load_in_8bit": True}
     refused(r"rounds what its layers pass on, not its weights alone \(bitsandbytes\)", model)
-
-
-def test_calibrated_layers_of_quanto_are_refused():
-    quanto = pytest.importorskip("optimum.quanto")
-    model = attention_model("llama")
-    quanto.quantize(model, weights=quanto.qint8, activations=quanto.qint8)
-    with quanto.Calibration():
-        model(token_ids())
-    for _ in range(2):
-        refused(r"q_proj must round its weights alone, got optimum\.quanto\.nn\.qlinear\.QLinear", model)
-        quanto.freeze(model)
 
 
 def test_layers_that_say_that_they_round_activations_are_refused():

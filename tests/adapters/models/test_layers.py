@@ -1,6 +1,5 @@
 """Layers in which nothing was observed are reported, with what to do."""
 
-import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 
@@ -27,22 +26,6 @@ def test_an_unknown_mixer_is_measured_by_its_derivative_however_large():
     captured = capture(model, token_ids().repeat(1, 20))
     assert [type(item.operator).__name__ for item in captured] == ["SoftmaxAttention", "Derivative"]
     assert captured.skipped == {}
-
-
-def test_an_unknown_mixer_that_gets_an_operator_is_captured():
-    class Known(Unknown):
-        kind = "mean"
-
-        def operator(self, hidden):
-            from statesize import Dense
-
-            return Dense(torch.ones(hidden.shape[1], hidden.shape[1]).tril().expand(len(hidden), 1, -1, -1))
-
-    model = attention_model("llama")
-    model.model.layers[1].self_attn = Known()
-    captured = capture(model, token_ids())
-    assert captured.skipped == {}
-    assert [item.kind for item in captured] == ["attention", "mean"]
 
 
 def test_a_layer_that_is_not_called_says_so():

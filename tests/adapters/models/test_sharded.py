@@ -8,7 +8,7 @@ from oracles import rank_work
 from oracles.ranks import on_ranks
 
 POLICIES = (None, torch.bfloat16)
-FAMILIES = ("llama", "mamba2", "qwen3_next", "gla", "own")
+FAMILIES = ("llama", "mamba2", "qwen3_next", "gla")
 
 
 @pytest.mark.parametrize(
@@ -34,22 +34,13 @@ def test_the_first_rank_reads_what_the_whole_model_gives(family, policy):
         ("replicated", "llama", None),
         *(
             pytest.param("sharded", family, policy, marks=pytest.mark.slow)
-            for family, policy in (("llama", torch.bfloat16), ("mamba2", None), ("own", None))
+            for family, policy in (("llama", torch.bfloat16), ("mamba2", None))
         ),
     ],
 )
 def test_weights_after_five_steps_are_those_without_readings(how, family, policy):
     for rank, said in enumerate(on_ranks(rank_work.trained, how, family, policy)):
         assert said == {"read": [rank == 0] * 5, "losses": True, "weights": True}
-
-
-@pytest.mark.parametrize("how", ["sharded", "replicated"])
-def test_a_reading_may_take_longer_than_collectives(how):
-    limit = 2.0
-    (read, took, losses), (also_read, waited, same_losses) = on_ranks(rank_work.slow, how, 1.0, limit=limit)
-    assert (read, also_read) == (True, False)
-    assert min(took, waited) > 1.4 * limit
-    assert losses == same_losses
 
 
 @pytest.mark.parametrize("how", ["sharded", pytest.param("replicated", marks=pytest.mark.slow)])
@@ -82,7 +73,6 @@ SHARED_OUT = r"ModelError: model must be whole in this process, got \w+, which f
             "parallel",
             r"ModelError: Parameter model\.layers\.0\.self_attn\.q_proj\.weight must be whole where its",
         ),
-        ("inner", r"ModelError: Parameter embed_tokens\.weight must be whole where its layer runs, got a DTensor"),
         (
             "zero",
             r"ModelError: Parameter model\.embed_tokens\.weight must be whole where its layer runs, got one that",
@@ -92,13 +82,8 @@ SHARED_OUT = r"ModelError: model must be whole in this process, got \w+, which f
             r"InputError: model must be a torch module, got PipelineStage",
         ),
         ("profile", SHARED_OUT),
-        *(pytest.param(how, SHARED_OUT, marks=pytest.mark.slow) for how in ("probe", "capture", "truncate", "cache")),
     ],
 )
 def test_what_is_not_whole_is_refused_by_name(how, error):
     for said in on_ranks(rank_work.refused, how):
         assert re.match(error, said)
-
-
-def test_a_model_that_ddp_holds_is_read_on_one_rank():
-    assert on_ranks(rank_work.replicated) == [[], []]

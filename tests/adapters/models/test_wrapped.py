@@ -7,11 +7,8 @@ import warnings
 import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
-from oracles.recurrent_models import tiny_model
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from oracles.tiny_families import tiny
 from torch import nn
-from transformers import PreTrainedTokenizerFast
 
 import statesize as ss
 from statesize.adapters.models.model_state import named_parts, unwrapped
@@ -80,56 +77,10 @@ def test_a_model_whose_compilation_fails_is_measured_all_the_same():
     def backend(graph, _):
         raise AssertionError("compiled")
 
-    plain = tiny_model("mamba2")
+    plain = tiny("mamba2")
     model = copy.deepcopy(plain)
     model.backbone.layers[1] = torch.compile(model.backbone.layers[1], backend=backend)
     same_as(model, plain, token_ids())
-
-
-def test_a_mixer_of_ones_own_may_use_what_is_compiled():
-    class Mixer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.decay = nn.Linear(4, 2)
-
-        def operator(self, hidden):
-            decay = self.decay(hidden).sigmoid().transpose(1, 2)[..., None]
-            return ss.Recurrence(A=decay, B=torch.ones_like(decay), C=torch.ones_like(decay))
-
-        def forward(self, hidden):
-            return hidden
-
-    def backend(graph, _):
-        raise AssertionError("compiled")
-
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Embedding(64, 4), Mixer())
-    model = copy.deepcopy(plain)
-    model[1].decay = torch.compile(model[1].decay, backend=backend)
-    model[1] = torch.compile(model[1], backend=backend)
-    same_as(model, plain, token_ids())
-
-
-def test_layers_in_a_compiled_stack_are_told_of_when_nothing_mixes_in_them():
-    class Still(nn.Module):
-        def forward(self, hidden_states, **_):
-            return hidden_states, None
-
-    model = attention_model("llama")
-    model.model.layers[1].self_attn = Still()
-    expected = ss.capture(model, token_ids()).skipped
-    assert list(expected) == ["model.layers.1"]
-    assert ss.capture(compiled(model, "stack", "eager"), token_ids()).skipped == expected
-
-
-def test_a_profile_of_a_compiled_model_is_that_of_the_model():
-    plain = attention_model("llama")
-    model = torch.compile(copy.deepcopy(plain), backend="eager")
-    first, second = (
-        ss.profile(each, token_ids(length=9), layers="model.layers.1.self_attn") for each in (plain, model)
-    )
-    assert second.summary().equals(first.summary())
-    assert list(second.summary()["model"]) == ["LlamaForCausalLM"]
 
 
 def test_names_lose_only_what_holders_add():
@@ -159,65 +110,6 @@ def test_models_inside_of_other_libraries_are_found():
         assert unwrapped(held) is plain
         same_as(held, plain, token_ids())
         assert ss.profile(held, token_ids(length=5)).summary()["model"][0] == "LlamaForCausalLM"
-
-
-class Hooked(nn.Module):
-    """A layer as TransformerLens writes it: each step goes through a module of its own, to which hooks are given."""
-
-    def __init__(self):
-        super().__init__()
-        self.W = nn.Parameter(torch.randn(3, 2, 8, 4, generator=torch.Generator().manual_seed(0)))
-        self.hook_attn_scores, self.hook_pattern, self.hook_z = nn.Identity(), nn.Identity(), nn.Identity()
-
-    def forward(self, hidden):
-        query, key, value = (torch.einsum("bpd,hde->bphe", hidden, weights) for weights in self.W)
-        scores = torch.einsum("bqhe,bkhe->bhqk", query, key) / 2
-        future = torch.ones(scores.shape[-2:]).triu(1).bool()
-        scores = self.hook_attn_scores(scores.masked_fill(future, -torch.inf))
-        pattern = self.hook_pattern(scores.softmax(-1))
-        return self.hook_z((pattern @ value.transpose(1, 2)).transpose(1, 2)).flatten(2)
-
-
-class HookedModel(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed, self.blocks = nn.Embedding(64, 8), nn.ModuleList([Hooked(), Hooked()])
-
-    def forward(self, ids):
-        hidden = self.embed(ids)
-        for block in self.blocks:
-            hidden = hidden + block(hidden)
-        return hidden
-
-
-def test_layers_with_hooks_are_measured_as_hooks_leave_them():
-    model = HookedModel()
-    assert ss.profile(model, token_ids()).not_measured == {}
-    first, second = ss.capture(model, token_ids())
-    assert max(first.faithfulness, second.faithfulness, first.run_difference) < 1e-6
-    model.blocks[0].hook_z.register_forward_hook(lambda _, args, output: output / 2)
-    eye = torch.eye(token_ids().shape[1])
-    model.blocks[1].hook_pattern.register_forward_hook(lambda _, args, output: eye.expand_as(output))
-    capturing = ss.capture(model, token_ids())
-    assert [mixer.name for mixer in capturing.mixers] == ["blocks.0"]
-    assert "no mixing of positions that statesize knows was seen in it" in str(capturing.skipped["blocks.1"])
-
-
-def test_models_of_nnsight_itself_are_measured():
-    plain = attention_model("llama")
-    same_as(pytest.importorskip("nnsight").NNsight(plain), plain, token_ids())
-
-
-def test_models_of_transformer_lens_itself_are_measured(tmp_path):
-    bridges = pytest.importorskip("transformer_lens.model_bridge")
-    plain = attention_model("gpt2")
-    plain.save_pretrained(tmp_path / "gpt2")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "b": 1}, "a")))
-    tokenizer.add_special_tokens({"bos_token": "b"})
-    tokenizer.save_pretrained(tmp_path / "gpt2")
-    held = bridges.TransformerBridge.boot_transformers(str(tmp_path / "gpt2"), hf_model=copy.deepcopy(plain))
-    names = [[item.name for item in ss.capture(model, token_ids())] for model in (held, plain)]
-    assert names[0] == names[1]
 
 
 def test_a_module_of_fabric_is_measured_in_its_precision():
@@ -251,45 +143,6 @@ def test_torchscript_is_refused_by_name():
         ss.capture(model, token_ids())
 
 
-def peft_model(forward_name, **config):
-    """What is looked at of a model of peft: PeftModel, its tuner in `base_model`, the model in that one's `model`."""
-
-    def forward(self, *args, **kwargs):
-        return self.model(*args, **kwargs)
-
-    forward.__qualname__ = forward_name
-    tuner = class_of("peft", "Tuner", nn.Module, forward=forward)()
-    tuner.model = attention_model("llama")
-    model = class_of("peft", "PeftModelForCausalLM", class_of("peft", "PeftModel", nn.Module))()
-    model.base_model, model.active_adapter = tuner, "default"
-    model.peft_config = {"default": types.SimpleNamespace(peft_type="KIND", **config)}
-    return model
-
-
-def test_a_model_with_adapters_in_its_layers_is_found_and_others_are_refused():
-    model = peft_model("BaseTuner.forward")
-    assert unwrapped(torch.compile(model, backend="eager")) is model.base_model.model
-    others = {
-        "may do more than run the model inside": peft_model("Other.forward"),
-        "adapts only what follows its invocation": peft_model("BaseTuner.forward", alora_invocation_tokens=[1]),
-        "puts positions of its own before": peft_model("BaseTuner.forward", is_prompt_learning=True),
-    }
-    for does, other in others.items():
-        with pytest.raises(ModelError, match=rf"with KIND, which {does}.* Give the model that it was made for, loaded"):
-            ss.capture(other, token_ids())
-
-
-def test_what_is_in_use_of_adapters_tells_runs_apart():
-    layer = class_of("peft", "Linear", class_of("peft", "BaseTunerLayer"), nn.Linear)(4, 4)
-    layer.active_adapters, layer.merged_adapters, layer.disable_adapters = ["a"], [], False
-    model = nn.Sequential(layer)
-    facts = model_facts(model, "no source")
-    assert model_facts(model, "no source") == facts
-    layer.disable_adapters = True
-    assert model_facts(model, "no source") != facts
-    assert "adapters" not in model_facts(nn.Linear(4, 4))
-
-
 class TestPeft:
     """The library itself, where it is installed."""
 
@@ -313,21 +166,6 @@ class TestPeft:
             same_as(model, plain, ids)
             assert model_facts(unwrapped(model)) != facts
         assert model_facts(unwrapped(model)) == facts
-
-    @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-    def test_prompts_that_act_in_layers_alone_are_part_of_what_is_measured(self, peft):
-        ids, plain = token_ids(), attention_model("llama")
-        config = peft.AdaptionPromptConfig(adapter_len=3, adapter_layers=2, task_type="CAUSAL_LM")
-        model = peft.get_peft_model(copy.deepcopy(plain), config)
-        for name, weight in model.named_parameters():
-            if "adaption" in name:
-                weight.data += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-        first, second = ss.capture(model, ids)
-        before, after = ss.capture(plain, ids)
-        assert [first.name, second.name] == [f"model.layers.{layer}.self_attn.model" for layer in (0, 1)]
-        # What the first layer adds is what the second one takes.
-        torch.testing.assert_close(first.operator.dense(), before.operator.dense(), rtol=0, atol=0)
-        assert not torch.allclose(second.operator.dense(), after.operator.dense(), atol=1e-2)
 
     @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
     @pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
