@@ -142,12 +142,12 @@ class Search:
         found, length = dict[int, int](), self.labels.length
         for tensor in self._candidates:
             label, made = self.labels.of[tensor], self.labels.tape.made.get(tensor)
-            axes = [axis for axis in self._axes(tensor) if label.shape[axis] == length]
+            axes = [axis for axis in self._axes(tensor) if label.last.shape[axis] == length]
             if not axes or tensor in self.given or made is None:
                 continue
             axes = [axis for axis in axes if bool(label.last.select(axis, -1).any()) and self._is_causal(tensor, axis)]
             # A state of a loop is that of one position before the last.
-            if not axes or (self.labels.of_one(tensor) and int(label.last.max()) < length):
+            if not axes or ((position := self.labels.position(tensor)) is not None and position < length):
                 continue
             found[tensor] = axes[0]
             if len(axes) > 1:
@@ -221,7 +221,7 @@ class Search:
         made = self.labels.tape.made.get(tensor)
         if made is None or not self.labels.moves(made):
             return None
-        axes = (axis for axis in self._axes(tensor) if label.shape[axis] == length)
+        axes = (axis for axis in self._axes(tensor) if label.last.shape[axis] == length)
         return next(((axis, 0) for axis in axes if bool((ahead(label, axis, length) <= 0).all())), None)
 
     @cached_property
@@ -239,7 +239,7 @@ class Search:
         output, axis, _ = self.output
         if end == output:
             return 0
-        return distance(self.labels.without(end, self.graph.behind(end)).of.get(output), axis, self.labels.length)
+        return distance(self.labels.without([end]).of.get(output), axis, self.labels.length)
 
     def _steps(self, start: int, uses: frozenset[Use]) -> dict[int, Step]:
         if (start, uses) not in self._walks:

@@ -117,8 +117,8 @@ class Graph:
         if tensor not in self._far:
             label, length = self.labels.of.get(tensor), self.labels.length
             axes = [dim for dim, size in enumerate(self.tape.values[tensor].shape) if size == length]
-            by_axis = [distance(label, axis, length) for axis in axes if not self.labels.of_one(tensor)]
-            depends = label is not None and bool(label.same or label.last.any())
+            by_axis = [distance(label, axis, length) for axis in axes if self.labels.position(tensor) is None]
+            depends = label is not None and bool(label.last.any())
             self._far[tensor] = min(by_axis, default=width(label, length)) if depends else -1
         return None if self._far[tensor] < 0 else self._far[tensor]
 
@@ -187,17 +187,17 @@ def walked(graph: Graph, start: Place, uses: Collection[Use]) -> dict[int, Step]
                 added, beside = True, max(beside, length - 1 if _joins(graph, node, at, given) else far)
         for out, label in zip(node.outs, made, strict=True):
             if label is not None and out not in graph.given:
-                steps[out] = Step(_last(label, length), mixing, beside, added, bends)
+                steps[out] = Step(label.of_the_last(length), mixing, beside, added, bends)
     return steps
 
 
 def _joins(graph: Graph, node: Node, at: int, given: list[Label | None]) -> bool:
     """Whether a tensor of one position is added to what is of another one."""
     labels, added = graph.labels, node.inputs[at][1]
-    if labels.relations[node].moves or not labels.of_one(added):
+    if labels.relations[node].moves or labels.position(added) is None:
         return False
     beside = [labels.of[added] if one == at else label for one, label in enumerate(given)]
-    made = labels.made(node, [label and _last(label, labels.length) for label in beside])
+    made = labels.made(node, [label and label.of_the_last(labels.length) for label in beside])
     return any(width(label, labels.length) for label in made)
 
 
@@ -206,14 +206,7 @@ def entering(graph: Graph, start: Place) -> Label:
     length, shape = graph.labels.length, graph.tape.values[start.tensor].shape
     text = own(torch.Size(length if dim == start.axis else size for dim, size in enumerate(shape)), start.axis, length)
     sides = [0, 0] * (len(shape) - 1 - start.axis) + [start.first, shape[start.axis] - start.first - length]
-    return text.changed(lambda part: functional.pad(part, sides)) if text.shape != shape else text
-
-
-def _last(label: Label, length: int) -> Label:
-    if label.same:
-        return Label(label.same[0], length + 1 - label.same[0], label.shape, label.dtype)
-    first = (length + 1 - label.last).masked_fill(label.last == 0, 0)
-    return Label(label.last, first, label.shape, label.dtype)
+    return text.changed(lambda part: functional.pad(part, sides)) if text.last.shape != shape else text
 
 
 def others(node: Node, on: Sequence[bool]) -> list[int]:

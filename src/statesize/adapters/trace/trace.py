@@ -372,9 +372,7 @@ class Trace:
         if any(one in later for one in mixed) and not any(one in later for one in values):
             text = "must be causal, but what its map makes of earlier positions depends on later ones."
             raise ModelError(Note(Code.LOOKS_AHEAD, text))
-        held = self._taken
-        for one in mixed:
-            held = held.without(one, self._search.graph.behind(one))
+        held = self._taken.without([*mixed])
         only = Labels(self._run.tape, length, {one: self._own(one, axis) for one, axis in mixed.items()}, self._labels)
         output = {self._run.output: self._axis}
         ahead_of = max(distance(held.of.get(one), axis, length) for one, axis in values.items())
