@@ -12,7 +12,7 @@ from torch import Tensor
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import random_like
 from statesize.adapters.trace.channels import Around, Channels, TracedMixing, channels
-from statesize.adapters.trace.graph import Graph, Step, Use, before, entries, others, walked
+from statesize.adapters.trace.graph import Graph, Step, Use, before, entries, others
 from statesize.adapters.trace.labels import Labels, ahead, distance, placed
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import ROUNDING, Change, Place, Run, other_text
@@ -78,7 +78,7 @@ class Search:
         self.output, self.given = Place(self.run.output, self.axis), frozenset(self.run.given)
         self.texts, self.rounding = self.call.texts, ROUNDING[self.run.dtype]
         self.largest = max(self.labels.values[one].numel() for one in (*self.run.entering, self.run.output))
-        self._behind, self._walks = dict[Place, int](), dict[tuple[int, frozenset[Use]], dict[int, Step]]()
+        self._behind = dict[Place, int]()
 
     @cached_property
     def _named(self) -> set[int] | None:
@@ -227,7 +227,7 @@ class Search:
     @cached_property
     def graph(self) -> Graph:
         """The paths of the run."""
-        return Graph(self.labels, sorted(self.starts), self.given)
+        return Graph(self.labels, self.starts, self.given)
 
     def before(self, start: Place) -> int:
         """How far positions are mixed in a start."""
@@ -241,16 +241,11 @@ class Search:
             return 0
         return distance(self.labels.without([end]).of.get(output), axis, self.labels.length)
 
-    def _steps(self, start: int, uses: frozenset[Use]) -> dict[int, Step]:
-        if (start, uses) not in self._walks:
-            self._walks[start, uses] = walked(self.graph, self.starts[start], uses)
-        return self._walks[start, uses]
-
     def _to(self, start: int) -> Iterator[tuple[int, frozenset[Use], Step]]:
         """The ends to which there is a linear map from a start, its uses, and the way."""
         for end, axis in self.ends.items():
-            for uses in self.graph.uses(end).get(start, ()):
-                step = self._steps(start, uses).get(end)
+            for uses in self.graph.uses(start, end):
+                step = self.graph.walk(start, uses).steps.get(end)
                 if step is None or step.bends:
                     continue
                 if step.mixing or distance(step.label, axis, self.labels.length):
@@ -282,7 +277,7 @@ class Search:
             if (units := channels(piece, self.texts, self.rounding, self._other_text)) is None:
                 failed.append((end, step.mixing))
             elif (reach := self._reach_of(piece)) > self.behind(piece.end):
-                return Choice(piece, units, step, self._steps(start, uses), reach)
+                return Choice(piece, units, step, self.graph.walk(start, uses).steps, reach)
         return None
 
     def _end_rank(self, end: int) -> tuple[int, int]:
@@ -378,9 +373,9 @@ class Search:
             now = node.outs[0]
             if not is_product:
                 continue
-            known = self.graph.uses(now).get(choice.start, ()) if now in self._every_end else ()
+            known = self.graph.uses(choice.start, now) if now in self._every_end else ()
             uses = next((one for one in known if one.issuperset(choice.piece.uses)), frozenset[Use]())
-            step = self._steps(choice.start, uses).get(now) if uses else None
+            step = self.graph.walk(choice.start, uses).steps.get(now) if uses else None
             if step is None or step.mixing != choice.step.mixing:
                 break
             piece = self._piece(choice.start, now, uses)
@@ -392,7 +387,7 @@ class Search:
                     return longer
             if (units := channels(piece, self.texts, self.rounding, self._other_text)) is None:
                 break
-            longer = Choice(piece, units, step, self._steps(choice.start, uses), choice.reach)
+            longer = Choice(piece, units, step, self.graph.walk(choice.start, uses).steps, choice.reach)
         return longer
 
     def _forgets(self, piece: Piece) -> bool:
