@@ -28,21 +28,13 @@ _LAYOUTS = frozenset("view _unsafe_view _reshape_alias permute transpose t unsqu
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A linear map.
+    """A linear map."""
 
-    Attributes:
-        piece: The map.
-        channels: Its units.
-        step: The way to its end.
-        steps: The ways from its start to all tensors.
-        reach: How far it mixes positions.
-    """
-
-    piece: Piece
-    channels: Channels
-    step: Step
-    steps: dict[int, Step]
-    reach: int
+    piece: Piece  # the map
+    channels: Channels  # its units
+    step: Step  # the way to its end
+    steps: dict[int, Step]  # the ways from its start to all tensors
+    reach: int  # how far it mixes positions
 
     @property
     def start(self) -> int:
@@ -57,20 +49,13 @@ class Choice:
 
 @dataclass(eq=False)
 class Search:
-    """Where T may begin and end in a run.
+    """Where T may begin and end in a run."""
 
-    Attributes:
-        labels: Of the run, in which what measured modules return is given.
-        run: The run.
-        call: What was run.
-        axis: The dimension of positions of what it returns.
-        replay: The tensors of the same operations where what enters is changed; None where they do not fit these.
-    """
-
-    labels: Labels
-    run: Run
-    call: ModuleCall
-    axis: int
+    labels: Labels  # of the run, in which what measured modules return is given
+    run: Run  # the run
+    call: ModuleCall  # what was run
+    axis: int  # the dimension of positions of what it returns
+    # The tensors of the same operations where what enters is changed; None where they do not fit these.
     replay: Callable[[Change], list[Tensor] | None]
 
     def __post_init__(self) -> None:

@@ -24,34 +24,23 @@ Use = tuple[Node, int]
 
 @dataclass(eq=False, slots=True)
 class Step:
-    """The way from the start of a map to a tensor.
+    """The way from the start of a map to a tensor."""
 
-    Attributes:
-        label: What each entry holds of the start counts as of the last position that it is of.
-        mixing: Marks of the operations at which positions of the start come together, by their place in the run.
-        beside: How far positions are mixed that are added on the way.
-        added: Whether anything is.
-        bends: Whether the way is a product with a function of the start alone, as a norm or SiLU are: not linear.
-    """
-
-    label: Label
-    mixing: int = 0
-    beside: int = 0
-    added: bool = False
+    label: Label  # what each entry holds of the start counts as of the last position that it is of
+    mixing: int = 0  # marks of the operations at which positions of the start come together, by their place in the run
+    beside: int = 0  # how far positions are mixed that are added on the way
+    added: bool = False  # whether anything is
+    # Whether the way is a product with a function of the start alone, as a norm or SiLU are: not linear.
     bends: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """All that follows from some uses of a start.
+    """All that follows from some uses of a start."""
 
-    Attributes:
-        steps: The ways to tensors that some of them lead to linearly.
-        bent: Tensors that depend on them in another way.
-    """
-
+    # The ways to tensors that some of them lead to linearly.
     steps: dict[int, Step] = field(default_factory=dict[int, Step])
-    bent: set[int] = field(default_factory=set[int])
+    bent: set[int] = field(default_factory=set[int])  # tensors that depend on them in another way
 
 
 class Graph:

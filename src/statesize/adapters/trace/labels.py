@@ -113,18 +113,12 @@ def distance(label: Label | None, axis: int, length: int) -> int:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Relation:
-    """What depends on what in one operation.
+    """What depends on what in one operation."""
 
-    Attributes:
-        forward: Makes a part of the labels of what it returns, of that of what it takes: one for all tensors, to which
-            it is expanded, or one for each.
-        is_exact: Whether these say no more than what depends on what.
-        moves: Whether each entry that it returns is one of those that it takes.
-    """
-
+    # Makes a part of the labels of what it returns: one that is expanded to all these tensors, or one for each.
     forward: Callable[[Parts], Tensor | list[Tensor] | None]
-    is_exact: bool = True
-    moves: bool = False
+    is_exact: bool = True  # whether these say no more than what depends on what
+    moves: bool = False  # whether each entry that it returns is one of those that it takes
 
 
 class Labels:

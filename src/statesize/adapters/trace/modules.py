@@ -26,7 +26,6 @@ from statesize.errors import InputError, ModelError
 
 _ABOUT_A_LAYER = frozenset({Code.NOT_MEASURED, Code.LOOKS_AHEAD})
 """Codes whose details are what is said of a layer by its name."""
-_SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all."
 
 
 def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
@@ -54,17 +53,9 @@ def described(found: OwnMixing, call: Call) -> FoundMixer:
 def find_own_mixing(
     forward: Forward, own: Collection[nn.Module], observing: ModelRun, mixes: Mapping[str, str]
 ) -> OwnMixing:
-    """Trace the modules that are of the model's author, innermost first, but for mixers that adapters know whole.
-
-    Args:
-        forward: The model and its inputs.
-        own: Modules that have a method `operator`.
-        observing: A run in which adapters saw kernels.
-        mixes: The part whose output T acts on, by the names of modules.
-
-    Returns:
-        What was found.
-    """
+    """Trace the modules that are of the model's author, innermost first, but for mixers that adapters know whole."""
+    # own: Modules that have a method `operator`. observing: A run in which adapters saw kernels. mixes: The part whose
+    # output T acts on, by the names of modules.
     kernels = {call.module: call for call in reversed(observing.calls) if not call.by_method}
     mixers = {*own, *kernels}
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
@@ -75,17 +66,12 @@ def find_own_mixing(
     # Attention of a library in which no kernel was seen is read as one's own is.
     seen = {*observing.refused, *(names[module] for module in kernels)}
 
-    traced = {
-        module
-        for module, name in names.items()
-        if (
-            is_own_code(module)
-            or isinstance(module, TRACED)
-            or module in found.mixes
-            or is_unseen_attention(name, module, seen)
-        )
-        and not (module in inside or forward.in_encoder(names[module]))
-    }
+    def is_read(module: nn.Module, name: str) -> bool:
+        is_own = is_own_code(module) or isinstance(module, TRACED) or module in found.mixes
+        outside = module not in inside and not forward.in_encoder(name)
+        return outside and (is_own or is_unseen_attention(name, module, seen))
+
+    traced = {module for module, name in names.items() if is_read(module, name)}
     recurrent = {module for module in names if is_a(module, RECURRENT) and module not in inside | mixers}
     if not traced and not recurrent:
         return found
@@ -133,10 +119,7 @@ class _Finder:
         try:
             call = replace(call, named=self.found.part_of(module), sources=() if kernels is None else self.sources)
             trace = Trace(call, held)
-            if kernels is not None:
-                is_mixing = self._mixes_more(name, call, trace)
-            else:
-                is_mixing = self._mixes(name, call, trace)
+            is_mixing = (self._mixes if kernels is None else self._mixes_more)(name, call, trace)
         except NoOperatorError as error:
             is_mixing = True
             self._without_operator(name, call, held, Note.of(error))
@@ -198,10 +181,10 @@ class _Finder:
             self.found.backwards.append(name)
         if note is None and (apart := trace.apart(None)):
             note = self._without(apart)
-        if note is None and len(kernels.caches) > len({one or at for at, one in enumerate(kernels.caches)}):
-            note = Note(Code.SEVERAL, _SEVERAL)
-        if note is None and trace.kernels_follow():
-            note = Note(Code.SEVERAL, "each T is that of one of several maps, which stand one behind the other.")
+        shares = len(kernels.caches) > len({one or at for at, one in enumerate(kernels.caches)})
+        if note is None and (shares or trace.kernels_follow()):
+            how = "side by side mix the same values" if shares else "stand one behind the other"
+            note = Note(Code.SEVERAL, f"several maps {how}, each with a T of its own: the module's is made of all.")
         if note is not None:
             self.found.notes[name] = note
         return True

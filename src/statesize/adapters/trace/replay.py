@@ -17,20 +17,13 @@ from statesize.adapters.trace.tape import Node, renamed
 
 @dataclass(eq=False)
 class Piece:
-    """A linear map from a tensor of a run to another one.
+    """A linear map from a tensor of a run to another one."""
 
-    Attributes:
-        graph: The run.
-        start: What it acts on.
-        end: What becomes of it.
-        uses: The uses of the start that count; all others are held.
-        values: The tensors of the run, or of the same operations in another one.
-    """
-
-    graph: Graph
-    start: Place
-    end: Place
-    uses: Collection[Use]
+    graph: Graph  # the run
+    start: Place  # what it acts on
+    end: Place  # what becomes of it
+    uses: Collection[Use]  # the uses of the start that count; all others are held
+    # The tensors of the run, or of the same operations in another one.
     values: list[Tensor] = field(default_factory=list[Tensor])
 
     def __post_init__(self) -> None:

@@ -53,29 +53,18 @@ def each(value: Any, change: Callable[[Any], Any]) -> Any:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """An operation of the run.
+    """An operation of the run."""
 
-    Attributes:
-        func: What computes it.
-        name: Its name without "aten::" and a trailing underscore.
-        schema: Its arguments, as torch has them; None for reads of memory.
-        args: Arguments, with tensors as `Ref`.
-        kwargs: Arguments by name.
-        inputs: For each tensor that it takes, the number of the argument and that of the tensor.
-        outs: Numbers of the tensors that it returns.
-        place: The lines of the author's code that it comes from.
-        terms: In which of the tensors that it takes it is linear, once that was asked.
-    """
-
-    func: Any
-    name: str
-    schema: Any
-    args: Sequence[Any]
-    kwargs: dict[str, Any]
+    func: Any  # what computes it
+    name: str  # its name without "aten::" and a trailing underscore
+    schema: Any  # its arguments, as torch has them; None for reads of memory
+    args: Sequence[Any]  # arguments, with tensors as `Ref`
+    kwargs: dict[str, Any]  # arguments by name
+    # For each tensor that it takes, the number of the argument and that of the tensor.
     inputs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    outs: list[int] = field(default_factory=list[int])
-    place: int = 0
-    terms: Any = None
+    outs: list[int] = field(default_factory=list[int])  # numbers of the tensors that it returns
+    place: int = 0  # the lines of the author's code that it comes from
+    terms: Any = None  # in which of the tensors that it takes it is linear, once that was asked
 
     def argument(self, name: str) -> Any:
         """An argument by its name, or its default; None where it has no such argument."""
