@@ -145,11 +145,12 @@ class Graph:
         added, moves, made = any(step.added for step in known), labels.moves(node), labels.made(node, given)
         if not moves and any(width(label, length) for label in made):
             mixing, beside = mixing | 1 << self.order[node], max(beside, length - 1 if added else 0)
+            made = [label and label.of_the_last(length) for label in made]
         for at in others(node, [step is not None for step in taken]):
             if (far := self.far(node.inputs[at][1])) is not None:
                 added, beside = True, max(beside, length - 1 if not moves and self._joins(node, at, given) else far)
         bends = any(step.bends for step in known)
-        return [label and Step(label.of_the_last(length), mixing, beside, added, bends) for label in made]
+        return [label and Step(label, mixing, beside, added, bends) for label in made]
 
     def _joins(self, node: Node, at: int, given: Sequence[Label | None]) -> bool:
         """Whether a tensor of one position is added to what is of another one."""

@@ -271,14 +271,15 @@ def _moved(node: Node, labels: Labels) -> Relation:
             if node.inputs[at][0] not in slots:
                 return values[number]
             part = parts[at]
-            part = like.new_zeros(()).expand(values[number].shape) if part is None else part
-            # Torch takes no whole numbers for patches.
-            return part.double() if node.name == "im2col" else part
+            return like.new_zeros(()).expand(values[number].shape) if part is None else part
 
+        if node.name == "im2col":
+            # Torch moves no whole numbers so.
+            return [one.to(like.dtype) for one in node.call(lambda number: taken(number).double())]
         if node.name == "embedding":
             table, places = (taken(number) for _, number in node.inputs)
             return [table[places]]
-        return [one.to(like.dtype) for one in node.call(taken)]
+        return node.call(taken)
 
     return Relation(forward, moves=True)
 
