@@ -120,27 +120,26 @@ class _Finder:
             call = replace(call, named=self.found.part_of(module), sources=() if kernels is None else self.sources)
             trace = Trace(call, held)
             is_mixing = (self._mixes if kernels is None else self._mixes_more)(name, call, trace)
-        except NoOperatorError as error:
-            is_mixing = True
-            self._without_operator(name, call, held, Note.of(error))
-        except UnplacedError as error:
-            # Such as logits of a whole text.
-            is_mixing = False
-            if kernels is not None:
-                self.found.notes[name] = Note(Code.UNSEEN, str(error))
-            elif "Attention" in type(module).__name__ and not is_own_code(module):
-                self.found.refused[name] = Note(Code.NOT_MEASURED, f"Mixer {name}: {error}")
         except ModelError as error:
-            is_mixing = True
-            note = Note.of(error)
-            if kernels is not None and note.code not in (Code.LOOKS_AHEAD, Code.OUTSIDE_TORCH):
+            is_mixing, note = not isinstance(error, UnplacedError), Note.of(error)
+            is_attention = "Attention" in type(module).__name__ and not is_own_code(module)
+            if kernels is not None and note.code not in (Code.LOOKS_AHEAD, Code.OUTSIDE_TORCH, Code.NOT_LINEAR):
                 # T of the kernel holds whatever stands around it.
                 self.found.notes[name] = Note(Code.UNSEEN, str(note))
-            else:
-                text = f"Mixer {name} {note.detail}"
-                self.found.refused[name] = Note(note.code, text) if note.code in _ABOUT_A_LAYER else note
+            elif isinstance(error, NoOperatorError) and call.named is None and not held:
+                self.found.derivatives.add(name)
+            elif is_mixing or is_attention:
+                # What returns no positions is such as logits of a whole text.
+                self.found.refused[name] = self._refusal(name, call, error)
         if is_mixing:
             self.mixing.add(module)
+
+    def _refusal(self, name: str, call: ModuleCall, error: ModelError) -> Note:
+        note = Note.of(error)
+        if isinstance(error, NoOperatorError) and call.named is not None:
+            linear = f"must be linear, channel by channel, in the output of {self.found.mixes[call.module]}"
+            return Note(note.code, f"Mixer {name} {linear}, as `mixes` says. Name another part.")
+        return Note(note.code, f"Mixer {name} {note.detail}") if note.code in _ABOUT_A_LAYER else note
 
     def _mixes(self, name: str, call: ModuleCall, trace: Trace) -> bool:
         """Sort a module by what it mixes itself; whether it mixes."""
@@ -162,31 +161,19 @@ class _Finder:
         return mixing is not None
 
     def _mixes_more(self, name: str, call: ModuleCall, trace: Trace) -> bool:
-        """Sort a module in which adapters saw kernels: T is that of the whole, or that of the kernels; it mixes."""
-        kernels, around, ahead = self.kernels[call.module], trace.around(), trace.looks_ahead()
-        note = None if around is None else mixing_around(around)
-        is_gated = around is not None and trace.gates_values()
-        if around is not None and (note is not None or is_gated):
-            if ahead is not None and around.beside:
-                text = f"must be causal, but {ahead} {CAUSES}"
-                raise ModelError(Note(ahead.code, f"{text} {Note(Code.SEEN, f'{kernels.mixers[0].kind}.')}"))
-            mixing = trace.found()
-            if mixing is None and max(around.before, around.behind) >= _reach(kernels, call.length):
-                raise NoOperatorError(Note(Code.NOT_LINEAR))
-            if mixing is not None and (is_gated or mixing.around != around):
-                contains = Note(Code.CONTAINS, f"more than the {kernels.mixers[0].kind} in it.")
-                self.found.layers[name] = self._layer(name, call, trace, mixing, contains)
-                return True
+        """Sort a module in which adapters saw kernels: T is that of the whole, or that of one of these; it mixes."""
+        kind, ahead, mixing = self.kernels[call.module].mixers[0].kind, trace.looks_ahead(), trace.mixing()
+        if ahead is not None and (mixing is None or mixing.around.beside):
+            raise ModelError(Note(ahead.code, f"must be causal, but {ahead} {CAUSES} {Note(Code.SEEN, f'{kind}.')}"))
         if ahead is not None:
             self.found.backwards.append(name)
-        if note is None and (apart := trace.apart(None)):
-            note = self._without(apart)
-        shares = len(kernels.caches) > len({one or at for at, one in enumerate(kernels.caches)})
-        if note is None and (shares or trace.kernels_follow()):
-            how = "side by side mix the same values" if shares else "stand one behind the other"
-            note = Note(Code.SEVERAL, f"several maps {how}, each with a T of its own: the module's is made of all.")
-        if note is not None:
-            self.found.notes[name] = note
+        if mixing is not None and not trace.is_of_kernel(mixing):
+            contains = Note(Code.CONTAINS, f"more than the {kind} in it.")
+            self.found.layers[name] = self._layer(name, call, trace, mixing, contains)
+        elif mixing is not None and (around := mixing_around(mixing.around)) is not None:
+            self.found.notes[name] = around
+        elif mixing is not None and (apart := trace.apart(mixing)):
+            self.found.notes[name] = self._without(apart)
         return True
 
     def _layer(self, name: str, call: ModuleCall, trace: Trace, mixing: TracedMixing, *notes: Note) -> TracedLayer:
@@ -215,27 +202,11 @@ class _Finder:
             found = replace(found, state_bytes=held)
         return TracedLayer(found, memory, trace.held, notes)
 
-    def _without_operator(self, name: str, call: ModuleCall, held: Sequence[nn.Module], cause: Note) -> None:
-        """Sort a module that mixes positions and has no T."""
-        if call.named is not None:
-            part = self.found.mixes[call.module]
-            text = f"Mixer {name} must be linear, channel by channel, in the output of {part}, as `mixes` says."
-            self.found.refused[name] = Note(cause.code, f"{text} Name another part.")
-        elif held:
-            self.found.refused[name] = cause
-        else:
-            self.found.derivatives.add(name)
-
     def _without(self, parts: Collection[nn.Module]) -> Note:
         return Note(Code.PART, f"T is without what {self._listed(parts)} mixes beside or behind it.")
 
     def _listed(self, parts: Collection[nn.Module]) -> str:
         return " and ".join(name for part, name in self.names.items() if part in parts)
-
-
-def _reach(kernels: Call, length: int) -> int:
-    """How far the kernels of a module mix positions at most: a softmax over a window has a state of all in it."""
-    return max((one.attends and one.state_size) or length - 1 for one in kernels.mixers)
 
 
 def _writes_nothing(call: ModuleCall, returned: Tensor) -> bool:

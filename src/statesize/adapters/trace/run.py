@@ -122,7 +122,7 @@ def ran(
 
     output = call.run(inside, dtype, entering, seen)
     if output is None:
-        raise UnplacedError("It returns no tensor.")
+        raise UnplacedError("must return a tensor with an entry for each position, got none.")
     return Run(dtype, tape, placed, tape.ref(output), entered, returned, outputs, kernels)
 
 

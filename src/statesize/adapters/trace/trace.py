@@ -94,7 +94,7 @@ class Trace:
             got = f"no dimension of positions, but {tuple(self.returned.shape)}"
             fault = f"mixes positions and must return one output for each of the {length}, got {got}."
         if fault and (self.held or not width(self._labels.of.get(self._run.output), length)):
-            raise UnplacedError(f"It returns {got}.")
+            raise UnplacedError(f"must return an output for each position, got {got}.")
         if fault:
             raise ModelError(Note(Code.NOT_MEASURED, fault))
 
@@ -305,7 +305,7 @@ class Trace:
         """The softmax over positions whose weights a map is made of; None where there is none."""
         values, length, texts = self._values, self.call.length, self.call.texts
         taken = [one for node in piece.nodes for at, (_, one) in enumerate(node.inputs) if (node, at) not in piece.uses]
-        computed = ((one, self._computed(one)) for one in taken)
+        computed = ((one, self._run.tape.made.get(self._origin(one))) for one in taken)
         number, made = next(((one, by) for one, by in computed if by and by.name in _SOFTMAX), (0, None))
         if made is None:
             return None
@@ -315,7 +315,8 @@ class Trace:
         weights = weights if weights.shape[-2:] == (length, length) else values[number]
         if not weights.numel() or weights.numel() % (texts * length**2):
             return None
-        last, shape, product = self._computed(made.inputs[0][1], *_AROUND_SCORES), (texts, -1, length, length), None
+        last = self._run.tape.made.get(self._origin(made.inputs[0][1], *_AROUND_SCORES))
+        shape, product = (texts, -1, length, length), None
         factors = [] if last is None else [values[one] for _, one in last.inputs[-2:]]
         parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
         if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(parts[0], parts[1], length):
@@ -324,39 +325,23 @@ class Trace:
             product = scores.reshape(shape), query.reshape(texts, -1, length, query.shape[-1]), key
         return Softmax(weights.reshape(shape), largest, product)
 
-    def _computed(self, number: int, *through: str) -> Node | None:
-        """The operation that has computed a tensor, behind moves of its entries and some other operations."""
+    def _origin(self, tensor: int, *through: str) -> int:
+        """The tensor that another one was made of by moves of its entries and some other operations."""
         tape, labels = self._run.tape, self._labels
-        made = tape.made.get(number)
-        while made is not None and (made.name in _COPIES.union(through) or labels.moves(made)):
+        while (made := tape.made.get(tensor)) and (made.name in _COPIES.union(through) or labels.moves(made)):
             size = self._values[made.outs[0]].numel()
             inputs = [one for _, one in made.inputs if one in labels.of]
             inputs = [one for one in inputs if not through or self._values[one].numel() == size]
-            made = tape.made.get(inputs[0]) if inputs else None
-        return made
+            if not inputs:
+                break
+            tensor = inputs[0]
+        return tensor
 
-    def around(self) -> Around | None:
-        """How far positions are mixed around the kernels that adapters saw in the module; None where they saw none."""
-        kernels, length = self._run.kernels, self.call.length
-        if not kernels:
-            return None
-        values, mixed = ({side.tensor: side.axis for side in sides} for sides in zip(*kernels, strict=True))
-        later = self._depends_on_later(values | mixed)
-        if any(one in later for one in mixed) and not any(one in later for one in values):
-            text = "must be causal, but what its map makes of earlier positions depends on later ones."
-            raise ModelError(Note(Code.LOOKS_AHEAD, text))
-        held = self._taken.without([*mixed])
-        only = Labels(self._run.tape, length, {one: self._own(one, axis) for one, axis in mixed.items()}, self._labels)
-        output = {self._run.output: self._axis}
-        ahead_of = max(distance(held.of.get(one), axis, length) for one, axis in values.items())
-        behind = max(distance(only.of.get(one), axis, length) for one, axis in (values | output).items())
-        return Around(ahead_of, behind, distance(held.of.get(self._run.output), self._axis, length))
-
-    def gates_values(self) -> bool:
-        """Whether the values of a kernel are a product of two tensors of the text, of which T begins in one."""
-        made = (self._computed(taken.tensor) for taken, _ in self._run.kernels)
-        products = (node for node in made if node is not None and node.name == "mul")
-        return any(all(one in self._labels.of for _, one in node.inputs) for node in products)
+    def is_of_kernel(self, mixing: TracedMixing) -> bool:
+        """Whether T is that of a kernel that adapters saw in the module."""
+        sides = mixing.piece.start, mixing.piece.end
+        kernels = ([self._origin(side.tensor) for side in kernel] for kernel in self._run.kernels)
+        return [self._origin(side.tensor) for side in sides] in kernels
 
     def pieces(self) -> Iterator[tuple[Piece, Around]]:
         """The linear maps of the run by which positions are mixed, to every end that T may have, and what is around."""
@@ -380,25 +365,14 @@ class Trace:
         axes = found.entering if found is not None and len(found.entering) == len(entered) else axes
         return {one: axis for one, axis in zip(entered, axes, strict=True) if axis is not None}
 
-    def _sides(self, mixing: TracedMixing | None) -> tuple[set[int], set[int]]:
-        """Where T begins and ends; of the kernels that adapters saw where there is no other."""
-        if mixing is not None:
-            return {mixing.piece.start.tensor, *mixing.factors}, {mixing.piece.end.tensor}
-        return {taken.tensor for taken, _ in self._run.kernels}, {made.tensor for _, made in self._run.kernels}
+    def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
+        """The held modules of whose outputs the values of a T are made."""
+        return self._in(self._made_of([mixing.piece.start.tensor, *mixing.factors]))
 
-    def feeding(self, mixing: TracedMixing | None) -> list[nn.Module]:
-        """The held modules of whose outputs the values of a T, or of the kernels that adapters saw, are made."""
-        return self._in(self._made_of(self._sides(mixing)[0]))
-
-    def apart(self, mixing: TracedMixing | None) -> list[nn.Module]:
+    def apart(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules whose outputs the module returns, or gates by, otherwise than through T and its values."""
-        feeding, ends = self.feeding(mixing), self._sides(mixing)[1]
-        return [one for one in self._in(self._made_of([self._run.output], ends)) if one not in feeding]
-
-    def kernels_follow(self) -> bool:
-        """Whether the values of a kernel are made of what another one has mixed."""
-        mixed = {made.tensor for _, made in self._run.kernels}
-        return any(not self._made_of([taken.tensor]).isdisjoint(mixed) for taken, _ in self._run.kernels)
+        feeding, end = self.feeding(mixing), mixing.piece.end.tensor
+        return [one for one in self._in(self._made_of([self._run.output], [end])) if one not in feeding]
 
     def contains(self, mixing: TracedMixing, parts: Collection[nn.Module]) -> bool:
         """Whether parts of the module lie between the values of a T and what becomes of them."""
