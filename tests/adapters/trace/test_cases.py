@@ -79,6 +79,11 @@ class Own(nn.Module):
     def convolved(self, value: Tensor) -> Tensor:
         return self.convolution(value.mT)[..., : value.shape[1]].mT
 
+    def convolved_by_spectra(self, value: Tensor) -> Tensor:
+        length = value.shape[1]
+        spectra = (torch.fft.rfft(part, 2 * length, 1) for part in (value, self.convolution.weight[:, 0].mT[None]))
+        return torch.fft.irfft(torch.mul(*spectra), 2 * length, 1)[:, :length]
+
     def softmax(self, hidden: Tensor) -> Tensor:
         return softmax_map(self.query(hidden), self.key(hidden))
 
@@ -528,12 +533,48 @@ class SpectrumBehind(Own):
     """A short convolution by spectra, behind an activation."""
 
     def mixed(self, hidden: Tensor) -> Tensor:
-        states, length = F.silu(self.scan(self.fade(hidden).sigmoid(), self.value(hidden))), hidden.shape[1]
-        spectra = (torch.fft.rfft(part, 2 * length, 1) for part in (states, self.convolution.weight[:, 0].mT[None]))
-        return torch.fft.irfft(torch.mul(*spectra), 2 * length, 1)[:, :length]
+        return self.convolved_by_spectra(F.silu(self.scan(self.fade(hidden).sigmoid(), self.value(hidden))))
 
     def right(self, hidden: Tensor) -> list[Tensor]:
         return [self.faded(hidden)]
+
+
+class GateFirst(Own):
+    """A gate is computed before values that are convolved farther than the product of both."""
+
+    def mixed(self, hidden: Tensor) -> Tensor:
+        gate, value = self.query(hidden).sigmoid(), self.value(hidden)
+        return self.convolved(gate * F.silu(value + F.pad(value, (0, 0, 5, 0))[:, :-5]))
+
+    def right(self, hidden: Tensor) -> list[Tensor]:
+        return [taps_map(hidden.new_tensor([[1.0, 0, 0, 0, 0, 1]]), hidden.shape[1])]
+
+
+class GateOfSpectra(Own):
+    """A gate is computed before values that are convolved by spectra, whose entries are of no position."""
+
+    def shown(self, hidden: Tensor) -> Tensor:
+        return F.silu(self.convolved_by_spectra(self.value(hidden)))
+
+    def mixed(self, hidden: Tensor) -> Tensor:
+        gate = self.query(hidden).sigmoid()
+        return self.scan(self.fade(hidden).sigmoid(), gate * self.shown(hidden))
+
+    def right(self, hidden: Tensor) -> list[Tensor]:
+        return [self.faded(hidden) * self.shown(hidden).mT[:, :, None]]
+
+
+class SharedHeadBeside(Own):
+    """Two heads read the gated values of one, a scan of more channels stands beside, and both are convolved."""
+
+    def mixed(self, hidden: Tensor) -> Tensor:
+        gated = self.key(hidden)[..., :1].sigmoid() * F.linear(hidden, self.value.weight[: WIDTH // 2])
+        shared = gated[:, :, None].expand(-1, -1, 2, -1).reshape(*hidden.shape)
+        attended = self.attend(self.query(hidden), self.key(hidden), shared)
+        return self.convolved(attended + self.scan(self.fade(hidden).sigmoid(), self.query(hidden)))
+
+    def right(self, hidden: Tensor) -> list[Tensor]:
+        return [self.taps(hidden) @ self.faded(hidden)]
 
 
 class Model(nn.Module):
@@ -639,6 +680,9 @@ PART = [
     pytest.param(ShortBehindActivation, 1, 16, id="a convolution module behind an activation"),
     pytest.param(HighestBeside, 1, 16, id="the highest scores of a window, a sum beside"),
     pytest.param(SpectrumBehind, 1, 16, id="a convolution by spectra behind an activation"),
+    pytest.param(GateFirst, 1, 16, id="a gate before convolved values"),
+    pytest.param(GateOfSpectra, 1, 16, id="a gate beside values convolved by spectra"),
+    pytest.param(SharedHeadBeside, 1, 16, id="a gated head that two read, a scan beside"),
 ]
 LEAKS = [
     pytest.param(Leak, 1, 24, id="the first tokens enter queries"),

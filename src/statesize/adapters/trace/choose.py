@@ -298,7 +298,8 @@ class Search:
         kept = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
         best = [self._with_factors(one) for one in kept]
         # What is mixed for the weights of one of them belongs to that one.
-        weights = set[int]().union(*(self._weights(one.piece) for one in best if one.step.mixing))
+        mixed = [one for one in best if one.step.mixing]
+        weights = set[int]().union(*(self._weights(one.piece, self._factors(one, best)) for one in mixed))
 
         def rank(one: Choice) -> tuple[int, ...]:
             mixing, all_mixing = one.step.mixing, 0
@@ -315,11 +316,8 @@ class Search:
         if chosen is None:
             return None
         factors = self._factors(chosen, best)
-        before = max((self.graph.far(one) or 0 for one in factors), default=0)
-        if before > chosen.reach * _LESS_FAR and self._forgets(chosen.piece):
-            # It cancels with a factor behind.
-            before = 0
-        before, behind = max(before, self.before(chosen.piece.start)), self.behind(chosen.piece.end)
+        before = max(self.before(chosen.piece.start), *(self.graph.far(one) or 0 for one in factors), 0)
+        behind = self.behind(chosen.piece.end)
         if before > chosen.reach or behind >= chosen.reach:
             return None
         around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
@@ -327,22 +325,35 @@ class Search:
 
     def _follows(self, start: int, choice: Choice) -> bool:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
-        if start not in choice.steps or choice.step.beside:
+        if start not in choice.steps:
             return False
         if self._computed(start) == self._computed(choice.start):
             return True
-        return all(step.mixing & ~choice.step.mixing == 0 for _, _, step in self._to(start))
+        mixing, beside = choice.step.mixing, choice.step.beside
+        return all(step.mixing & ~mixing == 0 and step.beside >= beside for _, _, step in self._to(start))
 
     def _factors(self, choice: Choice, best: list[Choice]) -> set[int]:
-        """The other factors of products with the values in which T could begin as well."""
+        """The other factors of products with the values in which T could begin as well, if it could begin at all."""
         others = [one for one in best if one.end == choice.end and one is not choice]
         starts, found = {tensor for one in others for tensor in (one.start, *one.steps)}, set[int]()
         for node in choice.piece.nodes:
             ids = [one for _, one in node.inputs]
             mine = [one for one in ids if one == choice.start or one in choice.steps]
             if node.name == "mul" and not any(choice.steps[one].mixing for one in mine if one in choice.steps):
-                found.update(starts.intersection(ids) - {*mine})
-        return found
+                # What is mixed by operations that labels do not follow is of no position.
+                sizes = {self._size(one) for one in mine}
+                unplaced = [one for one in ids if one not in self.starts and self._size(one) in sizes]
+                mixed = {one for one in unplaced if self.graph.far(one)}
+                found |= (starts.intersection(ids) | mixed) - {*mine}
+        return {one for one in found if not self._cancels(one, choice)}
+
+    def _cancels(self, factor: int, choice: Choice) -> bool:
+        """Whether what is mixed in a factor cancels with a factor behind: T forgets a past that the factor keeps."""
+        place, other, far = self.starts.get(factor), self._other_past, self.graph.far(factor) or 0
+        if place is None or other is None or far <= choice.reach * _LESS_FAR or not self._forgets(choice.piece):
+            return False
+        both = (values[factor].movedim(place.axis, 0)[place.first :] for values in (self.labels.values, other))
+        return not self._is_later_same(*both)
 
     def _with_factors(self, choice: Choice) -> Choice:
         """The map with the factors behind its end that belong to T: scales, denominators, and what cancels in T."""
@@ -381,9 +392,15 @@ class Search:
             return False
         channels = torch.arange(piece.ended.shape[1])
         one, two = (part.columns(channels) for part in (piece, replace(piece, values=self._other_past)))
-        # What weights read of the tokens just before reaches a little farther. (L, L, channels): columns, rows.
+        # (L, L, channels): columns, rows.
         start = 2 * self.labels.length // 3
-        one, two = (part[start:, start:].double() for part in (one, two))
+        return self._is_later_same(*(part[:, start:] for part in (one, two)))
+
+    def _is_later_same(self, one: Tensor, two: Tensor) -> bool:
+        """Whether two tensors, positions first, agree at later ones than those of another past."""
+        # What weights read of the tokens just before reaches a little farther.
+        start = 2 * self.labels.length // 3
+        one, two = (part[start:].double() for part in (one, two))
         return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
 
     def _reach_of(self, piece: Piece) -> int:
@@ -399,8 +416,8 @@ class Search:
         later, earlier = reached.nonzero(as_tuple=True)
         return int((earlier - later).max()) if len(later) else 0
 
-    def _weights(self, piece: Piece) -> set[int]:
-        """What the factors on the way of a map follow from."""
+    def _weights(self, piece: Piece, other: set[int]) -> set[int]:
+        """What the factors on the way of a map follow from, but for some other factors."""
         of, found = {out for node in piece.nodes for out in node.outs}, set[int]()
         for node in reversed(self.graph.tape.nodes):
             if any(out in found for out in node.outs):
@@ -409,6 +426,7 @@ class Search:
                 on = [(node, at) in piece.uses or one in of for at, (_, one) in enumerate(node.inputs)]
                 added = others(node, on)
                 found.update(one for at, (_, one) in enumerate(node.inputs) if not on[at] and at not in added)
+                found -= other
         return found
 
     def _normalises(self, choice: Choice, best: list[Choice]) -> bool:
