@@ -346,9 +346,7 @@ class Trace:
     def pieces(self) -> Iterator[tuple[Piece, Around]]:
         """The linear maps of the run by which positions are mixed, to every end that T may have, and what is around."""
         search = self._search
-        for piece, step in search.pieces():
-            beside = max(search.beside(piece.end.tensor), step.beside)
-            yield piece, Around(search.before(piece.start), search.behind(piece.end), beside)
+        return ((piece, search.around(piece)) for piece in search.pieces())
 
     def mixed_before(self) -> nn.Module | None:
         """A held module of whose input positions were mixed before; None where there is none."""
