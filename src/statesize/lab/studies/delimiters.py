@@ -75,16 +75,11 @@ _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "
 
 
 def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
+    dips = [dip for dip in model.dips if (dip.metric, dip.layer) == (metric, ALL)]
     records = [
-        {
-            "condition": dip.condition,
-            "offset": dip.offset,
-            "share": 1 - dip.depth,
-            "low": 1 - dip.high,
-            "high": 1 - dip.low,
-        }
-        for dip in model.dips
-        if (dip.metric, dip.layer) == (metric, ALL)
+        {"condition": dip.condition, "offset": dip.offset}
+        | {"share": 1 - dip.depth, "low": 1 - dip.high, "high": 1 - dip.low}
+        for dip in dips
     ]
     base = chart(records, f"{model.model}: {_TITLES[metric]}").encode(
         x=alt.X("offset:Q", title="Tokens from the cut after the delimiter"), color=colour("condition")

@@ -74,15 +74,7 @@ class ModelDips:
         return self.dip(OBSERVED).kind
 
     def dip(self, condition: str, metric: str = CLAIM_METRIC) -> Dip:
-        """The depth of the whole model.
-
-        Args:
-            condition: One of `CONDITIONS`.
-            metric: One of `METRICS`.
-
-        Returns:
-            The depth and its interval.
-        """
+        """The depth of the whole model at the delimiter, in one of `CONDITIONS` by one of `METRICS`."""
         found = (condition, metric, ALL, 0)
         return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer, dip.offset) == found)
 
