@@ -31,10 +31,8 @@ RECORD = TextGrid(
     Reading(documents=100),
     models=tuple(f"recall-gla-{seed}" for seed in range(200, 205)),
     claim=Claim(
-        statement=(
-            "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in "
-            "every control without it."
-        ),
+        statement="Where a delimiter stands, the effective state-size of models of at least one mixer dips by more "
+        "than in every control without it.",
         unit="trained model of one mixer",
         least_units=5,
         pilot="five models of each of four mixers, which chose τ = 0.3",

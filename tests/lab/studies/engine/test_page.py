@@ -24,11 +24,7 @@ def folder(tmp_path_factory):
     rows.append(rows[0] | {"run": "run 4", "status": "diverged", "message": "loss is <nan>", "accuracy": float("nan")})
     values = alt.Data(values=[{key: row[key] for key in ("mixer", "kv")} for row in rows])
     chart = alt.Chart(values).mark_point().encode(x="kv:Q", y="kv:Q", color="mixer:N").properties(width=600)
-    said = {
-        "claim": "One <i> and two.",
-        "holds": None,
-        "caveats": ("c & d",),
-    }
+    said = {"claim": "One <i> and two.", "holds": None, "caveats": ("c & d",)}
     figures = {"<i>one": 1.0, "between": (1.0, 2.0), "unknown": float("nan")}
     write_page(
         Conclusion(study="regimes", figures=figures, reason="too few", **said),

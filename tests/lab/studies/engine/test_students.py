@@ -61,14 +61,7 @@ def test_runs_on_record_have_these_in_their_keys(run):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("key_sizes", 2),
-        ("steps", 0),
-        ("rate", "x"),
-    ],
-)
+@pytest.mark.parametrize(("field", "value"), [("key_sizes", 2), ("steps", 0), ("rate", "x")])
 def test_bad_plans(field, value):
     with pytest.raises(InputError, match=f"^{field} must be"):
         Distillation(**{field: value})

@@ -44,11 +44,7 @@ def test_equal_runs_have_equal_keys_and_others_not():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("window", 0, "window must be"),
-        ("text", 3, "text must be text, got int"),
-    ],
+    ("name", "value", "message"), [("window", 0, "window must be"), ("text", 3, "text must be text, got int")]
 )
 def test_what_does_not_fit_is_refused_by_name(name, value, message):
     with pytest.raises(InputError, match=message):

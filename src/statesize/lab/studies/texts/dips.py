@@ -90,11 +90,7 @@ class ModelDips:
 
 
 def measure_dips(
-    model: nn.Module,
-    corpus: DocumentCorpus,
-    windows: Windows,
-    channels: int = 16,
-    seed: int = 0,
+    model: nn.Module, corpus: DocumentCorpus, windows: Windows, channels: int = 16, seed: int = 0
 ) -> Iterator[Dip]:
     """Measure a model around the delimiters of a text and around the places of all controls.
 
