@@ -1,4 +1,6 @@
-"""A grid of eight runs that take a moment."""
+"""A grid of eight runs that take a moment, and rows of runs that were never done."""
+
+import json
 
 from statesize.lab.studies.engine.grid import Grid, RunMeasurements
 
@@ -11,3 +13,15 @@ GRID = Grid(
     training={"steps": 6, "batch_size": 4, "rate": [6e-3, 1.2e-2], "weight_decay": 0.0},
     measuring=RunMeasurements(every=4, sequences=2),
 )
+
+
+def run_rows(settings, ends, **columns):
+    """The rows of a run: `ends` has the columns of each step."""
+    name, model = json.dumps(settings), settings["model"]
+    common = {
+        **{"run": name, "settings": name, "status": "done", "message": "", "task": "mqar", "kv": 16, "length": 64},
+        **{"chance": 1 / 16, "mixer": model["mixer"], "key_size": model.get("key_size", 16), "heads": 2, "width": 32},
+        **{"rate": 6e-3, "seed": settings["training"]["seed"], "intervention": "none", "norm": 1.0},
+    }
+    common["state_size"] = float(common["key_size"])
+    return [common | columns | {"step": step, "final": step == max(ends)} | own for step, own in ends.items()]

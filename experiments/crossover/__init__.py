@@ -35,24 +35,20 @@ SMOKE = smoke([{"pairs": 4, "length": 32}], variants=list(ARMS.values()))
 RECORD = Grid(
     variants=list(ARMS.values()),
     claim=Claim(
-        statement=(
-            "At about the same accuracy, a run whose state is full gains from twice the state, and more than from"
-            " gates that start more open; a run whose state is idle gains from these gates, and more than from "
-            "twice the state."
-        ),
+        statement="At about the same accuracy, a run whose state is full gains from twice the state, and more than from"
+        " gates that start more open; a run whose state is idle gains from these gates, and more than from "
+        "twice the state.",
         unit="seed",
         least_units=5,
-        pilot=(
-            "some 40 runs, from which size, task, steps and gates were chosen. Of this grid, two seeds an arm: "
-            "saturated .25 and .12, with twice the state .58 and .88, .60 and .65; collapsed .12 and .06, with "
-            "twice the state .11 and .12, with open gates 1.00 (one seed); saturated with open gates was not run."
-            " Gates were closed further, from a bias of -4 to -6, when one of two runs with twice the state "
-            "reached .70 at -4; at -2 plain runs reach .99 and .93 in these steps, and with 300 steps .16 and "
-            ".20, with twice the state 1.00. At -3 and 300 steps they guess (.09). With 300 steps n = 2 gives "
-            ".41, .21 and .34, n = 4 .97 and .30. An earlier claim of this study, on pairs matched in accuracy "
-            "with 16 pairs in 64 tokens and n = 2 and 16, was dropped after one of its runs (seed 9500), since in"
-            " 37 pilot runs hardly any pair was matched"
-        ),
+        pilot="some 40 runs, from which size, task, steps and gates were chosen. Of this grid, two seeds an arm: "
+        "saturated .25 and .12, with twice the state .58 and .88, .60 and .65; collapsed .12 and .06, with "
+        "twice the state .11 and .12, with open gates 1.00 (one seed); saturated with open gates was not run."
+        " Gates were closed further, from a bias of -4 to -6, when one of two runs with twice the state "
+        "reached .70 at -4; at -2 plain runs reach .99 and .93 in these steps, and with 300 steps .16 and "
+        ".20, with twice the state 1.00. At -3 and 300 steps they guess (.09). With 300 steps n = 2 gives "
+        ".41, .21 and .34, n = 4 .97 and .30. An earlier claim of this study, on pairs matched in accuracy "
+        "with 16 pairs in 64 tokens and n = 2 and 16, was dropped after one of its runs (seed 9500), since in"
+        " 37 pilot runs hardly any pair was matched",
         thresholds={
             "saturated_larger": 0.0,
             "saturated_larger_less_opened": 0.0,

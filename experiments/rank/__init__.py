@@ -75,19 +75,15 @@ SMOKE = smoke(
 RECORD = Grid(
     variants=list(RULES.values()),
     claim=Claim(
-        statement=(
-            "Among runs that differ in their seed only, accuracy goes with entropy-ESS/kv at the border of "
-            "context and questions by more than with the effective rank of the state there, and by more than with"
-            " its stable rank."
-        ),
+        statement="Among runs that differ in their seed only, accuracy goes with entropy-ESS/kv at the border of "
+        "context and questions by more than with the effective rank of the state there, and by more than with"
+        " its stable rank.",
         unit="rule in a setting of task, kv and n",
         least_units=90,
-        pilot=(
-            "72 models of MQAR of another program (la, retnet, scalar gla, delta rule; n 4, 8, 16; 350 steps): "
-            ".76 [.57, .88] with ESS/kv, −.14 [−.37, .19] with the effective rank, −.02 [−.39, .43] with the "
-            "stable rank. Six runs of this one with seed 1 (la, gla, gla-open), which chose width, batch and "
-            "vocabulary such that some learn and some do not"
-        ),
+        pilot="72 models of MQAR of another program (la, retnet, scalar gla, delta rule; n 4, 8, 16; 350 steps): "
+        ".76 [.57, .88] with ESS/kv, −.14 [−.37, .19] with the effective rank, −.02 [−.39, .43] with the "
+        "stable rank. Six runs of this one with seed 1 (la, gla, gla-open), which chose width, batch and "
+        "vocabulary such that some learn and some do not",
         thresholds={"seeds_ess_less_state_rank": 0.0, "seeds_ess_less_stable_rank": 0.0},
     ),
     model=SHAPE | {"key_size": [8, 16], "width": 64, "decay_bias": 0.0, "tied": False},

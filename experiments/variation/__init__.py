@@ -30,15 +30,13 @@ SMOKE = smoke(
     [
         {"pairs": 4, "length": 32, "model": _SMOKE_MODEL},
         {"name": "compression", "tokens": 8, "held_out_sequences": 32, "model": _SMOKE_MODEL},
-    ],
+    ]
 )
 
 RECORD = Grid(
     claim=Claim(
-        statement=(
-            "At equal TSS, linear attention whose decay varies with the input learns associative recall and "
-            "compression better than a long convolution, which is the same at every input."
-        ),
+        statement="At equal TSS, linear attention whose decay varies with the input learns associative recall and "
+        "compression better than a long convolution, which is the same at every input.",
         unit="pair of equal seeds",
         least_units=8,
         pilot="no run",
@@ -47,10 +45,7 @@ RECORD = Grid(
     model=SHAPE | {"mixer": list(KINDS), "key_size": 16, "window": 17, "positions": 65, "width": 64, "tied": False},
     training=SCHEDULE | {"steps": 800, "batch_size": 16, "rate": 0.006, "seed": [*range(9600, 9608)]},
     measuring=RunMeasurements(every=800, sequences=8),
-    tasks=[
-        {"name": "mqar", "pairs": 12, "length": 64, "vocabulary_size": 64},
-        {"name": "compression", "tokens": 32},
-    ],
+    tasks=[{"name": "mqar", "pairs": 12, "length": 64, "vocabulary_size": 64}, {"name": "compression", "tokens": 32}],
 )
 
 CAVEATS = (

@@ -13,22 +13,9 @@ if TYPE_CHECKING:
     from statesize.lab.trends.series import series
     from statesize.lab.trends.trend import Trend
 
-_HOME = {
-    "Trend": "trends.trend",
-    "length": "trends.length",
-    "series": "trends.series",
-}
+_HOME = {"Trend": "trends.trend", "length": "trends.length", "series": "trends.series"}
 
-__all__ = [
-    "Trend",
-    "length",
-    "mixers",
-    "series",
-    "studies",
-    "tasks",
-    "training",
-    "zoo",
-]
+__all__ = ["Trend", "length", "mixers", "series", "studies", "tasks", "training", "zoo"]
 __dir__ = __all__.copy
 
 

@@ -79,14 +79,7 @@ class Registry(Generic[Kind]):
 
 
 def load_plugin(path: Path) -> None:
-    """Imports a file that registers mixers, tasks or studies.
-
-    Args:
-        path: A Python file.
-
-    Raises:
-        FileError: There is no such file.
-    """
+    """Imports a Python file that registers mixers, tasks or studies; a FileError where there is none."""
     spec = spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileError(

@@ -71,13 +71,6 @@ def test_the_strongest_decays_stay_accurate_and_finite_in_float32(length):
         assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("strongest", [0.01, 1.0, 4.0])
-def test_mixed_decays_are_accurate_in_float32(strongest):
-    tensors = inputs(130, torch.float32, strongest=strongest)
-    expected = mix_sequentially(*(tensor.double() for tensor in tensors))
-    torch.testing.assert_close(mix_chunked(*tensors).double(), expected, rtol=1e-4, atol=2e-4)
-
-
 def test_the_sequential_definition_by_hand():
     query, key = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0]])
     value, log_decay = torch.tensor([[1.0], [10.0]]), torch.tensor([[-9.0], [0.5]]).log().nan_to_num(-9.0)

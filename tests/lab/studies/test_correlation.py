@@ -1,10 +1,10 @@
 """The claim holds where it was built in, does not where it was not, and controls are told apart."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
+from small_studies import run_rows
 
 from statesize.lab.studies.correlation import Correlation
 
@@ -29,21 +29,13 @@ def table(accuracy_of, tasks=("mqar",), seed=0):
                         share, first = generator.uniform(0.4, 1, size=2)
                         noise = 0.02 * generator.normal()
                         accuracy = float(np.clip(accuracy_of(share, first, size, kv) + noise, 0, 1))
-                        common = {
-                            **{"run": str(len(rows)), "status": "done", "message": "", "task": task, "kv": kv},
-                            **{"length": 64, "chance": 1 / kv, "mixer": mixer, "key_size": size, "heads": 2},
-                            **{"width": 32, "rate": 1e-2, "seed": trained, "intervention": "none"},
-                            "state_size": float(size),
-                            "norm": generator.uniform(),
-                        }
                         settings = {"task": {"name": task, "pairs": kv}, "model": {"mixer": mixer, "key_size": size}}
-                        settings["training"] = {"seed": trained}
-                        common["settings"] = json.dumps(settings)
-                        for step, part in ((0, first), (600, share)):
-                            ess = {METRIC: part * size, "entropy": 0.9 * part * size}
-                            shares = {f"utilisation_{name}": value / size for name, value in ess.items()}
-                            end = {"step": step, "final": step > 0, "accuracy": accuracy if step else 1 / kv}
-                            rows.append(common | ess | shares | end)
+                        ends = {
+                            step: {METRIC: part * size, "entropy": 0.9 * part * size, "accuracy": reached}
+                            for step, part, reached in ((0, first, 1 / kv), (600, share, accuracy))
+                        }
+                        more = {"task": task, "kv": kv, "chance": 1 / kv, "norm": generator.uniform()}
+                        rows += run_rows(settings | {"training": {"seed": trained}}, ends, **more)
     return rows
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from small_studies import run_rows
 
 from statesize.cli import main
 from statesize.lab.studies.engine.table import StudyTable
@@ -38,18 +39,13 @@ def table(ess, accuracy, seeds=3, **training):
     for mixer, seed in itertools.product(PLACEMENTS, range(seeds)):
         layers = (mixer.split(",") * 4)[:4]
         settings = {"model": {"mixer": mixer, "layers": 4}, "training": {"seed": seed, **training}}
-        common = {
-            **{"run": json.dumps(settings), "status": "done", "task": "mqar"},
-            **{"kv": 16, "length": 64, "chance": 1 / 16},
-            **{"mixer": mixer, "key_size": 8, "heads": 2, "width": 32, "rate": 6e-3, "seed": seed},
-            **{"intervention": "none", "state_size": 8.0, "settings": json.dumps(settings)},
-        }
+        ends = {}
         for step in (0, 40, 80, 600):
             of_layers = [ess(layers, seed) if step == 80 else 1.0 for _ in layers]
             columns = {METRIC: sum(of_layers) / 4, "entropy": 2.0}
             columns |= {layer_column(METRIC, layer): value for layer, value in enumerate(of_layers)}
-            known = accuracy(layers, seed) if step == 600 else 0.05
-            rows.append(common | columns | {"step": step, "final": step == 600, "accuracy": known})
+            ends[step] = columns | {"accuracy": accuracy(layers, seed) if step == 600 else 0.05}
+        rows += run_rows(settings, ends, key_size=8, state_size=8.0)
     return rows
 
 

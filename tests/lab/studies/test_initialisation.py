@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from small_studies import run_rows
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.engine.grid import INTERVENTIONS
@@ -29,15 +30,9 @@ def run(mixer, size, normalised, initial, accuracy=None, seed=0, steps=STEPS, le
     model |= {"smallest_step": steps[0], "largest_step": steps[1]}
     training = {"seed": seed, "steps": 0 if accuracy is None else 800}
     settings = {"task": {"length": length}, "model": model, "training": training, "intervention": intervention}
-    common = {
-        **{"run": json.dumps(settings), "status": "done", "task": "mqar"},
-        **{"kv": 10, "length": length, "chance": 0.1, "mixer": mixer, "key_size": size, "heads": 2, "width": 32},
-        **{"rate": 7e-3, "seed": seed, "intervention": intervention, "state_size": float(size)},
-        "settings": json.dumps(settings),
-    }
-    first = common | {"step": 0, "final": accuracy is None, "accuracy": 0.1, METRIC: initial}
-    last = common | {"step": 800, "final": True, "accuracy": accuracy, METRIC: initial / 2}
-    return [first] if accuracy is None else [first, last]
+    first, last = {"accuracy": 0.1, METRIC: initial}, {"accuracy": accuracy, METRIC: initial / 2}
+    ends = {0: first} if accuracy is None else {0: first, 800: last}
+    return run_rows(settings, ends, kv=10, length=length, chance=0.1, intervention=intervention)
 
 
 def table(ratio=3.0, gain=0.6, steps=STEPS):

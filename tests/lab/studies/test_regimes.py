@@ -1,10 +1,10 @@
 """Shares of the state are compared at equal task, kv and TSS."""
 
 import dataclasses
-import json
 import math
 
 import pytest
+from small_studies import run_rows
 
 from statesize.lab.studies.engine.table import StudyTable
 from statesize.lab.studies.regimes import Regimes
@@ -30,16 +30,13 @@ def table(shares, intervention="none", gain=0.0, layers=2):
                     used = share - 0.01 * size + 0.01 * seed + gain
                     model = {"mixer": mixer, "key_size": size, "layers": layers}
                     settings = {"task": {"pairs": kv}, "model": model, "training": {"seed": seed}}
-                    name = json.dumps(settings | {"intervention": intervention})
-                    common = {
-                        **{"run": name, "settings": name, "status": "done", "task": "mqar", "kv": kv},
-                        **{"length": 64, "chance": 1 / kv, "mixer": mixer, "key_size": size, "heads": 2, "width": 32},
-                        **{"rate": 6e-3, "seed": seed, "intervention": intervention, "state_size": float(size)},
+                    accuracy = 0.99 if (mixer, size) == ("la", 16) else used / 2
+                    ends = {
+                        step: {METRIC: used * size, f"utilisation_{METRIC}": utilisation, "accuracy": accuracy}
+                        for step, utilisation in ((0, 0.5), (600, used))
                     }
-                    for step in (0, 600):
-                        ess = {METRIC: used * size, f"utilisation_{METRIC}": used if step else 0.5}
-                        accuracy = 0.99 if (mixer, size) == ("la", 16) else used / 2
-                        rows.append(common | ess | {"step": step, "final": step > 0, "accuracy": accuracy})
+                    more = {"kv": kv, "chance": 1 / kv, "intervention": intervention}
+                    rows += run_rows(settings | {"intervention": intervention}, ends, **more)
     return rows
 
 

@@ -1,11 +1,11 @@
 """The claim holds where it was built in, its pairs are runs of equal seeds, and baselines are controls."""
 
 import dataclasses
-import json
 import math
 from types import SimpleNamespace
 
 import pytest
+from small_studies import run_rows
 
 from statesize.lab.studies.engine.conclusion import known
 from statesize.lab.studies.engine.table import StudyTable
@@ -24,16 +24,11 @@ def regularisation(rows, metric):
 def rows_of(mixer, accuracies, intervention="none", steps=600, **training):
     rows = []
     for seed, accuracy in enumerate(accuracies):
-        run = f"{mixer}{intervention}{steps}{training}{seed}"
-        common = {
-            **{"run": run, "status": "done", "message": "", "task": "mqar", "kv": 32, "length": 128, "chance": 1 / 128},
-            **{"mixer": mixer, "key_size": 16, "heads": 2, "width": 64, "rate": 6e-3, "seed": seed},
-            **{"intervention": intervention, "state_size": 16.0, "norm": 1.0},
-            "settings": json.dumps({"model": {"mixer": mixer}, "training": {"steps": steps, "seed": seed, **training}}),
-        }
-        for step in (0, steps):
-            ess = {METRIC: 10 * accuracy, "entropy": 5 * accuracy, f"utilisation_{METRIC}": 0.7 * accuracy}
-            rows.append(common | ess | {"step": step, "final": step > 0, "accuracy": accuracy if step else 0.01})
+        how = {"steps": steps, "seed": seed, **training}
+        ess = {METRIC: 10 * accuracy, "entropy": 5 * accuracy, f"utilisation_{METRIC}": 0.7 * accuracy}
+        ends = {0: ess | {"accuracy": 0.01}, steps: ess | {"accuracy": accuracy}}
+        settings = {"model": {"mixer": mixer}, "training": how, "intervention": intervention}
+        rows += run_rows(settings, ends, kv=32, length=128, chance=1 / 128, width=64, intervention=intervention)
     return rows
 
 

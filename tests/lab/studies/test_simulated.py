@@ -78,8 +78,7 @@ def test_whole_claims_seldom_hold_where_runs_share_what_is_not_there(study, pres
 
 @pytest.mark.few(4)
 @pytest.mark.parametrize(
-    ("study", "preset"),
-    [pytest.param(*one, marks=pytest.mark.slow if one[0] == "rank" else ()) for one in DESIGNS],
+    ("study", "preset"), [pytest.param(*one, marks=pytest.mark.slow if one[0] == "rank" else ()) for one in DESIGNS]
 )
 def test_what_is_there_is_found(study, preset):
     held = [simulated.conclude(study, preset, seed, PILOT[study], 1.0)[1].holds for seed in range(10)]

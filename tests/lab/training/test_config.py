@@ -12,12 +12,8 @@ from statesize.lab.training import TrainingConfig
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": -1}, r"steps must be .*got -1"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
-        ({"batch_size": 1.5}, r"batch_size must be .*got 1\.5"),
         ({"rate": 0.0}, r"rate must be .*got 0\.0"),
-        ({"rate": math.nan}, r"rate must be .*got nan"),
-        ({"clip": -1.0}, r"clip must be .*got -1\.0"),
         ({"warm_up": 2.0}, r"warm_up must be .*got 2\.0"),
         ({"weight_decay": -0.1}, r"weight_decay must be .*got -0\.1"),
         ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),

@@ -135,10 +135,7 @@ def test_the_values_of_both_are_the_same(mixer, make_model):
     torch.testing.assert_close(student.blocks[0].mixer.values(hidden), teacher.blocks[0].mixer.values(hidden))
 
 
-@pytest.mark.parametrize(
-    ("mixer", "other"),
-    [("gla", "s6"), ("la", "s6")],
-)
+@pytest.mark.parametrize(("mixer", "other"), [("gla", "s6"), ("la", "s6")])
 def test_mixers_share_their_value_channels(mixer, other, make_model):
     teacher = make_model(mixer)
     student = student_of(teacher, 2, torch.Generator().manual_seed(1), mixer=other)

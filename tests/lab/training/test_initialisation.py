@@ -65,14 +65,6 @@ def test_mixers_without_rates_are_left():
         initialise(built("la"), 0.8)
 
 
-def test_a_target_that_is_already_met_changes_nothing():
-    model = built("s6", positions=48)
-    initialise(model, 0.6)
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    initialise(model, 0.6)
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
-
-
 def test_the_state_of_the_model_and_of_torch_is_left_as_it_was():
     model = built("s6", positions=48).train()
     model.norm.eval()

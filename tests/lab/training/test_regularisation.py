@@ -158,16 +158,6 @@ def last(model, echo, **changes):
     return list(train(model, echo, dataclasses.replace(CONFIG, **changes)))[-1]
 
 
-def test_the_loop_is_as_it_was_without_a_weight(echo, make_model):
-    plain, target = make_model(), make_model()
-    assert last(plain, echo).penalty is None
-    last(target, echo, target_utilisation=0.1)
-    for name, tensor in plain.state_dict().items():
-        assert torch.equal(tensor, target.state_dict()[name])
-    assert TrainingConfig(**CONFIG.to_dict()) == CONFIG
-    assert dataclasses.replace(CONFIG, identity_weight=0.3).to_dict()["identity_weight"] == 0.3
-
-
 @pytest.mark.few(1)
 @pytest.mark.parametrize("mixer", ["gla", "wla"])
 def test_the_loop_opens_the_gates(mixer, echo, make_model):

@@ -24,11 +24,7 @@ _TITLE = "How much of their memory do four small language models use?"
 _CUT = "gla"
 
 
-def demo(
-    *,
-    output: Output = Path("statesize-demo"),
-    printing: Reporting = REPORTING,
-) -> None:
+def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPORTING) -> None:
     """Profile four bundled models over bundled documents, and cut one: say what was found, and write a page of charts.
 
     Args:

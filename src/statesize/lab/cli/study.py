@@ -134,4 +134,4 @@ def _verify(chosen: Study, folder: Path | None) -> None:
     kept = verify(chosen, folder or next((one for one in folders if (one / RECORD).is_file()), folders[0]))
     runs = f"{kept['done']} of {kept['total']} runs on record, fixed by commit {kept['made']['commit']}"
     verdict = {True: "holds", False: "fails", None: "cannot tell"}[kept["holds"]]
-    print(f"{chosen.kind}: {runs}. Verdict ({verdict}), sentences and figures follow from its table.")
+    print(f"{chosen.kind}: {runs}. Verdict ({verdict}) and figures follow from its table.")

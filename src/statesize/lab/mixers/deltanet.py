@@ -77,21 +77,9 @@ class DeltaNet(HeadMixer):
 
 
 def mix_by_delta_rule(query: Tensor, key: Tensor, value: Tensor, strength: Tensor, log_decay: Tensor | None) -> Tensor:
-    """y_t = q_tᵀ S_t with S_t = a_t S_{t−1} + β_t k_t (v_t − a_t S_{t−1}ᵀ k_t)ᵀ, parallel inside chunks.
-
-    Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule over Sequence Length"; with decay Yang,
-    Kautz and Hatamizadeh, "Gated Delta Networks", 2025.
-
-    Args:
-        query: (..., L, n).
-        key: (..., L, n).
-        value: (..., L, d_v).
-        strength: β, (..., L, 1).
-        log_decay: ln a, (..., L, 1); None where a = 1.
-
-    Returns:
-        y, (..., L, d_v).
-    """
+    """y_t = q_tᵀ S_t with S_t = a_t S_{t−1} + β_t k_t (v_t − a_t S_{t−1}ᵀ k_t)ᵀ, parallel inside chunks."""
+    # Yang et al. 2024, "Parallelizing Linear Transformers with the Delta Rule over Sequence Length"; with decay Yang,
+    # Kautz and Hatamizadeh, "Gated Delta Networks", 2025. β and ln a are (..., L, 1).
     # With e_t = β_t (v_t − a_t S_{t−1}ᵀ k_t) the state of a chunk that starts from S is e^{G_t} S + Σ_{s ≤ t} e^{G_t −
     # G_s} k_s e_sᵀ, so that the e of a chunk solve a unit lower triangular system.
     length = key.shape[-2]

@@ -44,10 +44,8 @@ LAPTOP = Grid(
         statement=STATEMENT,
         unit="cell of equal kv, length and TSS",
         least_units=10,
-        pilot=(
-            "runs with seed 0 of this grid with the output layer tied and untied, which chose metric, tasks and rates; "
-            "there mixers and rates varied inside cells"
-        ),
+        pilot="runs with seed 0 of this grid with the output layer tied and untied, which chose metric, tasks and "
+        "rates; there mixers and rates varied inside cells",
         thresholds={"mqar_inside_cells": 0.2, "mqar_inside_cells_above_control": 0.0},
     ),
     model=SHAPE
@@ -66,11 +64,9 @@ RECORD = Grid(
         statement=STATEMENT,
         unit="cell of equal kv, length and TSS",
         least_units=60,
-        pilot=(
-            "runs with seed 0 of the laptop grid with the output layer tied and untied, which chose metric, tasks"
-            " and rates; there mixers and rates varied inside cells. 32 runs with seed 0 at these lengths chose "
-            "gates that start open, batches, steps and vocabulary such that some runs learn"
-        ),
+        pilot="runs with seed 0 of the laptop grid with the output layer tied and untied, which chose metric, tasks"
+        " and rates; there mixers and rates varied inside cells. 32 runs with seed 0 at these lengths chose "
+        "gates that start open, batches, steps and vocabulary such that some runs learn",
         thresholds={"mqar_inside_cells": 0.2, "mqar_inside_cells_above_control": 0.0},
     ),
     model=SHAPE

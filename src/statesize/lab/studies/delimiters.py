@@ -31,10 +31,8 @@ RECORD = TextGrid(
     Reading(documents=100),
     models=tuple(f"recall-gla-{seed}" for seed in range(200, 205)),
     claim=Claim(
-        statement=(
-            "Where a delimiter stands, the effective state-size of models of at least one mixer dips by more than in "
-            "every control without it."
-        ),
+        statement="Where a delimiter stands, the effective state-size of models of at least one mixer dips by more "
+        "than in every control without it.",
         unit="trained model of one mixer",
         least_units=5,
         pilot="five models of each of four mixers, which chose τ = 0.3",
@@ -75,16 +73,11 @@ _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "
 
 
 def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
+    dips = [dip for dip in model.dips if (dip.metric, dip.layer) == (metric, ALL)]
     records = [
-        {
-            "condition": dip.condition,
-            "offset": dip.offset,
-            "share": 1 - dip.depth,
-            "low": 1 - dip.high,
-            "high": 1 - dip.low,
-        }
-        for dip in model.dips
-        if (dip.metric, dip.layer) == (metric, ALL)
+        {"condition": dip.condition, "offset": dip.offset}
+        | {"share": 1 - dip.depth, "low": 1 - dip.high, "high": 1 - dip.low}
+        for dip in dips
     ]
     base = chart(records, f"{model.model}: {_TITLES[metric]}").encode(
         x=alt.X("offset:Q", title="Tokens from the cut after the delimiter"), color=colour("condition")

@@ -28,21 +28,17 @@ SMOKE = smoke(
         {"pairs": [2, 4], "model": {"key_size": 4, "layers": 2}}
         | {"distillation": {"key_sizes": [2, 4], "steps": 5, "batch_size": 8}},
         {"pairs": 2, "model": {"key_size": [2, 4], "layers": 2}},
-    ],
+    ]
 )
 
 RECORD = Grid(
     claim=Claim(
-        statement=(
-            "The higher the entropy-ESS of a teacher, the mean over its layers, the larger the error of its "
-            "operators in a student of 4 numbers (Spearman above 0.3)."
-        ),
+        statement="The higher the entropy-ESS of a teacher, the mean over its layers, the larger the error of its "
+        "operators in a student of 4 numbers (Spearman above 0.3).",
         unit="teacher",
         least_units=24,
-        pilot=(
-            "twelve teachers with seed 0 and those of the calibration, which chose metric, sizes and λ; by "
-            "teachers it gave .83, .79 and .82"
-        ),
+        pilot="twelve teachers with seed 0 and those of the calibration, which chose metric, sizes and λ; by "
+        "teachers it gave .83, .79 and .82",
         thresholds={"n4_spearman": 0.3},
     ),
     model=SHAPE | {"mixer": "gla", "key_size": 16, "width": 32, "decay_bias": 0.0},
@@ -51,7 +47,7 @@ RECORD = Grid(
     measuring=RunMeasurements(every=600, sequences=16),
     tasks=[
         {"name": "mqar", "pairs": [6, 10, 16, 24], "length": 64, "vocabulary_size": 64}
-        | {"distillation": {"key_sizes": [4], "steps": 400, "batch_size": 16, "rate": 0.01}},
+        | {"distillation": {"key_sizes": [4], "steps": 400, "batch_size": 16, "rate": 0.01}}
     ],
 )
 
@@ -86,11 +82,6 @@ class DistilledStudent:
     teacher_ess: tuple[float, ...]  # entropy-ESS
     initial_ess: tuple[float, ...]  # that of the teacher before training
     teacher_accuracy: float
-
-    @property
-    def error(self) -> float:
-        """The mean operator error of the layers."""
-        return mean(self.errors)
 
     @property
     def ess(self) -> float:
@@ -136,9 +127,8 @@ def _frontier(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
     """Name, bytes of the recurrent state of a sequence in float32, and accuracy of each model, students last."""
     done = [row for row in rows if row["final"] and row["status"] == DONE]
     for row in sorted(done, key=is_student):
-        name = f"alone n{row['key_size']}"
-        if is_student(row):
-            name = f"distilled n{row[layer_column('student_size', 0)]:.0f}"
+        of_student = f"distilled n{row.get(layer_column('student_size', 0), 0.0):.0f}"
+        name = of_student if is_student(row) else f"alone n{row['key_size']}"
         # 4 · layers · width · (mean n): a head keeps n × (width / heads) numbers.
         layers = json.loads(str(row["settings"]))["model"]["layers"]
         yield name, 4.0 * layers * float(row["width"]) * float(row["state_size"]), float(row["accuracy"])
@@ -150,7 +140,7 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
     def over(value: Callable[[DistilledStudent], float]) -> Numbers:
         return numbers(map(value, students))
 
-    ess, error, weight = over(lambda one: one.ess), over(lambda one: one.error), over(lambda one: one.weight)
+    ess, error, weight = over(lambda one: one.ess), over(lambda one: mean(one.errors)), over(lambda one: one.weight)
     pairs = {
         f"n{size}_spearman": (ess, error),
         f"n{size}_accuracy_spearman": (-ess, over(lambda one: one.accuracy)),
@@ -184,31 +174,22 @@ class Distillation(Study):
             findings.figures["layers_above_bound"] = mean(error >= bound for error, bound in layers)
         for name, models in grouped(_frontier(table.rows), lambda model: model[0]).items():
             figure = f"frontier_{name.replace(' ', '_')}"
-            findings.figures |= {
-                f"{figure}_bytes": mean(size for _, size, _ in models),
-                f"{figure}_accuracy": mean(accuracy for *_, accuracy in models),
-            }
+            findings.figures[f"{figure}_bytes"] = mean(size for _, size, _ in models)
+            findings.figures[f"{figure}_accuracy"] = mean(accuracy for *_, accuracy in models)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Error against the teacher's ESS and against its bound, and accuracy against bytes of state."""
         students = _smaller(table.rows)
         by_student = [
-            {
-                "student": f"n = {student.size}",
-                "kv": student.kv,
-                "ESS of the teacher": student.ess,
-                "error": student.error,
-            }
-            for student in students
+            {"student": f"n = {one.size}", "kv": one.kv, "ESS of the teacher": one.ess, "error": mean(one.errors)}
+            for one in students
         ]
         by_layer = [
             {"layer": str(layer), "n": student.size, "error": error, "bound": bound}
             for student in students
             for layer, (error, bound) in enumerate(zip(student.errors, student.bounds, strict=True))
         ]
-        by_model = [
-            {"model": name, "bytes": size, "accuracy": reached} for name, size, reached in _frontier(table.rows)
-        ]
+        by_model = [dict(zip(("model", "bytes", "accuracy"), model, strict=True)) for model in _frontier(table.rows)]
         drawn = (
             points(by_student, "What students cannot learn", "ESS of the teacher", "error", "student"),
             points(by_layer, "Students and their bound, layer by layer", "bound", "error", "layer"),

@@ -44,17 +44,13 @@ PLACEMENTS = [
 
 RECORD = Grid(
     claim=Claim(
-        statement=(
-            "After 10 % of training, the ESS of the attention layers (relative_0.01) ranks placements with as "
-            "many of them by their accuracy at the end."
-        ),
+        statement="After 10 % of training, the ESS of the attention layers (relative_0.01) ranks placements with as "
+        "many of them by their accuracy at the end.",
         unit="first place of attention",
         least_units=6,
-        pilot=(
-            "36 runs with seed 200 of four placements in four layers, 55 runs with seeds 0–4 of the laptop grid, "
-            "where this was one of seven looks and gave .64 with cells as units, and 14 placements with seed 0 of"
-            " this grid, which chose its size and steps"
-        ),
+        pilot="36 runs with seed 200 of four placements in four layers, 55 runs with seeds 0–4 of the laptop grid, "
+        "where this was one of seven looks and gave .64 with cells as units, and 14 placements with seed 0 of"
+        " this grid, which chose its size and steps",
         thresholds={"early_attention_spearman_inside": 0.0},
     ),
     model=SHAPE | {"mixer": PLACEMENTS, "key_size": 8, "width": 32, "layers": 6, "decay_bias": 0.0},
@@ -74,14 +70,8 @@ CAVEATS = (
     "this one.",
 )
 
-EARLY = 0.1
-"""The share of training after which ESS should predict the outcome."""
-
-ATTENTION = "sa"
-"""The mixer that is placed among the others."""
-
-CLAIMED = "early_attention"
-"""The predictor of the claim."""
+EARLY, ATTENTION, CLAIMED = 0.1, "sa", "early_attention"
+"""The share of training after which ESS should predict the outcome, the mixer that is placed, and its predictor."""
 
 
 def layers_of(run: FinalRun) -> list[str]:
@@ -112,11 +102,9 @@ def _ess_of(run: FinalRun, row: Row, layers: Iterable[int]) -> float:
 
 def by_accuracy(runs: Sequence[FinalRun]) -> list[tuple[str, list[FinalRun]]]:
     """The placements with their runs, the most accurate first; of those that end alike, the one that learns sooner."""
-
-    def rank(one: tuple[str, list[FinalRun]]) -> tuple[float, float]:
-        return mean(run.accuracy for run in one[1]), mean(map(over_training, one[1]))
-
-    return sorted(grouped(runs, lambda run: ",".join(layers_of(run))).items(), key=rank, reverse=True)
+    placements = grouped(runs, lambda run: ",".join(layers_of(run))).items()
+    ranked_by = {name: (mean(run.accuracy for run in of), mean(map(over_training, of))) for name, of in placements}
+    return sorted(placements, key=lambda one: ranked_by[one[0]], reverse=True)
 
 
 PREDICTORS: dict[str, Callable[[FinalRun], float]] = {
@@ -185,18 +173,14 @@ class Hybrids(Study):
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy and ESS per layer of each placement, accuracy over training, early ESS against final accuracy."""
         first, ends, layers, through = "first attention", list[Row](), list[Row](), list[Row]()
-        for placement, runs in by_accuracy(table.runs):
-            for run in runs:
-                attention = attention_of(run)
-                end: Row = {"placement": placement, first: str(attention[0]) if attention else "none"}
-                end |= {"attention layers": len(attention), "seed": run.seed, "accuracy": run.accuracy}
-                ends.append(end | {"early ESS": _ess_of(run, early_row(run), attention)})
-                layers += [
-                    {"placement": placement, "layer": layer, "ESS": _ess_of(run, run.last, [layer])}
-                    for layer in range(len(layers_of(run)))
-                ]
-                shown = ({name: row[name] for name in ("step", "accuracy")} for row in (run.first, *run.trained))
-                through += [ends[-1] | row for row in shown]
+        for placement, run in ((name, run) for name, runs in by_accuracy(table.runs) for run in runs):
+            attention, of_run = attention_of(run), range(len(layers_of(run)))
+            end: Row = {"placement": placement, first: str(attention[0]) if attention else "none"}
+            end |= {"attention layers": len(attention), "seed": run.seed, "accuracy": run.accuracy}
+            ends.append(end | {"early ESS": _ess_of(run, early_row(run), attention)})
+            layers += [{"placement": placement, "layer": at, "ESS": _ess_of(run, run.last, [at])} for at in of_run]
+            way = ({name: row[name] for name in ("step", "accuracy")} for row in (run.first, *run.trained))
+            through += [ends[-1] | row for row in way]
         title = "Accuracy of each placement: runs and their mean"
         accuracy = strip(ends, title, "placement", "accuracy", "attention layers")
         cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(

@@ -31,7 +31,7 @@ SMOKE = smoke(
         {"pairs": 4, "length": 48, "held_out_sequences": 4}
         | {"model": _BOTH | {"key_size": [4, 16], "smallest_step": 0.01}, "training": {"steps": 0}},
         {"pairs": 4, "length": 24, "held_out_sequences": 8, "model": _S6 | {"key_size": 4, "smallest_step": 0.01}},
-    ],
+    ]
 )
 
 _SHORT = {"name": "mqar", "pairs": 10, "length": 64, "vocabulary_size": 64}
@@ -39,10 +39,8 @@ _LONG = _SHORT | {"length": 192, "held_out_sequences": 8, "training": {"steps": 
 _MORE_SEEDS = {"seed": [103, 104]}
 RECORD = Grid(
     claim=Claim(
-        statement=(
-            "At the largest state of the grid the normalisation factor gives S6 and GLA-S6 more than 2 times the "
-            "ESS (relative_0.01) at initialisation, and raises the accuracy of trained S6 by more than 0.25."
-        ),
+        statement="At the largest state of the grid the normalisation factor gives S6 and GLA-S6 more than 2 times the "
+        "ESS (relative_0.01) at initialisation, and raises the accuracy of trained S6 by more than 0.25.",
         unit="pair of equal seeds",
         least_units=5,
         pilot="seeds 0–4 of this grid with the output layer tied (+.56) and untied (+.29), where .5 was asked for",

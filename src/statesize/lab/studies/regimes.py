@@ -30,21 +30,13 @@ from statesize.lab.studies.engine.table import (
 from statesize.lab.studies.engine.verdicts import Claim
 
 SMOKE = smoke(
-    [
-        {
-            "pairs": [2, 4],
-            "model": {"mixer": ["la", "gla", "wla"], "key_size": 4, "tied": False},
-            "training": {"seed": 0},
-        }
-    ],
+    [{"pairs": [2, 4], "model": {"mixer": ["la", "gla", "wla"], "key_size": 4, "tied": False}, "training": {"seed": 0}}]
 )
 
 RECORD = Grid(
     claim=Claim(
-        statement=(
-            "At equal TSS, la uses a larger share of its state than gla and than wla (utilisation_relative_0.01, "
-            "over the cuts where the state is what binds)."
-        ),
+        statement="At equal TSS, la uses a larger share of its state than gla and than wla (utilisation_relative_0.01, "
+        "over the cuts where the state is what binds).",
         unit="cell of equal task, kv, length and TSS",
         least_units=6,
         pilot="seeds 0–2 of the laptop grid, of which two runs a mixer had 16 numbers",

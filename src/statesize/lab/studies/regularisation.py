@@ -24,7 +24,7 @@ SMOKE = smoke(
     [
         {"pairs": 2, "model": {"mixer": ["gla", "wla"], "key_size": 2}, "training": {"identity_weight": [0.0, 0.3]}},
         {"pairs": 2, "model": {"key_size": 2}, "training": {"utilisation_weight": 1.0, "target_utilisation": 0.8}},
-    ],
+    ]
 )
 
 RECORD = Grid(

@@ -80,10 +80,8 @@ def python_prose() -> Corpus:
     more appeared in documents before it: the library repeats itself, and a held-out text should not stand in the
     train part. The text differs between Python versions: compare `Corpus.sha256`.
 
-    A Python without the sources of its standard library or without `pydoc_data` gives a FileError.
-
     Returns:
-        The documents, split by `split`.
+        The documents, split by `split`; a Python without these sources gives a FileError.
     """
     seen: set[tuple[str, ...]] = set()
     documents: list[str] = []

@@ -237,10 +237,7 @@ def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
 
 
 def student_of(
-    teacher: LanguageModel,
-    key_size: int,
-    generator: torch.Generator | None = None,
-    mixer: str | None = None,
+    teacher: LanguageModel, key_size: int, generator: torch.Generator | None = None, mixer: str | None = None
 ) -> LanguageModel:
     """A model that begins with all weights of the teacher that have the same name and shape in it.
 

@@ -29,11 +29,7 @@ def initialise(model: LanguageModel, target: float) -> None:
     one after the other in the order of their calls, so that each is measured on what those before it pass on.
 
     Utilisation is here the mean of ESS_i / min(TSS, i, L − i) over all positions of 2 sequences of random tokens. Where
-    the target cannot be reached, the mixer gets what came nearest.
-
-    Args:
-        model: It is changed in place.
-        target: Utilisation in (0, 1].
+    the target in (0, 1] cannot be reached, the mixer gets what came nearest.
 
     Raises:
         ModelError: No mixer has rates that can be set.

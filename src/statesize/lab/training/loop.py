@@ -33,11 +33,7 @@ class DivergenceError(StatesizeError):
 
 
 def train(
-    model: LanguageModel,
-    task: Task,
-    config: TrainingConfig,
-    loss: Loss | None = None,
-    folder: RunFolder | None = None,
+    model: LanguageModel, task: Task, config: TrainingConfig, loss: Loss | None = None, folder: RunFolder | None = None
 ) -> Iterator[StepRecord]:
     """Trains a model step by step with AdamW.
 

@@ -66,17 +66,7 @@ def test_an_empty_grid_is_refused():
         training_runs(Grid([{"name": "mqar"}], {"mixer": []}))
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("every", 0),
-        ("every", 2.0),
-        ("sequences", True),
-        ("tolerances", 1e-3),
-        ("tolerances", [-1.0]),
-        ("tolerances", "x"),
-    ],
-)
+@pytest.mark.parametrize(("field", "value"), [("every", 0), ("tolerances", [-1.0])])
 def test_bad_measuring(field, value):
     with pytest.raises(InputError, match=f"^{field} must be "):
         RunMeasurements(**{field: value})

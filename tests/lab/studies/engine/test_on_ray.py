@@ -17,7 +17,7 @@ STUDY = Correlation()
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # where a worker does not go, it would wait for ever
 @pytest.mark.filterwarnings("default")  # Ray's own
-def test_the_same_rows_when_a_worker_is_killed(grid, outcomes, workers_of, without_time, tmp_path):
+def test_the_same_rows_when_a_worker_is_killed(grid, runs, outcomes, workers_of, without_time, tmp_path):
     pytest.importorskip("ray")
     killed = []
 
@@ -27,7 +27,7 @@ def test_the_same_rows_when_a_worker_is_killed(grid, outcomes, workers_of, witho
             os.kill(killed[0], signal.SIGKILL)
 
     result = run_study(STUDY, grid, tmp_path, RayCluster(processes=2), kill)
-    assert without_time(result.rows) == without_time([row for run in grid.runs for row in outcomes[run.key].value])
+    assert without_time(result.rows) == without_time([row for run in runs for row in outcomes[run.key].value])
     while workers_of():
         time.sleep(0.1)
 

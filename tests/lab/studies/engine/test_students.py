@@ -55,27 +55,13 @@ def test_a_student_that_diverges_is_a_row_that_says_so(run):
     assert "learning rate" in last["message"]
 
 
-def test_keys(run):
-    assert run.key != dataclasses.replace(run, distillation=None).key
-    assert "distillation" not in dataclasses.replace(run, distillation=None).to_dict()
-
-
 def test_runs_on_record_have_these_in_their_keys(run):
     assert run.to_dict()["distillation"] == {
         "batch_size": 4, "key_sizes": (1, 2), "losses": (), "rate": 1e-2, "steps": 2,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("key_sizes", 2),
-        ("key_sizes", [0]),
-        ("key_sizes", [2.5]),
-        ("steps", 0),
-        ("rate", "x"),
-    ],
-)
+@pytest.mark.parametrize(("field", "value"), [("key_sizes", 2), ("steps", 0), ("rate", "x")])
 def test_bad_plans(field, value):
     with pytest.raises(InputError, match=f"^{field} must be"):
         Distillation(**{field: value})

@@ -11,7 +11,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.studies.delimiters import Delimiters
 from statesize.lab.studies.texts.documents import default_texts, rebinding_task
-from statesize.lab.studies.texts.reading import Reading, TextGrid, train_recall, trained_name
+from statesize.lab.studies.texts.reading import Reading, TextGrid, train_recall
 from statesize.lab.tasks import build_task
 from statesize.models.files import write_tokenizer
 
@@ -44,11 +44,7 @@ def test_equal_runs_have_equal_keys_and_others_not():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("window", 0, "window must be"),
-        ("text", 3, "text must be text, got int"),
-    ],
+    ("name", "value", "message"), [("window", 0, "window must be"), ("text", 3, "text must be text, got int")]
 )
 def test_what_does_not_fit_is_refused_by_name(name, value, message):
     with pytest.raises(InputError, match=message):
@@ -67,9 +63,8 @@ def test_recall_documents_are_the_held_out_ones():
 
 
 def test_a_name_with_a_seed_is_trained_as_the_bundled_model_was():
-    assert trained_name("recall-gla-200") == ("recall-gla", 200)
-    assert trained_name("gla-200") == ("gla-200", None)
     (run,) = STUDY.runs(TextGrid(models=("recall-gla-200",)))
+    assert run.source == ("recall-gla", 200)
     assert run.key == STUDY.runs(TextGrid(models=("recall-gla-200",)))[0].key
     assert run.key != STUDY.runs(TextGrid(models=("recall-gla-201",)))[0].key
 

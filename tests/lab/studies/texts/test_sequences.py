@@ -103,11 +103,6 @@ def test_the_beginning_token_comes_first():
         assert begun[name].cut == plain[name].cut + 1
 
 
-def test_equal_seeds_give_equal_controls():
-    first, again = (aligned_sequences(corpus(20, 9, 10, 8, 15), WINDOWS, seed) for seed in (5, 5))
-    assert all(one.ids.equal(two.ids) for one, two in zip(first, again, strict=True))
-
-
 def test_documents_that_are_too_short_are_refused():
     with pytest.raises(InputError, match=r"Fewer than 2 delimiters stand between documents of 7 tokens.*window"):
         aligned_sequences(corpus(20, 6, 20, 6, 20), WINDOWS)

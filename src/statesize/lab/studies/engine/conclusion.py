@@ -120,17 +120,7 @@ def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | Non
 
 
 def read_conclusion(folder: Path) -> tuple[Conclusion, dict[str, Any]]:
-    """The conclusion in the folder of a study that is done, and its document with what made it.
-
-    Args:
-        folder: As `run_study` wrote it.
-
-    Returns:
-        The conclusion, and the JSON object of the file.
-
-    Raises:
-        FileError: There is none, or it cannot be read.
-    """
+    """The conclusion in the folder of a study that is done, and its document; a FileError without one."""
     path = folder / CONCLUSION
     try:
         document = cast("dict[str, Any]", json.loads(path.read_bytes()))

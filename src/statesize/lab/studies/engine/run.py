@@ -32,19 +32,12 @@ MOST_ROWS = 1000
 
 @dataclass(frozen=True, eq=False)
 class StudyResult:
-    """A study that is done.
-
-    Attributes:
-        conclusion: What it says.
-        rows: One a measurement.
-        path: table.parquet.
-        seconds: Time that this start took; runs of earlier ones are in the rows.
-    """
+    """A study that is done."""
 
     conclusion: Conclusion
-    rows: list[Row]
-    path: Path
-    seconds: float
+    rows: list[Row]  # one a measurement
+    path: Path  # of table.parquet
+    seconds: float  # that this start took
 
 
 def run_study(

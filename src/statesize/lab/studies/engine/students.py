@@ -93,24 +93,9 @@ def students(
 
 @torch.no_grad()
 def least_error(operator: Operator, state_size: int) -> Tensor:
-    """A lower bound of ‖T − T′‖_F / ‖T‖_F over all recurrences T′ with a state of some size.
-
-    The block H′_i of T′ has at most rank n, so ‖T − T′‖² ≥ ‖H_i − H′_i‖² ≥ Σ_{m>n} σ_m(H_i)² (Eckart and Young 1936).
-    The bound is the largest over i. A student, which is one function of all inputs, may have a much larger error.
-
-    Args:
-        operator: T at some input.
-        state_size: n.
-
-    Returns:
-        Batch shape, float64.
-
-    Example:
-        >>> from statesize.operators import Convolution
-        >>> delay = Convolution(torch.tensor([0.0, 0.0, 1.0]), length=4)
-        >>> least_error(delay, 1)
-        tensor(0.7071, dtype=torch.float64)
-    """
+    """A lower bound of ‖T − T′‖_F / ‖T‖_F over all recurrences T′ with a state of some size, batch shape, float64."""
+    # The block H′_i of T′ has at most rank n, so ‖T − T′‖² ≥ ‖H_i − H′_i‖² ≥ Σ_{m>n} σ_m(H_i)² (Eckart and Young 1936).
+    # The bound is the largest over i. A student, which is one function of all inputs, may have a much larger error.
     sigma = hankel_singular_values(operator)
     dropped = sigma[..., min(state_size, sigma.shape[-1]) :].square().sum(-1)
     size = operator.to(dtype=torch.float64).dense().square().sum((-2, -1))

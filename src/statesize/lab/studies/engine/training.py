@@ -24,6 +24,8 @@ from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.work import captured_mixers, measure_captured
 from statesize.version import __version__
 
+_REPORTED = ("loss", "accuracy", "sequence_accuracy")
+
 
 def layer_column(metric: str, layer: int) -> str:
     """Name of the column of one layer, such as "entropy_layer_0"."""
@@ -56,8 +58,7 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
-    told = {name: report[name] for name in ("loss", "accuracy", "sequence_accuracy") if name in report}
-    return {**told, **_of_mixers(mixers, run.measuring)}
+    return {name: report[name] for name in _REPORTED if name in report} | _of_mixers(mixers, run.measuring)
 
 
 Measure: TypeAlias = Callable[[LanguageModel, TrainingRun], dict[str, float]]
@@ -96,22 +97,21 @@ def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> lis
                 for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):  # pyright: ignore[reportArgumentType]
                     add(measure_model(student.model, run) | student.columns)
         except DivergenceError as error:
-            accuracies = [name for row in rows[:1] for name in row if "accuracy" in name]
-            columns = dict.fromkeys(["state_size", "norm", *_metrics(run.measuring)], math.nan)
-            unknown = {"loss": math.nan, "accuracy": math.nan, **dict.fromkeys(accuracies, math.nan)}
-            unknown |= _of_mixers([columns] * run.model.layers, run.measuring)
+            known = [name for name in _REPORTED if name in (rows[0] if rows else _REPORTED[:2])]
+            columns = dict.fromkeys(_columns(run.measuring), math.nan)
+            unknown = dict.fromkeys(known, math.nan) | _of_mixers([columns] * run.model.layers, run.measuring)
             add(unknown, final=True, status=DIVERGED, message=str(error))
     return rows
 
 
-def _metrics(measuring: RunMeasurements) -> list[str]:
-    return [*measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
+def _columns(measuring: RunMeasurements) -> list[str]:
+    """What is measured of a mixer."""
+    return ["state_size", "norm", *measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
 
 
 def _of_mixers(mixers: list[dict[str, float]], measuring: RunMeasurements) -> dict[str, float]:
     """Averages over mixers, and the ESS of each layer by entropy and by the metric of claims."""
-    names = ["state_size", "norm", *_metrics(measuring)]
-    measured = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in names}
+    measured = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _columns(measuring)}
     for layer, mixer in enumerate(mixers):
         measured |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", measuring.claim_metric)}
     return measured

@@ -74,15 +74,7 @@ class ModelDips:
         return self.dip(OBSERVED).kind
 
     def dip(self, condition: str, metric: str = CLAIM_METRIC) -> Dip:
-        """The depth of the whole model.
-
-        Args:
-            condition: One of `CONDITIONS`.
-            metric: One of `METRICS`.
-
-        Returns:
-            The depth and its interval.
-        """
+        """The depth of the whole model at the delimiter, in one of `CONDITIONS` by one of `METRICS`."""
         found = (condition, metric, ALL, 0)
         return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer, dip.offset) == found)
 
@@ -98,11 +90,7 @@ class ModelDips:
 
 
 def measure_dips(
-    model: nn.Module,
-    corpus: DocumentCorpus,
-    windows: Windows,
-    channels: int = 16,
-    seed: int = 0,
+    model: nn.Module, corpus: DocumentCorpus, windows: Windows, channels: int = 16, seed: int = 0
 ) -> Iterator[Dip]:
     """Measure a model around the delimiters of a text and around the places of all controls.
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -100,9 +100,15 @@ class TextRun:
     """The column of the ESS for which claims are made."""
 
     @cached_property
+    def source(self) -> tuple[str, int | None]:
+        """The bundled model of re-binding recall as whose sibling it is trained, and its seed; else its own name."""
+        found = re.fullmatch(r"(.+)-(\d+)", self.model)
+        return (found[1], int(found[2])) if found and found[1] in zoo.recall_names() else (self.model, None)
+
+    @cached_property
     def key(self) -> str:
         """A digest of the weights or how they are trained, of the tokens, and of all else that rows depend on."""
-        corpus, (name, seed) = self.corpus, trained_name(self.model)
+        corpus, (name, seed) = self.corpus, self.source
         facts = {
             "schema": SCHEMA,
             **(model_facts(self.load()) if seed is None else {"trained": [zoo.record(name)["training"], name, seed]}),
@@ -118,27 +124,21 @@ class TextRun:
     @cached_property
     def corpus(self) -> DocumentCorpus:
         """What it reads."""
-        return self.reading.corpus(trained_name(self.model)[0])
+        return self.reading.corpus(self.source[0])
 
     def load(self) -> nn.Module:
         """The model, trained where its name has a seed."""
-        name, seed = trained_name(self.model)
+        name, seed = self.source
         return load_model(name).model if seed is None else train_recall(name, seed)
 
     def rows(self) -> Iterator[Row]:
         """The rows of the dips of the model, each with its perplexities on repeated bigrams."""
-        model, task = self.load(), rebinding_task(trained_name(self.model)[0])
+        model, task = self.load(), rebinding_task(self.source[0])
         answers = None if task is None else frozenset(range(task.keys, task.none + 1))
         recalled = perplexities(model, self.corpus, _LENGTH if task is None else task.length, answers)
         named = {"model": self.label, "delimiter": self.reading.delimiter, **asdict(self.windows), **recalled}
         for dip in measure_dips(model, self.corpus, self.windows, self.reading.channels, self.reading.seed):
             yield {**named, **vars(dip)}
-
-
-def trained_name(model: str) -> tuple[str, int | None]:
-    """The bundled model of re-binding recall as whose sibling a model is trained, and its seed; else its own name."""
-    found = re.fullmatch(r"(.+)-(\d+)", model)
-    return (found[1], int(found[2])) if found and found[1] in zoo.recall_names() else (model, None)
 
 
 def train_recall(name: str, seed: int) -> LanguageModel:
@@ -171,10 +171,9 @@ def text_runs(grid: TextGrid) -> tuple[TextRun, ...]:
     models, reading = grid.models, grid.reading
     if not models or len(set(models)) < len(models):
         refuse("models", "names, each of them once", models)
+    labels = [Path(model).absolute().name if Path(model).is_dir() else model for model in models]
+    labels = labels if len(set(labels)) == len(models) else models
+    runs = [TextRun(model, label, reading, Windows(1, 1)) for model, label in zip(models, labels, strict=True)]
     # Windows that fit into the documents of all models, so that these can be compared.
-    fitting = [choose_windows(reading.corpus(trained_name(model)[0]), reading.window) for model in models]
-    windows = min(fitting, key=lambda window: window.past)
-    names = {model: Path(model).absolute().name if Path(model).is_dir() else model for model in models}
-    if len(set(names.values())) < len(models):
-        names = {model: model for model in models}
-    return tuple(TextRun(model, names[model], reading, windows) for model in models)
+    fitting = [choose_windows(run.corpus, reading.window) for run in runs]
+    return tuple(replace(run, windows=min(fitting, key=lambda window: window.past)) for run in runs)

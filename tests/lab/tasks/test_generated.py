@@ -1,0 +1,252 @@
+"""Every generated task: solvers answer it, chance is what a guess gets, batches repeat, bad numbers are refused."""
+
+import dataclasses
+import itertools
+import math
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles.task_solvers import solve_compression, solve_copying, solve_rebinding, solve_recall
+
+from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.tasks import IGNORED, MQAR, Compression, Rebinding, SelectiveCopying, build_task
+from statesize.lab.tasks.base import distinct
+from statesize.lab.tasks.symbols import most_frequent_share
+from statesize.lab.training import RunFolder, TrainingConfig, train
+
+TASKS = [MQAR(), MQAR(3, 12), SelectiveCopying(), Compression(), Rebinding()]
+every_task = pytest.mark.parametrize("task", TASKS, ids=repr)
+
+
+@st.composite
+def recalls(draw):
+    pairs = draw(st.integers(2, 24))
+    vocabulary = 2 * pairs + draw(st.integers(0, 40) | st.sampled_from([1000, 20_000]))
+    return MQAR(pairs, 2 * pairs + draw(st.integers(1, 80)), vocabulary)
+
+
+@st.composite
+def copyings(draw):
+    tokens = draw(st.integers(2, 24))
+    return SelectiveCopying(tokens, length=2 * tokens + draw(st.integers(0, 800)), symbols=draw(st.integers(2, 300)))
+
+
+@st.composite
+def rebindings(draw):
+    pairs, unbound = draw(st.integers(2, 9)), draw(st.integers(1, 9))
+    return Rebinding(draw(st.integers(1, 5)), pairs, unbound, keys=pairs + unbound + draw(st.integers(0, 40)))
+
+
+def solved(task, tokens):
+    """The targets by their positions, of a solver that reads the tokens."""
+    match task:
+        case MQAR():
+            return solve_recall(tokens, task.vocabulary_size // 2)
+        case SelectiveCopying():
+            return solve_copying(tokens, task.symbols)
+        case Compression():
+            return solve_compression(tokens, task.symbols)
+        case _:
+            return solve_rebinding(tokens, task.keys, task.pairs)
+
+
+@pytest.mark.parametrize(
+    "tasks", [recalls(), copyings(), st.builds(Compression, st.integers(2, 64), st.integers(2, 300)), rebindings()]
+)
+def test_a_solver_that_reads_the_tokens_answers_every_target_and_finds_no_other_question(tasks):
+    @settings(max_examples=100)
+    @given(task=tasks, seed=st.integers(0, 2**32))
+    def check(task, seed):
+        inputs, targets = task.sample(3, torch.Generator().manual_seed(seed))
+        assert inputs.shape == targets.shape == (3, task.length)
+        assert inputs.dtype == targets.dtype == torch.int64
+        assert inputs.min() >= 0
+        assert inputs.max() < task.vocabulary_size
+        for tokens, wanted in zip(inputs.tolist(), targets.tolist(), strict=True):
+            asked = {position: target for position, target in enumerate(wanted) if target != IGNORED}
+            assert solved(task, tokens) == asked
+            queries = {MQAR: task.length - 2 * task.items, Rebinding: getattr(task, "documents", 0)}
+            queries[Rebinding] *= getattr(task, "queries", 0)
+            assert len(asked) == queries.get(type(task), task.items)
+
+    check()
+
+
+def assert_uniform(numbers, count):
+    """Each of so many numbers is as frequent, within four deviations."""
+    share = torch.bincount(numbers.flatten(), minlength=count) / numbers.numel()
+    assert len(share) == count
+    assert (share - 1 / count).abs().max() < 4 * (1 / count / len(numbers)) ** 0.5
+
+
+def test_recall_draws_keys_values_and_their_order_evenly():
+    inputs, targets = MQAR(3, length=10, vocabulary_size=9).sample(40_000, torch.Generator().manual_seed(2))
+    keys, values = inputs[:, :6:2], inputs[:, 1:6:2]
+    for pair in range(3):
+        assert_uniform(keys[:, pair] * 5 + values[:, pair] - 4, 20)
+    assert_uniform((keys == inputs[:, 6:7]).int().argmax(1), 3)
+    assert (targets[:, :6] == IGNORED).all()
+    # Each run of queries repeats every pair once.
+    assert (inputs[:, 6:9].sort(-1).values == keys.sort(-1).values).all()
+
+
+def test_copying_draws_places_and_symbols_evenly():
+    inputs, targets = SelectiveCopying(2, length=6, symbols=3).sample(40_000, torch.Generator().manual_seed(0))
+    places = (inputs[:, :4] < 3).int() @ torch.tensor([1, 2, 4, 8], dtype=torch.int32)
+    choices = [2**first + 2**second for first, second in itertools.combinations(range(4), 2)]
+    assert_uniform(torch.tensor([choices.index(place) for place in places.tolist()]), 6)
+    assert_uniform(targets[:, 4] * 3 + targets[:, 5], 9)
+
+
+def test_compression_draws_symbols_and_the_order_of_places_evenly():
+    inputs, _ = Compression(tokens=3, symbols=2).sample(40_000, torch.Generator().manual_seed(0))
+    for part, base, outcomes in ((inputs[:, 4:] - 3, 3, math.factorial(3)), (inputs[:, :3], 2, 2**3)):
+        assert_uniform((part @ (base ** torch.arange(3))).unique(return_inverse=True)[1], outcomes)
+
+
+def test_rebinding_asks_each_key_once_and_one_who_does_not_forget_is_mostly_wrong():
+    few, task, wrong, asked = Rebinding(documents=1, pairs=2, unbound=1, keys=3), Rebinding(), 0, 0
+    inputs, targets = few.sample(30_000, torch.Generator().manual_seed(0))
+    queries = inputs[:, 4:-1:2]
+    assert queries.sort(1).values.equal(torch.arange(3).expand_as(queries))
+    assert_uniform((targets[:, 4:-1:2] == few.none).int().argmax(1), 3)
+    assert_uniform(queries[:, 0], 3)
+    for tokens, wanted in zip(*(part.tolist() for part in next(task.held_out(256))), strict=True):
+        # Without <eos> the memory of every document is kept; the pairs of each document still bind anew.
+        memory = {}
+        for start in range(0, len(tokens), task.document_length):
+            unbound = [at for at in range(start, start + task.document_length) if wanted[at] == task.none and start]
+            asked, wrong = asked + len(unbound), wrong + sum(tokens[at] in memory for at in unbound)
+            pairs = tokens[start : start + 2 * task.pairs]
+            memory |= dict(zip(pairs[::2], pairs[1::2], strict=True))
+    assert wrong / asked > 0.6
+
+
+@pytest.mark.parametrize(
+    "task",
+    [*TASKS, SelectiveCopying(3, 9, symbols=2), Compression(4, 3), Rebinding(3, pairs=2, unbound=3, keys=20)],
+    ids=repr,
+)
+def test_chance_is_the_accuracy_of_the_best_answer_to_all_questions(task):
+    samples = 5_000
+    _, targets = task.sample(samples, torch.Generator().manual_seed(1))
+    rows = targets.view(-1, getattr(task, "document_length", task.length))
+    answers = rows[rows != IGNORED].view(len(rows), -1)
+    if isinstance(task, MQAR):
+        # Later queries come again: the one that knows nothing answers any of the values.
+        answers = answers[:, : answers.shape[1] // task.pairs * task.pairs or task.pairs]
+    best = (answers.mode(1, keepdim=True).values == answers).double().mean()
+    assert float(best) == pytest.approx(task.chance, abs=4 * 0.5 / samples**0.5)
+
+
+@pytest.mark.parametrize(("draws", "symbols"), [(1, 3), (2, 4), (3, 2), (5, 3), (7, 4), (4, 1)])
+def test_the_share_of_the_most_frequent_symbol_is_its_mean_over_all_sequences(draws, symbols):
+    largest = [max(Counter(word).values()) for word in itertools.product(range(symbols), repeat=draws)]
+    assert most_frequent_share(draws, symbols) == pytest.approx(sum(largest) / draws / len(largest), abs=1e-10)
+
+
+def test_the_share_of_the_most_frequent_of_many_symbols():
+    # Two symbols: the largest count is n/2 + |difference|/2, whose mean the central binomial coefficient gives.
+    assert most_frequent_share(5000, 2) == pytest.approx(0.5 + 0.5 * (2 / math.pi / 5000) ** 0.5, rel=1e-6)
+    assert 1 / 3000 < most_frequent_share(1000, 3000) < 10 / 1000
+
+
+@every_task
+def test_batches_depend_on_the_generator_alone(task):
+    state = torch.get_rng_state()
+    first = task.sample(4, torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(7)
+    again, later = (dataclasses.replace(task).sample(4, generator) for _ in range(2))
+    assert torch.get_rng_state().equal(state)
+    assert all(one.equal(two) for one, two in zip(first, again, strict=True))
+    assert not first[0].equal(later[0])
+
+
+@every_task
+def test_held_out_set_is_fixed_for_every_batch_size_and_drawn_from_its_own_seed(task):
+    small = dataclasses.replace(task, held_out_sequences=10)
+
+    def whole(of, batch_size):
+        return torch.cat([torch.cat(batch, 1) for batch in of.held_out(batch_size)])
+
+    assert [len(inputs) for inputs, _ in small.held_out(4)] == [4, 4, 2]
+    assert whole(small, 4).equal(whole(small, 10))
+    assert len(whole(task, 64)) == 256
+    assert not whole(small, 10).equal(whole(dataclasses.replace(small, held_out_seed=1), 10))
+    trained_on = task.sample(10, torch.Generator().manual_seed(0))[0]
+    assert not (whole(small, 10)[:, None, : task.length] == trained_on).all(-1).any()
+
+
+@every_task
+def test_tasks_of_equal_numbers_are_equal_and_survive_pickling_and_their_settings(task):
+    assert pickle.loads(pickle.dumps(task)) == task == build_task(task.settings())  # noqa: S301
+    assert hash(dataclasses.replace(task)) == hash(task)
+    assert len(set(TASKS)) == len(TASKS)
+
+
+@every_task
+def test_training_loop_takes_it(task, tmp_path):
+    model = LanguageModel(ModelConfig("la", task.vocabulary_size, width=8, heads=1, layers=1))
+    small = dataclasses.replace(task, held_out_sequences=6)
+    *_, last = train(model, small, TrainingConfig(steps=2, batch_size=4), folder=RunFolder(tmp_path / "run"))
+    assert last.held_out["chance"] == task.chance
+    assert 0 <= last.held_out["accuracy"] <= 1
+
+
+def test_numbers_are_made_plain():
+    assert [type(value) for value in dataclasses.astuple(MQAR(np.int64(4), np.int32(32)))] == [int] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "words"),
+    [
+        ("mqar", {"pairs": 33}, ["pairs must be at most 32, the keys of", "got 33.", "at least 66"]),
+        ("mqar", {"pairs": 6, "length": 12}, ["length must be at least 13, for 6 pairs and a query, got 12."]),
+        ("mqar", {"pairs": 1}, ["pairs must be ", "at least 2", "got 1."]),
+        ("mqar", {"pairs": "4"}, ["pairs must be ", "whole number", "got '4'."]),
+        ("mqar", {"pair": 4}, ["number of task mqar must be one of", "got 'pair'. Did you mean pairs?"]),
+        ("mqr", {}, ["task name must be one of compression, mqar, ", "got 'mqr'"]),
+        (["mqar"], {}, ["task name must be one of ", "got ['mqar']"]),
+        ("selective_copying", {"tokens": 40}, ["length must be at least 80, for 40 tokens and a marker each, got 64."]),
+        ("selective_copying", {"symbols": 1}, ["symbols must be ", "at least 2", "got 1."]),
+        ("rebinding", {"keys": 8}, ["keys must be at least 9, for 5 pairs and 4 unbound keys, got 8."]),
+        ("rebinding", {"unbound": 0}, ["unbound must be ", "at least 1", "got 0."]),
+        ("compression", {"tokens": 1}, ["tokens must be a whole number of at least 2, got 1"]),
+        ("compression", {"tokens": True}, ["tokens must be a whole number, got True"]),
+        ("compression", {"held_out_sequences": 0}, ["held_out_sequences must be a whole number of at least 1, got 0"]),
+        ("compression", {"held_out_seed": -1}, ["held_out_seed must be a whole number of at least 0, got -1"]),
+    ],
+)
+def test_numbers_that_do_not_fit_are_one_clear_line(name, numbers, words):
+    with pytest.raises(InputError) as caught:
+        build_task({"name": name, **numbers})
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(("count", "draws"), [(5, 5), (9, 3), (1000, 30), (1, 1)])
+def test_draws_are_different_and_in_range_in_every_default_dtype(count, draws):
+    numbers = distinct(count, draws, 500, torch.Generator().manual_seed(0))
+    assert numbers.shape == (500, draws)
+    assert all(len(set(row)) == draws for row in numbers.tolist())
+    assert numbers.min() >= 0
+    assert numbers.max() < count
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert distinct(count, draws, 500, torch.Generator().manual_seed(0)).equal(numbers)
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+# Three of five go by sorting, two of five by rejection.
+@pytest.mark.parametrize(("count", "draws"), [(5, 3), (5, 2)])
+def test_every_ordered_choice_is_as_likely(count, draws):
+    numbers = distinct(count, draws, 60_000, torch.Generator().manual_seed(1))
+    place = {choice: number for number, choice in enumerate(itertools.permutations(range(count), draws))}
+    assert_uniform(torch.tensor([place[tuple(row)] for row in numbers.tolist()]), len(place))
