@@ -161,3 +161,13 @@ def test_experts_of_other_tokens_are_told_in_words():
     assert "SummingTokens must return the same shape for other numbers, got (12, 16) and (" in str(capture.skipped["1"])
     # No tokens are mixed.
     refused(ModelError, "Sequential has no mixer that", ss.capture, routed(SummingTokens(), -9.0), ids)
+
+
+@pytest.mark.parametrize("layer", [nn.Sequential(nn.Linear(8, 8), Summing()), nn.GRU(8, 4, batch_first=True)])
+@pytest.mark.parametrize("measure", [ss.profile, ss.capture, ss.network_ess])
+def test_ids_for_a_layer_that_takes_hidden_states_are_refused_by_name(measure, layer):
+    said = (
+        r"^inputs must be hidden states of shape \(sequences, positions, channels\) for .* got integers of shape \(1, "
+    )
+    with pytest.raises(InputError, match=said):
+        measure(layer, torch.arange(24)[None])

@@ -55,6 +55,7 @@ def sweep(length, *names):
     return {found["name"]: found for found in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.mark.timeout(0)  # the interpreter is slow
 def test_layers_agree_with_the_kernels_of_fla():
     found = sweep(32, *MEASURED, "mom")
     for name, (kind, units, states) in MEASURED.items():

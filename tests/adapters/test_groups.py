@@ -168,6 +168,7 @@ def test_layers_that_share_a_cache(family):
     for own, reader in ((0, 2), (1, 3)):
         assert items[own].group is None
         shared = items[reader].group
+        assert items[reader].groups == 1  # one key for all heads
         pair = torch.stack([items[which].operator.dense() for which in (own, reader)], 1)
         sequences, _, heads, length, _ = pair.shape
         expected = pair.reshape(sequences, 2, items[reader].groups, -1, length, length).transpose(1, 2).flatten(2, 3)

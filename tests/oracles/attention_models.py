@@ -1,13 +1,10 @@
-"""Small random transformers models of the attention families, and T by impulses instead of probabilities."""
+"""Small random transformers models of the attention families."""
 
 from __future__ import annotations
 
-import sys
-
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers import AutoConfig, AutoModelForCausalLM
 
 WORDS = {"vocab_size": 64, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 WIDE = WORDS | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -19,7 +16,7 @@ LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_h
 ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
 
 # The configurations, and the window of each layer.
-REGISTERED: dict[str, tuple[dict[str, object], tuple[int | None, int | None]]] = {
+FAMILIES: dict[str, tuple[dict[str, object], tuple[int | None, int | None]]] = {
     "gpt2": (OLD, (None, None)),
     "gpt_neox": (WIDE, (None, None)),
     "llama": (GROUPED, (None, None)),
@@ -45,8 +42,7 @@ REGISTERED: dict[str, tuple[dict[str, object], tuple[int | None, int | None]]] =
     "olmo2": (GROUPED, (None, None)),
     "deepseek_v3": (WIDE | {"num_key_value_heads": 4} | LATENT | ROUTED | {"moe_intermediate_size": 16}, (None, None)),
     "minimax_m2": (HEADS | EXPERTS, (None, None)),
-}
-UNREGISTERED: dict[str, tuple[dict[str, object], tuple[int | None, int | None]]] = {
+    # Those without transformers' registry of attention functions.
     "bloom": (WORDS | {"hidden_size": 32, "n_layer": 2, "n_head": 4}, (None, None)),
     "falcon": (WIDE, (None, None)),
     "gptj": (OLD | {"rotary_dim": 4}, (None, None)),
@@ -59,7 +55,6 @@ UNREGISTERED: dict[str, tuple[dict[str, object], tuple[int | None, int | None]]]
     ),
     "codegen": (OLD | {"rotary_dim": 4}, (None, None)),
 }
-FAMILIES = REGISTERED | UNREGISTERED
 
 
 def attention_model(family: str, **changes: object) -> nn.Module:
@@ -78,27 +73,3 @@ def attention_model(family: str, **changes: object) -> nn.Module:
 
 def token_ids(sequences: int = 2, length: int = 21) -> Tensor:
     return torch.randint(1, 64, (sequences, length), generator=torch.Generator().manual_seed(1))
-
-
-def impulse_responses(model: nn.Module, ids: Tensor) -> list[Tensor]:
-    """T of each layer of a registered family: what its own attention function makes of the identity as value."""
-    responses: list[Tensor] = []
-
-    def attend(module, query, key, value, mask, **options):
-        eager = sys.modules[type(module).__module__].eager_attention_forward
-        identity = torch.eye(value.shape[2]).expand(*value.shape[:3], -1)
-        responses.append(eager(module, query, key, identity, mask, **options)[0].transpose(1, 2))
-        return eager(module, query, key, value, mask, **options)
-
-    AttentionInterface.register("impulses", attend)
-    AttentionMaskInterface.register("impulses", eager_mask)
-    before = model.config._attn_implementation
-    try:
-        model.set_attn_implementation("impulses")
-        with torch.no_grad():
-            model(input_ids=ids, use_cache=False)
-    finally:
-        model.set_attn_implementation(before)
-        AttentionInterface._global_mapping.pop("impulses")
-        AttentionMaskInterface._global_mapping.pop("impulses")
-    return responses
