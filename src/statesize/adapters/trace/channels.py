@@ -21,15 +21,10 @@ from statesize.errors import ModelError
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """The units of a map.
+    """The units of a map."""
 
-    Attributes:
-        target: Channels of the end, (S, unit, P), as `Piece.by_position` counts them: P of them share one T.
-        source: The channel of the start that each of them reads, (S, unit, P).
-    """
-
-    target: Tensor
-    source: Tensor
+    target: Tensor  # channels of the end, (S, unit, P), as `Piece.by_position` counts them: P of them share one T
+    source: Tensor  # the channel of the start that each of them reads, (S, unit, P)
 
     @cached_property
     def _grouped(self) -> tuple[int, tuple[int, ...]]:
@@ -173,22 +168,14 @@ class Around:
 
 @dataclass(frozen=True, eq=False)
 class TracedMixing:
-    """T of a module.
+    """T of a module."""
 
-    Attributes:
-        piece: The operations that T is made of.
-        channels: Its units.
-        around: How far positions are mixed around T.
-        factors: The other factors of products with its values in which it could begin as well.
-        dtype: That of the run.
-        softmax: The softmax over the positions whose weights T is made of; None where there is none.
-    """
-
-    piece: Piece
-    channels: Channels
-    around: Around
-    factors: Collection[int]
-    dtype: torch.dtype
+    piece: Piece  # the operations that T is made of
+    channels: Channels  # its units
+    around: Around  # how far positions are mixed around T
+    factors: Collection[int]  # the other factors of products with its values in which it could begin as well
+    dtype: torch.dtype  # that of the run
+    # The softmax over the positions whose weights T is made of; None where there is none.
     softmax: Softmax | None = None
 
     @property

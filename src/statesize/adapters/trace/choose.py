@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,9 +11,8 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import random_like
 from statesize.adapters.trace.channels import Around, Channels, TracedMixing, channels
-from statesize.adapters.trace.graph import Graph, Step, Use, before, entries, others, walked
+from statesize.adapters.trace.graph import Graph, Use, before, entries, others
 from statesize.adapters.trace.labels import Labels, ahead, distance, placed
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import ROUNDING, Change, Place, Run, other_text
@@ -26,51 +26,15 @@ _LESS_FAR = 2 / 3
 _LAYOUTS = frozenset("view _unsafe_view _reshape_alias permute transpose t unsqueeze squeeze clone".split())
 
 
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """A linear map.
-
-    Attributes:
-        piece: The map.
-        channels: Its units.
-        step: The way to its end.
-        steps: The ways from its start to all tensors.
-        reach: How far it mixes positions.
-    """
-
-    piece: Piece
-    channels: Channels
-    step: Step
-    steps: dict[int, Step]
-    reach: int
-
-    @property
-    def start(self) -> int:
-        """The tensor that it acts on."""
-        return self.piece.start.tensor
-
-    @property
-    def end(self) -> int:
-        """The tensor that becomes of it."""
-        return self.piece.end.tensor
-
-
 @dataclass(eq=False)
 class Search:
-    """Where T may begin and end in a run.
+    """Where T may begin and end in a run."""
 
-    Attributes:
-        labels: Of the run, in which what measured modules return is given.
-        run: The run.
-        call: What was run.
-        axis: The dimension of positions of what it returns.
-        replay: The tensors of the same operations where what enters is changed; None where they do not fit these.
-    """
-
-    labels: Labels
-    run: Run
-    call: ModuleCall
-    axis: int
+    labels: Labels  # of the run, in which what measured modules return is given
+    run: Run  # the run
+    call: ModuleCall  # what was run
+    axis: int  # the dimension of positions of what it returns
+    # The tensors of the same operations where what enters is changed; None where they do not fit these.
     replay: Callable[[Change], list[Tensor] | None]
 
     def __post_init__(self) -> None:
@@ -78,7 +42,7 @@ class Search:
         self.output, self.given = Place(self.run.output, self.axis), frozenset(self.run.given)
         self.texts, self.rounding = self.call.texts, ROUNDING[self.run.dtype]
         self.largest = max(self.labels.values[one].numel() for one in (*self.run.entering, self.run.output))
-        self._behind, self._walks = dict[Place, int](), dict[tuple[int, frozenset[Use]], dict[int, Step]]()
+        self._behind = dict[Place, int]()
 
     @cached_property
     def _named(self) -> set[int] | None:
@@ -142,12 +106,12 @@ class Search:
         found, length = dict[int, int](), self.labels.length
         for tensor in self._candidates:
             label, made = self.labels.of[tensor], self.labels.tape.made.get(tensor)
-            axes = [axis for axis in self._axes(tensor) if label.shape[axis] == length]
+            axes = [axis for axis in self._axes(tensor) if label.last.shape[axis] == length]
             if not axes or tensor in self.given or made is None:
                 continue
             axes = [axis for axis in axes if bool(label.last.select(axis, -1).any()) and self._is_causal(tensor, axis)]
             # A state of a loop is that of one position before the last.
-            if not axes or (self.labels.of_one(tensor) and int(label.last.max()) < length):
+            if not axes or ((position := self.labels.position(tensor)) is not None and position < length):
                 continue
             found[tensor] = axes[0]
             if len(axes) > 1:
@@ -170,9 +134,9 @@ class Search:
         if end.tensor == self.output.tensor:
             return 0
         if end not in self._behind:
-            taken = ((node, at) for node in self._users.get(end.tensor, []) for at in range(len(node.inputs)))
-            uses = {(node, at) for node, at in taken if node.inputs[at][1] == end.tensor}
-            self._behind[end] = self._reach_of(Piece(self.graph, end, self.output, uses))
+            taken = ((node, at, one) for node in self._users[end.tensor] for at, (_, one) in enumerate(node.inputs))
+            uses = frozenset((node, at) for node, at, one in taken if one == end.tensor)
+            self._behind[end] = Piece(self.graph, end, self.output, uses).reach
         return self._behind[end]
 
     @cached_property
@@ -193,16 +157,16 @@ class Search:
         return node.name in _LAYOUTS and self._size(node.inputs[0][1]) == self._size(node.outs[0])
 
     def _next_layout(self, tensor: int) -> int | None:
-        users = self._users.get(tensor, [])
+        users = self._users[tensor]
         return users[0].outs[0] if len(users) == 1 and self._laid_out(users[0]) else None
 
     @cached_property
     def _users(self) -> dict[int, list[Node]]:
         """The operations that take a tensor."""
-        found = dict[int, list[Node]]()
+        found = defaultdict[int, list[Node]](list)
         for node in self.labels.tape.nodes:
             for _, tensor in node.inputs:
-                found.setdefault(tensor, []).append(node)
+                found[tensor].append(node)
         return found
 
     def _computed(self, start: int) -> int:
@@ -221,97 +185,88 @@ class Search:
         made = self.labels.tape.made.get(tensor)
         if made is None or not self.labels.moves(made):
             return None
-        axes = (axis for axis in self._axes(tensor) if label.shape[axis] == length)
+        axes = (axis for axis in self._axes(tensor) if label.last.shape[axis] == length)
         return next(((axis, 0) for axis in axes if bool((ahead(label, axis, length) <= 0).all())), None)
 
     @cached_property
     def graph(self) -> Graph:
         """The paths of the run."""
-        return Graph(self.labels, sorted(self.starts), self.given)
+        return Graph(self.labels, self.starts, self.given)
 
-    def before(self, start: Place) -> int:
-        """How far positions are mixed in a start."""
-        label, length = self.labels.of[start.tensor], self.labels.length
-        return distance(label.changed(lambda part: part.narrow(start.axis, start.first, length)), start.axis, length)
+    def around(self, piece: Piece) -> Around:
+        """How far positions are mixed in the start of a map, behind its end, and into the output where that is held."""
+        label, length, (_, axis, first) = self.labels.of[piece.start.tensor], self.labels.length, piece.start
+        before = distance(label.changed(lambda part: part.narrow(axis, first, length)), axis, length)
+        held, beside = self.labels.without([piece.end.tensor]), piece.step.beside
+        beside = max(beside, distance(held.of.get(self.output.tensor), self.output.axis, length))
+        return Around(before, self.behind(piece.end), beside)
 
-    def beside(self, end: int) -> int:
-        """How far positions are mixed into the output where an end is held."""
-        output, axis, _ = self.output
-        if end == output:
-            return 0
-        return distance(self.labels.without(end, self.graph.behind(end)).of.get(output), axis, self.labels.length)
-
-    def _steps(self, start: int, uses: frozenset[Use]) -> dict[int, Step]:
-        if (start, uses) not in self._walks:
-            self._walks[start, uses] = walked(self.graph, self.starts[start], uses)
-        return self._walks[start, uses]
-
-    def _to(self, start: int) -> Iterator[tuple[int, frozenset[Use], Step]]:
-        """The ends to which there is a linear map from a start, its uses, and the way."""
+    def _to(self, start: int) -> Iterator[Piece]:
+        """The linear maps from a start, to every end, that mix or move positions."""
         for end, axis in self.ends.items():
-            for uses in self.graph.uses(end).get(start, ()):
-                step = self._steps(start, uses).get(end)
+            for uses in self.graph.uses(start, end):
+                step = self.graph.walk(start, uses).steps.get(end)
                 if step is None or step.bends:
                     continue
                 if step.mixing or distance(step.label, axis, self.labels.length):
-                    yield end, uses, step
+                    yield self._piece(start, end, uses)
 
-    def pieces(self) -> Iterator[tuple[Piece, Step]]:
-        """The linear maps by which positions are mixed, to every end, and the way there."""
-        for start in self.starts:
-            yield from ((self._piece(start, end, uses), step) for end, uses, step in self._to(start) if step.mixing)
+    def pieces(self) -> Iterator[Piece]:
+        """The linear maps by which positions are mixed, to every end."""
+        return (piece for start in self.starts for piece in self._to(start) if piece.step.mixing)
 
     def _piece(self, start: int, end: int, uses: frozenset[Use]) -> Piece:
         return Piece(self.graph, self.starts[start], Place(end, self._every_end[end]), uses)
 
-    def _best(self, start: int) -> Choice | None:
+    def _channels(self, piece: Piece) -> Channels | None:
+        return channels(piece, self.texts, self.rounding, self._other_text)
+
+    def _best(self, start: int) -> Piece | None:
         """The map from a start by which most is mixed, to the first end behind which least is, of fewest numbers."""
 
-        def rank(found: tuple[int, frozenset[Use], Step]) -> tuple[int, ...]:
-            end, _, step = found
-            return -step.mixing.bit_count(), *self._end_rank(end), end
+        def rank(piece: Piece) -> tuple[int, ...]:
+            return -piece.step.mixing.bit_count(), *self._end_rank(piece.end.tensor), piece.end.tensor
 
         failed, made, order = list[tuple[int, int]](), self.labels.tape.made, self.graph.order
-        far_behind = self.labels.length - 1
-        to = [one for one in self._to(start) if self.behind(Place(one[0], self.ends[one[0]])) < far_behind]
-        for end, uses, step in sorted(to, key=rank):
+        to = [piece for piece in self._to(start) if self.behind(piece.end) < self.labels.length - 1]
+        for piece in sorted(to, key=rank):
+            at, mixing = order[made[piece.end.tensor]], piece.step.mixing
             # What follows from mixed channels has them too.
-            if any(order[made[one]] < order[made[end]] and step.mixing & mixing == mixing for one, mixing in failed):
+            if any(other < at and mixing & its == its for other, its in failed):
                 continue
-            piece = self._piece(start, end, uses)
-            if (units := channels(piece, self.texts, self.rounding, self._other_text)) is None:
-                failed.append((end, step.mixing))
-            elif (reach := self._reach_of(piece)) > self.behind(piece.end):
-                return Choice(piece, units, step, self._steps(start, uses), reach)
+            if self._channels(piece) is None:
+                failed.append((at, mixing))
+            elif piece.reach > self.behind(piece.end):
+                return piece
         return None
 
     def _end_rank(self, end: int) -> tuple[int, int]:
         """By which ends of what is mixed are told apart: the least is that of T."""
         return self.behind(Place(end, self._every_end[end])), self._size(end)
 
-    def _width(self, choice: Choice) -> int:
+    def _width(self, piece: Piece) -> int:
         """Channels of what a map acts on; those that were only expanded are none."""
-        value = self.labels.values[choice.start]
-        return entries(value) // value.shape[choice.piece.start.axis]
+        value = self.labels.values[piece.start.tensor]
+        return entries(value) // value.shape[piece.start.axis]
 
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
 
     def choose(self) -> TracedMixing | None:
         """T; None where nothing is linear in another tensor, or more is mixed before it or behind."""
-        best = list[Choice]()
+        best = list[Piece]()
         for start in self.starts:
             if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
                 best.append(found)
-        ranks = [self._end_rank(one.end) for one in best]
+        ranks = [self._end_rank(one.end.tensor) for one in best]
 
-        def ends_late(one: Choice, rank: tuple[int, int]) -> bool:
+        def ends_late(one: Piece, rank: tuple[int, int]) -> bool:
             """Whether there is a better end of what is mixed, as of states that are read."""
             # A factor of fewer channels is none, but for what is made of it.
             rivals = (
                 (other.step.mixing, its)
                 for other, its in zip(best, ranks, strict=True)
-                if one.start in other.steps or self._width(other) >= self._width(one)
+                if one.start.tensor in other.steps or self._width(other) >= self._width(one)
             )
             return any(mixing & one.step.mixing == one.step.mixing and its < rank for mixing, its in rivals)
 
@@ -319,66 +274,67 @@ class Search:
         best = [self._with_factors(one) for one in kept]
         # What is mixed for the weights of one of them belongs to that one.
         mixed = [one for one in best if one.step.mixing]
-        weights = set[int]().union(*(self._weights(one.piece, self._factors(one, best)) for one in mixed))
+        weights = set[int]().union(*(self._weights(one, self._factors(one, best)) for one in mixed))
 
-        def rank(one: Choice) -> tuple[int, ...]:
+        def rank(one: Piece) -> tuple[int, ...]:
             mixing, all_mixing = one.step.mixing, 0
             for other in best:
                 all_mixing |= other.step.mixing if other.end == one.end else 0
             is_whole = mixing == all_mixing and not one.step.beside
             # What another map mixes behind this one's end is no part of this one.
-            until = 2 << self.graph.order[self.labels.tape.made[one.end]]
+            until = 2 << self.graph.order[self.labels.tape.made[one.end.tensor]]
             is_held = any(mixing != its == mixing | its for its in (other.step.mixing % until for other in best))
-            order = not self._normalises(one, best), not is_held, self._width(one), -self._computed(one.start)
-            return one.end not in weights, one.reach, is_whole, *order
+            order = not self._normalises(one, best), not is_held, self._width(one), -self._computed(one.start.tensor)
+            return one.end.tensor not in weights, one.reach, is_whole, *order
 
         chosen = max(best, key=rank, default=None)
-        if chosen is None:
+        units = None if chosen is None else self._channels(chosen)
+        if chosen is None or units is None:
             return None
         factors = self._factors(chosen, best)
-        before = max(self.before(chosen.piece.start), *(self.graph.far(one) or 0 for one in factors), 0)
-        behind = self.behind(chosen.piece.end)
-        if before > chosen.reach or behind >= chosen.reach:
+        around = self.around(chosen)
+        around = replace(around, before=max(around.before, *(self.graph.far(one) or 0 for one in factors), 0))
+        if around.before > chosen.reach or around.behind >= chosen.reach:
             return None
-        around = Around(before, behind, max(self.beside(chosen.end), chosen.step.beside))
-        return TracedMixing(chosen.piece, chosen.channels, around, factors, self.run.dtype)
+        return TracedMixing(chosen, units, around, factors, self.run.dtype)
 
-    def _follows(self, start: int, choice: Choice) -> bool:
+    def _follows(self, start: int, piece: Piece) -> bool:
         """Whether a start lies on the way of a map that holds all that is mixed from there on."""
-        if start not in choice.steps:
+        if start not in piece.steps:
             return False
-        if self._computed(start) == self._computed(choice.start):
+        if self._computed(start) == self._computed(piece.start.tensor):
             return True
-        mixing, beside = choice.step.mixing, choice.step.beside
-        return all(step.mixing & ~mixing == 0 and step.beside >= beside for _, _, step in self._to(start))
+        mixing, beside = piece.step.mixing, piece.step.beside
+        steps = [other.step for other in self._to(start)]
+        return all(step.mixing & ~mixing == 0 and step.beside >= beside for step in steps)
 
-    def _factors(self, choice: Choice, best: list[Choice]) -> set[int]:
+    def _factors(self, piece: Piece, best: list[Piece]) -> set[int]:
         """The other factors of products with the values in which T could begin as well, if it could begin at all."""
-        others = [one for one in best if one.end == choice.end and one is not choice]
-        starts, found = {tensor for one in others for tensor in (one.start, *one.steps)}, set[int]()
-        for node in choice.piece.nodes:
+        others = [one for one in best if one.end == piece.end and one is not piece]
+        starts, found = {tensor for one in others for tensor in (one.start.tensor, *one.steps)}, set[int]()
+        for node in piece.nodes:
             ids = [one for _, one in node.inputs]
-            mine = [one for one in ids if one == choice.start or one in choice.steps]
-            if node.name == "mul" and not any(choice.steps[one].mixing for one in mine if one in choice.steps):
+            mine = [one for one in ids if one == piece.start.tensor or one in piece.steps]
+            if node.name == "mul" and not any(piece.steps[one].mixing for one in mine if one in piece.steps):
                 # What is mixed by operations that labels do not follow is of no position.
                 sizes = {self._size(one) for one in mine}
                 unplaced = [one for one in ids if one not in self.starts and self._size(one) in sizes]
                 mixed = {one for one in unplaced if self.graph.far(one)}
                 found |= (starts.intersection(ids) | mixed) - {*mine}
-        return {one for one in found if not self._cancels(one, choice)}
+        return {one for one in found if not self._cancels(one, piece)}
 
-    def _cancels(self, factor: int, choice: Choice) -> bool:
+    def _cancels(self, factor: int, piece: Piece) -> bool:
         """Whether what is mixed in a factor cancels with a factor behind: T forgets a past that the factor keeps."""
         place, other, far = self.starts.get(factor), self._other_past, self.graph.far(factor) or 0
-        if place is None or other is None or far <= choice.reach * _LESS_FAR or not self._forgets(choice.piece):
+        if place is None or other is None or far <= piece.reach * _LESS_FAR or not self._forgets(piece):
             return False
         both = (values[factor].movedim(place.axis, 0)[place.first :] for values in (self.labels.values, other))
         return not self._is_later_same(*both)
 
-    def _with_factors(self, choice: Choice) -> Choice:
+    def _with_factors(self, piece: Piece) -> Piece:
         """The map with the factors behind its end that belong to T: scales, denominators, and what cancels in T."""
-        now, longer = choice.end, choice
-        while len(users := self._users.get(now, [])) == 1:
+        now, longest = piece.end.tensor, piece
+        while len(users := self._users[now]) == 1:
             (node,), of = users, self.labels.of
             factors = [one for _, one in node.inputs if one != now and one in of]
             is_product = node.name in ("mul", "div", "bmm", "addcdiv") and len(factors) <= 1
@@ -389,22 +345,21 @@ class Search:
             now = node.outs[0]
             if not is_product:
                 continue
-            known = self.graph.uses(now).get(choice.start, ()) if now in self._every_end else ()
-            uses = next((one for one in known if one.issuperset(choice.piece.uses)), frozenset[Use]())
-            step = self._steps(choice.start, uses).get(now) if uses else None
-            if step is None or step.mixing != choice.step.mixing:
+            known = self.graph.uses(piece.start.tensor, now) if now in self._every_end else ()
+            longer = [self._piece(piece.start.tensor, now, uses) for uses in known if uses >= piece.uses]
+            if not longer or now not in longer[0].steps or longer[0].step.mixing != piece.step.mixing:
                 break
-            piece = self._piece(choice.start, now, uses)
-            for factor in factors:
-                if self._divides(node, factor):
-                    continue
-                mixed = self.graph.far(factor) or 0
-                if mixed <= choice.reach * _LESS_FAR or not self._forgets(piece) or self._forgets(longer.piece):
-                    return longer
-            if (units := channels(piece, self.texts, self.rounding, self._other_text)) is None:
+            if not all(self._divides(node, one) or self._is_cancelled(one, longest, longer[0]) for one in factors):
                 break
-            longer = Choice(piece, units, step, self._steps(choice.start, uses), choice.reach)
-        return longer
+            if self._channels(longer[0]) is None:
+                break
+            longest = longer[0]
+        return longest
+
+    def _is_cancelled(self, factor: int, piece: Piece, longer: Piece) -> bool:
+        """Whether a factor behind a map makes T forget the past."""
+        is_far = (self.graph.far(factor) or 0) > piece.reach * _LESS_FAR
+        return is_far and self._forgets(longer) and not self._forgets(piece)
 
     def _forgets(self, piece: Piece) -> bool:
         """Whether T of later positions is the same with another past, as where sums of logarithms cancel."""
@@ -423,19 +378,6 @@ class Search:
         one, two = (part[start:].double() for part in (one, two))
         return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
 
-    def _reach_of(self, piece: Piece) -> int:
-        """How far a piece reaches: by labels, or by numbers where these may say too much; L where it is nothing."""
-        reach, relations = piece.far, self.labels.relations
-        if reach is None:
-            return self.labels.length
-        if reach < self.labels.length - 1 or all(relations[node].is_exact for node in piece.nodes if node in relations):
-            return reach
-        answers = piece.columns(torch.arange(piece.ended.shape[1]), random_like(piece.held)).abs().amax(-1)
-        # What is not finite is reached.
-        reached = ~(answers <= self.rounding * answers.nan_to_num(0, 0, 0).max())
-        later, earlier = reached.nonzero(as_tuple=True)
-        return int((earlier - later).max()) if len(later) else 0
-
     def _weights(self, piece: Piece, other: set[int]) -> set[int]:
         """What the factors on the way of a map follow from, but for some other factors."""
         of, found = {out for node in piece.nodes for out in node.outs}, set[int]()
@@ -449,16 +391,16 @@ class Search:
                 found -= other
         return found
 
-    def _normalises(self, choice: Choice, best: list[Choice]) -> bool:
+    def _normalises(self, piece: Piece, best: list[Piece]) -> bool:
         """Whether what is mixed of a start is divided by what follows from it, and not from a factor beside it."""
-        divisors, steps = set[int](), choice.steps
-        for node in choice.piece.nodes:
+        divisors, steps = set[int](), piece.steps
+        for node in piece.nodes:
             ids = [one for _, one in node.inputs]
             if any(one in steps and steps[one].mixing for one in ids):
                 divisors.update(one for one in ids if one not in steps and self._divides(node, one))
         made_of = {one for divisor in divisors for node in self.graph.before(divisor) for _, one in node.inputs}
-        beside = {self._computed(other.start) for other in best if other.end == choice.end}
-        return self._computed(choice.start) in made_of and not beside <= made_of
+        beside = {self._computed(other.start.tensor) for other in best if other.end == piece.end}
+        return self._computed(piece.start.tensor) in made_of and not beside <= made_of
 
     def _divides(self, node: Node, factor: int) -> bool:
         """Whether a product is a quotient by what is mixed."""

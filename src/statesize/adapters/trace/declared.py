@@ -16,7 +16,7 @@ from statesize.adapters.trace.channels import Channels, channels
 from statesize.adapters.trace.layer import mixing_around
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import ROUNDING
-from statesize.adapters.trace.states import cuts_beyond
+from statesize.adapters.trace.states import ranks
 from statesize.adapters.trace.trace import Trace
 from statesize.codes import Note
 from statesize.errors import ModelError
@@ -26,8 +26,6 @@ from statesize.operators import BlockDense, Dense, Operator
 _COMBINATIONS, _SLACK = 3, 100
 # Numbers of all T that is compared.
 _LARGEST = 2**27
-# Cuts at which the rank of T is compared with a state size where a random part of it shows more.
-_CUTS = 8
 _DOUBLE, _SINGLE = 1e-9, 1e-5
 
 
@@ -136,16 +134,10 @@ def _fit(matrix: Tensor, piece: Piece, units: Channels, limit: float) -> _Fit | 
 
 def _require_state_size(name: str, operator: Dense, matrix: Tensor) -> None:
     """Refuse a state size of a bare matrix T, (S, H, L, L), that is less than what T keeps somewhere."""
-    sizes = cast("list[int]", operator.state_size().tolist())
-    most = 0, 0, 0
-    for cut in [operator.length // 2, *cuts_beyond(matrix, operator.state_size())[:_CUTS]]:
-        # T keeps no more numbers than there are positions before.
-        if sizes[cut] < cut:
-            rank = int(cast("Tensor", torch.linalg.matrix_rank(matrix[..., cut:, :cut], rtol=1e-8)).amax())
-            most = max(most, (rank - sizes[cut], rank, cut))
-    beyond, rank, cut = most
-    if beyond:
+    sizes = operator.state_size()
+    beyond, cut = max((rank - int(sizes[cut]), cut) for cut, rank in ranks(matrix, sizes, matrix.shape[1]).items())
+    if beyond > 0:
         raise ModelError(
-            f"Mixer {name}: the `state_size` of its ss.Dense must be at least the {rank} numbers that T keeps at "
-            f"position {cut}, got {sizes[cut]}. Correct it, or leave it out."
+            f"Mixer {name}: the `state_size` of its ss.Dense must be at least the {int(sizes[cut]) + beyond} numbers "
+            f"that T keeps at position {cut}, got {int(sizes[cut])}. Correct it, or leave it out."
         )

@@ -15,7 +15,7 @@ from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
-from statesize.adapters.trace.states import SHORTEST, Kept
+from statesize.adapters.trace.states import Kept
 from statesize.adapters.trace.trace import Around, Trace, TracedMixing
 from statesize.adapters.watch import Memory, named_state_size
 from statesize.codes import Code, Note, joined
@@ -33,12 +33,14 @@ def mixing_around(around: Around) -> Note | None:
     return Note(Code.PART, f"T is without {' and '.join(outside)}.") if outside else None
 
 
-def _memory_of(name: str, call: ModuleCall, mixing: TracedMixing) -> Memory:
+def _said(name: str, module: nn.Module) -> float | None:
+    """The numbers that a layer's class says it keeps for a channel, inf for every token; None without a word."""
+    return math.inf if isinstance(module, nn.MultiheadAttention) else named_state_size(name, module)
+
+
+def _memory_of(said: float | None, call: ModuleCall, mixing: TracedMixing) -> Memory:
     """The numbers that a layer keeps for a channel, by its class or by T."""
-    said = named_state_size(name, call.module)
-    if isinstance(call.module, nn.MultiheadAttention) or said == math.inf:
-        return Memory(None)
-    if not mixing.in_double:
+    if said == math.inf or not mixing.in_double:
         return Memory(said if isinstance(said, int) else None)
     kept, memory = _kept(mixing), Memory(None)
     if isinstance(said, int):
@@ -51,9 +53,8 @@ def _memory_of(name: str, call: ModuleCall, mixing: TracedMixing) -> Memory:
 
 def _kept(mixing: TracedMixing) -> Kept:
     matrix, channels = mixing.matrix, mixing.channels
-    if channels.order:
-        matrix = matrix[:, torch.tensor(channels.order)]
-    return Kept(matrix, channels.groups or matrix.shape[1])
+    order = [*channels.order] or slice(None)
+    return Kept(matrix[:, order], channels.groups or matrix.shape[1])
 
 
 def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
@@ -75,20 +76,21 @@ def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
 
 def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | None) -> tuple[Observation, Memory]:
     """What a module mixed and by which T, and its memory, which need not be found twice."""
-    if mixing.softmax is not None and (attention := _attention(name, call, mixing, mixing.softmax)) is not None:
+    softmax, channels, said = mixing.softmax, mixing.channels, _said(name, call.module)
+    if softmax is not None and (attention := _attention(name, call, mixing, softmax)) is not None:
         return attention, Memory(None)
-    memory = _memory_of(name, call, mixing) if memory is None else memory
+    memory = _memory_of(said, call, mixing) if memory is None else memory
     sequences, units, length, shared = mixing.mixed.shape
-    is_attention, said = isinstance(call.module, nn.MultiheadAttention), named_state_size(name, call.module)
-    states, keeps_all = memory.states, is_attention or said == math.inf
-    state_size = torch.arange(length)
-    if states is not None:
-        # A state that has more room than the text has tokens is no cache of these.
-        state_size = state_size.clamp(max=states) if states < length - 1 else torch.full_like(state_size, states)
-    # Attention stores keys beside the values.
-    stored = (
-        (2 if is_attention else 1) * (mixing.channels.groups or units) * shared * (length if states is None else states)
+    is_attention, states = isinstance(call.module, nn.MultiheadAttention), memory.states
+    # A state that has more room than the text has tokens is no cache of these.
+    is_roomy = states is not None and states >= length - 1
+    state_size = (
+        torch.full((length,), states)
+        if is_roomy
+        else torch.arange(length).clamp(max=length if states is None else states)
     )
+    # Attention stores keys beside the values.
+    stored = (channels.groups or units) * shared * (length if states is None else states) * (1 + is_attention)
 
     def operator(chosen: Units) -> Dense:
         return Dense.of_causal(mixing.matrix[:, chosen], state_size)
@@ -103,18 +105,18 @@ def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | 
         values=mixing.values,
         mixed=mixing.mixed,
         state_size=states,
-        state_bytes=stored * stored_dtype(call.module).itemsize if keeps_all or states is not None else None,
+        state_bytes=None if states is None and said != math.inf else stored * stored_dtype(call.module).itemsize,
         passed_on=passed_on,
-        notes=tuple(_notes(call, mixing, memory, said)),
-        groups=mixing.channels.groups,
-        order=mixing.channels.order,
+        notes=tuple(_notes(call.length, mixing, memory, said)),
+        groups=channels.groups,
+        order=channels.order,
         stored_channels=shared,
         map_bytes=sequences * units * length**2 * torch.float64.itemsize,
         stored=mixing.values,
         forget=mixing.forget,
         in_double=mixing.in_double,
-        largest_score=lambda: 0.0 if mixing.softmax is None else mixing.softmax.largest_score,
-        attends=mixing.softmax is not None,
+        largest_score=lambda: 0.0 if softmax is None else softmax.largest_score,
+        attends=softmax is not None,
     )
     return observation, memory
 
@@ -155,25 +157,17 @@ def _attention(name: str, call: ModuleCall, mixing: TracedMixing, softmax: Softm
     return replace(found, in_double=mixing.in_double, notes=tuple(notes))
 
 
-def _notes(call: ModuleCall, mixing: TracedMixing, memory: Memory, said: float | None) -> list[Note]:
+def _notes(length: int, mixing: TracedMixing, memory: Memory, said: float | None) -> list[Note]:
     """What limits the numbers of a layer."""
-    states, length = memory.states, call.length
-    notes = [*memory.notes] if said else []
-    if states is None and said != math.inf and not isinstance(call.module, nn.MultiheadAttention):
-        why = joined(memory.notes) if said else _shown_sizes(length, in_double=mixing.in_double)
-        notes = [Note(Code.UNKNOWN_SIZE, why)]
+    states, notes = memory.states, [*memory.notes]
+    if states is None and said != math.inf:
+        # A state must hold less than a quarter of the tokens, and be told from rounding.
+        most = max(0, length // 4 - 1) if mixing.in_double else 0
+        shown = f"{length} tokens show the size of a fixed state only up to {most} numbers, and no text that of a state"
+        advice = "set its `state_size` to at least the rank of T, or to math.inf if it keeps every token"
+        notes = [Note(Code.UNKNOWN_SIZE, joined(notes) or f"{advice}; {shown} that fades.")]
     if states is not None and states != said:
         holds = f"It holds {counted(states, 'number')} per channel"
         notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))
     notes += filter(None, [mixing_around(mixing.around)])
     return notes + [UNEVEN] * mixing.channels.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)
-
-
-def _shown_sizes(length: int, *, in_double: bool) -> str:
-    """Which sizes a text shows, and what says the others: a state must hold less than a quarter of the tokens."""
-    shown = "only code that runs in float64 shows it by itself"
-    if in_double:
-        fixed = f"show the size of a fixed state only up to {length // 4 - 1} numbers"
-        fixed = fixed if length >= SHORTEST else "are too few to show the size of a fixed state"
-        shown = f"{length} tokens {fixed}, and no text that of a state that fades"
-    return f"set its `state_size` to at least the rank of T, or to math.inf if it keeps every token; {shown}."

@@ -62,14 +62,17 @@ def joined(tape: Tape, labels: Labels) -> Tape | None:
 
 def _by_line(tape: Tape, labels: Labels) -> list[tuple[int, ...]]:
     """Tensors that the same line of the author's code has computed, the last one for each position."""
-    found = defaultdict[Any, dict[int, list[int]]](lambda: defaultdict(list))
+    found = defaultdict[Any, dict[int | None, list[int]]](lambda: defaultdict(list))
     for node in tape.nodes:
         for at, out in enumerate(node.outs):
-            label = labels.of.get(out)
-            if label is not None and label.same and not labels.moves(node) and tape.values[out].is_floating_point():
-                found[node.place, node.name, at, label.shape][label.same[0]].append(out)
+            if out in labels.of and not labels.moves(node) and tape.values[out].is_floating_point():
+                found[node.place, node.name, at, tape.values[out].shape][labels.position(out)].append(out)
     positions = range(1, labels.length + 1)
-    by_line = [[of[position] for position in positions] for of in found.values() if len(of) == labels.length]
+    by_line = [
+        [of[position] for position in positions]
+        for of in found.values()
+        if all(of.get(position) for position in positions)
+    ]
     return sorted(tuple(members) for lines in by_line for members in zip(*lines, strict=False))
 
 

@@ -26,7 +26,6 @@ from statesize.errors import InputError, ModelError
 
 _ABOUT_A_LAYER = frozenset({Code.NOT_MEASURED, Code.LOOKS_AHEAD})
 """Codes whose details are what is said of a layer by its name."""
-_SEVERAL = "several maps mix the same values, each with a T of its own: the module's is made of all."
 
 
 def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observation, Tensor]:
@@ -54,17 +53,9 @@ def described(found: OwnMixing, call: Call) -> FoundMixer:
 def find_own_mixing(
     forward: Forward, own: Collection[nn.Module], observing: ModelRun, mixes: Mapping[str, str]
 ) -> OwnMixing:
-    """Trace the modules that are of the model's author, innermost first, but for mixers that adapters know whole.
-
-    Args:
-        forward: The model and its inputs.
-        own: Modules that have a method `operator`.
-        observing: A run in which adapters saw kernels.
-        mixes: The part whose output T acts on, by the names of modules.
-
-    Returns:
-        What was found.
-    """
+    """Trace the modules that are of the model's author, innermost first, but for mixers that adapters know whole."""
+    # own: Modules that have a method `operator`. observing: A run in which adapters saw kernels. mixes: The part whose
+    # output T acts on, by the names of modules.
     kernels = {call.module: call for call in reversed(observing.calls) if not call.by_method}
     mixers = {*own, *kernels}
     # Mixers of libraries are compared with oracles, and those with a method `operator` speak for all that is in them.
@@ -75,17 +66,12 @@ def find_own_mixing(
     # Attention of a library in which no kernel was seen is read as one's own is.
     seen = {*observing.refused, *(names[module] for module in kernels)}
 
-    traced = {
-        module
-        for module, name in names.items()
-        if (
-            is_own_code(module)
-            or isinstance(module, TRACED)
-            or module in found.mixes
-            or is_unseen_attention(name, module, seen)
-        )
-        and not (module in inside or forward.in_encoder(names[module]))
-    }
+    def is_read(module: nn.Module, name: str) -> bool:
+        is_own = is_own_code(module) or isinstance(module, TRACED) or module in found.mixes
+        outside = module not in inside and not forward.in_encoder(name)
+        return outside and (is_own or is_unseen_attention(name, module, seen))
+
+    traced = {module for module, name in names.items() if is_read(module, name)}
     recurrent = {module for module in names if is_a(module, RECURRENT) and module not in inside | mixers}
     if not traced and not recurrent:
         return found
@@ -133,31 +119,27 @@ class _Finder:
         try:
             call = replace(call, named=self.found.part_of(module), sources=() if kernels is None else self.sources)
             trace = Trace(call, held)
-            if kernels is not None:
-                is_mixing = self._mixes_more(name, call, trace)
-            else:
-                is_mixing = self._mixes(name, call, trace)
-        except NoOperatorError as error:
-            is_mixing = True
-            self._without_operator(name, call, held, Note.of(error))
-        except UnplacedError as error:
-            # Such as logits of a whole text.
-            is_mixing = False
-            if kernels is not None:
-                self.found.notes[name] = Note(Code.UNSEEN, str(error))
-            elif "Attention" in type(module).__name__ and not is_own_code(module):
-                self.found.refused[name] = Note(Code.NOT_MEASURED, f"Mixer {name}: {error}")
+            is_mixing = (self._mixes if kernels is None else self._mixes_more)(name, call, trace)
         except ModelError as error:
-            is_mixing = True
-            note = Note.of(error)
-            if kernels is not None and note.code not in (Code.LOOKS_AHEAD, Code.OUTSIDE_TORCH):
+            is_mixing, note = not isinstance(error, UnplacedError), Note.of(error)
+            is_attention = "Attention" in type(module).__name__ and not is_own_code(module)
+            if kernels is not None and note.code not in (Code.LOOKS_AHEAD, Code.OUTSIDE_TORCH, Code.NOT_LINEAR):
                 # T of the kernel holds whatever stands around it.
                 self.found.notes[name] = Note(Code.UNSEEN, str(note))
-            else:
-                text = f"Mixer {name} {note.detail}"
-                self.found.refused[name] = Note(note.code, text) if note.code in _ABOUT_A_LAYER else note
+            elif isinstance(error, NoOperatorError) and call.named is None and not held:
+                self.found.derivatives.add(name)
+            elif is_mixing or is_attention:
+                # What returns no positions is such as logits of a whole text.
+                self.found.refused[name] = self._refusal(name, call, error)
         if is_mixing:
             self.mixing.add(module)
+
+    def _refusal(self, name: str, call: ModuleCall, error: ModelError) -> Note:
+        note = Note.of(error)
+        if isinstance(error, NoOperatorError) and call.named is not None:
+            linear = f"must be linear, channel by channel, in the output of {self.found.mixes[call.module]}"
+            return Note(note.code, f"Mixer {name} {linear}, as `mixes` says. Name another part.")
+        return Note(note.code, f"Mixer {name} {note.detail}") if note.code in _ABOUT_A_LAYER else note
 
     def _mixes(self, name: str, call: ModuleCall, trace: Trace) -> bool:
         """Sort a module by what it mixes itself; whether it mixes."""
@@ -179,31 +161,19 @@ class _Finder:
         return mixing is not None
 
     def _mixes_more(self, name: str, call: ModuleCall, trace: Trace) -> bool:
-        """Sort a module in which adapters saw kernels: T is that of the whole, or that of the kernels; it mixes."""
-        kernels, around, ahead = self.kernels[call.module], trace.around(), trace.looks_ahead()
-        note = None if around is None else mixing_around(around)
-        is_gated = around is not None and trace.gates_values()
-        if around is not None and (note is not None or is_gated):
-            if ahead is not None and around.beside:
-                text = f"must be causal, but {ahead} {CAUSES}"
-                raise ModelError(Note(ahead.code, f"{text} {Note(Code.SEEN, f'{kernels.mixers[0].kind}.')}"))
-            mixing = trace.found()
-            if mixing is None and max(around.before, around.behind) >= _reach(kernels, call.length):
-                raise NoOperatorError(Note(Code.NOT_LINEAR))
-            if mixing is not None and (is_gated or mixing.around != around):
-                contains = Note(Code.CONTAINS, f"more than the {kernels.mixers[0].kind} in it.")
-                self.found.layers[name] = self._layer(name, call, trace, mixing, contains)
-                return True
+        """Sort a module in which adapters saw kernels: T is that of the whole, or that of one of these; it mixes."""
+        kind, ahead, mixing = self.kernels[call.module].mixers[0].kind, trace.looks_ahead(), trace.mixing()
+        if ahead is not None and (mixing is None or mixing.around.beside):
+            raise ModelError(Note(ahead.code, f"must be causal, but {ahead} {CAUSES} {Note(Code.SEEN, f'{kind}.')}"))
         if ahead is not None:
             self.found.backwards.append(name)
-        if note is None and (apart := trace.apart(None)):
-            note = self._without(apart)
-        if note is None and len(kernels.caches) > len({one or at for at, one in enumerate(kernels.caches)}):
-            note = Note(Code.SEVERAL, _SEVERAL)
-        if note is None and trace.kernels_follow():
-            note = Note(Code.SEVERAL, "each T is that of one of several maps, which stand one behind the other.")
-        if note is not None:
-            self.found.notes[name] = note
+        if mixing is not None and not trace.is_of_kernel(mixing):
+            contains = Note(Code.CONTAINS, f"more than the {kind} in it.")
+            self.found.layers[name] = self._layer(name, call, trace, mixing, contains)
+        elif mixing is not None and (around := mixing_around(mixing.around)) is not None:
+            self.found.notes[name] = around
+        elif mixing is not None and (apart := trace.apart(mixing)):
+            self.found.notes[name] = self._without(apart)
         return True
 
     def _layer(self, name: str, call: ModuleCall, trace: Trace, mixing: TracedMixing, *notes: Note) -> TracedLayer:
@@ -232,27 +202,11 @@ class _Finder:
             found = replace(found, state_bytes=held)
         return TracedLayer(found, memory, trace.held, notes)
 
-    def _without_operator(self, name: str, call: ModuleCall, held: Sequence[nn.Module], cause: Note) -> None:
-        """Sort a module that mixes positions and has no T."""
-        if call.named is not None:
-            part = self.found.mixes[call.module]
-            text = f"Mixer {name} must be linear, channel by channel, in the output of {part}, as `mixes` says."
-            self.found.refused[name] = Note(cause.code, f"{text} Name another part.")
-        elif held:
-            self.found.refused[name] = cause
-        else:
-            self.found.derivatives.add(name)
-
     def _without(self, parts: Collection[nn.Module]) -> Note:
         return Note(Code.PART, f"T is without what {self._listed(parts)} mixes beside or behind it.")
 
     def _listed(self, parts: Collection[nn.Module]) -> str:
         return " and ".join(name for part, name in self.names.items() if part in parts)
-
-
-def _reach(kernels: Call, length: int) -> int:
-    """How far the kernels of a module mix positions at most: a softmax over a window has a state of all in it."""
-    return max((one.attends and one.state_size) or length - 1 for one in kernels.mixers)
 
 
 def _writes_nothing(call: ModuleCall, returned: Tensor) -> bool:

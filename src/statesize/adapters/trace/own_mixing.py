@@ -19,41 +19,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TracedLayer:
-    """A module whose T is read from a trace.
+    """A module whose T is read from a trace."""
 
-    Attributes:
-        found: What is known of it before it is measured.
-        memory: The numbers that it keeps for a channel.
-        held: Modules inside that are measured by themselves.
-        notes: What its T contains, or what modules inside do to its values.
-    """
-
-    found: FoundMixer
-    memory: Memory
-    held: Collection[nn.Module]
-    notes: tuple[Note, ...] = ()
+    found: FoundMixer  # what is known of it before it is measured
+    memory: Memory  # the numbers that it keeps for a channel
+    held: Collection[nn.Module]  # modules inside that are measured by themselves
+    notes: tuple[Note, ...] = ()  # what its T contains, or what modules inside do to its values
 
 
 @dataclass(frozen=True, eq=False)
 class OwnMixing:
-    """T, derivatives and notes of the modules that no adapter knows, by the modules' names.
+    """T, derivatives and notes of the modules that no adapter knows, by the modules' names."""
 
-    Attributes:
-        layers: Those with a T.
-        derivatives: Those without one.
-        refused: Those that are not measured, and why.
-        unmixed: Those that take and return positions, and mix none.
-        backwards: Those that mix positions backwards around modules that are measured.
-        notes: What a module mixes beside the kernels in it that adapters know.
-        mixes: The name of the part that a module mixes, where it is named.
-    """
-
-    layers: dict[str, TracedLayer] = field(default_factory=dict[str, TracedLayer])
-    derivatives: set[str] = field(default_factory=set[str])
-    refused: dict[str, Note] = field(default_factory=dict[str, Note])
-    unmixed: set[str] = field(default_factory=set[str])
+    layers: dict[str, TracedLayer] = field(default_factory=dict[str, TracedLayer])  # those with a T
+    derivatives: set[str] = field(default_factory=set[str])  # those without one
+    refused: dict[str, Note] = field(default_factory=dict[str, Note])  # those that are not measured, and why
+    unmixed: set[str] = field(default_factory=set[str])  # those that take and return positions, and mix none
+    # Those that mix positions backwards around modules that are measured.
     backwards: list[str] = field(default_factory=list[str])
+    # What a module mixes beside the kernels in it that adapters know.
     notes: dict[str, Note] = field(default_factory=dict[str, Note])
+    # The name of the part that a module mixes, where it is named.
     mixes: dict[nn.Module, str] = field(default_factory=dict[nn.Module, str])
 
     @property

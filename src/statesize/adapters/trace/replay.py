@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from statesize.adapters.trace.graph import Graph, Use, entering
+from statesize.adapters.observation import random_like
+from statesize.adapters.trace.graph import Graph, Step, Use, entering
 from statesize.adapters.trace.labels import Label, distance
-from statesize.adapters.trace.run import Place, at_once, batched, replayed
+from statesize.adapters.trace.run import ROUNDING, Place, at_once, batched, replayed
 from statesize.adapters.trace.tape import Node, renamed
 
 
 @dataclass(eq=False)
 class Piece:
-    """A linear map from a tensor of a run to another one.
+    """A linear map from a tensor of a run to another one."""
 
-    Attributes:
-        graph: The run.
-        start: What it acts on.
-        end: What becomes of it.
-        uses: The uses of the start that count; all others are held.
-        values: The tensors of the run, or of the same operations in another one.
-    """
-
-    graph: Graph
-    start: Place
-    end: Place
-    uses: Collection[Use]
+    graph: Graph  # the run
+    start: Place  # what it acts on
+    end: Place  # what becomes of it
+    uses: frozenset[Use]  # the uses of the start that count; all others are held
+    # The tensors of the run, or of the same operations in another one.
     values: list[Tensor] = field(default_factory=list[Tensor])
 
     def __post_init__(self) -> None:
         """Take the run's own tensors where there are no others."""
         self.values = self.values or self.graph.tape.values
+
+    @property
+    def steps(self) -> dict[int, Step]:
+        """The ways to all tensors that follow linearly."""
+        return self.graph.walk(self.start.tensor, self.uses).steps
+
+    @property
+    def step(self) -> Step:
+        """The way to the end."""
+        return self.steps[self.end.tensor]
 
     @cached_property
     def nodes(self) -> list[Node]:
@@ -48,15 +52,23 @@ class Piece:
         return found
 
     @cached_property
-    def far(self) -> int | None:
-        """How far positions are mixed; None where nothing of the end follows from the start."""
+    def reach(self) -> int:
+        """How far positions are mixed: by labels, or by numbers where these may say too much; L for nothing at all."""
         labels, given, of = self.graph.labels, entering(self.graph, self.start), dict[int, Label]()
         for node in self.nodes:
             taken = [given if (node, at) in self.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
             made = labels.made(node, taken) if node in labels.relations else []
             of |= {out: label for out, label in zip(node.outs, made, strict=False) if label is not None}
-        end = of.get(self.end.tensor)
-        return None if end is None else distance(end, self.end.axis, labels.length)
+        if (end := of.get(self.end.tensor)) is None:
+            return labels.length
+        reach, relations = distance(end, self.end.axis, labels.length), labels.relations
+        if reach < labels.length - 1 or all(relations[node].is_exact for node in self.nodes if node in relations):
+            return reach
+        answers = self.columns(torch.arange(self.ended.shape[1]), random_like(self.held)).abs().amax(-1)
+        # What is not finite is reached.
+        rounding = ROUNDING.get(self.held.dtype, ROUNDING[torch.float32])
+        later, earlier = (~(answers <= rounding * answers.nan_to_num(0, 0, 0).max())).nonzero(as_tuple=True)
+        return int((earlier - later).max()) if len(later) else 0
 
     @cached_property
     def _apart(self) -> list[Node]:

@@ -45,27 +45,16 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run, with the numbers of its tensors on the tape.
+    """A run, with the numbers of its tensors on the tape."""
 
-    Attributes:
-        dtype: The least dtype that it computed in.
-        tape: Its operations; none where it was not recorded.
-        entering: The tensors that enter, with their dimension of positions.
-        output: What it returns.
-        entered: What entered modules inside that are held.
-        returned: What modules inside returned.
-        outputs: The same of those that are held, call by call.
-        kernels: What kernels that adapters know took as values, and what they made of them.
-    """
-
-    dtype: torch.dtype
-    tape: Tape
-    entering: dict[int, int | None]
-    output: int
-    entered: dict[nn.Module, list[int]]
-    returned: dict[nn.Module, list[int]]
-    outputs: dict[nn.Module, list[object]]
-    kernels: list[tuple[Place, Place]]
+    dtype: torch.dtype  # the least dtype that it computed in
+    tape: Tape  # its operations; none where it was not recorded
+    entering: dict[int, int | None]  # the tensors that enter, with their dimension of positions
+    output: int  # what it returns
+    entered: dict[nn.Module, list[int]]  # what entered modules inside that are held
+    returned: dict[nn.Module, list[int]]  # what modules inside returned
+    outputs: dict[nn.Module, list[object]]  # the same of those that are held, call by call
+    kernels: list[tuple[Place, Place]]  # what kernels that adapters know took as values, and what they made of them
 
     @property
     def given(self) -> list[int]:
@@ -133,7 +122,7 @@ def ran(
 
     output = call.run(inside, dtype, entering, seen)
     if output is None:
-        raise UnplacedError("It returns no tensor.")
+        raise UnplacedError("must return a tensor with an entry for each position, got none.")
     return Run(dtype, tape, placed, tape.ref(output), entered, returned, outputs, kernels)
 
 

@@ -12,29 +12,22 @@ from statesize.adapters.other_inputs import within_blocks
 
 # Singular values that are numbers of a state, and rounding, as parts of the largest.
 STATE, _ROUNDING = 1e-8, 1e-12
+# The same in a random part of H: as parts of the largest there, and of all cuts.
+_HERE, _ANYWHERE = 1e-9, 1e-10
 # Positions below which two lengths tell nothing.
 SHORTEST = 8
-# Random columns that stand for all of H.
-_SAMPLES = 256
-# Random rows and columns beyond the numbers that are asked about.
-_BEYOND = 8
-# Singular values of a random part of H that may be numbers of a state, as parts of the largest there and of all cuts.
-_HERE, _ANYWHERE = 1e-9, 1e-10
-# Cuts that are asked about, of these those at which the rank is asked for, and numbers of T up to which they are.
-_CUTS, _CLEAREST, _LARGEST = 32, 2, 2**26
+# Random columns that stand for all of H, and random rows and columns beyond the numbers that are asked about.
+_SAMPLES, _BEYOND = 256, 8
+# Cuts at which the rank is asked for, and numbers of T up to which it is asked at more than one.
+_CUTS, _LARGEST = 32, 2**26
 
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """T and the stored inputs that its units read.
+    """T and the stored inputs that its units read."""
 
-    Attributes:
-        matrix: T, (S, unit, L, L) in float64, units that read one input side by side.
-        stored: Number of stored inputs, each read by as many consecutive units.
-    """
-
-    matrix: Tensor
-    stored: int
+    matrix: Tensor  # T, (S, unit, L, L) in float64, units that read one input side by side
+    stored: int  # number of stored inputs, each read by as many consecutive units
 
     @property
     def length(self) -> int:
@@ -54,11 +47,8 @@ class Kept:
         return shorter if self.largest_rank(shorter) <= shorter else None
 
     def largest_rank(self, states: int) -> int:
-        """The largest rank of H in the middle, and where T seems to keep more numbers than so many."""
-        cuts = [self.length // 2]
-        if self.matrix.numel() <= _LARGEST:
-            cuts += cuts_beyond(self.matrix, torch.full((self.length,), states), self.stored)[:_CLEAREST]
-        return max(int((self._spectra(cut, self.length) > STATE).sum(-1).max()) for cut in cuts)
+        """The largest rank of H, exact up to a few numbers more than so many."""
+        return max(ranks(self.matrix, torch.full((self.length,), states), self.stored).values())
 
     def _numbers(self, cut: int, end: int) -> int | None:
         """The largest rank of H at a cut, of rows before an end; None where no gap tells numbers from rounding."""
@@ -77,39 +67,29 @@ class Kept:
         return sigma / sigma[..., :1].clamp_min(torch.finfo(sigma.dtype).tiny)
 
 
-def cuts_of(length: int) -> list[int]:
-    """Up to 32 cuts all over a text, which begin no blocks of a few positions; all cuts of a short text."""
-    return sorted(
-        {within_blocks(1 + at * (length - 1) // _CUTS, length) for at in range(_CUTS)}
-        if length > _CUTS + 1
-        else range(1, length)
-    )
-
-
-def cuts_beyond(matrix: Tensor, sizes: Tensor, stored: int = 0) -> list[int]:
-    """Cuts at which T seems to keep more numbers than a size (L,) says, the clearest first.
+def ranks(matrix: Tensor, sizes: Tensor, stored: int) -> dict[int, int]:
+    """The largest rank of H at up to 32 cuts, by a random part of it that shows a few numbers more than a size.
 
     Args:
         matrix: T of all units, (S, unit, L, L), in float64.
-        sizes: Numbers that are kept at each position.
-        stored: How many stored inputs consecutive units read; 0 where every unit has its own.
+        sizes: Numbers that are asked about at each position, (L,).
+        stored: Number of stored inputs, each read by as many consecutive units: these are asked together.
 
     Returns:
-        The cuts. A random part shows them: the rank of H itself is to be asked there.
+        The ranks by cut.
     """
-    generator, excess, largest = torch.Generator().manual_seed(0), dict[int, tuple[float, float]](), 0.0
-    for cut in cuts_of(length := matrix.shape[-1]):
-        if (states := int(sizes[cut])) >= min(cut, length - cut):
-            continue
-        # What several units keep of one input is what they need together.
-        block = matrix[..., cut:, :cut].reshape(len(matrix), stored or matrix.shape[1], -1, cut)
+    generator, spectra, length = torch.Generator().manual_seed(0), dict[int, Tensor](), matrix.shape[-1]
+    cuts = {*range(1, length)}
+    if length > _CUTS + 1:
+        # A state of blocks of a few positions is empty at their borders.
+        cuts = {within_blocks(1 + at * (length - 1) // _CUTS, length) for at in range(_CUTS)}
+    for cut in sorted(cuts) if matrix.numel() <= _LARGEST else [length // 2]:
+        block = matrix[..., cut:, :cut].reshape(len(matrix), stored, -1, cut)
         rows, columns = (
-            torch.randn(states + 1 + _BEYOND, size, generator=generator, dtype=torch.float64)
+            torch.randn(min(int(sizes[cut]) + 1 + _BEYOND, size), size, generator=generator, dtype=torch.float64)
             for size in block.shape[-2:]
         )
-        sigma = cast("Tensor", torch.linalg.svdvals(rows @ block @ columns.mT))
-        part = sigma[..., states] / sigma[..., 0].clamp_min(torch.finfo(sigma.dtype).tiny)
-        largest = max(largest, float(sigma.max()))
-        excess[cut] = float(part.max()), float(sigma.flatten(0, -2)[part.argmax(), states])
-    beyond = [cut for cut, (part, first) in excess.items() if part > _HERE and first > _ANYWHERE * largest]
-    return sorted(beyond, key=lambda cut: -excess[cut][0])
+        spectra[cut] = cast("Tensor", torch.linalg.svdvals(rows @ block @ columns.mT)).flatten(0, -2)
+    least = _ANYWHERE * max(float(sigma.max()) for sigma in spectra.values())
+    shown = {cut: (sigma > _HERE * sigma[:, :1]) & (sigma > least) for cut, sigma in spectra.items()}
+    return {cut: int(numbers.sum(-1).max()) for cut, numbers in shown.items()}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,13 +19,10 @@ from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
 _aten: Any = torch.ops.aten
+_CORE: Any = cast("Any", torch).__dict__["_C"]
 _OVERWRITES = frozenset({"aten::copy_", "aten::fill_", "aten::zero_"})
 _PLAIN: Any = cast("Any", Tensor).__torch_dispatch__
 _DRAWN = frozenset("normal uniform random exponential bernoulli cauchy log_normal geometric".split())
-
-
-_kind: Any = type
-"""The class of a value, whatever that holds."""
 
 
 class Ref(NamedTuple):
@@ -36,46 +33,31 @@ class Ref(NamedTuple):
 
 def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     """Arguments with a tensor in the place of each `Ref`."""
-    kind = _kind(value)
-    if kind is Ref:
-        return tensors(value.id)
-    return each(value, lambda part: bound(part, tensors)) if kind is list or kind is tuple else value
+    return tensors(value.id) if isinstance(value, Ref) else each(value, lambda part: bound(part, tensors))
 
 
 def each(value: Any, change: Callable[[Any], Any]) -> Any:
     """A list or tuple with other parts; any other value as it is."""
-    kind = _kind(value)
-    if kind is not list and kind is not tuple:
+    if not isinstance(value, (list, tuple)):
         return value
     parts = [change(part) for part in cast("Sequence[Any]", value)]
-    return parts if kind is list else tuple(parts)
+    return parts if isinstance(value, list) else tuple(parts)
 
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """An operation of the run.
+    """An operation of the run."""
 
-    Attributes:
-        func: What computes it.
-        name: Its name without "aten::" and a trailing underscore.
-        schema: Its arguments, as torch has them; None for reads of memory.
-        args: Arguments, with tensors as `Ref`.
-        kwargs: Arguments by name.
-        inputs: For each tensor that it takes, the number of the argument and that of the tensor.
-        outs: Numbers of the tensors that it returns.
-        place: The lines of the author's code that it comes from.
-        terms: In which of the tensors that it takes it is linear, once that was asked.
-    """
-
-    func: Any
-    name: str
-    schema: Any
-    args: Sequence[Any]
-    kwargs: dict[str, Any]
+    func: Any  # what computes it
+    name: str  # its name without "aten::" and a trailing underscore
+    schema: Any  # its arguments, as torch has them; None for reads of memory
+    args: Sequence[Any]  # arguments, with tensors as `Ref`
+    kwargs: dict[str, Any]  # arguments by name
+    # For each tensor that it takes, the number of the argument and that of the tensor.
     inputs: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
-    outs: list[int] = field(default_factory=list[int])
-    place: int = 0
-    terms: Any = None
+    outs: list[int] = field(default_factory=list[int])  # numbers of the tensors that it returns
+    place: int = 0  # the lines of the author's code that it comes from
+    terms: Any = None  # in which of the tensors that it takes it is linear, once that was asked
 
     def argument(self, name: str) -> Any:
         """An argument by its name, or its default; None where it has no such argument."""
@@ -128,24 +110,6 @@ class _Written:
     itemsize: int
 
 
-class _Operation(NamedTuple):
-    """What torch says of an operation: to ask takes longer than to run some."""
-
-    name: str
-    is_view: bool
-    is_mutable: bool
-    is_composite: bool
-    places: Mapping[str, int]
-
-    @classmethod
-    def of(cls, func: Any) -> Self:
-        schema, core = func._schema, cast("Any", torch).__dict__["_C"]
-        key = core.DispatchKey.CompositeImplicitAutograd
-        name, is_composite = schema.name, core._dispatch_has_kernel_for_dispatch_key(func.name(), key)
-        places = {argument.name: at for at, argument in enumerate(schema.arguments)}
-        return cls(name.removeprefix("aten::").rstrip("_"), func.is_view, schema.is_mutable, is_composite, places)
-
-
 class Tape(TorchDispatchMode):
     """Records a run.
 
@@ -168,18 +132,12 @@ class Tape(TorchDispatchMode):
         self._numbers: dict[Any, int] = {}
         self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
         self._written: dict[int, _Written] = {}
-        self._operations: dict[Any, _Operation] = {}
         self._held: list[Tensor] = []  # nothing takes the memory of what was written and freed
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # To say so to torch's compiler would import it.
         return False
-
-    @property
-    def bytes(self) -> int:
-        """The memory that the tensors take."""
-        return sum(value.numel() * value.element_size() for value in self.values)
 
     def _new(self, tensor: Tensor, node: Node | None) -> int:
         number = len(self.values)
@@ -263,7 +221,7 @@ class Tape(TorchDispatchMode):
         written.place[index] = torch.arange(tensor.numel()).reshape(tensor.shape)
 
     def _node(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
-        operation, inputs = self._operations[func], list[tuple[int, int]]()
+        schema, inputs = func._schema, list[tuple[int, int]]()
 
         def taken(value: Any, slot: int) -> Any:
             if isinstance(value, Tensor):
@@ -273,8 +231,10 @@ class Tape(TorchDispatchMode):
             return each(value, lambda part: taken(part, slot))
 
         taken_args = [taken(value, slot) for slot, value in enumerate(args)]
-        taken_kwargs = {name: taken(value, operation.places.get(name, -1)) for name, value in kwargs.items()}
-        return Node(func, operation.name, func._schema, taken_args, taken_kwargs, inputs, place=_place())
+        places = {argument.name: at for at, argument in enumerate(schema.arguments)} if kwargs else {}
+        taken_kwargs = {name: taken(value, places.get(name, -1)) for name, value in kwargs.items()}
+        name = schema.name.removeprefix("aten::").rstrip("_")
+        return Node(func, name, schema, taken_args, taken_kwargs, inputs, place=_place())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and record it."""
@@ -286,18 +246,15 @@ class Tape(TorchDispatchMode):
         for one in cast("Sequence[Any]", types):
             if one.__torch_dispatch__ is not _PLAIN:
                 raise unknown(f"{func._schema.name} of {one.__name__}")
-        if func not in self._operations:
-            self._operations[func] = _Operation.of(func)
-        operation = self._operations[func]
-        if operation.is_composite:
+        if _CORE._dispatch_has_kernel_for_dispatch_key(func.name(), _CORE.DispatchKey.CompositeImplicitAutograd):
             # Where torch calls one inside another operation; elsewhere it has taken it apart.
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
-        if operation.is_mutable:
+        if func._schema.is_mutable:
             return self._writes(func, args, kwargs)
-        if self._written and operation.is_view and self._key(args[0])[0] in self._written:
+        if self._written and func.is_view and self._key(args[0])[0] in self._written:
             part = func(*args, **kwargs)
             if not isinstance(part, Tensor) or part.numel() < args[0].numel():
                 # What reads the part reads the memory: to read all of it for each would take long.
@@ -312,12 +269,12 @@ class Tape(TorchDispatchMode):
             self.escapes.append((node, result))
             return result
         outs = _tensors(result)
-        if operation.is_view and len(outs) == 1 and outs[0].numel() and self._key(outs[0]) == self._key(args[0]):
+        if func.is_view and len(outs) == 1 and outs[0].numel() and self._key(outs[0]) == self._key(args[0]):
             # A view that is the tensor itself.
             return outs[0]
         self.nodes.append(node)
         for out in outs:
-            self._keep(out, self._new(out, node), is_view=operation.is_view)
+            self._keep(out, self._new(out, node), is_view=func.is_view)
         return cast("Any", result)
 
     def _flex_attention(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -380,11 +337,8 @@ def _overwritten(shape: torch.Size, dtype: torch.dtype, value: Any = 0) -> Tenso
 
 def _functional(func: Any) -> Any:
     """What returns what an operation writes."""
-    plain, overload = (
-        func._schema.name.removeprefix("aten::").removesuffix("_"),
-        func._schema.overload_name or "default",
-    )
-    packet = getattr(_aten, plain, None)
+    plain, overload = func._schema.name.removeprefix("aten::").removesuffix("_"), func._schema.overload_name
+    overload, packet = overload or "default", getattr(_aten, plain, None)
     if plain in _DRAWN:
         return getattr(packet, overload, func)
     if packet is None:

@@ -38,12 +38,11 @@ from statesize.adapters.trace.tape import Node
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
-__all__ = ["Around", "ModuleCall", "NoOperatorError", "Trace", "TracedMixing", "UnplacedError"]
-
 _DRAWS = 3
 """Other futures where the text chooses places, as of the highest scores, which may fall on the same ones."""
 _MOST_CUTS = 64
 _COPIES = frozenset({"clone", "_to_copy", "native_dropout"})
+_SOFTMAX = "_softmax", "_safe_softmax"
 _AROUND_SCORES = "add", "sub", "mul", "div", "masked_fill", "where", "tril"
 
 
@@ -88,23 +87,16 @@ class Trace:
 
     def _require_output(self) -> None:
         """Refuse an output without positions, or with NaN of the first module that makes it."""
-        mixes = width(self._labels.of.get(self._run.output), self.call.length) > 0 and not self.held
+        length, fault = self.call.length, ""
         if not bool(self.returned.isfinite().all()):
-            if not mixes:
-                raise UnplacedError("It returns NaN or infinity.")
-            advice = "Check the model's weights and inputs for values that are not finite."
-            text = f"return finite numbers, got NaN or infinity. {advice}"
-            if any(bool(one.isnan().any()) for one, _ in self.call.with_positions):
-                text = "take finite numbers, got NaN from a layer that runs before it. Correct that layer."
-            raise ModelError(Note(Code.NOT_MEASURED, f"must {text}"))
-        if self.call.leaving(self.call.module, self.returned) is None:
-            shape = tuple(self.returned.shape)
-            if mixes:
-                text = (
-                    f"mixes positions and must return one output for each of the {self.call.length}, got shape {shape}."
-                )
-                raise ModelError(Note(Code.NOT_MEASURED, text))
-            raise UnplacedError(f"It returns no dimension of positions, but {shape}.")
+            got, fault = "NaN or infinity", "must return finite numbers, got NaN or infinity. Correct its weights."
+        elif self.call.leaving(self.call.module, self.returned) is None:
+            got = f"no dimension of positions, but {tuple(self.returned.shape)}"
+            fault = f"mixes positions and must return one output for each of the {length}, got {got}."
+        if fault and (self.held or not width(self._labels.of.get(self._run.output), length)):
+            raise UnplacedError(f"must return an output for each position, got {got}.")
+        if fault:
+            raise ModelError(Note(Code.NOT_MEASURED, fault))
 
     @cached_property
     def _axes(self) -> dict[int, int]:
@@ -155,8 +147,7 @@ class Trace:
                 if (shape := self._values[one].shape) != (its := again.tape.values[two].shape):
                     raise ModelError(
                         f"{type(module).__name__} must return the same shape for other numbers, got {tuple(shape)} "
-                        f"and {tuple(its)}, as if it is an expert that other tokens are routed to. What is mixed "
-                        "around it is not measured."
+                        f"and {tuple(its)}, as of routed tokens. What is mixed around it is not measured."
                     )
         if [len(mine.given), len(mine.leaving)] != [len(again.given), len(again.leaving)]:
             return False
@@ -183,10 +174,9 @@ class Trace:
             takes_other = not is_other and _numbers(node) != _numbers(its)
             if takes_other and decides:
                 return
-            pairs = [
-                (one, two) for (_, one), (_, two) in zip(node.inputs, its.inputs, strict=False) if one not in known
-            ]
-            if is_other or takes_other or not all(_close(mine.values[a], theirs.values[b], 0.0) for a, b in pairs):
+            inputs = zip(node.inputs, its.inputs, strict=False)
+            pairs = [(mine.values[one], theirs.values[two]) for (_, one), (_, two) in inputs if one not in known]
+            if is_other or takes_other or not all(_close(*pair, 0.0) for pair in pairs):
                 raise ModelError(Note(Code.OUTSIDE_TORCH, f"what {node.name} does depends on the text."))
         if len(mine.nodes) != len(theirs.nodes) and not told:
             raise ModelError(Note(Code.OUTSIDE_TORCH, "it runs as many operations as the text decides."))
@@ -288,14 +278,7 @@ class Trace:
         return Search(self._taken, self._run, self.call, self._axis, self._replay)
 
     def mixing(self) -> TracedMixing | None:
-        """Find T.
-
-        Returns:
-            T, and what is mixed around it; None where no positions are mixed.
-
-        Raises:
-            NoOperatorError: Where positions are mixed and there is no T.
-        """
+        """T, and what is mixed around it; None where nothing is mixed, a `NoOperatorError` where there is no T."""
         if not distance(self._taken.of.get(self._run.output), self._axis, self.call.length):
             return None
         found = self._search.choose()
@@ -321,89 +304,49 @@ class Trace:
     def _softmax(self, piece: Piece) -> Softmax | None:
         """The softmax over positions whose weights a map is made of; None where there is none."""
         values, length, texts = self._values, self.call.length, self.call.texts
-        for node in piece.nodes:
-            for at, (_, number) in enumerate(node.inputs):
-                made = self._computed(number)
-                if made is None or made.name not in ("_softmax", "_safe_softmax") or (node, at) in piece.uses:
-                    continue
-                scores, weights = values[made.inputs[0][1]], values[made.outs[0]]
-                largest = float(scores.where(weights > 0, 0).abs().max())
-                # Other entries of a softmax, such as of a sink, are no weights of positions.
-                weights = weights if weights.shape[-2:] == (length, length) else values[number]
-                if not weights.numel() or weights.numel() % (texts * length**2):
-                    return None
-                last = self._computed(made.inputs[0][1], *_AROUND_SCORES)
-                factors = [] if last is None else [values[one] for _, one in last.inputs[-2:]]
-                parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
-                shape, product = (texts, -1, length, length), None
-                if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(parts[0], parts[1], length):
-                    query, key = parts
-                    key = key.reshape(texts, -1, *key.shape[-2:])
-                    product = scores.reshape(shape), query.reshape(texts, -1, length, query.shape[-1]), key
-                return Softmax(weights.reshape(shape), largest, product)
-        return None
+        taken = [one for node in piece.nodes for at, (_, one) in enumerate(node.inputs) if (node, at) not in piece.uses]
+        computed = ((one, self._run.tape.made.get(self._origin(one))) for one in taken)
+        number, made = next(((one, by) for one, by in computed if by and by.name in _SOFTMAX), (0, None))
+        if made is None:
+            return None
+        scores, weights = values[made.inputs[0][1]], values[made.outs[0]]
+        largest = float(scores.where(weights > 0, 0).abs().max())
+        # Other entries of a softmax, such as of a sink, are no weights of positions.
+        weights = weights if weights.shape[-2:] == (length, length) else values[number]
+        if not weights.numel() or weights.numel() % (texts * length**2):
+            return None
+        last = self._run.tape.made.get(self._origin(made.inputs[0][1], *_AROUND_SCORES))
+        shape, product = (texts, -1, length, length), None
+        factors = [] if last is None else [values[one] for _, one in last.inputs[-2:]]
+        parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
+        if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(parts[0], parts[1], length):
+            query, key = parts
+            key = key.reshape(texts, -1, *key.shape[-2:])
+            product = scores.reshape(shape), query.reshape(texts, -1, length, query.shape[-1]), key
+        return Softmax(weights.reshape(shape), largest, product)
 
-    def _computed(self, number: int, *through: str) -> Node | None:
-        """The operation that has computed a tensor, behind moves of its entries and some other operations."""
+    def _origin(self, tensor: int, *through: str) -> int:
+        """The tensor that another one was made of by moves of its entries and some other operations."""
         tape, labels = self._run.tape, self._labels
-        made = tape.made.get(number)
-        while made is not None and (made.name in _COPIES.union(through) or labels.moves(made)):
+        while (made := tape.made.get(tensor)) and (made.name in _COPIES.union(through) or labels.moves(made)):
             size = self._values[made.outs[0]].numel()
             inputs = [one for _, one in made.inputs if one in labels.of]
             inputs = [one for one in inputs if not through or self._values[one].numel() == size]
-            made = tape.made.get(inputs[0]) if inputs else None
-        return made
+            if not inputs:
+                break
+            tensor = inputs[0]
+        return tensor
 
-    def around(self) -> Around | None:
-        """Find how far positions are mixed around the kernels that adapters saw in the module.
-
-        Returns:
-            The distances; None where no kernel was seen.
-
-        Raises:
-            ModelError: What a kernel makes of earlier values depends on later positions.
-        """
-        kernels, length = self._run.kernels, self.call.length
-        if not kernels:
-            return None
-        values = {taken.tensor: taken.axis for taken, _ in kernels}
-        mixed = {same: axis for _, made in kernels for same, axis in self._same(made.tensor)}
-        later = self._depends_on_later(values | mixed)
-        if any(one in later for one in mixed) and not any(one in later for one in values):
-            text = "must be causal, but what its map makes of earlier positions depends on later ones."
-            raise ModelError(Note(Code.LOOKS_AHEAD, text))
-        held = self._taken
-        for one in mixed:
-            held = held.without(one, self._search.graph.behind(one))
-        only = Labels(self._run.tape, length, {one: self._own(one, axis) for one, axis in mixed.items()}, self._labels)
-        output = {self._run.output: self._axis}
-        ahead_of = max(distance(held.of.get(one), axis, length) for one, axis in values.items())
-        behind = max(distance(only.of.get(one), axis, length) for one, axis in (values | output).items())
-        return Around(ahead_of, behind, distance(held.of.get(self._run.output), self._axis, length))
-
-    def gates_values(self) -> bool:
-        """Whether the values of a kernel are a product of two tensors of the text, of which T begins in one."""
-        made = (self._computed(taken.tensor) for taken, _ in self._run.kernels)
-        products = (node for node in made if node is not None and node.name == "mul")
-        return any(all(one in self._labels.of for _, one in node.inputs) for node in products)
-
-    def _same(self, tensor: int) -> Iterator[tuple[int, int]]:
-        """A tensor, and those before it that have the same entries in another layout, with positions on a dimension."""
-        while (axis := self._axis_of(tensor)) is not None:
-            yield tensor, axis
-            node, size = self._run.tape.made.get(tensor), self._values[tensor].numel()
-            if node is None or len(node.inputs) != 1 or not self._labels.moves(node):
-                return
-            ((_, tensor),) = node.inputs
-            if self._values[tensor].numel() != size:
-                return
+    def is_of_kernel(self, mixing: TracedMixing) -> bool:
+        """Whether T is that of a kernel that adapters saw in the module."""
+        sides = mixing.piece.start, mixing.piece.end
+        kernels = ([self._origin(side.tensor) for side in kernel] for kernel in self._run.kernels)
+        return [self._origin(side.tensor) for side in sides] in kernels
 
     def pieces(self) -> Iterator[tuple[Piece, Around]]:
         """The linear maps of the run by which positions are mixed, to every end that T may have, and what is around."""
         search = self._search
-        for piece, step in search.pieces():
-            beside = max(search.beside(piece.end.tensor), step.beside)
-            yield piece, Around(search.before(piece.start), search.behind(piece.end), beside)
+        return ((piece, search.around(piece)) for piece in search.pieces())
 
     def mixed_before(self) -> nn.Module | None:
         """A held module of whose input positions were mixed before; None where there is none."""
@@ -416,30 +359,18 @@ class Trace:
     def _entered(self, module: nn.Module) -> dict[int, int]:
         """The tensors that entered a held module, with their dimension of positions."""
         entered, found = self._run.entered[module], self.call.placed.get(module)
-        axes = None if found is None or len(found.entering) != len(entered) else found.entering
-        axes = axes or [position_axis(self._values[one], self.call.length) for one in entered]
+        axes = [position_axis(self._values[one], self.call.length) for one in entered]
+        axes = found.entering if found is not None and len(found.entering) == len(entered) else axes
         return {one: axis for one, axis in zip(entered, axes, strict=True) if axis is not None}
 
-    def _sides(self, mixing: TracedMixing | None) -> tuple[set[int], set[int]]:
-        """Where T begins and ends; of the kernels that adapters saw where there is no other."""
-        if mixing is not None:
-            return {mixing.piece.start.tensor, *mixing.factors}, {mixing.piece.end.tensor}
-        ends = {same for _, made in self._run.kernels for same, _ in self._same(made.tensor)}
-        return {taken.tensor for taken, _ in self._run.kernels}, ends
+    def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
+        """The held modules of whose outputs the values of a T are made."""
+        return self._in(self._made_of([mixing.piece.start.tensor, *mixing.factors]))
 
-    def feeding(self, mixing: TracedMixing | None) -> list[nn.Module]:
-        """The held modules of whose outputs the values of a T, or of the kernels that adapters saw, are made."""
-        return self._in(self._made_of(self._sides(mixing)[0]))
-
-    def apart(self, mixing: TracedMixing | None) -> list[nn.Module]:
+    def apart(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules whose outputs the module returns, or gates by, otherwise than through T and its values."""
-        feeding, ends = self.feeding(mixing), self._sides(mixing)[1]
-        return [one for one in self._in(self._made_of([self._run.output], ends)) if one not in feeding]
-
-    def kernels_follow(self) -> bool:
-        """Whether the values of a kernel are made of what another one has mixed."""
-        mixed = {made.tensor for _, made in self._run.kernels}
-        return any(not self._made_of([taken.tensor]).isdisjoint(mixed) for taken, _ in self._run.kernels)
+        feeding, end = self.feeding(mixing), mixing.piece.end.tensor
+        return [one for one in self._in(self._made_of([self._run.output], [end])) if one not in feeding]
 
     def contains(self, mixing: TracedMixing, parts: Collection[nn.Module]) -> bool:
         """Whether parts of the module lie between the values of a T and what becomes of them."""
