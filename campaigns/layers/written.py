@@ -69,8 +69,10 @@ class Written(nn.Module):
         self.out = some(0.5, "gate", "values", "norm", "skip")
         self.layout, self.form = some(0.25, "time", "channels"), some(0.35, "tuple", "dict", "dict", "tuple")
         self.leak, self.leaks_into = some(0.15, *LEAKS), chance.choice(("values", "queries", "gate"))
-        # What has no queries leaks through its gate; a delay or registers would undo some leaks.
-        if self.leaks_into == "queries" and not isinstance(self.mixing, Attention | Memory):
+        # What has no queries leaks through its gate, and so does what may read one position alone, as whose softmax is
+        # 1; a delay or registers would undo some leaks.
+        strided = isinstance(self.mixing, Attention) and self.mixing.rule == "strided"
+        if self.leaks_into == "queries" and (strided or not isinstance(self.mixing, Attention | Memory)):
             self.leaks_into = "gate"
         if self.leak:
             self.prefix, self.after = 0, self.after.replace("later", "")

@@ -58,3 +58,14 @@ def test_a_leak_that_is_measured_is_a_finding() -> None:
     draw = next(draw for draw in map(Draw.written, range(100)) if draw.causal and not outcome(draw).problems)
     (problem, *_) = outcome(dataclasses.replace(draw, causal=False)).problems
     assert "is not causal and was measured" in problem
+
+
+@pytest.mark.parametrize(
+    ("seed", "number"),
+    [
+        pytest.param(20, 4, id="registers before as many texts as tokens"),
+        pytest.param(19, 354, id="values by spectra that two mixings share"),
+    ],
+)
+def test_draws_that_were_measured_wrongly_or_failed(seed: int, number: int) -> None:
+    assert outcome(Draw.of(seed, number)).problems == ()

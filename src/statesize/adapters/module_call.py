@@ -172,6 +172,7 @@ def _axis(one: Tensor, other: Tensor, length: int, cut: int) -> int | None:
         differ &= ~((one - other).abs() <= _ROUNDING * one.nan_to_num(0.0, 0.0, 0.0).abs().amax())
     if not bool(differ.any()):
         return None
-    axes = [axis for axis, size in enumerate(one.shape) if size == length]
-    causal = [axis for axis in axes if not bool(differ.narrow(axis, 0, cut).any())]
-    return usual if usual in causal else next(iter(causal), usual)
+    later = [axis for axis, size in enumerate(one.shape) if size >= length and not differ.narrow(axis, 0, cut).any()]
+    causal = [axis for axis in later if one.shape[axis] == length]
+    # Where positions lie on a longer dimension, as behind registers, another one of their number is of other things.
+    return usual if usual in causal else next(iter(causal), None if later else usual)

@@ -181,12 +181,21 @@ class Search:
         label, length = self.labels.of[tensor], self.labels.length
         if (place := placed(label, length)) is not None:
             return place
-        # What is only delayed is of no later position than its own.
-        made = self.labels.tape.made.get(tensor)
-        if made is None or not self.labels.moves(made):
+        made, other = self.labels.tape.made.get(tensor), self._other_future
+        if made is not None and self.labels.moves(made):
+            # What is only delayed is of no later position than its own.
+            axes = (axis for axis in self._axes(tensor) if label.last.shape[axis] == length)
+            return next(((axis, 0) for axis in axes if bool((ahead(label, axis, length) <= 0).all())), None)
+        if other is None or bool(((label.last != length) & (label.last != 0)).any()):
             return None
-        axes = (axis for axis in self._axes(tensor) if label.last.shape[axis] == length)
-        return next(((axis, 0) for axis in axes if bool((ahead(label, axis, length) <= 0).all())), None)
+        # Where labels say no more than that all depends on all, as behind spectra, another future shows the positions.
+        for axis in self._axes(tensor):
+            one, two = (its[tensor].movedim(axis, 0).flatten(1) for its in (self.labels.values, other))
+            changed = ((one - two).abs().amax(1) > 100 * self.rounding * one.abs().max()).nonzero()
+            first = int(changed[0]) - length // 2 if len(changed) else -1
+            if 0 <= first <= len(one) - length:
+                return axis, first
+        return None
 
     @cached_property
     def graph(self) -> Graph:
@@ -309,18 +318,14 @@ class Search:
         return all(step.mixing & ~mixing == 0 and step.beside >= beside for step in steps)
 
     def _factors(self, piece: Piece, best: list[Piece]) -> set[int]:
-        """The other factors of products with the values in which T could begin as well, if it could begin at all."""
+        """The other factors of products with the values in which T could begin as well."""
         others = [one for one in best if one.end == piece.end and one is not piece]
         starts, found = {tensor for one in others for tensor in (one.start.tensor, *one.steps)}, set[int]()
         for node in piece.nodes:
             ids = [one for _, one in node.inputs]
             mine = [one for one in ids if one == piece.start.tensor or one in piece.steps]
             if node.name == "mul" and not any(piece.steps[one].mixing for one in mine if one in piece.steps):
-                # What is mixed by operations that labels do not follow is of no position.
-                sizes = {self._size(one) for one in mine}
-                unplaced = [one for one in ids if one not in self.starts and self._size(one) in sizes]
-                mixed = {one for one in unplaced if self.graph.far(one)}
-                found |= (starts.intersection(ids) | mixed) - {*mine}
+                found.update(starts.intersection(ids) - {*mine})
         return {one for one in found if not self._cancels(one, piece)}
 
     def _cancels(self, factor: int, piece: Piece) -> bool:
