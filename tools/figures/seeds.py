@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from statesize.lab.studies.engine.statistics import (
     spearman,
     within_cells,
 )
-from statesize.lab.studies.engine.table import PLATEAU, StudyTable, numbered
+from statesize.lab.studies.engine.table import PLATEAU, FinalRun, StudyTable, numbered
 from tools.figures.on_record import METRIC, rows_of, table
 
 MEASURES = {
@@ -35,17 +35,18 @@ _FEW = 10
 
 
 def seeds() -> dict[str, str]:
-    """The lead of ESS/kv over TSS/kv on several scales, correlations by measure, and how few pairs carry them."""
-    runs = [run for run in StudyTable(rows_of("correlation"), METRIC).runs if run.task == "mqar"]
+    """The lead of ESS/kv over TSS/kv by ranks, and correlations by measure."""
+    runs = _runs()
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess = numbers(run.ess for run in runs) / kv
     size = numbers(run.state_size for run in runs) / kv
     off_plateau = np.flatnonzero(accuracy > PLATEAU * numbers(run.chance for run in runs))
     cells, alike = numbered([run.cell for run in runs]), numbered([run.settings_without("seed") for run in runs])
 
-    def lead(of: Callable[[Numbers, Numbers], float], x: Numbers, y: Numbers, rows: Indices) -> str:
-        x, y, told = x[rows], y[rows], accuracy[rows]
-        return _shown(jackknife(lambda kept: of(x[kept], told[kept]) - of(y[kept], told[kept]), cells[rows]))
+    def lead(rows: Indices) -> str:
+        x, y, told = ess[rows], size[rows], accuracy[rows]
+        found = jackknife(lambda kept: spearman(x[kept], told[kept]) - spearman(y[kept], told[kept]), cells[rows])
+        return _shown(found)
 
     def inside(x: Numbers, rows: Indices) -> str:
         x, y = (within_cells(values[rows], alike[rows]) for values in (x, accuracy))
@@ -57,19 +58,28 @@ def seeds() -> dict[str, str]:
         (words, inside(measures[name], everything), inside(measures[name], off_plateau))
         for name, words in MEASURES.items()
     ]
-    x, y = within_cells(ess, alike), within_cells(accuracy, alike)
+    return {
+        "ranks": lead(everything),
+        "off_plateau": lead(off_plateau),
+        "measures": table(("measure", "r with accuracy", "runs off the plateau only"), table_rows),
+    }
+
+
+def few_pairs() -> tuple[int, float, float]:
+    """How many pairs of seeds there are, the share of the variance of accuracy in the few, and r without these."""
+    runs = _runs()
+    alike = numbered([run.settings_without("seed") for run in runs])
+    of_runs = (run.ess / run.kv for run in runs), (run.accuracy for run in runs)
+    x, y = (within_cells(numbers(values), alike) for values in of_runs)
     spread = np.bincount(alike, y * y)
     most = np.argsort(-spread)[:_FEW]
     others = ~np.isin(alike, most)
-    return {
-        "logarithms": lead(pearson, np.log(ess), np.log(size), everything),
-        "ranks": lead(spearman, ess, size, everything),
-        "off_plateau": lead(spearman, ess, size, off_plateau),
-        "pairs": str(len(spread)),
-        "few": f"{spread[most].sum() / spread.sum():.0%}",
-        "without": f"{pearson(x[others], y[others]):.2f}",
-        "measures": table(("measure", "r with accuracy", "runs off the plateau only"), table_rows),
-    }
+    return len(spread), float(spread[most].sum() / spread.sum()), pearson(x[others], y[others])
+
+
+def _runs() -> tuple[FinalRun, ...]:
+    """The runs of MQAR on record."""
+    return tuple(run for run in StudyTable(rows_of("correlation"), METRIC).runs if run.task == "mqar")
 
 
 def rank() -> dict[str, str]:
