@@ -47,7 +47,7 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
     smollm2 = results[next(iter(_MODELS))]
     multiple = bounds_of(smollm2)["multiple"].value
     return {
-        **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _INLINE},
+        **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _FORMS},
         "half_hindsight": _changed(smollm2, "ess", 0.5),
         "tokens": _changed(smollm2, "past tokens"),
         "times": f"{multiple:.0f}",
@@ -57,25 +57,12 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         **_joint(smollm2),
         "joint_hindsight": _changed(smollm2, "joint ess"),
         "documents": str(smollm2.texts),
-        "models": table(("model", *_HEAD), ((_MODELS[name], *_cells(one)) for name, one in results.items())),
         "claims": _claims(results, {words: CLAIMS[name] for name, words in _CLAIMS.items()}),
         "table": _runs(results),
     }
 
 
-_INLINE = ("hindsight", "causal", "multiple", "stored")
-_FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f", "stored": ".0%"}
-_HEAD = (
-    *("context's worth (nats)", "ESS", "change at ESS with hindsight", "at ESS without hindsight"),
-    *("for a change of 1 %: times ESS", "share of what is stored"),
-)
-
-
-def _cells(result: TruncationResult) -> tuple[str, ...]:
-    """Worth, ESS and both bounds, of which nothing is told where the context may be worth nothing."""
-    found = bounds_of(result)
-    worth, *others = (f"{found[name]:{form}}" for name, form in _FORMS.items())
-    return worth, f"{result.entropy.value:.1f}", *(others if result.context_matters else "–" * len(others))
+_FORMS = {"hindsight": ".1%", "causal": ".1%", "multiple": ".1f", "stored": ".0%"}
 
 
 def _single_texts(rows: Sequence[Row]) -> dict[str, str]:

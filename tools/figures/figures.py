@@ -12,7 +12,7 @@ from tools.figures.families import families, fla
 from tools.figures.findings import findings
 from tools.figures.measured_models import measured_models, records
 from tools.figures.on_record import RESULTS, estimate, quoted, read_json, table
-from tools.figures.seeds import fixed_decay, rank, seeds
+from tools.figures.seeds import rank, seeds
 from tools.figures.speed import engines, speed
 from tools.figures.trends import length
 
@@ -27,7 +27,7 @@ def figures() -> dict[str, dict[str, str]]:
             kept[path.stem] = document["shown"]
     _, *lines = (RESULTS / "length" / "length.jsonl").read_text("utf-8").splitlines()
     kept["length"] = length([json.loads(line) for line in lines])
-    made = (findings, quoted, seeds, rank, fixed_decay, bundled, families)
+    made = (findings, quoted, seeds, rank, bundled, families)
     return kept | {part.__name__: part() for part in made} | {"measured_models": measured_models(records())}
 
 
