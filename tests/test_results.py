@@ -110,14 +110,6 @@ def test_the_records_of_delimiters_are_repeated(tmp_path, preset, folder):
         assert figures[name] == close(value, 1e-6), name
 
 
-def test_sentences_to_quote_hold_no_typed_figures():
-    page = (ROOT / "docs" / "appendix" / "claims.md").read_text("utf-8")
-    sentences = page.split("## Six results to quote")[1].split("##")[0]
-    assert re.findall(r"^\d\. ", sentences, re.MULTILINE) == [f"{number}. " for number in range(1, 7)]
-    typed = re.sub(r"<span .*?</span>|S6|n = 16|n = 32|λ = 0\.3|near 1|95 %|^\d\. ", "", sentences, flags=re.MULTILINE)
-    assert not re.findall(r"\d", typed)
-
-
 def test_quoted_figures_are_those_of_the_records(shown):
     for name, text in shown["quoted"].items():
         study, _, figure = name.partition("_")

@@ -47,10 +47,8 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
     smollm2 = results[next(iter(_MODELS))]
     multiple = bounds_of(smollm2)["multiple"].value
     return {
-        **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _INLINE},
+        **{name: f"{one:{_FORMS[name]}}" for name, one in bounds_of(smollm2).items() if name in _FORMS},
         "half_hindsight": _changed(smollm2, "ess", 0.5),
-        "twice_hindsight": _changed(smollm2, "ess", 2.0),
-        "twice_causal": _changed(smollm2, "past rows", 2.0),
         "tokens": _changed(smollm2, "past tokens"),
         "times": f"{multiple:.0f}",
         **_single_texts(whole[next(iter(_MODELS))]),
@@ -58,28 +56,13 @@ def bounds(document: Mapping[str, Any]) -> dict[str, str]:
         "needed": f"{round(multiple * smollm2.entropy.value, -1):.0f}",
         **_joint(smollm2),
         "joint_hindsight": _changed(smollm2, "joint ess"),
-        "worth_value": f"{smollm2.worth.value:.2f}",
         "documents": str(smollm2.texts),
-        "models": table(("model", *_HEAD), ((_MODELS[name], *_cells(one)) for name, one in results.items())),
         "claims": _claims(results, {words: CLAIMS[name] for name, words in _CLAIMS.items()}),
         "table": _runs(results),
-        "minutes": f"{sum(row['seconds'] for row in rows) / 60:.0f}",
     }
 
 
-_INLINE = ("hindsight", "causal", "multiple", "stored")
-_FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f", "stored": ".0%"}
-_HEAD = (
-    *("context's worth (nats)", "ESS", "change at ESS with hindsight", "at ESS without hindsight"),
-    *("for a change of 1 %: times ESS", "share of what is stored"),
-)
-
-
-def _cells(result: TruncationResult) -> tuple[str, ...]:
-    """Worth, ESS and both bounds, of which nothing is told where the context may be worth nothing."""
-    found = bounds_of(result)
-    worth, *others = (f"{found[name]:{form}}" for name, form in _FORMS.items())
-    return worth, f"{result.entropy.value:.1f}", *(others if result.context_matters else "–" * len(others))
+_FORMS = {"hindsight": ".1%", "causal": ".1%", "multiple": ".1f", "stored": ".0%"}
 
 
 def _single_texts(rows: Sequence[Row]) -> dict[str, str]:
@@ -92,12 +75,11 @@ def _single_texts(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _joint(result: TruncationResult) -> dict[str, str]:
-    """Joint ESS of the heads that share a cache, and the bytes of a layer's values: 3 stored heads of 64 channels."""
+    """Joint ESS of the heads that share a cache."""
     (joint,) = (f"{row.kept:.1f}" for row in result.rows if row.rule == "joint ess")
     return {
         "joint": joint,
         "joint_share": f"{float(joint) / result.inputs:.0%}",
-        "joint_bytes": f"{float(joint) * 3 * 64 * 2:,.0f}",
     }
 
 
@@ -110,8 +92,7 @@ def _changed(result: TruncationResult, rule: str, scale: float = 1.0) -> str:
 _RUNS = (
     *((rule, 1.0) for rule in ("ess", "equal", "norm", "past rows")),
     ("past rows", 4.0),
-    *(("past tokens", scale) for scale in (1.0, 16.0)),
-    ("joint past rows", 4.0),
+    ("past tokens", 1.0),
 )
 """The rules and multiples of ESS that the page shows."""
 

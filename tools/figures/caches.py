@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,75 +14,47 @@ from tools.figures.on_record import estimate, table
 def published_caches(document: Mapping[str, Any]) -> dict[str, str]:
     """What each way to make the cache smaller costs, that with the least bytes as the best of all, and equal halves."""
     (row,) = document["rows"]
-    titles = [price["title"] for price in row["prices"]]
-    best, half = map(titles.index, ("int4, 50 % by curves", "50 % equal"))
+    prices, passkeys = {price["title"]: price for price in row["prices"]}, row["passkeys"]
+    best, half = list(prices).index(_BEST), prices["50 % equal"]
     extra = np.array([one["extra"][best] for one in row["measured"]])
-    found = row["passkeys"]["found"]
-    return _caches(document) | {
-        "int4_half": f"{mean_interval(extra, looks=len(titles)):.4f}",
-        "half": f"{row['prices'][half]['nats']['mean']:.3f}",
-        "half_missed": f"{found - row['prices'][half]['found']} of {found}",
-    }
-
-
-def _caches(document: Mapping[str, Any], left_out: Collection[str] = ()) -> dict[str, str]:
-    """What each way to make the cache smaller costs, but for those that are left out of the table."""
-    (row,) = document["rows"]
-    hidden = row["passkeys"]["hidden"]
     (saved,) = (one for one in row["against_equal"] if one["keep"] == 0.25)
-    rows = [
+    cells = [
         (
-            price["title"],
+            title,
             f"{price['bytes_share']:.0%}",
             _told(price["nats"], ".4f"),
             _told(price["bits"], ".4f"),
-            f"{price['found']} of {hidden}",
+            f"{price['found']} of {passkeys['hidden']}",
         )
-        for price in row["prices"]
-        if price["title"] not in left_out
-    ]
-    (half,) = (price["nats"] for price in row["prices"] if price["title"] == "int4, 50 % by curves")
-    head = ("cache", "bytes", "extra nats per token", "extra bits per byte", "passkeys found")
-    targets = [
-        (name, _aim(target), _VERDICTS[document["verdicts"][name]]) for name, target in document["targets"].items()
+        for title, price in prices.items()
     ]
     return {
-        "table": table(head, rows),
-        "targets": table(("target", "fixed before", "verdict"), targets),
+        "table": table(("cache", "bytes", "extra nats per token", "extra bits per byte", "passkeys found"), cells),
         "documents": str(row["documents"]["held_out"]),
-        "hidden": str(hidden),
-        "found": str(row["passkeys"]["found"]),
+        "hidden": str(passkeys["hidden"]),
+        "found": str(passkeys["found"]),
         "minutes": f"{row['seconds'] / 60:.0f}",
-        "int4_half": _told(half, ".4f"),
         "saved": estimate(-saved["mean"], [-end for end in reversed(saved["interval"])], ".3f"),
+        "int4_half": f"{mean_interval(extra, looks=len(prices)):.4f}",
+        "half": f"{half['nats']['mean']:.3f}",
+        "half_missed": f"{passkeys['found'] - half['found']} of {passkeys['found']}",
     }
 
 
 def published_caches_gemma(document: Mapping[str, Any]) -> dict[str, str]:
-    """The same of Gemma 3, and what curves lose more than equal budgets at an eighth."""
-    (more,) = (one for one in document["rows"][0]["against_equal"] if one["keep"] == 0.125)
-    kept = {name: text for name, text in _caches(document, _LEFT_OUT).items() if name not in ("minutes", "targets")}
-    return kept | {"more_12": _told(more, ".3f")}
+    """The same of Gemma 3, in short: what rounding costs, alone and with half of the tokens."""
+    (row,) = document["rows"]
+    prices = {price["title"]: price["nats"] for price in row["prices"]}
+    return {
+        "documents": str(row["documents"]["held_out"]),
+        "int4": _told(prices["int4"], ".4f"),
+        "int4_half": _told(prices[_BEST], ".4f"),
+    }
 
 
-# A layer of Gemma has one cache, so that budgets by layer are those by curves.
-_LEFT_OUT = (
-    *(f"{share} % by layer" for share in ("50", "25", "12.5")),
-    *(f"{share} % {way}" for share in ("25", "12.5") for way in ("equal", "by curves")),
-    *("int4, 25 % by curves", "int4, 12.5 % equal"),
-)
+_BEST = "int4, 50 % by curves"
 
 
-def _told(found: Mapping[str, Any], form: str = ".3f") -> str:
+def _told(found: Mapping[str, Any], form: str) -> str:
     """A mean and its interval."""
     return estimate(found["mean"], found["interval"], form)
-
-
-_VERDICTS = {True: "met", False: "missed", None: "cannot tell"}
-
-
-def _aim(target: Mapping[str, float]) -> str:
-    """A target's number, at a share of the tokens."""
-    (kind, value) = next((kind, value) for kind, value in target.items() if kind != "keep")
-    shown = f"{value:g} {kind.replace('nats', 'nats per token')}" if "nats" in kind else f"{value:.0%} {kind}"
-    return f"{shown}, at {100 * target['keep']:.4g} % of the tokens"

@@ -14,8 +14,8 @@ from statesize.lab.studies.engine.table import numbered
 from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC
 from statesize.lab.studies.texts.recall import CLAIM
 from statesize.lab.studies.texts.sequences import MISPLACED
-from tools.figures.on_record import figure, read_json, read_record, rows_of
-from tools.figures.seeds import seeds
+from tools.figures.on_record import figure, read_record, rows_of, value
+from tools.figures.seeds import few_pairs
 
 Figures: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = Sequence[dict[str, Any]]
@@ -37,10 +37,11 @@ def caveats() -> dict[str, str]:
 def correlation(figures: Figures, rows: Rows) -> str:
     """Few pairs carry the correlation, and the lead over TSS depends on the scale."""
     agreeing, pairs = recalling(rows)
-    told, off_plateau = seeds(), [figures[f"mqar_off_plateau_spearman_{name}"] for name in ("ess", "tss")]
+    off_plateau = [figures[f"mqar_off_plateau_spearman_{name}"] for name in ("ess", "tss")]
+    several, carried, without = few_pairs()
     return (
-        f"Ten of the {told['pairs']} pairs of seeds carry {told['few']} of the variance of accuracy; without them r is "
-        f"{told['without']}. In {agreeing} of the {pairs} that differ in both, the run with more ESS has the higher "
+        f"Ten of the {several} pairs of seeds carry {carried:.0%} of the variance of accuracy; without them r is "
+        f"{without:.2f}. In {agreeing} of the {pairs} that differ in both, the run with more ESS has the higher "
         f"accuracy. Among runs that learned more than to guess, ESS/kv has no lead over TSS/kv by ranks "
         f"({off_plateau[0]:.2f} against {off_plateau[1]:.2f})."
     )
@@ -62,7 +63,7 @@ def concordant(rows: Rows) -> tuple[int, int]:
 
 def regimes(figures: Figures, rows: Rows) -> str:
     """Mixers that learned stand beside mixers that did not; pairs that both learned differ by less."""
-    final, both = [row for row in rows if row["final"]], read_json("open_gates")["shown"]
+    final = [row for row in rows if row["final"]]
     gated = max(row["accuracy"] for row in final if row["mixer"] != "la")
     failed = [row for row in final if row["mixer"] == "la" and row["accuracy"] < _LEARNED]
     (size,) = {row["key_size"] for row in failed}
@@ -76,7 +77,8 @@ def regimes(figures: Figures, rows: Rows) -> str:
         f"{len(failed)} runs of `la` that did not learn either (n = {size}) use {used('la')}, `wla` there "
         f"{used('wla')}, `gla` {used('gla')}. Before training `la` uses "
         f"{figure(figures, 'control_initial_la_less_gla')} more than `gla`. Where gates start open and both learned "
-        f"(n = 16), `la` uses {both['la']} and `gla` {both['gla']} ([tested apart](recall.md#saturation-and-collapse))."
+        f"(n = 16), `la` uses {value('open_gates.looks.0|.2f')} more "
+        "([tested apart](recall.md#saturation-and-collapse))."
     )
 
 
@@ -87,10 +89,10 @@ _LEARNED = 0.2
 def regularisation(figures: Figures) -> str:
     """One mixer, and one length of training."""
     before, after = figures["gla_lambda_0_accuracy"], figures["gla_lambda_0.3_accuracy"]
-    longer = read_json("longer_regularisation")["shown"]
+    longer = value("longer_regularisation.looks.0|.2f")
     return (
         f"Only `gla` was tested: accuracy rises from {before:.2f} to {after:.2f} in a short training. In a [longer "
-        f"one](appendix/training-terms.md) `gla` gains {longer['gain']} and `wla` {longer['wla']}, perhaps nothing."
+        f"one](appendix/claims.md#beside-the-papers-claims) it gains {longer}, perhaps nothing."
     )
 
 
@@ -126,7 +128,7 @@ def distillation(figures: Figures, rows: Rows) -> str:
     return (
         f"With the accuracy that the student loses, ρ is {found:.2f}. The teachers have "
         f"{starts} beginnings; 96 with beginnings of their own were "
-        "[tested apart](appendix/design.md)."
+        "[tested apart](appendix/claims.md#teachers-and-students)."
     )
 
 

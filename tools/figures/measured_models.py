@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,8 @@ from tools.figures.on_record import RESULTS, read_json, table
 
 RECORDS = RESULTS / "models"
 
-TRAINED = ("la", "gla", "gated_deltanet", "rwkv7", "qwen25_coder", "deepfilternet")
-QUOTED = (*TRAINED, "sa", "typeseg", "whisper_tiny", "whisper_tiny_silence")
-"""Records in sentences of the page, by their files; of those before, untrained weights too."""
 MORE_BOUNDS = "more_bounds"
 """The record of models for which no claim on bounds was fixed."""
-_NAMED = 4
-"""Layers with most that are told."""
 SIZED = ("a fixed state", "whole layers")
 FORMS = {"worth": ".2f", "hindsight": ".1%", "causal": ".1%", "multiple": ".1f"}
 """Both bounds and what follows from them, as the record of bounds names them."""
@@ -35,14 +29,12 @@ def records(folder: Path = RECORDS) -> list[dict[str, Any]]:
 
 def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What the page shows of them."""
-    longest = {one["file"].removesuffix(".json"): (one["lengths"], one["untrained"]) for one in known}
     return {
         "table": table(
             ("model", "read", "ESS", "without sinks", "of", "share", "half of the heads", "untrained"), map(_row, known)
         ),
         "bounds": _bounds(known),
         **{f"lost_{name}": _range(name) for name in ("hindsight", "causal")},
-        "bounds_minutes": f"{sum(row['seconds'] for row in read_json(MORE_BOUNDS)['rows']) / 60:.0f}",
         "sources": table(
             ("model", "weights", "licence"),
             [
@@ -51,10 +43,7 @@ def measured_models(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
                 if not one["package"].startswith("statesize ")
             ],
         ),
-        "minutes": f"{math.ceil(max(one.get('seconds', 0) for one in known) / 60)}",
-        **{f"{name}_ess": f"{one[-1]['ess']:.1f}" for name, (one, _) in longest.items() if name in QUOTED},
         **_told_elsewhere(known),
-        **{f"{name}_untrained": f"{one[-1]['ess']:.1f}" for name, (_, one) in longest.items() if name in TRAINED},
     }
 
 
@@ -62,16 +51,7 @@ def _told_elsewhere(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The figures of SmolLM2 that other pages have of other texts, and how many texts they are of."""
     rows = [row for one in known if one["file"] == "smollm2.json" for row in one["lengths"] if row["length"] >= 256]
     told = {f"smollm2_{row['length']}": f"{row['ess']:.1f}" for row in rows}
-    told |= {f"smollm2_{row['length']}_texts": f"{row['sequences']}" for row in rows}
-    figures = {"smollm2_layers": "ess", "smollm2_layers_sinkless": "ess_without_sinks"}
-    return told | {name: _leading(rows[-1]["layers"], figure) for name, figure in figures.items() if rows}
-
-
-def _leading(layers: Sequence[Mapping[str, Any]], figure: str) -> str:
-    """The numbers of the four layers with most, in the order of the model."""
-    most = sorted(layers, key=lambda layer: layer[figure], reverse=True)[:_NAMED]
-    *first, last = sorted(int(layer["layer"].split(".")[2]) for layer in most)
-    return f"{', '.join(map(str, first))} and {last}"
+    return told | {f"smollm2_{row['length']}_texts": f"{row['sequences']}" for row in rows}
 
 
 def _row(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 A figure in a sentence stands in `<span data-figure="NAME">…</span>`, a table between `<!-- figure NAME -->` and
 `<!-- end of figure -->` on lines of their own, so that a page reads the same on a repository and as a site. A name is
 that of a function and a key of what it returns, or, with `|FORMAT` at its end, of a record and the keys to a value.
-README.md is plain: `tools.figures.readme` has its phrases.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from pathlib import Path
 
 from tools.figures.figures import figures
 from tools.figures.on_record import value
-from tools.figures.readme import filled as readme_filled
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
@@ -52,9 +50,8 @@ def linked_from(page: Path, known: Mapping[str, str]) -> dict[str, str]:
 def written() -> dict[Path, str]:
     """Pages that hold figures, by file, as they should be."""
     known = {f"{part}.{name}": text for part, named in figures().items() for name, text in named.items()}
-    pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
-    readme = {README: readme_filled(README.read_text("utf-8"), known)}
-    return {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)} | readme
+    pages = {path: path.read_text("utf-8") for path in (README, *sorted(DOCS.rglob("*.md")))}
+    return {path: filled(page, linked_from(path, known)) for path, page in pages.items() if names(page)}
 
 
 def behind() -> dict[Path, str]:

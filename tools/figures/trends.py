@@ -1,4 +1,4 @@
-"""The figures of pages about trends: through a training, with the length of the context."""
+"""The figures of the page about the length of the context."""
 
 from __future__ import annotations
 
@@ -13,29 +13,22 @@ from tools.figures.on_record import estimate, table
 
 
 def length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
-    """ESS of models after contexts of several lengths, and its exponent."""
+    """ESS of models after contexts of several lengths, its exponent, and how much more linear ones carry after all."""
     contexts = [one["length"] for one in documents[0]["lengths"]]
     trained = documents[0]["trained_length"]
+    means = {one["model"]: one["layers"][0]["entropy"] for one in documents}
     rows = [
-        (f"`{one['model']}`", *(f"{value:.1f}" for value in one["layers"][0]["entropy"]), _exponent(one))
-        for one in documents
+        (f"`{one['model']}`", *(f"{value:.1f}" for value in means[one["model"]]), _exponent(one)) for one in documents
     ]
     headings = ("model", *(f"{one:,}" + (" †" if one > trained else "") for one in contexts), "exponent")
+    place = contexts.index(trained)
+    grown = [f"`{name}` {found[place] / found[0] - 1:.0%}" for name, found in means.items() if name != "sa"]
     return {
         "table": table(headings, rows),
-        "lengths": ",".join(map(str, contexts)),
         "excerpts": str(documents[0]["excerpts"]),
         "future": str(documents[0]["future"]),
+        "grown": ", ".join(grown),
     }
-
-
-def bundled_length(documents: list[Mapping[str, Any]]) -> dict[str, str]:
-    """The bundled models, also how much more linear ones carry after the trained length than after the shortest."""
-    contexts = [one["length"] for one in documents[0]["lengths"]]
-    place = contexts.index(documents[0]["trained_length"])
-    means = {one["model"]: one["layers"][0]["entropy"] for one in documents}
-    grown = [f"`{name}` {means[name][place] / means[name][0] - 1:.0%}" for name in ("la", "gla", "gated-deltanet")]
-    return length(documents) | {"grown": ", ".join(grown)}
 
 
 def _exponent(document: Mapping[str, Any]) -> str:
