@@ -56,34 +56,18 @@ def test_a_profile_equals_itself(before):
     [
         (add("entropy", 1e-2), DIFFERENT),
         (both(add("entropy", 1e-2), add("entropy_bound", 2e-2)), WITHIN),
-        (both(add("entropy", -1e-2), add("entropy_bound", 2e-2)), WITHIN),
         (both(add("entropy", 1e-2), add("entropy_bound", 5e-3)), DIFFERENT),
-        (both(add("entropy", 1e-2), add("entropy_bound", 2e-2, (0, 1, 3))), DIFFERENT),
         (add("entropy", np.nan), DIFFERENT),
         (both(*(add(name, 1, (0, 0, 3, 0)) for name in ("count", "lower", "upper"))), DIFFERENT),
-        (both(*(add(name, 1, (0, 0, 3, 0)) for name in ("count", "upper"))), WITHIN),
         (both(*(add(name, -1, (0, 0, 3, 0)) for name in ("relative_count", "relative_lower"))), WITHIN),
-        (both(*(add(f"relative_{name}", 1, (1, 0, 2, 0)) for name in ("count", "lower", "upper"))), DIFFERENT),
-        (both(add("count", np.nan, (0, 0, 3, 0))), DIFFERENT),
-        (add("norm", 1e-3), DIFFERENT),
         (both(add("norm", 1e-3), add("error_bound", 1e-3)), WITHIN),
         (both(add("norm", 1.0), add("error_bound", 1e-3)), DIFFERENT),
-        (add("error_bound", 1e-3), WITHIN),
-        (add("state_size", 1, (0, 3)), DIFFERENT),
         (add("ceiling", 1, (0, 3)), DIFFERENT),
         (add("state_bytes", 1, (0,)), WITHIN),
     ],
 )
 def test_verdicts(before, edit, expected):
     assert verdict(before, edit) == expected
-
-
-def test_rounding_of_what_is_kept_is_no_difference(before):
-    def edit(tree):
-        entropy = tree[FIRST]["entropy"].values
-        entropy[0, 0, 3] = np.nextafter(entropy[0, 0, 3], np.float32(np.inf))
-
-    assert verdict(before, edit) == WITHIN
 
 
 def test_a_model_may_round_otherwise(before):
@@ -123,14 +107,6 @@ def test_other_heads_positions_and_mixers(before):
         (SECOND, IDENTICAL),
         ("other", DIFFERENT),
     ]
-
-
-def test_other_tokens(before):
-    def edit(tree):
-        tree["token_ids"].values[0, 0] += 1
-
-    (compared,) = compare_profiles(before, changed(before, edit))
-    assert (compared.part, compared.verdict) == ("tokens", DIFFERENT)
 
 
 def test_rows_are_compared_run_by_run():

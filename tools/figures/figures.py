@@ -12,6 +12,7 @@ from statesize.spectra.dispatch import ENGINES
 from tools.figures.bounds import bounds, other_texts
 from tools.figures.caches import published_caches, published_caches_gemma
 from tools.figures.families import families, fla
+from tools.figures.fields import fields
 from tools.figures.findings import findings
 from tools.figures.fixed_claims import asked
 from tools.figures.measured_models import measured_models, records
@@ -38,7 +39,14 @@ def figures() -> dict[str, dict[str, str]]:
         _, *lines = (RESULTS / "length" / f"{name}.jsonl").read_text("utf-8").splitlines()
         kept[name] = part([json.loads(line) for line in lines])
     on_record = {part.__name__: part() for part in (findings, quoted, seeds, rank, fixed_decay)}
-    made = {"names": names(), "mixers": mixers(), "bundled": bundled(), "families": families(), "asked": asked()}
+    made = {
+        "names": names(),
+        "mixers": mixers(),
+        "fields": fields(),
+        "bundled": bundled(),
+        "families": families(),
+        "asked": asked(),
+    }
     made["measured_models"] = measured_models(records())
     return kept | made | on_record
 
