@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from statesize import Settings
+from statesize import Settings, compare
 from statesize.lab import zoo
 from statesize.lab.tasks.text import encode
 from statesize.profiling.run import run_profile
-from statesize.report.page import write_report
 
 LENGTH = 160
 
@@ -19,4 +18,4 @@ def write_example_report(path: Path) -> None:
         ids = encode(zoo.documents()[:1], tokenizer)[:LENGTH]
         run = {"tokenizer": tokenizer, "name": name, "source": {"kind": "bundled"}}
         profiles.append(run_profile(model, ids, Settings(positions=80), **run))
-    write_report(profiles, path)
+    compare(profiles).to_html(path)

@@ -206,7 +206,6 @@ def test_layers_of_settings_are_given_alike(model):
 def test_charts_are_called_for_the_default(profile):
     assert isinstance(profile.plot(), alt.LayerChart)
     assert profile.plot().to_dict() == profile.plot.layers().to_dict()
-    assert profile.plot.paper().to_dict() == profile.plot.paper.layers().to_dict()
     assert isinstance(profile.ess(0), pd.DataFrame)
 
 

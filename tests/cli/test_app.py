@@ -59,6 +59,12 @@ def test_its_help_shows_examples_that_parse_and_names_json_and_quiet(names, caps
     assert "--no-" not in text
 
 
+def test_the_shell_learns_commands_and_options(tmp_path):
+    script = tmp_path / "statesize.bash"
+    assert main(["--install-completion", "--shell", "bash", "--output", str(script)]) == 0
+    assert {"profile", "--max-tokens"} <= set(script.read_text().replace("'", " ").replace('"', " ").split())
+
+
 # It asks a torch that knows more than the CPU for its devices.
 CPU_ALONE = pytest.mark.skipif("+cpu" not in torch.__version__, reason="torch is asked")
 

@@ -160,38 +160,6 @@ def test_a_signal_in_an_import_ends_at_once(tmp_path, name, told, code):
     assert done.stderr == f"statesize: error: {told}; nothing was kept\n"
 
 
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
-def test_what_was_under_way_is_no_news(number):
-    """A coroutine that was never awaited, or an event loop that is half made: Python tells of them."""
-    code = f"""
-import os, signal, sys
-import statesize.cli.commands
-from statesize.cli import main
-
-async def read():
-    pass
-
-class Loop:
-    def __init__(self):
-        os.kill(os.getpid(), signal.{number})
-        for _ in range(10**9):
-            pass
-
-    def __del__(self):
-        raise RuntimeError("half made")
-
-def work(*_, **__):
-    coroutine = read()
-    Loop()
-
-statesize.cli.commands.app = work
-sys.exit(main([]))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("statesize: error: ")
-
-
 def test_the_handler_of_terminations_is_put_back(capsys):
     before = signal.getsignal(signal.SIGTERM)
     main(["--version"])

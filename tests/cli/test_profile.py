@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-import time
 
 import pyarrow
 import pytest
@@ -15,8 +14,7 @@ from pyarrow import parquet
 
 from statesize.cli import main
 from statesize.lab import zoo
-from statesize.measurement.settings import Settings
-from statesize.profiling import TOLERANCE_LADDER, Profile, profile
+from statesize.profiling import TOLERANCE_LADDER, Profile
 from statesize.texts.tokens import encode
 
 
@@ -52,31 +50,6 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
         assert len(mixer["average_count"]) == 1
 
 
-@pytest.mark.few(1)
-@pytest.mark.parametrize(("tokens", "tolerances"), [(1024, 10), (1025, 1)])
-def test_short_texts_are_measured_at_many_tolerances_as_from_python(
-    tokens, tolerances, checkpoint, tmp_path, here, capsys
-):
-    ids = tmp_path / "ids.json"
-    ids.write_text(json.dumps([[1] * tokens]), encoding="utf-8")
-    command = [
-        "profile",
-        str(checkpoint),
-        "--text",
-        str(ids),
-        "--json",
-        "--positions",
-        "2",
-        "--max-tokens",
-        str(tokens),
-    ]
-    assert main(command) == 0
-    found = json.loads(capsys.readouterr().out)["relative_tolerances"]
-    assert len(found) == tolerances
-    python = profile(str(checkpoint), [[1] * tokens], settings=Settings(positions=2))
-    assert python.attributes["relative_tolerances"] == found
-
-
 def test_only_the_beginning_is_read(checkpoint, text, here, capsys):
     assert main(["profile", str(checkpoint), "--text", str(text), "--json", "--max-tokens", "5"]) == 0
     captured = capsys.readouterr()
@@ -89,17 +62,14 @@ def test_a_folder_without_a_checkpoint(tmp_path, text, here, capsys):
     assert "config.json" in refused(["profile", tmp_path, "--text", text], capsys)
 
 
-def test_text_that_is_not_utf8(checkpoint, text, here, capsys):
-    text.write_bytes("café au lait".encode("latin-1"))
-    message = refused(["profile", checkpoint, "--text", text, "--output", "result"], capsys)
-    assert "UTF-8" in message
+@pytest.mark.parametrize(
+    ("content", "code", "message"),
+    [("café au lait".encode("latin-1"), 1, "UTF-8"), (b" \n\n", 1, ""), (b"a\n\n", 2, "2 tokens of their own")],
+)
+def test_texts_that_say_nothing_are_refused(checkpoint, text, here, capsys, content, code, message):
+    text.write_bytes(content)
+    assert message in refused(["profile", checkpoint, "--text", text, "--output", "result"], capsys, code)
     assert os.listdir(here) == []
-
-
-@pytest.mark.parametrize("content", ["", " \n\n"])
-def test_empty_text(checkpoint, text, here, capsys, content):
-    text.write_text(content)
-    refused(["profile", checkpoint, "--text", text], capsys)
 
 
 @pytest.mark.parametrize(
@@ -137,36 +107,6 @@ def test_interrupt_leaves_earlier_results(slow_checkpoint, text, run, monkeypatc
     assert "result.units" in errors
     assert sorted(os.listdir()) == ["result", "result.units"]
     assert Profile.load("result").tree.identical(before.tree)
-
-
-def documents_of(capsys):
-    captured = capsys.readouterr()
-    return json.loads(captured.out), captured.err
-
-
-@pytest.mark.parametrize("content", ["a", "a\n\n"])
-def test_a_text_of_one_letter_is_refused_though_special_tokens_stand_around_it(content, checkpoint, text, here, capsys):
-    text.write_text(content)
-    assert "2 tokens of their own" in refused(["profile", checkpoint, "--text", text], capsys, 2)
-
-
-@pytest.mark.slow
-def test_the_same_command_goes_on(slow_checkpoint, text, run, monkeypatch, capsys):
-    text.write_text("A longer text with many words. " * 60, encoding="utf-8")
-    command = ["profile", slow_checkpoint, "--text", text, "--max-tokens", "48", "--output", "result"]
-    process = run.start(*command)
-    while len(list(run.folder.rglob("*.unit"))) < 4:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert os.listdir(run.folder) == ["result.units"]
-    monkeypatch.chdir(run.folder)
-    assert main([str(word) for word in command]) == 0
-    errors = capsys.readouterr().err.splitlines()
-    kept = next(line for line in errors if "kept from an earlier run" in line)
-    assert int(kept.split(":")[1].split()[0]) >= 3
-    assert os.listdir() == ["result"]
 
 
 @pytest.fixture
@@ -249,18 +189,6 @@ def test_rows_that_cannot_be_read_are_told(checkpoint, tmp_path, here, capsys):
     (tmp_path / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert main(["profile", str(checkpoint), "--text", str(tmp_path / "texts.jsonl")]) == 0
     assert "Left out 3:" in capsys.readouterr().err
-
-
-def test_a_prefix_is_measured_where_it_ends(checkpoint, text, tmp_path, here, capsys):
-    prefix = tmp_path / "prefix.txt"
-    prefix.write_text("Answer briefly. ", encoding="utf-8")
-    before = encode(zoo.tokenizer(), "Answer briefly. ")
-    asked = ["profile", str(checkpoint), "--text", str(text), "--prefix", str(prefix)]
-    assert main([*asked, "--output", "behind"]) == 0
-    assert f"past token {len(before)} of " in capsys.readouterr().out
-    found = Profile.load("behind")
-    assert found.tokens["token_ids"].values[0, : len(before)].tolist() == before
-    assert found.mixer("layers.0.mixer")["position"].values.tolist() == [0, len(before)]
 
 
 def test_a_model_of_transformers(tmp_path, text, here, capsys):

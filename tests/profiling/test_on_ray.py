@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from oracles.attention_models import token_ids
 from oracles.profiles import same
 
 from statesize.cli import main
-from statesize.errors import FileError, InputError, StatesizeError
+from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.models.load import load_model
@@ -117,60 +116,6 @@ def test_a_cluster_and_one_process_go_on_from_each_other(model, tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.slow
-def test_what_is_finished_is_not_measured_again(model, tmp_path):
-    output, told = tmp_path / "out", []
-
-    def stop(progress):
-        if progress.sequence == 1:
-            raise Stop
-
-    def remove(progress):
-        told.append((progress.sequence, progress.mixer, progress.resumed))
-        if len(told) == 3:
-            for path in (tmp_path / "out.units" / "000000").iterdir():
-                path.unlink()
-
-    with pytest.raises(Stop):
-        profile(model, SEQUENCES[:2], output=output, on_progress=stop)
-    with pytest.raises(FileError, match=r"out\.units was changed while it was in use"):
-        profile(model, SEQUENCES[:2], output=output, on_progress=remove, executor=RayCluster())
-    # The last unit before the stop was written before it was told.
-    assert told == [(0, 0, True), (0, 1, True), (1, 0, True), (1, 1, False)]
-    expected = profile(model, SEQUENCES[:2])
-    first = profile(model, SEQUENCES[:2], output=output, executor=RayCluster())
-    assert same(first, expected)
-    again = profile(model, SEQUENCES[:2], output=output, on_progress=pytest.fail, executor=RayCluster())
-    assert same(again, expected)
-    assert again.attributes["seconds"] == first.attributes["seconds"]
-    assert os.listdir(tmp_path) == ["out"]
-
-
-@pytest.mark.slow
-def test_workers_that_hold_different_weights(tmp_path):
-    pids = tmp_path / "pids"
-    pids.mkdir()
-
-    # Pickled by value, as Ray's processes do not have the modules of the tests.
-    def load():
-        loaded = load_model("gla").model
-        with torch.no_grad():
-            loaded.embedding.weight[0, 0] = os.getpid()
-        (pids / str(os.getpid())).touch()
-        return loaded
-
-    def wait_for_the_second(progress):
-        while len(list(pids.iterdir())) < 2:
-            time.sleep(0.1)
-
-    with pytest.raises(StatesizeError, match=r"the worker on .* computes something else than the first: .*versions"):
-        run_profile(
-            load, SEQUENCES, Settings(),
-            cluster=RayCluster(), output=tmp_path / "out", on_progress=wait_for_the_second,
-        )  # fmt: skip
-    assert not (tmp_path / "out").exists()
-
-
 def test_errors_are_those_of_one_process(model):
     with pytest.raises(InputError, match=r"positions must be at most .* got 100"):
         profile(model, SEQUENCES, positions=[100], executor=RayCluster())
@@ -189,21 +134,6 @@ def test_quantised_weights_are_read_as_in_one_process():
     result = profile(model, token_ids(), executor=RayCluster())
     assert result.attributes["source"] == {"weights": "Quantised, dequantised"}
     assert same(result, profile(model, token_ids()))
-
-
-@pytest.mark.slow
-def test_a_model_that_is_missing():
-    with pytest.raises(FileError, match="which is no folder, and the hub gives none"):
-        profile("missing", SEQUENCES, executor=RayCluster())
-
-
-@pytest.mark.slow
-def test_what_kills_every_worker_is_told():
-    def load():
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with pytest.raises(StatesizeError, match=r"3 workers in a row were lost at "):
-        run_profile(load, SEQUENCES, Settings(), cluster=RayCluster())
 
 
 @pytest.mark.slow

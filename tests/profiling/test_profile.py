@@ -3,9 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-import altair as alt
 import numpy as np
-import pandas as pd
 import pytest
 
 import statesize as ss
@@ -86,13 +84,6 @@ def test_frozen_and_the_copy_is_a_copy(small_profile):
     assert (np.nan_to_num(small_profile.mixer("layers.0.mixer")["entropy"].values) >= 0).all()
 
 
-def test_html_representation_is_escaped(small_profile):
-    text = small_profile._repr_html_()
-    assert "<table" in text
-    assert "tiny &lt;gla&gt;" in text
-    assert "<gla>" not in text
-
-
 def test_a_note_of_several_layers_is_told_once(small_profile):
     tree = small_profile.to_xarray()
     for name in ("layers.0.mixer", "layers.1.mixer"):
@@ -106,34 +97,6 @@ def test_a_note_of_several_layers_is_told_once(small_profile):
 def test_unknown_mixer_lists_those_there(small_profile):
     with pytest.raises(InputError, match=r"layers\.0\.mixer, layers\.1\.mixer"):
         small_profile.mixer("layers.7")
-
-
-def test_charts(small_profile):
-    positions = small_profile.plot.positions(layer=-1, sequence=1, metric="relative_count").to_dict()
-    assert len(positions["datasets"]["positions"]) == 7
-    assert len(positions["datasets"]["heads"]) == 14
-    layers = small_profile.plot.layers()
-    assert isinstance(layers, alt.LayerChart)
-    rows = pd.DataFrame(layers.to_dict()["datasets"]["layers"])
-    assert rows["short"].tolist() == ["0", "1"]
-    entropies = [small_profile.mixer(name)["entropy"].values for name in small_profile.mixers]
-    # The middles of 12 and of 7 tokens, where the state of 3 numbers could be full.
-    middles = np.array([(ess[0, :, 6].mean() + ess[1, :, 3].mean()) / 2 for ess in entropies])
-    np.testing.assert_allclose(rows["ess"], middles, rtol=1e-3)
-    np.testing.assert_allclose(rows["share"], middles / 3, rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"layer": 2}, {"layer": "none"}, {"sequence": 2}, {"sequence": -1}, {"metric": "energy"}]
-)
-def test_charts_of_what_is_not_there(small_profile, arguments):
-    with pytest.raises(InputError):
-        small_profile.plot.positions(**arguments)
-
-
-def test_report(small_profile, tmp_path):
-    path = small_profile.to_html(tmp_path / "report.html")
-    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_a_report_without_a_path_has_the_name_of_the_model(small_profile, tmp_path, monkeypatch):

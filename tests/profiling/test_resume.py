@@ -1,14 +1,9 @@
 """Long runs: killed, damaged, changed, and in the end the same profile."""
 
 import importlib.util
-import json
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -25,17 +20,6 @@ from statesize.profiling import Profile, profile
 SEQUENCES = [list(range(1, 65)), [3, 1, 4, 1, 5, 9, 2], list(range(48))]
 LAYERS = 4
 
-# What a run does, as its own process: torch on one thread, as the tests' process.
-PROGRAM = """
-import json, sys
-import torch
-from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.profiling import profile
-shape, sequences, output = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-torch.set_num_threads(1)
-model = LanguageModel(ModelConfig(**shape), torch.Generator().manual_seed(0))
-profile(model, sequences, output=output)
-"""
 SHAPE = {"mixer": "sa", "vocabulary_size": 128, "width": 16, "heads": 4, "layers": LAYERS, "key_size": 4}
 
 
@@ -50,53 +34,6 @@ def units(output):
 def ends(output):
     """Notes of finished sequences."""
     return output.with_name(f"{output.name}.units").glob("0*/*.end")
-
-
-def kill_at_random(output, generator, times):
-    """Start the run and kill it at some moment after it has begun to finish units; how many were there each time."""
-    command = [sys.executable, "-c", PROGRAM, json.dumps(SHAPE), json.dumps(SEQUENCES), str(output)]
-    counts = []
-    for _ in range(times):
-        before, wait = len(units(output)), generator.choice([0, 1, 2, 3])
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and len(units(output)) <= before + wait:
-            time.sleep(0.002)
-        time.sleep(generator.uniform(0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate()
-        assert process.returncode in {-signal.SIGKILL, 0}, errors
-        if output.exists():
-            break
-        counts.append(len(units(output)))
-    return counts
-
-
-def killed_and_resumed(tmp_path, seed, times):
-    output = tmp_path / "result"
-    counts = kill_at_random(output, random.Random(seed), times)  # noqa: S311
-    assert counts == sorted(counts)
-    told = []
-    result = profile(build(), SEQUENCES, output=output, on_progress=told.append)
-    if told:
-        assert [(step.sequence, step.mixer) for step in told] == [(s, m) for s in range(3) for m in range(LAYERS)]
-        # What was whole in the end was not done again.
-        assert sum(step.resumed for step in told) >= counts[-1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["result"]
-    assert same(result, profile(build(), SEQUENCES))
-    assert same(Profile.load(output), result)
-    return counts
-
-
-@pytest.mark.slow
-def test_killed(tmp_path):
-    (count,) = killed_and_resumed(tmp_path, seed=0, times=1)
-    assert count >= 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 4))
-def test_killed_again_and_again(tmp_path, seed):
-    killed_and_resumed(tmp_path, seed, times=8)
 
 
 class Stop(Exception):
@@ -132,13 +69,6 @@ def test_interrupted_in_the_middle_of_a_sequence(tmp_path):
     assert kept == [(0, 0), (0, 1), (1, 0)]
     assert same(result, profile(build(**SMALL), TEXTS))
     assert os.listdir(tmp_path) == ["out"]
-
-
-def test_without_a_list_of_sequences(tmp_path):
-    stopped(build(**SMALL), iter(TEXTS), tmp_path / "out", after=3)
-    result, kept = resumed(build(**SMALL), tmp_path / "out", sequences=iter(TEXTS))
-    assert len(kept) == 3
-    assert same(result, profile(build(**SMALL), iter(TEXTS)))
 
 
 def changed_weight(model):

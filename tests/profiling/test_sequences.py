@@ -35,8 +35,8 @@ def loaded(load, settings):
 def test_datasets_are_those_of_a_profile(model):
     settings = Settings(channels=1).for_texts(12)
     work, origin = loaded(lambda: model, settings)
-    gathering = ProfileRun(settings, origin.key, 2, None, None, 12)
-    gathering.measure(SEQUENCES, partial(one_by_one, work))
+    gathering = ProfileRun(settings, origin.key, SEQUENCES)
+    gathering.measure(partial(one_by_one, work))
     assert same(gathering.profile(None, origin, None), profile(model, SEQUENCES, channels=1))
 
 
@@ -58,7 +58,7 @@ def test_a_worker_with_another_model_is_refused(model):
 
 def test_a_loaded_model_says_its_name_and_source():
     _, origin = loaded(lambda: load_model("gla"), Settings())
-    assert (origin.model, origin.source) == ("gla", {"kind": "bundled"})
+    assert (origin.attributes["model"], origin.attributes["source"]) == ("gla", {"kind": "bundled"})
     assert origin.bytes == sum(tensor.nbytes for tensor in zoo.load("gla")[0].parameters())
 
 

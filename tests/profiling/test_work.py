@@ -3,7 +3,6 @@
 import math
 import re
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
-from statesize.operators import Dense, Recurrence, SoftmaxAttention
+from statesize.operators import Dense, Recurrence
 from statesize.profiling import profile
 from statesize.profiling import work as planning
 from statesize.profiling.work import (
@@ -27,7 +26,6 @@ from statesize.profiling.work import (
     measure_mixer,
     measure_side_by_side,
     operations_per_unit,
-    plan_group,
     plan_work,
 )
 
@@ -212,22 +210,6 @@ def test_groups_that_do_not_fit_are_left_out_with_the_reason():
     assert re.fullmatch(r"the joint ESS of its heads needs a memory of \d\dMB", reason)
 
 
-@pytest.mark.parametrize(("block", "room"), [(4, 2**28), (3, 2**28), (4, 8 * 40**2 * 8), (4, 0)])
-def test_groups_take_the_maps_of_their_heads_where_these_fit_beside_them(monkeypatch, block, room):
-    made, dense = [], SoftmaxAttention.dense
-    (item,), settings = capture(attention_model(40, 4), random_ids(40)), Settings()
-    together, work = plan_group(item, 0, 40, 40, settings)
-    works = [(item, plan_work(item, 0, 40, 40, settings)), (together, replace(work, block=block))]
-    alone = [measure_mixer(one, 0, work, settings) for one, work in works]
-    monkeypatch.setattr(SoftmaxAttention, "dense", lambda self: made.append(self) or dense(self))
-    least = work.shared_bytes + work.unit_bytes
-    beside = measure_side_by_side(works, 0, replace(settings, memory=least + room))
-    assert (len(made) == 1) == bool(room)
-    for one, other in zip(alone, beside, strict=True):
-        np.testing.assert_allclose(one["entropy"], other["entropy"], rtol=1e-12)
-        assert one["count"].equals(other["count"])
-
-
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("family", "sizes"), [("bloom", {"n_head": 32, "hidden_size": 64}), ("gemma2", {"num_attention_heads": 32})]
@@ -241,15 +223,6 @@ def test_maps_of_all_heads_need_not_fit(family, sizes):
         entropies = [found.mixer(name)["entropy"].values for found in (small, large)]
         assert entropies[0].shape[1] == 32
         np.testing.assert_allclose(*entropies, rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_attention_whose_maps_do_not_fit_is_measured_by_products():
-    model, ids = attention_model(1024, 4), random_ids(1024)
-    options = {"positions": [300, 512], "channels": 1, "on_progress": lambda _: None}
-    by_maps, by_products = (profile(model, ids, memory=memory, **options) for memory in ("1GB", "25MB"))
-    (name,) = by_maps.mixers
-    assert_products_agree(by_maps.mixer(name), by_products.mixer(name))
 
 
 def assert_products_agree(exact, estimate):

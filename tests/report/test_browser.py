@@ -4,14 +4,14 @@ import pytest
 from playwright.sync_api import expect
 from report.visit import Visit, violations
 
-from statesize.report.page import write_report
+from statesize.report.page import page as report_page
 
 VIEWS = ("positions", "brush", "tolerance", "chart-0")
 
 
 @pytest.fixture(scope="module")
 def report(hostile_profile, ladder_profile, tmp_path_factory):
-    return write_report([ladder_profile, hostile_profile], tmp_path_factory.mktemp("report") / "report.html")
+    return report_page([ladder_profile, hostile_profile]).write(tmp_path_factory.mktemp("report") / "report.html")
 
 
 @pytest.fixture(scope="module", params=[pytest.param((1280, "light"), marks=pytest.mark.slow), (360, "dark")], ids=str)

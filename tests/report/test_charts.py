@@ -1,43 +1,101 @@
-"""Charts and the small functions that feed them."""
+"""Charts of profiles: the numbers that they show, and what they refuse."""
 
 import json
+import subprocess
+import sys
+from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 import vl_convert
 
-from statesize.report.chart_tables import json_number
-from statesize.report.charts import along, layers, page_charts, show_token
+import statesize
+from statesize.errors import InputError
+from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.measurement.statistics import evenly_spread
+from statesize.report.chart_tables import CHART_HEADS, json_number, lines
+from statesize.report.charts import along, page_charts, show_token
 from statesize.report.names import distinct
 from statesize.report.words import headline
+from statesize.spectra.dispatch import ENGINES
+from statesize.spectra.engine import EngineName
 
 
-def test_charts_compile_without_warnings(hostile_profile):
-    for chart in (hostile_profile.plot.layers(), hostile_profile.plot.positions()):
-        assert vl_convert.vegalite_to_vega(chart.to_dict())["marks"]
-    for chart in page_charts().values():
+@pytest.fixture(scope="module")
+def profile():
+    shape = ModelConfig(mixer="gla", vocabulary_size=32, width=16, heads=2, layers=2, key_size=4)
+    texts = torch.randint(32, (2, 12), generator=torch.Generator().manual_seed(1))
+    model = LanguageModel(shape, torch.Generator().manual_seed(0))
+    return statesize.profile(model, texts, relative_tolerances=[1e-3, 1e-1, 1e-2], name="gla")
+
+
+def drawn(chart, role):
+    """The points of the line of a role, as {x: y}."""
+    calculated = [{"calculate": f"'{role}'", "as": "role"}]
+    content = chart.to_dict()
+    (line,) = [
+        layer for layer in content["layer"] if layer["mark"]["type"] == "line" and layer["transform"] == calculated
+    ]
+    x, y = (line["encoding"][axis]["field"] for axis in "xy")
+    return {row[x]: row[y] for row in content["datasets"][line["data"]["name"]]}
+
+
+def test_a_profile_s_curves_are_its_counts(profile):
+    mixer = profile.mixer(profile.mixers[1])
+    counts = mixer["relative_count"].values
+    curve = drawn(profile.plot.tolerance(1), "mean")
+    assert list(curve) == [1e-3, 1e-2, 1e-1]
+    assert list(curve.values()) == pytest.approx([counts[:, :, 1:, place].mean() for place in (0, 2, 1)])
+    positions = drawn(profile.plot.positions(-1, 1), "mean")
+    assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
+    first = drawn(profile.plot.positions(1, 1, "relative_count"), "mean")
+    assert list(first.values()) == pytest.approx(counts[1, ..., 0].mean(0).tolist(), nan_ok=True)
+    # The middle of 12 tokens, where 6 positions lie before and after, of which a state of 4 numbers is full.
+    middles = [profile.mixer(name)["entropy"].values[..., 6].mean() for name in profile.mixers]
+    bars = profile.plot.layers().to_dict()["datasets"]["layers"]
+    assert [row["short"] for row in bars] == ["0", "1"]
+    assert [row["ess"] for row in bars] == pytest.approx(middles, rel=1e-3)
+    assert [row["share"] for row in bars] == pytest.approx([middle / 4 for middle in middles], rel=1e-3)
+
+
+def test_charts_compile_without_warnings(profile, hostile_profile):
+    of_profiles = [getattr(profile.plot, name)().to_dict() for name in ("positions", "tolerance", "layers")]
+    of_profiles += [chart().to_dict() for chart in (hostile_profile.plot.layers, hostile_profile.plot.positions)]
+    for chart in [*of_profiles, *page_charts().values()]:
         assert vl_convert.vegalite_to_vega(chart)["marks"]
 
 
 def test_specification_is_the_same_each_time(hostile_profile):
-    for chart in (
-        page_charts.__wrapped__,
-        lambda: layers([hostile_profile]).to_dict(),
-        lambda: along([hostile_profile]).to_dict(),
-    ):
+    for chart in (page_charts, lambda: along([hostile_profile]).to_dict()):
         assert json.dumps(chart()) == json.dumps(chart())
+
+
+def test_what_is_not_there_is_refused(profile):
+    for message, call in {
+        "metric must be one of entropy, .*, got 'rank'": lambda: profile.plot.positions(metric="rank"),
+        "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.tolerance(7),
+        "sequence must be a whole number from 0 to 1, got 5": lambda: profile.plot.positions(0, 5),
+    }.items():
+        with pytest.raises(InputError, match=message):
+            call()
+    model = LanguageModel(ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=1, layers=1))
+    bare = statesize.profile(model, [[1, 2, 3, 4]], tolerances=(), relative_tolerances=(0.01,))
+    with pytest.raises(InputError, match="the profile has no count; profile with one"):
+        bare.plot.positions(metric="count")
+    with pytest.raises(InputError, match="1 relative tolerances and a curve needs 3"):
+        bare.plot.tolerance()
 
 
 def test_models_along_a_text_have_the_number_of_the_headline_at_its_middle(ladder_profile):
     rows = along(distinct([ladder_profile, ladder_profile])).to_dict()["data"]["values"]
     assert {row["of"] for row in rows} == {f"{ladder_profile.model} ({place})" for place in (1, 2)}
-    for name in ladder_profile.mixers:
-        node = ladder_profile.mixer(name)
-        assert [row["position"] for row in rows] == 2 * node["position"].values.tolist()
+    nodes = [ladder_profile.mixer(name) for name in ladder_profile.mixers]
+    assert [row["position"] for row in rows] == 2 * nodes[0]["position"].values.tolist()
     (middle,) = {row["ess"] for row in rows if row["position"] == 20}
     assert f"carries {middle:.1f} numbers" in headline(ladder_profile)
-    ceilings = [ladder_profile.mixer(name)["ceiling"].values[0] for name in ladder_profile.mixers]
-    assert [row["ceiling"] for row in rows] == pytest.approx(2 * np.mean(ceilings, 0).tolist())
+    ceilings = np.mean([node["ceiling"].values[0] for node in nodes], 0)
+    assert [row["ceiling"] for row in rows] == pytest.approx(2 * ceilings.tolist())
 
 
 def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
@@ -49,11 +107,17 @@ def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
     assert (rows[0]["ess"], rows[0]["share"]) == (0, None)
     assert len(tables["heads"]) == 16
     assert tables["borders"] == []
-
-
-def test_borders_are_the_special_tokens(hostile_profile):
     borders = hostile_profile.plot.positions().to_dict()["datasets"]["borders"]
     assert borders == [{"position": 8, "token": "<eos>"}]
+
+
+def test_many_heads_are_thinned():
+    heads = np.random.default_rng(0).random((500, 3))
+    rows = lines([f"channel {head}" for head in range(500)], x=[1, 2, 3], y=heads)
+    assert len(rows) == 3 * CHART_HEADS
+    assert rows[-1] == {"head": "channel 499", "x": 3, "y": heads[499, 2]}
+    assert lines(["head 0"], x=[1, 2], y=heads[:1, :2]) == []
+    assert (evenly_spread(1, 32), evenly_spread(40, 2).tolist()) == ([0], [0, 39])
 
 
 def test_white_space_is_made_visible():
@@ -65,3 +129,46 @@ def test_white_space_is_made_visible():
 )
 def test_numbers_for_json(value, expected):
     assert json_number(value) == expected
+
+
+def test_the_library_that_draws_is_imported_when_something_is_drawn():
+    code = (
+        "import sys, torch, statesize\n"
+        "repr(statesize.measure(statesize.Dense(torch.ones(4, 4).tril())))\n"
+        "assert 'altair' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_measurement_s_repr_is_short():
+    generator = torch.Generator().manual_seed(0)
+    key, query = (torch.randn(2, 3, 12, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    decay = torch.full((2, 3, 12, 1), 0.9, dtype=torch.float64)
+    measured = statesize.measure(statesize.Recurrence(decay, key, query), outputs=("counts", "entropy", "values"))
+    assert len(repr(measured).splitlines()) <= 12
+    assert repr(measured).startswith(f"Measurement: {measured.entropy.mean():.1f} numbers per channel on average, ")
+    operator = statesize.Dense(torch.eye(4))
+    many = repr(statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)]))
+    assert len(many.splitlines()) <= 12
+    assert many.count(" at ρ = ") == 14
+    assert "entropy" not in repr(statesize.measure(operator, outputs=("counts",)))
+    assert "ceiling" not in repr(statesize.measure(operator, positions=[]))
+
+
+@pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])
+def test_ess_is_a_frame_of_layers_or_heads_and_tokens(profile, metric):
+    values = profile.mixer(profile.mixers[1])[metric].values
+    values = (values if metric == "entropy" else values[..., 0])[1]
+    layers, heads = profile.ess(None, 1, metric), profile.ess(profile.mixers[1], 1, metric)
+    assert list(layers.index) == list(profile.mixers)
+    assert layers.columns.get_level_values("token").tolist() == profile.tokens["tokens"].values[1].tolist()
+    np.testing.assert_array_equal(layers.iloc[1].to_numpy(), values.mean(0))
+    np.testing.assert_array_equal(heads.to_numpy(), values)
+    assert heads.columns.equals(layers.columns)
+    assert heads.index.name == "head"
+    with pytest.raises(InputError, match="sequence must be a whole number from 0 to 1"):
+        profile.ess(sequence=2)
+
+
+def test_engine_names_are_those_of_the_engines():
+    assert set(get_args(EngineName)) == {"auto", *ENGINES}

@@ -112,13 +112,6 @@ def test_what_does_not_compare_is_said(bundled):
         assert part in notes
 
 
-def test_other_numbers_of_sequences_are_other_texts(bundled):
-    model, tokenizer = zoo.load("gla")
-    read = [torch.arange(10, 20), torch.arange(10, 20).repeat(2, 1)]
-    first, second = (profile(model, ids, tokenizer=tokenizer, name="gla") for ids in read)
-    assert "not of the same tokens" in " ".join(compare([first, second]).notes)
-
-
 def test_nothing_to_compare(bundled):
     with pytest.raises(InputError, match=r"must be a list of Profiles, got \['gla-p'\]\..* with ss\.Profile\.load\."):
         compare(["gla-p"])

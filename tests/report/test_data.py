@@ -11,15 +11,15 @@ from statesize.report import head_map as extent
 from statesize.report.head_map import (
     PAGE_HEADS,
     Extent,
-    HeadMap,
     choose_extent,
     clipped,
     layer_tolerances,
+    map_data,
     packed,
     shown_heads,
 )
 from statesize.report.names import metric_titles
-from statesize.report.page import write_report
+from statesize.report.page import page as report_page
 
 METRICS = {"entropy": "Entropy-ESS", "relative_count": "Counts"}
 
@@ -38,7 +38,7 @@ def test_extent_fits_its_budget(three, monkeypatch, points, expected):
 
 
 def test_page_keeps_to_the_extent(three):
-    page = HeadMap([three], METRICS, Extent(2, stride=3)).data
+    page = map_data([three], METRICS, Extent(2, stride=3))
     layer = page["models"][0]["layers"][0]
     assert layer["positions"] == [0, 3, 6, 9]
     mixer = three.mixer(three.mixers[0])
@@ -63,7 +63,7 @@ def test_long_tokens_are_clipped():
 
 
 def test_profiles_of_the_same_tokens_share_their_text(three):
-    page = HeadMap([three, three], METRICS, choose_extent([three])).data
+    page = map_data([three, three], METRICS, choose_extent([three]))
     assert len(page["texts"]) == 1
     assert len(page["models"]) == 2
 
@@ -95,8 +95,8 @@ def test_page_of_64_layers_stays_small(ladder_profile, tmp_path):
     root = tree.to_dataset(inherit=False).isel(token=np.arange(128) % 40)
     root.attrs["mixers"] = names
     big = Profile(type(tree).from_dict({"/": root, **{f"/{name}": long for name in names}}))
-    assert choose_extent([big]) == (1, 4)
-    path = write_report([big], tmp_path / "big.html")
+    assert choose_extent([big]) == (1, 5)
+    path = report_page([big]).write(tmp_path / "big.html")
     assert path.stat().st_size < 1_700_000
     assert "one position in " in path.read_text(encoding="utf-8")
 

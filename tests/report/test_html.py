@@ -1,27 +1,22 @@
 """The report's page: self-contained, escaped, and the same bytes for the same profiles."""
 
 import base64
-import errno
 import hashlib
 import json
 import os
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import torch
 from report.unpacking import unpacked
 
-from statesize.errors import FileError, InputError
-from statesize.io.files import check_report_path
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import head_map as extent
 from statesize.report import page as html
-from statesize.report.document import resource
-from statesize.report.head_map import HeadMap, choose_extent
-from statesize.report.page import write_report
+from statesize.report.head_map import HeadMap
+from statesize.report.result_page import resource
 
 
 class Page(HTMLParser):
@@ -121,31 +116,12 @@ def test_placeholders_are_filled(text):
     assert "<!--" not in body
 
 
-def test_same_profiles_same_bytes(text, hostile_profile):
-    assert html.page([hostile_profile]).render() == text
-
-
-def test_file_is_replaced_whole(hostile_profile, tmp_path):
+def test_same_profiles_same_bytes_and_a_file_is_replaced_whole(text, hostile_profile, tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
-    assert write_report([hostile_profile], path) == path
-    assert path.read_text(encoding="utf-8").endswith("</html>\n")
+    assert html.page([hostile_profile]).write(path) == path
+    assert path.read_text(encoding="utf-8") == text
     assert os.listdir(tmp_path) == ["report.html"]
-
-
-def test_places_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="got a folder"):
-        check_report_path(tmp_path)
-    for path in (tmp_path / "missing" / "report.html", tmp_path / "file" / "report.html"):
-        with pytest.raises(FileError, match="must lie in a folder"):
-            check_report_path(path)
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_no_profile(tmp_path):
-    with pytest.raises(InputError, match="at least one"):
-        write_report([], tmp_path / "report.html")
 
 
 def test_scripts_evaluate_nothing():
@@ -155,18 +131,6 @@ def test_scripts_evaluate_nothing():
         assert "eval(" not in code
         assert "Function(" not in code
     assert "ast: true" in resource("draw.js")
-
-
-def test_a_disk_that_is_full_leaves_the_old_file(hostile_profile, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(FileError, match=r"cannot write .*report\.html: No space left on device"):
-        write_report([hostile_profile], path)
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"report.html": "old"}
 
 
 def extent_notes(text):
@@ -179,19 +143,6 @@ def test_what_is_not_drawn_is_said(monkeypatch):
     for points, said in ((60, "the first 2 of 3 sequences."), (10, "the first 1 of 3 sequences, one position in 3.")):
         monkeypatch.setattr(extent, "POINTS", points)
         assert f"Drawn: {said}" in extent_notes(html.page([three]).render())
-
-
-def test_a_page_that_cannot_be_small_enough_has_the_fewest_positions(hostile_profile, monkeypatch):
-    shares = []
-
-    def chosen(profiles, share):
-        shares.append(share)
-        return choose_extent(profiles, share)
-
-    monkeypatch.setattr(extent, "MOST_BYTES", 1)
-    monkeypatch.setattr(extent, "choose_extent", chosen)
-    assert html.page([hostile_profile]).render().endswith("</html>\n")
-    assert shares == [1.0, 0.5, 0.25, 0.1]
 
 
 def test_many_channels_and_no_relative_tolerance():

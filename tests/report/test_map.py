@@ -12,9 +12,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import MARKED, SINK
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
-from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, fitting_map, layer_cells
+from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, head_map, layer_cells
 from statesize.report.names import metric_titles
-from statesize.report.page import write_report
+from statesize.report.page import page as report_page
 from statesize.results.profiled import group_rows
 from statesize.results.summary import at_middle, ess_values, without_sinks
 
@@ -56,7 +56,7 @@ def small():
 
 @pytest.fixture(scope="module", params=[pytest.param(1280, marks=pytest.mark.slow), 390])
 def visit(browser, deep, small, tmp_path_factory, request):
-    path = write_report([deep], tmp_path_factory.mktemp("report") / "report.html")
+    path = report_page([deep]).write(tmp_path_factory.mktemp("report") / "report.html")
     visit = Visit(browser, path, request.param)
     yield visit
     assert visit.complaints == []
@@ -136,13 +136,6 @@ def test_a_curve_says_where_it_is_with_sinks(visit):
     for head in range(HEADS):
         page.select_option("#head", label=f"head {head}")
         expect(caption).to_have_text(re.compile(f"head {head}, sequence 1{', with attention sinks' * (head == 4)}$"))
-
-
-def test_the_menu_has_no_sinks_where_there_are_none(browser, small, tmp_path):
-    visit = Visit(browser, write_report([small], tmp_path / "report.html"), 1280)
-    assert visit.page.locator("#measure option[value=ess]").count() == 1
-    assert visit.page.locator("#measure option[value=sinkless]").count() == 0
-    visit.context.close()
 
 
 def test_no_head_is_among_both(small):
@@ -242,7 +235,7 @@ def test_open_to_everybody(visit):
 
 @pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
 def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
-    visit = Visit(browser, write_report([small, deep], tmp_path / "page.html"), width)
+    visit = Visit(browser, report_page([small, deep]).write(tmp_path / "page.html"), width)
     page = visit.page
     assert page.locator("#map h3").all_inner_texts() == ["small", "deep"]
     maps = page.locator("#map .cells")
@@ -267,7 +260,7 @@ def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
 def test_tokens_between_those_measured_have_a_shade_and_it_is_said(browser, tmp_path):
     model = LanguageModel(ModelConfig("gla", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     found = profile(model, torch.arange(16)[None] % 8, name="rare", positions=[3, 8, 13])
-    visit = Visit(browser, write_report([found], tmp_path / "page.html"))
+    visit = Visit(browser, report_page([found]).write(tmp_path / "page.html"))
     shades = visit.page.eval_on_selector_all("#text > span", "all => all.map(one => one.style.background)")
     assert all(shades)
     measured = [int(position) for position in found.mixer(found.mixers[0])["position"].values if position < 16]
@@ -281,7 +274,7 @@ def test_tokens_between_those_measured_have_a_shade_and_it_is_said(browser, tmp_
 
 
 def test_small_maps_stand_in_pairs(browser, small, tmp_path):
-    visit = Visit(browser, write_report([small] * 3, tmp_path / "page.html"))
+    visit = Visit(browser, report_page([small] * 3).write(tmp_path / "page.html"))
     maps = visit.page.locator("#map .cells")
     assert [maps.nth(place).locator("button").count() for place in range(3)] == [8] * 3
     one, other, third = (maps.nth(place).bounding_box() for place in range(3))
@@ -300,7 +293,7 @@ def test_small_maps_stand_in_pairs(browser, small, tmp_path):
 def test_hundreds_of_channels_are_cells_of_neighbours(browser, tmp_path):
     model = LanguageModel(ModelConfig("s6", vocabulary_size=8, width=130, heads=2, layers=2, key_size=1))
     found = profile(model, torch.arange(6)[None], channels=100, name="wide")
-    visit = Visit(browser, write_report([found], tmp_path / "page.html"), 390)
+    visit = Visit(browser, report_page([found]).write(tmp_path / "page.html"), 390)
     assert visit.page.locator("#map .cells button").count() == 2 * PAGE_HEADS
     assert (
         "64 curves, and as many cells, each a mean of neighbours"
@@ -332,5 +325,5 @@ def test_bytes_of_the_map_are_those_that_the_model_stores():
         # Heads of two channels, each of two numbers.
         assert (cells["numberBytes"], cells["tss"]) == (2 * itemsize, [2] * 4)
         assert found.summary()["state_bytes"].tolist() == [sum(cells["tss"]) * cells["numberBytes"]]
-        shown = " ".join(fitting_map([found], metric_titles([found])).html("").split())
+        shown = " ".join(head_map([found], metric_titles([found])).html("").split())
         assert f"all channels of a head in {str(dtype).removeprefix('torch.')}: of a cache" in shown

@@ -8,13 +8,13 @@ from playwright.sync_api import expect
 from report.visit import Visit
 
 from statesize.profiling import TOLERANCE_LADDER
-from statesize.report.page import write_report
+from statesize.report.page import page as report_page
 from statesize.report.words import telling_layer
 
 
 @pytest.fixture(scope="module")
 def visit(browser, ladder_profile, tmp_path_factory):
-    path = write_report([ladder_profile], tmp_path_factory.mktemp("report") / "report.html")
+    path = report_page([ladder_profile]).write(tmp_path_factory.mktemp("report") / "report.html")
     visit = Visit(browser, path)
     yield visit
     visit.context.close()

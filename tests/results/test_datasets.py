@@ -11,7 +11,7 @@ from statesize.codes import Code, Note
 from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
 from statesize.profiling.work import measure_mixer, plan_work
-from statesize.results.datasets import MixerRun, joined_mixer
+from statesize.results.datasets import joined_mixer
 from statesize.results.store import dataset_from_bytes, dataset_to_bytes
 
 SETTINGS = Settings(tolerances=(1e-3, 1e-1))
@@ -63,10 +63,8 @@ def test_cut_short(dataset, length):
 
 def test_sequences_together(dataset):
     datasets = {0: dataset, 2: measured(6).assign_attrs(notes=[Note(Code.UNSEEN).to_json()])}
-    run = MixerRun("first", dataset.attrs)
-    for sequence, one in datasets.items():
-        run.add(sequence, one)
-    joined = joined_mixer(run, 3, lambda _, row: datasets[row])
+    joined, left_out = joined_mixer([0, 2], 3, datasets.__getitem__)
+    assert left_out == {}
     assert joined.sizes["sequence"] == 3
     assert joined["position"].values.tolist() == list(range(9))
     np.testing.assert_array_equal(joined["entropy"][0], dataset["entropy"][0])
@@ -75,8 +73,10 @@ def test_sequences_together(dataset):
     assert bool(unknown.isnull().all().to_array().all())
     assert joined["entropy"][2, :, 6:].isnull().all()
     assert joined["entropy"].dtype == np.float32
-    other = MixerRun("first", datasets[2].attrs)
-    for sequence in (2, 0):
-        # As a cluster may finish them; what is said of the mixer is then no matter of luck.
-        other.add(sequence, datasets[sequence])
-    xr.testing.assert_identical(joined_mixer(other, 3, lambda _, row: datasets[row]), joined)
+
+
+def test_a_sequence_with_other_heads_is_left_out(dataset):
+    datasets = {0: dataset, 1: dataset.assign_attrs(stratum_sizes=[6])}
+    joined, left_out = joined_mixer([0, 1], 2, datasets.__getitem__)
+    assert {sequence: note.code for sequence, note in left_out.items()} == {1: Code.NOT_COMPARABLE}
+    assert bool(joined["entropy"][1].isnull().all())

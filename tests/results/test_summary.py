@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from statesize.measurement.statistics import position_error
-from statesize.results.fields import BY_SEQUENCE, FIELDS, MIXER_DIMS
+from statesize.results.fields import POSITION, array_dims
 from statesize.results.profiled import comparable_layers
 from statesize.results.summary import (
     group_row,
@@ -31,16 +31,17 @@ def mixer(seed, units, sizes, unit="head", **attributes):
     lengths = {"sequence": 2, unit: units, "position": len(POSITIONS), "threshold": 1, "relative_threshold": 1}
     known = np.array([[at == 0 or at in CUTS[text] for at in POSITIONS] for text in CUTS])
     arrays = {}
-    for name, dims in MIXER_DIMS[unit].items():
+    for name, dims in array_dims(unit).items():
         if name in (unit, "position", "threshold", "relative_threshold"):
             continue
         values = 1 + generator.random([lengths[dim] for dim in dims])
-        if name in FIELDS:
+        if POSITION in dims:
             places = known.reshape([2, *(len(POSITIONS) if dim == "position" else 1 for dim in dims[1:])])
             values = np.where(places, values, np.nan)
             values = np.where(np.arange(len(POSITIONS)).reshape(places.shape[1:]) == 0, 0 * values, values)
         arrays[name] = dims, values
-    by_sequence = dict(zip(BY_SEQUENCE, ((640, 640), (4, 4), TOTALS, (1e-9, 3e-9), (0, 0), MIDDLES), strict=True))
+    by_sequence = {"state_bytes": (640, 640), "tss": (4, 4), "cuts": TOTALS, "middle": MIDDLES}
+    by_sequence |= {"faithfulness": (1e-9, 3e-9), "run_difference": (0, 0)}
     arrays |= {name: ("sequence", np.array(values, float)) for name, values in by_sequence.items()}
     arrays["relative_lower"] = arrays["relative_upper"][0], arrays["relative_upper"][1] - 1
     arrays["state_size"] = ("sequence", "position"), np.where(known, np.minimum(POSITIONS, 4.0), np.nan)

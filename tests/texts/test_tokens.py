@@ -10,7 +10,6 @@ from statesize.lab.tasks.text import encode as encode_documents
 from statesize.profiling import profile
 from statesize.texts.inputs import sequences
 from statesize.texts.tokens import (
-    after_prefix,
     document_ids,
     encode,
     special_ids,
@@ -36,15 +35,6 @@ def test_documents_of_a_transformers_tokenizer(bos):
     assert ids.count(tokenizer.bos_token_id or 0) == (1 if bos else 0)
     assert (ids[0] == 0) is bos
     assert "".join(token_text(tokenizer, token) for token in ids if token > 1) == "</s> is text"
-
-
-@pytest.mark.parametrize("bos", [False, True])
-def test_a_prefix_comes_before_the_text_and_after_the_beginning(bos):
-    tokenizer = tiny_tokenizer(bos=bos)
-    plain = [tokenizer(text, add_special_tokens=False).input_ids for text in ("a state", "its past")]
-    ids, border = after_prefix(tokenizer, "a state", text_sequence(tokenizer, "its past"))
-    assert ids.tolist() == [0] * bos + plain[0] + plain[1] + [tokenizer.eos_token_id]
-    assert ids[border:].tolist() == [*plain[1], tokenizer.eos_token_id]
 
 
 @pytest.mark.parametrize("bos", [False, True])

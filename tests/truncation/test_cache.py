@@ -394,7 +394,7 @@ def test_one_table_and_one_chart():
     assert [row[0] for row in shown.rows] == [one.title for one in result.variants]
     assert [row[-1] for row in shown.rows] == ["0 of 10", "10 of 10", "10 of 10", "10 of 10"]
     (drawn,) = result.page().charts
-    marks = [row["run"] for row in drawn.chart["layer"][1]["data"]["values"]]
+    marks = [row["run"] for row in drawn.data["layer"][1]["data"]["values"]]
     assert marks == [one.title for one in result.variants[1:]]
 
 

@@ -9,6 +9,7 @@ from statesize.lab import zoo
 from tools.figures.bounds import bounds, other_texts
 from tools.figures.caches import published_caches, published_caches_gemma
 from tools.figures.families import families, fla
+from tools.figures.fields import fields
 from tools.figures.findings import findings
 from tools.figures.measured_models import measured_models, records
 from tools.figures.on_record import RESULTS, estimate, quoted, read_json, table
@@ -27,7 +28,7 @@ def figures() -> dict[str, dict[str, str]]:
             kept[path.stem] = document["shown"]
     _, *lines = (RESULTS / "length" / "length.jsonl").read_text("utf-8").splitlines()
     kept["length"] = length([json.loads(line) for line in lines])
-    made = (findings, quoted, seeds, rank, bundled, families)
+    made = (findings, quoted, seeds, rank, bundled, families, fields)
     return kept | {part.__name__: part() for part in made} | {"measured_models": measured_models(records())}
 
 

@@ -6,11 +6,11 @@ import os
 import signal
 import sys
 import threading
-import traceback
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _signals():
             return _run(sys.argv[1:] if arguments is None else list(arguments))
     except (KeyboardInterrupt, _Terminated) as error:
-        _forget(error)
         ended, code = _ENDS[signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT]
         return _fail(f"{ended}; {kept()}", code)
     except OSError as error:
@@ -68,7 +67,8 @@ def _run(arguments: list[str]) -> int:
 
     begin(arguments)
     try:
-        with _warnings_on_one_line():
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
             options: dict[str, Any] = {"exit_on_error": False, "print_error": False, "result_action": "return_value"}
             # What the command keeps in the context must not reach what follows in this process.
             copy_context().run(app, arguments, **options)
@@ -84,24 +84,16 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-@contextmanager
-def _warnings_on_one_line() -> Generator[None]:
+def _show_warning(
+    usual: Callable[..., None], message: Warning, category: type[Warning], filename: str, *rest: Any
+) -> None:
     """Print warnings of this package as errors are printed, without the line of code."""
-    usual = warnings.showwarning
+    from statesize.errors import StatesizeWarning
 
-    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
-        from statesize.errors import StatesizeWarning
-
-        if issubclass(category, StatesizeWarning) or "statesize" in Path(filename).parts:
-            _tell("warning", str(message))
-        else:
-            usual(message, category, filename, *rest)
-
-    warnings.showwarning = show
-    try:
-        yield
-    finally:
-        warnings.showwarning = usual
+    if issubclass(category, StatesizeWarning) or "statesize" in Path(filename).parts:
+        _tell("warning", str(message))
+    else:
+        usual(message, category, filename, *rest)
 
 
 @contextmanager
@@ -138,21 +130,6 @@ def _importing(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _forget(error: BaseException) -> None:
-    """Lets go of what was under way; what is half made, or a coroutine never awaited, is then no news."""
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda unraisable: None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            cause: BaseException | None = error
-            while cause is not None:
-                traceback.clear_frames(cause.__traceback__)
-                cause = cause.__context__
-    finally:
-        sys.unraisablehook = before
 
 
 def _fail(message: str, code: int) -> int:

@@ -10,6 +10,7 @@ from statesize.check import require_choice
 from statesize.cli.shared.options import LoadingPieces, Output, model_for, share
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import LongTexts, check_all
+from statesize.errors import InputError
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
 
@@ -39,24 +40,13 @@ def cache(
         loading: How the model is loaded.
         output: JSON file for the result; what is finished is kept beside it, and the same command goes on from there.
         printing: What is printed.
-
-    Raises:
-        InputError: Pieces are too short.
     """
-    texts, loading, least = texts or LongTexts(), loading or LoadingPieces(), FOLLOWING + LEAST_PREFIX
-    wrong = list[str]()
-    if texts.max_tokens < least:
-        wrong.append(
-            f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
-            f"tokens or more, and {FOLLOWING} that are read from its cache. Give {least}."
-        )
-    if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
-        wrong.append(
-            f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, the rest is "
-            f"priced. Give {FEWEST_PIECES}."
-        )
-    named = partial(printing.named, f"{Path(model).name}-cache")
-    kept, printing, *_ = check_all(partial(share, "keep", keep), named, *wrong)
+    texts, loading = texts or LongTexts(), loading or LoadingPieces()
+    kept, printing, *_ = check_all(
+        partial(share, "keep", keep),
+        partial(printing.named, f"{Path(model).name}-cache"),
+        partial(_check_pieces, texts),
+    )
 
     from statesize.cli.shared.printing import show_page
     from statesize.measurement.statistics import FEWEST_TEXTS
@@ -80,3 +70,18 @@ def cache(
             name=loaded.name, output=output, on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)
+
+
+def _check_pieces(texts: LongTexts) -> None:
+    """Refuse pieces that are too short, and fewer than are needed."""
+    least = FOLLOWING + LEAST_PREFIX
+    if texts.max_tokens < least:
+        raise InputError(
+            f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
+            f"tokens or more, and {FOLLOWING} that are read from its cache. Give {least}."
+        )
+    if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
+        raise InputError(
+            f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, the rest is "
+            f"priced. Give {FEWEST_PIECES}."
+        )

@@ -1,37 +1,79 @@
-"""All commands, each with examples; they are registered by importing this."""
+"""The program and its commands, each with examples; they are registered by importing this."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from itertools import chain
+from typing import Any, cast
 
-from cyclopts import Group
+from cyclopts import App, Group
 
-from statesize.cli.app import add, app, register
 from statesize.cli.cache import cache
 from statesize.cli.compare import compare
 from statesize.cli.plugins import COMMANDS, Command
 from statesize.cli.profile import profile
 from statesize.cli.truncate import truncate
 from statesize.io.plugins import loaded_plugins
+from statesize.version import installed
 
-__all__ = ["app"]
-
-
-def add_plugins() -> None:
-    """Add the commands that other packages bring, under titles of their own."""
-    groups: dict[str, Group] = {}
-    for commands in cast("Iterator[tuple[Command, ...]]", loaded_plugins(COMMANDS, tuple)):
-        for command in commands:
-            title = groups.setdefault(command.group, Group(command.group, sort_key=3))
-            examples = [f"statesize {command.name} {end}".rstrip() for end in command.examples]
-            register(app, title, command.name, command.function, examples, command.help)
-
-
+_MODELS = "Measure and explain a model"
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
-add("profile", profile, "gpt2 --open", "model.gguf --text notes.txt", "FOLDER --text docs.jsonl --sequences 100")
-add("compare", compare, "gla-profile sa-profile", "gla-profile sa-profile --html both.html")
-add("truncate", truncate, "model.gguf --text docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256")
-add("cache", cache, "model.gguf --text notes.txt", "FOLDER --text docs.jsonl --keep 10% --output prices.json")
-add_plugins()
+_OWN = (
+    Command(
+        "profile", _MODELS, None, profile,
+        ("gpt2 --open", "model.gguf --text notes.txt", "FOLDER --text docs.jsonl --sequences 100"),
+    ),
+    Command("compare", _MODELS, None, compare, ("gla-profile sa-profile", "gla-profile sa-profile --html both.html")),
+    Command(
+        "truncate", _MODELS, None, truncate,
+        ("model.gguf --text docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256"),
+    ),
+    Command(
+        "cache", _MODELS, None, cache,
+        ("model.gguf --text notes.txt", "FOLDER --text docs.jsonl --keep 10% --output prices.json"),
+    ),
+)  # fmt: skip
+
+
+def _versions() -> str:
+    """Versions of the packages that numbers depend on, and the devices, a line each."""
+    versions = installed("torch", "transformers", "numpy")
+    devices = ["CPU"]
+    # A torch that knows the CPU alone need not be imported, which takes one to two seconds.
+    if not versions.get("torch", "+cpu").endswith("+cpu"):
+        import torch
+
+        devices += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        devices += ["MPS"] * torch.backends.mps.is_available()
+    return "\n".join(f"{name} {value}" for name, value in {**versions, "device": ", ".join(devices)}.items())
+
+
+app = App(
+    name="statesize",
+    help="Measure how much of its memory a sequence model really uses: the effective state-size (ESS).",
+    # Paragraphs of docstrings fill the width of the terminal, and examples stand as they are written.
+    help_format="markdown",
+    version=_versions,
+    version_format="plaintext",
+    suppress_keyboard_interrupt=False,
+    # What is used most stands between them.
+    group_arguments=Group("Arguments", sort_key=0),
+    group_parameters=Group("Parameters", sort_key=3),
+)
+
+
+def _register() -> None:
+    """Add all commands, those of other packages under titles of their own."""
+    plugged = chain.from_iterable(cast("Iterator[tuple[Command, ...]]", loaded_plugins(COMMANDS, tuple)))
+    groups: dict[str, Group] = {_MODELS: Group(_MODELS, sort_key=1)}
+    for order, command in enumerate([*_OWN, *plugged]):
+        group = groups.setdefault(command.group, Group(command.group, sort_key=3))
+        options: dict[str, Any] = {}
+        if command.examples:
+            examples = [f"    statesize {command.name} {end}".rstrip() for end in command.examples]
+            options["help_epilogue"] = "\n".join([f"Example{'s' * (len(examples) > 1)}:\n", *examples])
+        app.command(command.function, name=command.name, help=command.help, sort_key=order, group=group, **options)
+
+
+_register()
 app.register_install_completion_command(help="Let the shell complete commands and options.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 COMMANDS = "statesize.commands"
@@ -21,13 +22,13 @@ class Command:
     Attributes:
         name: As it is typed after `statesize`.
         group: Title under which `statesize --help` lists it.
-        help: What it does; the first line stands in the list.
+        help: What it does; the first line stands in the list. None takes the docstring of a function that is at hand.
         function: "module:name" of a function, or of a `cyclopts.App` of several, imported when it is called.
         examples: What follows the name in examples of its help; an App has its own.
     """
 
     name: str
     group: str
-    help: str
-    function: str
+    help: str | None
+    function: str | Callable[..., None]
     examples: tuple[str, ...] = ()

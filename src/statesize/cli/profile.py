@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +27,6 @@ from statesize.measurement.settings import MEMORY
 
 if TYPE_CHECKING:
     from statesize.measurement.settings import Settings
-    from statesize.models.load import LoadedModel
     from statesize.results.place import Marker
 
 
@@ -37,8 +36,6 @@ class Measuring:
     """What is measured.
 
     Attributes:
-        prefix: UTF-8 text that comes before each text, such as a system prompt; without --positions, ESS is measured at
-            its end.
         layers: Names or indices of layers. Default: all.
         channels: Heads or channels of each layer: all, or how many, drawn at random. Default: as time allows.
         positions: Cuts of each text: all, or how many. Default: 32.
@@ -46,7 +43,6 @@ class Measuring:
         ray: Spread the sequences over processes on Ray. ADDRESS is that of a cluster; without one, Ray starts here.
     """
 
-    prefix: Path | None = None
     layers: LayerNames = None
     channels: AllOrSome = None
     positions: AllOrSome = None
@@ -107,52 +103,51 @@ def profile(
     folder = output or Path(f"{name}-profile")
     check_model(model, "profile")
     check_destination(folder, "output")
-    _measure(_Asked(model, texts or Texts(), measuring or Measuring(), loading or Loading()), folder, printing)
+    options = texts or Texts(), measuring or Measuring(), loading or Loading()
+    _measure(model, options, folder, printing)
     show([read_marker(folder)], [folder], printing)
     if open_:
         open_page(folder / PAGE, printing.say)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is to be measured."""
-
-    model: str
-    texts: Texts
-    measuring: Measuring
-    loading: Loading
-
-
-def _measure(asked: _Asked, folder: Path, printing: Printing) -> None:
+def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path, printing: Printing) -> None:
     """Measure a model into a folder, and draw its page there."""
-    model, texts, measuring, loading = asked.model, asked.texts, asked.measuring, asked.loading
+    texts, measuring, loading = options
     settings = measuring.settings()
     cluster = Workers(ray=measuring.ray).cluster(gpus=float(loading.device.startswith("cuda")))
 
-    from statesize.models.load import load_model
+    from statesize.models.load import LoadedModel, load_model, load_model_facts
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
     from statesize.results.place import PAGE
+    from statesize.texts.documents import configured_context, vocabulary_size
 
     printing.hush_libraries()
-    loaded, vocabulary, context = _facts(asked, printing, in_process=cluster is None)
+    measured: Any
+    if cluster is None:
+        loaded = texts.load(model, loading, printing)
+        measured, context = loaded.model, configured_context(getattr(loaded.model, "config", None))
+        vocabulary = vocabulary_size(loaded.model)
+    else:
+        # The processes load the model, and need not have the folder in which this one works.
+        path = str(Path(model).absolute()) if Path(model).is_dir() else model
+        measured = partial(load_model, path, **asdict(loading), needs_tokenizer=texts.needs_tokenizer)
+        tokenizer, vocabulary, context = load_model_facts(
+            model,
+            revision=loading.revision,
+            trust_remote_code=loading.trust_remote_code,
+            needs_tokenizer=texts.needs_tokenizer,
+        )
+        loaded = LoadedModel(Path(model).name, measured, tokenizer, {})
     tokenizer, name = loaded.tokenizer, loaded.name
     if tokenizer is None:
         printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
-    read = texts.read(tokenizer, printing, vocabulary)
+    ids, chats = texts.read(tokenizer, printing, vocabulary)
     source: dict[str, Any] = {**loaded.source, "command": command_line()}
-    if read.chats:
-        source["chat_template"] = f"applied to {read.chats} of {counted(len(read.ids), 'text')}"
-    ids = read.ids
-    if measuring.prefix is not None:
-        ids, settings = _behind_prefix(measuring.prefix, tokenizer, ids, settings, printing)
+    if chats:
+        source["chat_template"] = f"applied to {chats} of {counted(len(ids), 'text')}"
     if context is not None and max(map(len, ids)) > context:
         source["context"] = f"texts of {max(map(len, ids)):,} tokens pass the model's longest context of {context:,}"
-    measured: Any = loaded.model
-    if cluster is not None:
-        # The processes need not have the folder in which this one works.
-        path = str(Path(model).absolute()) if Path(model).is_dir() else model
-        measured = partial(load_model, path, **asdict(loading), needs_tokenizer=texts.needs_tokenizer)
     with printing.bars() as bars:
         result = run_profile(
             measured, ids, settings, tokenizer=tokenizer, output=folder, name=name, source=source, cluster=cluster,
@@ -162,52 +157,13 @@ def _measure(asked: _Asked, folder: Path, printing: Printing) -> None:
         result.to_html(folder / PAGE)
 
 
-def _facts(
-    asked: _Asked, printing: Printing, *, in_process: bool
-) -> tuple[LoadedModel, int | None, int | None]:  # fmt: skip
-    """The model with its vocabulary and longest context; only its facts where other processes load it."""
-    model, texts, loading = asked.model, asked.texts, asked.loading
-    from statesize.models.load import LoadedModel, load_model_facts
-    from statesize.texts.documents import configured_context, vocabulary_size
-
-    if in_process:
-        loaded = texts.load(model, loading, printing)
-        context = configured_context(getattr(loaded.model, "config", None))
-        return loaded, vocabulary_size(loaded.model), context
-    tokenizer, vocabulary, context = load_model_facts(
-        model,
-        revision=loading.revision,
-        trust_remote_code=loading.trust_remote_code,
-        needs_tokenizer=texts.needs_tokenizer,
-    )
-    return LoadedModel(None, tokenizer, Path(model).name, {}), vocabulary, context  # pyright: ignore[reportArgumentType]
-
-
-def _behind_prefix(
-    path: Path, tokenizer: Any, ids: list[Any], settings: Settings, printing: Printing
-) -> tuple[list[Any], Settings]:
-    """The sequences after a prefix, measured at its end unless positions are requested."""
-    from statesize.errors import InputError
-    from statesize.texts.rows import read_whole
-    from statesize.texts.tokens import after_prefix
-
-    if tokenizer is None:
-        raise InputError("prefix must come with a tokenizer, got none. Put the prefix's ids before yours.")
-    text = read_whole(path)
-    planned = [after_prefix(tokenizer, text, behind) for behind in ids]
-    border = planned[0][1]
-    printing.say(f"The prefix ends before token {border}.")
-    settings = replace(settings, positions=(border,)) if settings.by_default else settings
-    return [both for both, _ in planned], settings
-
-
 def show(markers: Sequence[Marker], folders: Sequence[Path], printing: Printing) -> None:
     """Print what is known of profiles, from their documents alone, and where they lie."""
     from statesize.report.table import layer_table, legend_lines, short_names
     from statesize.results.place import PAGE
 
     documents: list[dict[str, Any]] = [
-        {**marker.document, "folder": str(at)} for marker, at in zip(markers, folders, strict=True)
+        marker.document | {"folder": str(folder)} for marker, folder in zip(markers, folders, strict=True)
     ]
     if printing.json:
         print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
@@ -217,10 +173,13 @@ def show(markers: Sequence[Marker], folders: Sequence[Path], printing: Printing)
         print_table(layer_table(document))
         layers = [row["layer"] for row in (*document["mixers"], *document["lost"])]
         source: dict[str, Any] = document["source"] or {}
-        told = ("weights", "unused_weights", "tokenizer", "context")
         notes = [*legend_lines(document["limits"], short_names(layers)), document["run"], document["truncation"]]
-        print_notes([*filter(None, notes), *(f"{name}: {source[name]}" for name in told if name in source)])
+        notes += [f"{name}: {source[name]}" for name in _OF_SOURCE if name in source]
+        print_notes([note for note in notes if note])
         printing.say(f"Profile: {folder}" + (f", page: {folder / PAGE}" if (folder / PAGE).exists() else ""))
+
+
+_OF_SOURCE = ("weights", "unused_weights", "tokenizer", "context")
 
 
 def _open_stored(folders: Sequence[Path], printing: Printing) -> None:
@@ -230,8 +189,8 @@ def _open_stored(folders: Sequence[Path], printing: Printing) -> None:
     page = folders[0] / PAGE if len(folders) == 1 else folders[0].parent / PAGE
     if not page.exists():
         from statesize.profiling import Profile
-        from statesize.report.page import write_report
+        from statesize.report.page import page as report_page
 
         with printing.step("drawing the page"):
-            write_report([Profile.load(folder) for folder in folders], page)
+            report_page([Profile.load(folder) for folder in folders]).write(page)
     open_page(page, printing.say)

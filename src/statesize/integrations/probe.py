@@ -37,7 +37,7 @@ from statesize.profiling.sequences import Provenance, SequenceWork
 from statesize.report.model_rows import model_row
 from statesize.report.names import by_reason
 from statesize.results.profiled import model_mean
-from statesize.results.summary import SummaryRow, largest_size
+from statesize.results.summary import SummaryRow, largest_known
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2
@@ -346,7 +346,7 @@ class Probing:
         tree, lengths, larger = profile.tree.copy(), profile.tokens["length"].values[:, None], False
         for name in profile.mixers:
             node = profile.mixer(name)
-            size = np.nan_to_num(largest_size(node)).item()
+            size = np.nan_to_num(largest_known(node, "tss")).item()
             known = self._sizes[name] = max(size, self._sizes.get(name, size))
             if known > size:
                 passing = np.minimum(node["position"].values, lengths - node["position"].values)
@@ -401,9 +401,9 @@ def _measured(
     """A profile of some heads of each layer, without a digest of weights; its cost; whether all passed the checks."""
     model, (first, after) = measurable(model), checks
     settings, ids = replace(probe.settings, channels=heads), probe.sequences
-    run = ProfileRun(settings, "", len(ids), None, None, max(map(len, ids)))
+    run = ProfileRun(settings, "", ids)
     work, began, spent = SequenceWork(model, settings, first, after), time.perf_counter(), time.process_time()
-    run.measure(ids, partial(one_by_one, work))
+    run.measure(partial(one_by_one, work))
     # The share of the time that measuring took is known on the clock of the wall.
     measuring = min(1.0, run.seconds / max(time.perf_counter() - began, 1e-9)) * (time.process_time() - spent)
     fixed = time.process_time() - start - measuring

@@ -77,8 +77,7 @@ class Settings:
         future: Measure with this many positions of the future: the first rows of H_i.
         tolerances: Absolute tolerances τ of the tolerance-ESS, in units of σ.
         relative_tolerances: Tolerances ρ relative to σ_1 at each position; tables show the first. None takes 0.01,
-            and where no text is longer than 1,024 tokens nine more, from which reports draw ESS against ρ; 0.01 alone
-            for files and iterators, whose texts are read as they come.
+            and where no text is longer than 1,024 tokens nine more, from which reports draw ESS against ρ.
         engine: "auto" or the name of an engine of `statesize.measure`.
         seed: Seed of the choice of heads or channels.
         memory: Memory that measuring may use, beside the model and the results, such as 4GB: operators, attention maps

@@ -22,10 +22,10 @@ from statesize.report.result import Result
 from statesize.report.table import PageTable, layer_table, legend_lines, short_names
 from statesize.report.words import every_token, headline, middle_cut, run_sentence
 from statesize.results.datasets import shown_texts
-from statesize.results.fields import ARRAYS, COUNTS, GROUPS, chosen
+from statesize.results.fields import COUNTS, GROUPS, arrays, chosen
 from statesize.results.profiled import Profiled, group_rows, layer_name
 from statesize.results.store import node_name, read_tree, write_tree
-from statesize.results.summary import average, ess_values, long_form
+from statesize.results.summary import SummaryRow, average, ess_values, long_form, unit_dim
 
 if TYPE_CHECKING:
     from statesize.adapters import Captured
@@ -59,15 +59,21 @@ class Profile(Result, Profiled):
         """A line for each code of the table, with its layers."""
         return legend_lines([limit._asdict() for limit in self.codes], short_names([*self.limits]))
 
+    @property
+    def file_name(self) -> str:
+        """The model's name without that of its owner."""
+        return self.model.rpartition("/")[2]
+
+    @property
+    def plot(self) -> ProfileCharts:
+        """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()` and `.plot.tolerance()`."""
+        return ProfileCharts(self)
+
     def table(self) -> PageTable:
-        """The layers by ESS.
+        """The layers by ESS."""
+        return layer_table(json_values(self._document(self.summary_rows())))
 
-        Returns:
-            A table for a terminal or a page.
-        """
-        return layer_table(json_values(self._shown(self.summary_rows())))
-
-    def _shown(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _document(self, rows: Sequence[SummaryRow]) -> dict[str, Any]:
         """What a table of some rows, and the lines about it, are made of."""
         return {
             "headline": self.headline,
@@ -76,29 +82,31 @@ class Profile(Result, Profiled):
             "run": run_sentence(self.quantities),
             "sequences": self.tokens.sizes["sequence"],
             "mixers": rows,
-            "lost": _lost_rows(self),
+            "lost": self._lost_rows(),
             "limits": [limit._asdict() for limit in self.codes],
         }
 
-    def page(self) -> ResultPage:
-        """The page, with the map of heads.
+    def _lost_rows(self) -> list[SummaryRow]:
+        return [
+            {"model": self.model, "layer": name, "kind": "not measured", "limits": [cause.code.value]}
+            for name, cause in self.not_measured.items()
+        ]
 
-        Returns:
-            It, to be written.
-        """
+    def page(self) -> ResultPage:
+        """The page, with the map of heads."""
         from statesize.report.page import page
 
         return page([self])
 
     def summary(self) -> pd.DataFrame:
-        """One row per mixer; `statesize.results.fields.COLUMNS` says what the columns are.
+        """One row per mixer; `statesize.results.fields.FIELDS` says what the columns are.
 
         A layer that mixes positions and could not be measured has a row without numbers, with its code in `limits`.
 
         Returns:
             A table with the columns of layers.
         """
-        return pd.DataFrame([*self.summary_rows(), *_lost_rows(self)])
+        return pd.DataFrame([*self.summary_rows(), *self._lost_rows()])
 
     def groups(self) -> pd.DataFrame:
         """One row per mixer whose heads share what it stores: numbers stored, joint ESS, and the sum of the heads' own.
@@ -122,29 +130,25 @@ class Profile(Result, Profiled):
 
         Example:
             >>> from statesize import profile
-            >>> from transformers import MambaConfig, MambaForCausalLM
-            >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
-            >>> measured = profile(model, [[5, 6, 7, 8]])
-            >>> measured.ess().shape, measured.ess("backbone.layers.0.mixer").shape, measured.ess(0).shape
-            ((2, 4), (16, 4), (16, 4))
+            >>> measured = profile("gla", [[5, 6, 7, 8]])
+            >>> measured.ess().shape, measured.ess(0).shape
+            ((4, 4), (4, 4))
         """
         metric_title(metric)
         require_index("sequence", sequence, self.tokens.sizes["sequence"])
-        if layer is not None:
-            node = self.mixer(layer)
-            frame = pd.DataFrame(ess_values(node, metric)[sequence], columns=node["position"].values)
-            frame = frame.rename_axis(str(node["norm"].dims[1]))
-        else:
-            nodes = {name: self.mixer(name) for name in self.mixers}
+        if layer is None:
             means = {
                 name: pd.Series(ess_values(node, metric)[sequence].mean(0), index=node["position"].values)
-                for name, node in nodes.items()
+                for name, node in ((name, self.mixer(name)) for name in self.mixers)
             }
             frame = pd.DataFrame(means).T.rename_axis("layer")
+        else:
+            node = self.mixer(layer)
+            frame = pd.DataFrame(ess_values(node, metric)[sequence], columns=node["position"].values)
+            frame = frame.rename_axis(unit_dim(node))
         tokens = self.tokens["tokens"].values[sequence]
-        named = [(int(at), str(tokens[at])) for at in frame.columns]
-        frame.columns = pd.MultiIndex.from_tuples(named, names=["position", "token"])
-        return frame
+        columns = [(int(at), str(tokens[at])) for at in frame.columns]
+        return frame.set_axis(pd.MultiIndex.from_tuples(columns, names=["position", "token"]), axis=1)
 
     def operator(self, layer: int | str, head: int = 0, sequence: int = 0) -> xr.DataArray:
         """T of a head or channel: the model runs once more over the sequence.
@@ -162,9 +166,7 @@ class Profile(Result, Profiled):
 
         Example:
             >>> from statesize import profile
-            >>> from transformers import MambaConfig, MambaForCausalLM
-            >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
-            >>> profile(model, [[5, 6, 7, 8]]).operator(0, head=3).sizes
+            >>> profile("gla", [[5, 6, 7, 8]]).operator(0, head=3).sizes
             Frozen({'output': 4, 'input': 4})
         """
         name = layer_name(self.mixers, layer)
@@ -175,14 +177,9 @@ class Profile(Result, Profiled):
         if not 0 <= head < captured.units:
             refuse("head", f"an index of 0 … {captured.units - 1}", head)
         matrix = captured.units_operator(slice(head, head + 1)).dense()[0, 0].double().cpu().numpy()
-        tokens = self.tokens["tokens"].values[sequence, : len(matrix)]
-        places = np.arange(len(matrix))
-        coordinates = {
-            "output": places,
-            "input": places,
-            "output_token": ("output", tokens),
-            "input_token": ("input", tokens),
-        }
+        places, tokens = np.arange(len(matrix)), self.tokens["tokens"].values[sequence, : len(matrix)]
+        coordinates = {dim: places for dim in ("output", "input")}
+        coordinates |= {f"{dim}_token": (dim, tokens) for dim in ("output", "input")}
         return xr.DataArray(matrix, coordinates, ("output", "input"), f"T of {name}, {head}")
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -204,7 +201,7 @@ class Profile(Result, Profiled):
             `limits` says what each code means; `groups` has the columns of groups.
         """
         asked = ("model", "tolerances", "relative_tolerances", "settings", "source", "threads", "skipped", "truncation")
-        mixers: list[dict[str, Any]] = []
+        mixers = list[SummaryRow]()
         for row in self.summary_rows():
             node = self.mixer(row["layer"])
             counts = {name: node[name].values for kind in COUNTS for name in kind[:3]}
@@ -213,19 +210,16 @@ class Profile(Result, Profiled):
                 for name, values in counts.items()
             }
             mixers.append({**row, "multiplicity": int(node.attrs["multiplicity"]), **means})
-        figures = self._shown(mixers) | {"tokens": int(self.tokens["length"].sum()), "groups": group_rows(self)}
-        return json_values({name: self.tree.attrs.get(name) for name in asked} | figures)
+        facts = {"tokens": int(self.tokens["length"].sum()), "groups": group_rows(self)}
+        return json_values({name: self.tree.attrs.get(name) for name in asked} | self._document(mixers) | facts)
 
     def to_xarray(self) -> xr.DataTree:
-        """A copy of the tree, free to be changed, whose arrays say what they are.
-
-        Returns:
-            Tokens and attributes at the root, one node per mixer.
-        """
+        """A copy of the tree, free to be changed, whose arrays say what they are: tokens, and a node per mixer."""
         tree = self.tree.copy(deep=True)
         for node in tree.children.values():
-            for name in ARRAYS.keys() & set(node.variables):
-                node[name].attrs = {"long_name": ARRAYS[name].meaning, "units": ARRAYS[name].unit}
+            for name, array in arrays().items():
+                if name in node.variables:
+                    node[name].attrs = {"long_name": array.meaning, "units": array.unit}
         return tree
 
     def labelled(self, labels: Sequence[object] | Sequence[Sequence[object]]) -> Self:
@@ -242,9 +236,7 @@ class Profile(Result, Profiled):
 
         Example:
             >>> from statesize import profile
-            >>> from transformers import MambaConfig, MambaForCausalLM
-            >>> model = MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=2))
-            >>> [label for _, label in profile(model, [[5, 6, 7, 8]]).labelled("ACGT").ess().columns]
+            >>> [label for _, label in profile("gla", [[5, 6, 7, 8]]).labelled("ACGT").ess().columns]
             ['A', 'C', 'G', 'T']
         """
         root = self.tokens.copy()
@@ -297,26 +289,3 @@ class Profile(Result, Profiled):
         """
         require_kind("path", path, (str, PathLike), "that of a profile")
         return cls(read_tree(Path(path)))
-
-    @property
-    def plot(self) -> ProfileCharts:
-        """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()` and `.plot.tolerance()`."""
-        return ProfileCharts(self)
-
-    def to_html(self, path: str | PathLike[str] | None = None) -> Path:
-        """Write a report of one self-contained HTML file; a path that cannot be written is a FileError.
-
-        Args:
-            path: The file; replaced if it exists. None takes the model's name in this folder, such as gla.html.
-
-        Returns:
-            The file.
-        """
-        return super().to_html(path or f"{self.model.rpartition('/')[2]}.html")
-
-
-def _lost_rows(profile: Profiled) -> list[dict[str, Any]]:
-    return [
-        {"model": profile.model, "layer": name, "kind": "not measured", "limits": [cause.code.value]}
-        for name, cause in profile.not_measured.items()
-    ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from statesize.parallel.threads import Executor, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
 from statesize.profiling.work import MOST_OPERATIONS
-from statesize.results.datasets import MixerRun, joined_mixer, token_dataset
+from statesize.results.datasets import joined_mixer, token_dataset
 from statesize.results.place import SCHEMA
 from statesize.results.store import dataset_from_bytes, dataset_to_bytes, node_name, read_tree
 from statesize.texts.inputs import Given, tokens_sha256
@@ -44,7 +45,7 @@ class ProfileProgress:
 
     Attributes:
         sequence: Index of the sequence.
-        sequences: Number of sequences, or None where the inputs do not say.
+        sequences: Number of sequences.
         mixer: Index of the mixer that was just measured.
         mixers: Number of mixers.
         name: Its name.
@@ -54,7 +55,7 @@ class ProfileProgress:
     """
 
     sequence: int
-    sequences: int | None
+    sequences: int
     mixer: int
     mixers: int
     name: str
@@ -69,55 +70,52 @@ class ProfileRun:
 
     settings: Settings
     key: str  # digest of the run
-    count: int | None  # number of sequences, or None where the inputs do not say
-    folder: Path | None  # where datasets are stored; None leaves them in memory
-    on_progress: Callable[[ProfileProgress], None] | None
-    # Tokens of the sequence that decides how many heads or channels are measured; None takes the first.
-    reference: int | None
-    tasks: list[SequenceTask] = field(default_factory=list[SequenceTask])  # one for each sequence
-    mixers: dict[str, MixerRun] = field(default_factory=dict[str, MixerRun])  # what is known of each mixer
-    # Names of the mixers in the order of their calls, by sequence.
+    sequences: Sequence[Given]
+    folder: Path | None = None  # where datasets are stored; None leaves them in memory
+    on_progress: Callable[[ProfileProgress], None] | None = None
+    # Names of the mixers in the order of their calls, and what is not measured and why, by sequence.
     _calls: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
-    # What is not measured, and why, by sequence.
     _skipped: dict[int, dict[str, Note]] = field(default_factory=dict[int, dict[str, Note]])
     seconds: float = 0.0  # total seconds of measuring over all workers
 
     def __post_init__(self) -> None:
         self.parts = Parts(self.folder, ".unit", dataset_to_bytes, dataset_from_bytes)
         self.ends: Parts[Any] = Parts(self.folder, ".end", SequenceDone.to_bytes, SequenceDone.from_bytes)
+        # The longest sequence decides how many heads or channels are measured.
+        longest = max(map(len, self.sequences))
+        self.tasks = [SequenceTask(at, given, self.key, longest) for at, given in enumerate(self.sequences)]
 
-    def measure(self, inputs: Iterable[Given], executor: Executor) -> None:
+    def measure(self, executor: Executor) -> None:
         """Have all sequences measured but those that are stored, which are read; store each mixer, and tell of it."""
-        for done in run(self._tasks(inputs), executor, self.ends, lambda task: task.part("")):
+        for done in run(self._opened(), executor, self.ends, lambda task: task.part("")):
             task, step = done.task, done.get()
-            sequence, steps = task.sequence, [step]
+            mixers = [step]
             if isinstance(step, SequenceDone):
-                self._skipped[sequence] = step.skipped
+                self._skipped[task.sequence] = step.skipped
                 stored = enumerate(step.mixers if done.resumed else ())
-                steps = [MixerDone(index, len(step.mixers), name, None) for index, name in stored]
-            for mixer in steps:
-                name, dataset, resumed = mixer.name, mixer.dataset, mixer.dataset is None
-                if dataset is None:
-                    dataset = self.read(name, sequence)
-                else:
-                    self.parts.write(task.part(name), dataset)
-                    task.finished.add(task.part(name))
-                self._calls.setdefault(sequence, []).append(name)
-                self.mixers.setdefault(name, MixerRun(name, dataset.attrs)).add(sequence, dataset)
-                seconds, engine = dataset.attrs["seconds"], dataset.attrs["engine"]
-                self.seconds += seconds
-                if self.on_progress is not None:
-                    took = 0.0 if resumed else seconds
-                    told = ProfileProgress(sequence, self.count, mixer.index, mixer.mixers, name, engine, took, resumed)
-                    self.on_progress(told)
+                mixers = [MixerDone(index, len(step.mixers), name, None) for index, name in stored]
+            for mixer in mixers:
+                self._add(task, mixer)
 
-    def _tasks(self, inputs: Iterable[Given]) -> Iterator[SequenceTask]:
-        for sequence, given in enumerate(inputs):
-            self.reference = self.reference or len(given)
-            self.tasks.append(task := SequenceTask(sequence, given, self.key, self.reference))
+    def _add(self, task: SequenceTask, mixer: MixerDone) -> None:
+        name, resumed = mixer.name, mixer.dataset is None
+        dataset = self.read(name, task.sequence) if mixer.dataset is None else mixer.dataset
+        if not resumed:
+            self.parts.write(task.part(name), dataset)
+            task.finished.add(task.part(name))
+        self._calls.setdefault(task.sequence, []).append(name)
+        engine, seconds = dataset.attrs["engine"], dataset.attrs["seconds"]
+        self.seconds += seconds
+        if self.on_progress is not None:
+            place = task.sequence, len(self.tasks), mixer.index, mixer.mixers
+            self.on_progress(ProfileProgress(*place, name, engine, 0.0 if resumed else seconds, resumed))
+
+    def _opened(self) -> Iterator[SequenceTask]:
+        """Each task, with what is stored of it."""
+        for task in self.tasks:
             if self.folder is not None:
                 # Datasets are read one by one, so that no more than one is in memory.
-                stored, end = self.parts.names(f"{sequence:06d}"), self.ends.read(task.part(""))
+                stored, end = self.parts.names(f"{task.sequence:06d}"), self.ends.read(task.part(""))
                 task.finished.update(name for name in stored if self.parts.read(name) is not None)
                 if end is not None and not task.finished.issuperset(map(task.part, end.mixers)):
                     self.ends.remove(task.part(""))
@@ -132,43 +130,24 @@ class ProfileRun:
             )
         return value
 
-    def profile(
-        self,
-        tokenizer: AnyTokenizer | None,
-        origin: Provenance,
-        output: Path | None,
-    ) -> Profile:
+    def profile(self, tokenizer: AnyTokenizer | None, origin: Provenance, output: Path | None) -> Profile:
         """All datasets together; where they are written to a folder, the parts are removed."""
-        sequences = [task.given for task in self.tasks]
-        for name, mixer in self.mixers.items():
-            # The first sequence decides, whichever worker has finished first.
-            if len(set(mixer.forms.values())) == 1:
-                continue
-            for sequence, reason in mixer.leave_out_other_forms().items():
-                self._skipped[sequence] = {**self._skipped.get(sequence, {}), name: reason}
-        skipped = self._reasons() if any(self._skipped.values()) else {}
-        if not self.mixers:
+        sequences, joined, measured = self.sequences, dict[str, xr.Dataset](), dict[str, int]()
+        for name in self._order():
+            called = sorted(sequence for sequence, names in self._calls.items() if name in names)
+            joined[name], left_out = joined_mixer(called, len(sequences), partial(self.read, name))
+            measured[name] = len(called) - len(left_out)
+            for sequence, note in left_out.items():
+                self._skipped[sequence] = {**self._skipped.get(sequence, {}), name: note}
+        skipped = self._reasons(measured)
+        if not joined:
             raise NothingMeasuredError(skipped)
-        order = list[str]()
-        for _, names in sorted(self._calls.items()):
-            place = 0
-            for name in names:
-                if name not in order:
-                    # Behind the one that is called before it.
-                    order.insert(place, name)
-                place = order.index(name) + 1
-        self.mixers = {name: self.mixers[name] for name in order}
         root = token_dataset(sequences, tokenizer)
         settings = asdict(self.settings) | {"most_operations": MOST_OPERATIONS}
         root.attrs |= {
-            "model": origin.model,
-            "weights_sha256": origin.weights,
-            "run_sha256": origin.key,
-            "source": origin.source,
-            "threads": origin.threads,
-            "kernels": dict(origin.kernels),
+            **origin.attributes,
             "schema": SCHEMA,
-            "mixers": [name for name in self.mixers if not name.endswith(SHARED)],
+            "mixers": [name for name in joined if not name.endswith(SHARED)],
             "versions": installed(*_PACKAGES, *(_FLA if "fla" in sys.modules else ())),
             "tokens_sha256": tokens_sha256(sequences),
             "tolerances": list(self.settings.tolerances),
@@ -178,23 +157,33 @@ class ProfileRun:
             "skipped": {name: note.to_json() for name, note in skipped.items()},
             "seconds": round(self.seconds, 3),
         }
-        joined = {name: joined_mixer(mixer, len(sequences), self.read) for name, mixer in self.mixers.items()}
-        children = {node_name(name): xr.DataTree(mixer) for name, mixer in joined.items()}
+        children = {node_name(name): xr.DataTree(dataset) for name, dataset in joined.items()}
         profile = Profile(xr.DataTree(root, children=children))
         if output is not None and self.folder is not None:
             profile.save(output)
             shutil.rmtree(self.folder, ignore_errors=True)
         return profile
 
-    def _reasons(self) -> dict[str, Note]:
+    def _order(self) -> list[str]:
+        """All mixers, each behind the one that is called before it."""
+        order = list[str]()
+        for _, names in sorted(self._calls.items()):
+            place = 0
+            for name in names:
+                if name not in order:
+                    order.insert(place, name)
+                place = order.index(name) + 1
+        return order
+
+    def _reasons(self, measured: Mapping[str, int]) -> dict[str, Note]:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
-        skipped = {name: why for _, causes in sorted(self._skipped.items()) for name, why in causes.items()}
-        for name in self.mixers.keys() & skipped.keys():
-            measured, all_of_them = len(self.mixers[name].sequences), len(self.tasks)
-            of = f"{measured} of {counted(all_of_them, 'sequence')}"
-            skipped[name] = Note(Code.SOME_TEXTS, f"Measured in {of}; in the others: {skipped[name]}")
-            if measured == all_of_them:
+        skipped = {name: note for _, notes in sorted(self._skipped.items()) for name, note in notes.items()}
+        for name, count in measured.items():
+            if name in skipped and count == len(self.tasks):
                 del skipped[name]
+            elif name in skipped:
+                some = f"{count} of {counted(len(self.tasks), 'sequence')}"
+                skipped[name] = Note(Code.SOME_TEXTS, f"Measured in {some}; in the others: {skipped[name]}")
         return skipped
 
 
@@ -235,7 +224,7 @@ def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: st
     return None
 
 
-def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[ProfileProgress], None]:
+def profile_bar(bars: Bars, name: str, sequences: int) -> Callable[[ProfileProgress], None]:
     """Begin the bar of a profile; for its `on_progress`."""
     bar = bars.begin(f"profiling {name}")
     before = done = 0
@@ -251,10 +240,7 @@ def profile_bar(bars: Bars, name: str, sequences: int | None) -> Callable[[Profi
         if before and not progress.resumed:
             bar.note(f"{counted(before, 'measurement')} of layers kept from an earlier run")
             before = 0
-        # Inputs that are read while they are measured do not say how many they are.
-        total = sequences or progress.sequence + 1
-        of = "" if sequences is None else f" of {sequences}"
-        where = f"sequence {progress.sequence + 1}{of}, mixer {progress.mixer + 1} of {progress.mixers}"
-        bar.update(done, total * progress.mixers, f"{where} ({progress.name})")
+        where = f"sequence {progress.sequence + 1} of {sequences}, mixer {progress.mixer + 1} of {progress.mixers}"
+        bar.update(done, sequences * progress.mixers, f"{where} ({progress.name})")
 
     return update

@@ -108,20 +108,16 @@ def profile(
         model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
         cluster=executor, on_progress=on_progress,
     )  # fmt: skip
-    if measured.tree.attrs["skipped"]:
-        _warn_of_layers(measured)
-    return measured
-
-
-def _warn_of_layers(measured: Profile) -> None:
-    """Tell which layers lack a measurement, in all or in some sequences."""
+    if not measured.tree.attrs["skipped"]:
+        return measured
+    # Which layers lack a measurement, in all or in some sequences.
     if lost := measured.not_measured:
         layers = counted(len(measured.mixers) + len(lost), "layer")
         causes = "; ".join(f"{names}: {cause}" for names, cause in by_reason(lost).items())
-        sentence = f"{len(lost)} of {layers} of {measured.model} could not be measured: {causes}"
-        warn_caller(sentence)
+        warn_caller(f"{len(lost)} of {layers} of {measured.model} could not be measured: {causes}")
     for names, cause in by_reason(measured.incomplete).items():
         warn_caller(f"{names} of {measured.model}: {cause}")
+    return measured
 
 
 def run_profile(
@@ -147,7 +143,7 @@ def run_profile(
     path = None if output is None else Path(output)
     if path is not None:
         check_destination(path, "output")
-    stored: dict[str, str] = {}
+    stored: dict[str, Any] = {}
     if isinstance(model, str) and cluster is not None:
         tokenizer = tokenizer or load_model_facts(model, needs_tokenizer=inputs is None)[0]
         model, name = partial(load_model, model, needs_tokenizer=False), name or model
@@ -157,25 +153,22 @@ def run_profile(
     # What each process loads comes in floating point.
     if cluster is None or isinstance(model, nn.Module):
         model, weights = float_model(model)
-        stored = {"weights": weights} if weights else {}
+        stored |= {"weights": weights} if weights else {}
+    here = model if isinstance(model, nn.Module) else None
     if inputs is None:
         inputs, stored["texts"] = bundled_sequences(tokenizer), "bundled documents"
     # Where positions lie is asked of the model; one that each process loads is not there.
-    given = given_sequences(model if isinstance(model, nn.Module) else None, inputs, tokenizer, axis)
-    known: list[Given] = []
-    reference = count = None
-    if cluster is not None or isinstance(given, list):
-        # What is wrong with any of them shows before the work.
-        given = known = list[Given](given)
-        reference, count = max(map(len, known)), len(known)
-        settings.check_reach(reference)
+    # What is wrong with any of them shows before the work.
+    given = list[Given](given_sequences(here, inputs, tokenizer, axis))
+    reference = max(map(len, given))
+    settings.check_reach(reference)
     settings = settings.for_texts(reference)
-    # Digests say whether what is stored is of this run; of one that is not they would only take time.
+    # Digests say whether what is stored is of this run; of one that is not they would only take time. A class without
+    # a source is another one in each run, and the same in all processes of one.
     digests = cluster is not None or path is not None
-    # A class without a source is another one in each run, and the same in all processes of one.
     make = partial(loaded_work, model, settings, reference, digests=digests, unknown=uuid4().hex)
-    if path is not None and isinstance(model, nn.Module):
-        tell_without_source(model)
+    if path is not None and here is not None:
+        tell_without_source(here)
     with ExitStack() as stack:
         if cluster is None:
             executor = partial(one_by_one, make())
@@ -184,21 +177,19 @@ def run_profile(
         origin: Provenance = next(executor(["loading the model"])).get()
         if isinstance(executor, OnRay):
             executor.memory += origin.bytes
-        name = name or origin.model
-        origin = replace(origin, model=name, source={**stored, **origin.source, **(source or {})})
+        name = name or str(origin.attributes["model"])
+        source = {**stored, **origin.attributes["source"], **(source or {})}
+        origin = replace(origin, attributes={**origin.attributes, "model": name, "source": source})
         folder = None if path is None else stack.enter_context(units_folder(path))
-        again = partial(_recaptured, model, known) if known and isinstance(model, nn.Module) else None
-        if path is not None and folder is not None and known:
-            if (earlier := earlier_profile(path, origin.key, known, name)) is not None:
+        again = None if here is None else partial(_recaptured, here, given)
+        if path is not None and folder is not None:
+            if (earlier := earlier_profile(path, origin.key, given, name)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 return replace(earlier, recapture=again)
         if on_progress is None and Console(stderr=True).is_terminal:
-            on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, count)
-        run = ProfileRun(settings, origin.key, count, folder, on_progress, reference)
-        run.measure(given, executor)
-        if count is None:
-            # How long a stream's sequences are is known at its end.
-            settings.check_reach(max(len(task.given) for task in run.tasks))
+            on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, len(given))
+        run = ProfileRun(settings, origin.key, given, folder, on_progress)
+        run.measure(executor)
         return replace(run.profile(tokenizer, origin, path), recapture=again)
 
 

@@ -80,26 +80,18 @@ class SequenceDone:
         """The end that `to_bytes` wrote; other bytes are a ValueError."""
         try:
             facts = json.loads(content)
-            return cls(tuple(map(str, facts["mixers"])), _notes(facts["skipped"]))
+            skipped = {str(name): Note.from_json(note) for name, note in facts["skipped"].items()}
+            return cls(tuple(map(str, facts["mixers"])), skipped)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("it holds no mixers") from error
 
 
-def _notes(skipped: Mapping[str, object]) -> dict[str, Note]:
-    return {name: Note.from_json(note) for name, note in skipped.items()}
-
-
 @dataclass(frozen=True)
 class Provenance:
-    """What was measured, as a profile's attributes say it."""
+    """What was measured."""
 
-    model: str  # what tables call the model
-    weights: str  # digest of its weights; empty where it was not asked for
-    key: str  # digest of the run; empty where it was not asked for
-    source: Mapping[str, Any]  # where the model comes from, and the command line
-    threads: int  # threads of torch in the processes that measured
-    # Which attention of transformers, and which modes of fla's kernels, the layers run with, by their kind.
-    kernels: Mapping[str, str]
+    attributes: Mapping[str, Any]  # as a profile has them; digests are empty where they were not asked for
+    key: str  # digest of the run
     bytes: int  # size of the weights
 
     @classmethod
@@ -114,21 +106,24 @@ class Provenance:
             weights = str(facts["weights"])
             key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
         used, tensors = defaultdict[str, set[str | None]](set), set[torch.Tensor]()
-        for part in model.modules():
-            tensors.update(part.parameters(recurse=False), part.buffers(recurse=False))
-            if "Attention" in type(part).__name__:
-                used["attention"].add(getattr(getattr(part, "config", None), "_attn_implementation", None))
-            if type(part).__module__.startswith("fla."):
-                used["fla"].add(getattr(part, "mode", None))
-        return cls(
-            type(model).__name__,
-            weights,
-            key,
-            {},
-            torch.get_num_threads(),
-            {kind: ", ".join(sorted(map(str, known))) for kind, some in used.items() if (known := some - {None})},
-            sum(tensor.nbytes for tensor in tensors),
-        )
+        for module in model.modules():
+            tensors.update(module.parameters(recurse=False), module.buffers(recurse=False))
+            if "Attention" in type(module).__name__:
+                used["attention"].add(getattr(getattr(module, "config", None), "_attn_implementation", None))
+            if type(module).__module__.startswith("fla."):
+                used["fla"].add(getattr(module, "mode", None))
+        attributes = {
+            "model": type(model).__name__,
+            "weights_sha256": weights,
+            "run_sha256": key,
+            "source": {},
+            "threads": torch.get_num_threads(),
+            # Which attention of transformers, and which modes of fla's kernels, the layers run with.
+            "kernels": {
+                kind: ", ".join(sorted(map(str, modes - {None}))) for kind, modes in used.items() if modes - {None}
+            },
+        }
+        return cls(attributes, key, sum(tensor.nbytes for tensor in tensors))
 
 
 @dataclass(eq=False)
@@ -154,8 +149,11 @@ class SequenceWork:
                 "machines of the cluster."
             )
         sequence, given, settings = request.sequence, request.given, self.settings
-        planning, names = (sequence, len(given), request.reference, settings), list[str]()
-        inputs, axis = inputs_of(given)
+        planning, names, (inputs, axis) = (
+            (sequence, len(given), request.reference, settings),
+            list[str](),
+            inputs_of(given),
+        )
         try:
             captured, index = captured_mixers(self.model, inputs, self.checks, settings, sequence, axis), 0
             for item in captured:
@@ -166,9 +164,9 @@ class SequenceWork:
                 here = [item.name, *(grouped.name for grouped, _ in groups)]
                 finished = {name for name in here if request.finished and request.part(name) in request.finished}
                 works = [] if item.name in finished else [(item, plan_work(item, *planning))]
-                works += [measured for measured in groups if measured[0].name not in finished]
+                works += [planned for planned in groups if planned[0].name not in finished]
                 datasets = {
-                    measured.attrs["name"]: measured for measured in measure_side_by_side(works, sequence, settings)
+                    dataset.attrs["name"]: dataset for dataset in measure_side_by_side(works, sequence, settings)
                 }
                 # The names would keep this operator alive while the next is built.
                 del item, group, groups, works
@@ -185,17 +183,12 @@ class SequenceWork:
 
 
 def loaded_work(
-    model: nn.Module | Loader,
-    settings: Settings,
-    reference: int | None,
-    *,
-    digests: bool = True,
-    unknown: str = "",
+    model: nn.Module | Loader, settings: Settings, reference: int | None, *, digests: bool = True, unknown: str = ""
 ) -> SequenceWork:
     """The work of a process that loads the model; without digests where nothing is stored and no other compared."""
     loaded = model if isinstance(model, nn.Module) else model()
     measured = loaded.model if isinstance(loaded, LoadedModel) else loaded
     origin = Provenance.of(measured, settings if digests else None, reference, unknown)
     if isinstance(loaded, LoadedModel):
-        origin = replace(origin, model=loaded.name, source=loaded.source)
+        origin = replace(origin, attributes={**origin.attributes, "model": loaded.name, "source": loaded.source})
     return SequenceWork(measured, settings, origin=origin)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -34,7 +34,7 @@ from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
 from statesize.spectra.cut import Cut
 from statesize.spectra.dispatch import ENGINES, choose_engine, with_readouts
-from statesize.spectra.engine import DOUBLE, Engine, Output
+from statesize.spectra.engine import Engine, Output
 from statesize.spectra.exact.dense import DenseEngine
 
 # Operations in float64 that one mixer may cost over one sequence before its units are sampled: minutes of one core.
@@ -245,77 +245,60 @@ def _operator(item: Captured, units: NDArray[np.int64], work: Work | None = None
 def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, settings: Settings) -> list[xr.Dataset]:
     """The datasets of some mixers, at once on threads of their own where the memory holds a block of each."""
     if len(works) > 1 and torch.get_num_threads() > 1:
-        part = replace(settings, memory=settings.memory // len(works))
-        beside = [(item, smaller) for item, work in works if (smaller := work.within(part.memory))]
+        each = replace(settings, memory=settings.memory // len(works))
+        beside = [(item, smaller) for item, work in works if (smaller := work.within(each.memory))]
         if len(beside) == len(works):
             with one_torch_thread():
-                return in_parallel([partial(measure_mixer, item, sequence, work, part) for item, work in beside])
-    whole, one_by_one = None, list(works)
-    if len(works) > 1 and not works[1][0].readers:
-        (heads, work), (groups, of_groups) = works
-        at_once = work.forms_whole and of_groups.forms_whole and heads.units == len(work.sample.units) <= work.block
-        if at_once and work.cut is not None and isinstance(heads.units_operator(slice(0, 1)), SoftmaxAttention):
-            smaller = of_groups.within(settings.memory - DOUBLE * heads.units * work.cut.length**2)
-            if smaller is not None:
-                whole = cache(partial(_operator, heads, work.sample.units, work))
-                one_by_one = [works[0], (groups, smaller)]
-    return [measure_mixer(item, sequence, work, settings, whole) for item, work in one_by_one]
+                return in_parallel([partial(measure_mixer, item, sequence, work, each) for item, work in beside])
+    return [measure_mixer(item, sequence, work, settings) for item, work in works]
 
 
-def measure_mixer(
-    item: Captured, sequence: int, work: Work, settings: Settings, whole: Callable[[], Operator] | None = None
-) -> xr.Dataset:
+def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
-    # whole: T of all heads, made once for them and for their groups, where it fits beside what these hold.
-    start = time.perf_counter()
-    measurements: list[Measurement] = []
-    # What is found of each unit beside: its sink, and the variant.
-    extra: defaultdict[str, list[float]] = defaultdict(list)
-    attends, asked = work.attends, settings.weights != "none" or settings.skip_first > 0 or settings.squares
-    varies = asked and not item.name.endswith(SHARED)
-    weighted = item.weighted(settings.weights, settings.skip_first) if varies and work.cut is not None else item
-    units, positions = work.sample.units, work.cut.positions if work.cut else ()
-    half, size, cuts = 0.0, math.nan, math.nan
-    if work.cut is not None:
-        half, cuts = work.cut.length / 2, work.cut.length + 1 - (work.cut.past or 1) - (work.cut.future or 1)
-    middle = min(positions, key=lambda cut: abs(cut - half), default=math.nan)
+    start, cut, attends = time.perf_counter(), work.cut, work.attends
+    measurements, of_units, size = list[Measurement](), defaultdict[str, list[float]](list), math.nan
+    varies = settings.weights != "none" or settings.skip_first > 0 or settings.squares
+    varies = varies and not item.name.endswith(SHARED) and cut is not None
+    weighted = item.weighted(settings.weights, settings.skip_first) if varies else item
+    units, middle = work.sample.units, math.nan
+    if cut is not None:
+        middle = min(cut.positions, key=lambda position: abs(position - cut.length / 2), default=math.nan)
     for chosen in (units[first : first + work.block] for first in range(0, len(units), work.block)):
-        if work.cut is None or work.engine is None:
+        if cut is None or work.engine is None:
             break
         with naming(item, sequence, chosen):
-            operator = _operator(item, chosen, work) if whole is None else whole()
-            if whole is not None and item.name.endswith(SHARED):
-                heads = operator.dense()
-                heads = heads[:, list(item.order)] if item.order else heads
-                groups = heads.reshape(len(heads), item.units, -1, *heads.shape[2:])
-                groups = groups if len(chosen) == item.units else groups[:, torch.from_numpy(chosen)]
-                operator = Shared(Dense.of_causal(groups, operator.state_size()))
-            measurements.append(measure_at(operator, work.cut, settings, engine=work.engine))
-        found = sinks(operator, int(middle)) if attends else None
+            operator = _operator(item, chosen, work)
+            measurements.append(measure_at(operator, cut, settings, engine=work.engine))
+        marked = sinks(operator, int(middle)) if attends else None
         # Where rows of one head are no shares of attention, those of others are none either.
-        attends = found is not None
-        for sink in found or ():
+        attends = marked is not None
+        for sink in marked or ():
             for name, value in zip(SINKS, astuple(sink), strict=True):
-                extra[name].append(value)
+                of_units[name].append(value)
         if varies and (operator.length <= LONGEST or isinstance(operator, Recurrence)):
-            extra["few_cuts_entropy"] += entropies(operator.to(dtype=torch.float64))
-            extra["variant_entropy"] += entropies(_operator(weighted, chosen).to(dtype=torch.float64), settings.squares)
+            of_units["few_cuts_entropy"] += entropies(operator.to(dtype=torch.float64))
+            of_units["variant_entropy"] += entropies(
+                _operator(weighted, chosen).to(dtype=torch.float64), settings.squares
+            )
         size = float(operator.state_size().max())
         # It would be held while the next one is built.
         del operator
-    described = ("name", "kind", "cache", "multiplicity", "precision")
-    facts = {name: getattr(item, name) for name in described}
-    facts["notes"] = [note.to_json() for note in item.notes]
-    facts |= {
+    known: dict[str, float | list[float]] = {
+        "state_bytes": math.nan if item.state_bytes is None else item.state_bytes,
+        "tss": size,
+        "cuts": math.nan if cut is None else cut.length + 1 - (cut.past or 1) - (cut.future or 1),
+        "faithfulness": math.nan if item.agreement is None else item.agreement.difference,
+        "run_difference": item.run_difference,
+        "middle": middle,
+        **{name: values for name, values in of_units.items() if attends or name not in SINKS},
+    }
+    facts = {name: getattr(item, name) for name in ("name", "kind", "cache", "multiplicity", "precision")} | {
+        "notes": [note.to_json() for note in item.notes],
         "dtype": work.dtype,
         "engine": ", ".join(dict.fromkeys(measurement.engine for measurement in measurements)) or "none",
+        "seconds": time.perf_counter() - start,
     }
-    facts["seconds"] = time.perf_counter() - start
-    faithfulness = math.nan if item.agreement is None else item.agreement.difference
-    stored = math.nan if item.state_bytes is None else item.state_bytes
-    by_sequence = (float(stored), size, cuts, faithfulness, item.run_difference, middle)
-    by_unit = {name: values for name, values in extra.items() if attends or name not in SINKS}
-    return sequence_dataset(facts, by_sequence, work.sample, positions, measurements, settings, by_unit)
+    return sequence_dataset(facts, known, work.sample, cut.positions if cut else (), measurements, settings)
 
 
 @contextmanager

@@ -10,15 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from statesize.check import require_choice
 from statesize.measurement.statistics import between, evenly_spread, finite
+from statesize.results.fields import arrays
 
 Row: TypeAlias = dict[str, Any]
 Tables: TypeAlias = Mapping[str, Sequence[Row]]
+Bounds: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token"]
 Metric: TypeAlias = Literal["entropy", "relative_count", "count"]
 METRICS: dict[Metric, str] = {
-    "entropy": "Entropy-ESS",
-    "relative_count": "Relative tolerance-ESS",
-    "count": "Tolerance-ESS",
+    name: arrays()[name].meaning.removesuffix(".") for name in ("entropy", "relative_count", "count")
 }
 """What can be drawn over positions, with its title."""
 COLOURS: dict[Role, str] = {
@@ -49,41 +49,34 @@ def lines(names: Sequence[str], **columns: ArrayLike) -> list[Row]:
     """Rows of a line for each of some heads, evenly spread, from columns (N,) or (heads, N); none of a single head."""
     shape = np.broadcast_shapes((len(names), 1), *(np.shape(column) for column in columns.values()))
     values = {name: np.broadcast_to(np.asarray(column), shape) for name, column in columns.items()}
-    chosen: list[int] = evenly_spread(len(names), CHART_HEADS).tolist() if len(names) > 1 else []
-    rows = [table(**{name: column[head] for name, column in values.items()}) for head in chosen]
-    return known([{"head": names[head]} | row for head, line in zip(chosen, rows, strict=True) for row in line])
-
-
-def known(rows: Sequence[Row]) -> list[Row]:
-    """The rows in which every number is known."""
+    heads: list[int] = evenly_spread(len(names), CHART_HEADS).tolist() if len(names) > 1 else []
+    of_heads = {head: table(**{name: column[head] for name, column in values.items()}) for head in heads}
+    rows = ({"head": names[head]} | row for head, line in of_heads.items() for row in line)
     return [row for row in rows if None not in row.values()]
 
 
-Bounds: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+_between = np.frompyfunc(lambda low, high: between(low, high, "{:.2f}".format), 2, 1)
 
 
-def bounds_table(low: NDArray[Any], high: NDArray[Any], **columns: NDArray[Any]) -> list[Row]:
+def _band(low: NDArray[Any], high: NDArray[Any], **place: NDArray[Any]) -> list[Row]:
     """The band between bounds (N,); none where they are equal."""
-    return table(low=low, high=high, **columns) if (low < high).any() else []
-
-
-_said = np.frompyfunc(lambda low, high: between(low, high, "{:.2f}".format), 2, 1)
+    return table(low=low, high=high, **place) if (low < high).any() else []
 
 
 def tolerance_tables(names: Sequence[str], ratios: NDArray[Any], bounds: Bounds) -> dict[str, list[Row]]:
-    """Tables of TOLERANCE at ratios (R,) from bounds of the counts of all heads, (heads, R) each."""
-    (low, high), (least, most) = bounds, (bound.mean(0) for bound in bounds)
+    """Tables of `vega.tolerance_chart` at ratios (R,) from bounds of the counts of all heads, (heads, R) each."""
+    low, high = (bound.mean(0) for bound in bounds)
     return {
-        "rungs": lines(names, ratio=ratios, ess=(low + high) / 2, said=_said(low, high)),
-        "ladder": table(ratio=ratios, ess=(least + most) / 2, said=_said(least, most)),
-        "bounds": bounds_table(least, most, ratio=ratios),
+        "rungs": lines(names, ratio=ratios, ess=(bounds[0] + bounds[1]) / 2, said=_between(*bounds)),
+        "ladder": table(ratio=ratios, ess=(low + high) / 2, said=_between(low, high)),
+        "bounds": _band(low, high, ratio=ratios),
     }
 
 
 def position_tables(
     names: Sequence[str], positions: NDArray[Any], bounds: Bounds, ceiling: NDArray[Any], **columns: NDArray[Any]
 ) -> dict[str, list[Row]]:
-    """Tables of POSITIONS where bounds of all heads, (heads, P) each, are known, with more columns (P,)."""
+    """Tables of `vega.positions_chart` where bounds of all heads, (heads, P) each, are known, with columns (P,)."""
     heads = (bounds[0] + bounds[1]) / 2
     inside = np.isfinite(heads).all(0)
     at, mean, top = positions[inside], heads[:, inside].mean(0), ceiling[inside]
@@ -95,7 +88,7 @@ def position_tables(
         left=np.append(at[:1], middles),
         right=np.append(middles, at[-1:]),
         ess=mean,
-        said=_said(low, high),
+        said=_between(low, high),
         ceiling=top,
         share=np.divide(mean, top, out=np.full(len(at), np.nan), where=top > 0),
         **{name: values[inside] for name, values in columns.items()},
@@ -105,7 +98,7 @@ def position_tables(
         # Points where a curve passes over cuts that were not measured.
         "cuts": rows if len(at) and np.ptp(at) >= len(at) else [],
         "heads": lines(names, position=at, ess=heads[:, inside]),
-        "bounds": bounds_table(low, high, position=at),
+        "bounds": _band(low, high, position=at),
     }
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -38,19 +36,11 @@ class ComparisonCharts:
         self._profiles = profiles
 
     def layers(self) -> alt.LayerChart:
-        """ESS of each layer of each model at the middle of the texts.
-
-        Returns:
-            The chart.
-        """
+        """ESS of each layer of each model at the middle of the texts."""
         return layers(self._profiles)
 
     def positions(self) -> alt.LayerChart:
-        """ESS of each model along the first text, the mean over its layers.
-
-        Returns:
-            The chart.
-        """
+        """ESS of each model along the first text, the mean over its layers."""
         return along(self._profiles)
 
     __call__ = layers
@@ -62,7 +52,7 @@ class Comparison(Result):
 
     Attributes:
         profiles: The profiles, with names that differ.
-        models: A row for each, by the names of `statesize.results.fields.COLUMNS`.
+        models: A row for each, by the names of `statesize.results.fields.FIELDS`.
         notes: What makes the rows less comparable than they look, in words.
     """
 
@@ -76,14 +66,7 @@ class Comparison(Result):
         return comparison_headline(self.profiles)
 
     def table(self, *, wide: bool = False) -> PageTable:
-        """The rows, in the order of the profiles.
-
-        Args:
-            wide: All columns.
-
-        Returns:
-            A table for a terminal or a page.
-        """
+        """The rows, in the order of the profiles, in the columns that are read first, or in all of them."""
         return field_table(MODELS, self.models, first=not wide)
 
     @property
@@ -101,38 +84,15 @@ class Comparison(Result):
         return ComparisonCharts(self.profiles)
 
     def page(self) -> ResultPage:
-        """The page of all profiles.
-
-        Returns:
-            It, to be written.
-        """
+        """The page of all profiles."""
         return page(self.profiles)
 
-    def to_html(self, path: str | PathLike[str] = "compared.html") -> Path:
-        """Write the page, one self-contained file.
-
-        Args:
-            path: The file; replaced if it exists.
-
-        Returns:
-            The file.
-        """
-        return super().to_html(path)
-
     def to_dict(self) -> dict[str, Any]:
-        """What `statesize compare --json` prints.
-
-        Returns:
-            JSON values.
-        """
+        """What `statesize compare --json` prints, of JSON values."""
         return json_values({"headline": self.headline, "models": self.models, "notes": self.notes})
 
     def to_dataframe(self) -> pd.DataFrame:
-        """The rows as a table.
-
-        Returns:
-            One row a profile, by the names of `statesize.results.fields.COLUMNS`.
-        """
+        """The rows, one a profile, by the names of `statesize.results.fields.FIELDS`."""
         return pd.DataFrame(list(self.models))
 
 

@@ -22,8 +22,6 @@ KINDS = {
     "gla": "gated linear attention",
     "s6": "selective state space",
     "gla-s6": "gated linear attention with S6 steps",
-    "s4d": "diagonal state space",
-    "nla": "normalised linear attention",
     "attention": "softmax attention",
     "sliding": "sliding-window attention",
     "deltanet": "DeltaNet",
@@ -31,11 +29,7 @@ KINDS = {
     "mamba": "Mamba",
     "mamba2": "Mamba-2",
     "retnet": "linear attention with fixed decays",
-    "gla-scalar": "gated linear attention with one decay per head",
-    "gla-unit-keys": "gated linear attention with keys of norm 1",
     "hgrn": "gated linear attention with tied gates",
-    "ssd": "linear attention with Mamba-2 steps",
-    "deltanet-2": "DeltaNet with negative eigenvalues",
     "rwkv7": "RWKV-7 rule",
     "gated slots": "gated slot attention",
     "bounded memory": "attention with bounded memory",
@@ -63,9 +57,9 @@ def distinct(profiles: Sequence[P], places: Sequence[str] = ()) -> list[P]:
     titles = [model_title(profile) for profile in profiles]
     if len(set(places)) < len(titles):
         places = [str(number) for number in range(1, len(titles) + 1)]
-    named = zip(profiles, titles, places, strict=True)
     return [
-        profile.called(f"{title} ({place})") if titles.count(title) > 1 else profile for profile, title, place in named
+        profile.called(f"{title} ({place})") if titles.count(title) > 1 else profile
+        for profile, title, place in zip(profiles, titles, places, strict=True)
     ]
 
 
@@ -77,20 +71,17 @@ def position_name(profile: Profiled) -> str:
 def cuts_of(*profiles: Profiled) -> tuple[list[int], list[int]]:
     """How many cuts of each text were measured in each layer, and how many there are, without texts of none."""
     nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
-    pairs = [pair for node in nodes for pair in zip(measured_cuts(node).sum(1), node["cuts"].values, strict=True)]
-    known = [(int(some), int(every)) for some, every in pairs if some]
-    return [some for some, _ in known], [every for _, every in known]
+    some = np.concatenate([np.zeros(0, np.int64), *(measured_cuts(node).sum(1) for node in nodes)])
+    every = np.concatenate([np.zeros(0), *(node["cuts"].values for node in nodes)])
+    return some[some > 0].tolist(), every[some > 0].astype(np.int64).tolist()
 
 
 def cuts_name(*profiles: Profiled) -> str:
     """How many of the cuts of a text were measured, such as "32 of 511 cuts" or "all 22 cuts"."""
-    some, every = cuts_of(*profiles)
-    return f"all {_span(every)} cuts" if some == every else f"{_span(some)} of {_span(every)} cuts"
-
-
-def _span(counts: Sequence[int]) -> str:
-    least, most = min(counts, default=0), max(counts, default=0)
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    counts = cuts_of(*profiles)
+    ends = [(min(count, default=0), max(count, default=0)) for count in counts]
+    some, every = (f"{least:,}" if least == most else f"{least:,} to {most:,}" for least, most in ends)
+    return f"all {every} cuts" if counts[0] == counts[1] else f"{some} of {every} cuts"
 
 
 def by_reason(skipped: Mapping[str, object]) -> dict[str, str]:
@@ -101,18 +92,13 @@ def by_reason(skipped: Mapping[str, object]) -> dict[str, str]:
     return {listed(some): reason for reason, some in names.items()}
 
 
-PAGE_METRICS: tuple[Metric, ...] = ("entropy", "relative_count")
-"""What a page can show; an absolute tolerance says little without the operator's scale and stays in the profile."""
-
-
 def metric_titles(profiles: Sequence[Profiled]) -> dict[Metric, str]:
-    """The metrics that were measured of any layer, with what a page calls them; entropy first."""
+    """The metrics that a page can show of any layer, with what it calls them; entropy first."""
+    # An absolute tolerance says little without the operator's scale and stays in the profile.
     nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
-    ratios = profiles[0].attributes["relative_tolerances"]
-    named = f", singular values above {100 * ratios[0]:g} % of the largest" if ratios else ""
-    known = any(np.isfinite(ess_values(node, "relative_count")).any() for node in nodes)
-    return {
-        metric: METRICS[metric] + (named if metric != "entropy" else "")
-        for metric in PAGE_METRICS
-        if metric == "entropy" or known
-    }
+    titles: dict[Metric, str] = {"entropy": METRICS["entropy"]}
+    if any(np.isfinite(ess_values(node, "relative_count")).any() for node in nodes):
+        ratios = profiles[0].tree.attrs["relative_tolerances"]
+        above = f", singular values above {100 * ratios[0]:g} % of the largest" if ratios else ""
+        titles["relative_count"] = METRICS["relative_count"] + above
+    return titles

@@ -45,16 +45,21 @@ class Result(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Its document, of JSON values."""
 
-    def to_html(self, path: str | PathLike[str]) -> Path:
+    @property
+    def file_name(self) -> str:
+        """What its page is called, without a suffix, where no path is given."""
+        return type(self).__name__.lower()
+
+    def to_html(self, path: str | PathLike[str] | None = None) -> Path:
         """Write its page, one self-contained file; a path that cannot be written is a FileError.
 
         Args:
-            path: The file; replaced if it exists.
+            path: The file; replaced if it exists. None takes a file in this folder, called after the result.
 
         Returns:
             The file.
         """
-        return self.page().write(path)
+        return self.page().write(path or f"{self.file_name}.html")
 
     def to_json(self, path: str | PathLike[str]) -> Path:
         """Write its document; a path that cannot be written is a FileError.
@@ -71,11 +76,6 @@ class Result(ABC):
         return path
 
     def __repr__(self) -> str:
-        """The headline, the table within the width of the terminal, and its codes.
-
-        Returns:
-            Lines of text.
-        """
         lines = table_text(self.table(), shutil.get_terminal_size().columns)
         return "\n".join([self.headline, *lines, *self.legend])
 

@@ -1,59 +1,45 @@
-"""The page of a result: what was found, its charts and tables, what has to be known, and how the numbers were made."""
+"""The page of a result: one HTML file that holds everything it needs, and may load nothing."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from html import escape
+from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, cast
 
 from statesize.check import require_path
 from statesize.io.files import check_report_path, replace_file
-from statesize.report.document import Section, document
 from statesize.report.table import PageTable, cell_text, html_table
-
-
-class PageFigure(Protocol):
-    """What scripts draw on a page from its data."""
-
-    scripts: ClassVar[tuple[str, ...]]
-
-    @property
-    def title(self) -> str:
-        """Its heading."""
-        ...
-
-    @property
-    def data(self) -> object:
-        """What the scripts draw, as JSON values."""
-        ...
-
-    def html(self, key: str) -> str:
-        """Where they draw it, with the `key` of its data."""
-        ...
 
 
 @dataclass(frozen=True)
 class PageChart:
-    """A chart on a page, as a specification of Vega-Lite."""
+    """What scripts draw on a page from data, a specification of Vega-Lite.
+
+    Attributes:
+        title: Its heading.
+        data: What the scripts draw, as JSON values.
+        caption: Below it.
+    """
 
     title: str
-    chart: Mapping[str, Any]
+    data: Mapping[str, Any]
     caption: str = ""
     scripts: ClassVar[tuple[str, ...]] = ("result.js",)
 
-    @property
-    def data(self) -> object:
-        """The specification."""
-        return self.chart
-
     def html(self, key: str) -> str:
-        """The chart above its caption."""
+        """The chart, with the `key` of its data, above its caption."""
         title = escape(self.title, quote=True)
-        drawn = f'<div class="chart fixed" id="{key}" role="group" aria-label="{title}"></div>'
-        return f"<figure>{_scrolled(key, drawn)}<figcaption>{escape(self.caption)}</figcaption></figure>"
+        chart = f'<div class="chart fixed" id="{key}" role="group" aria-label="{title}"></div>'
+        return f"<figure>{_scrolled(key, chart)}<figcaption>{escape(self.caption)}</figcaption></figure>"
 
 
 RESULT = "Result"
@@ -78,7 +64,7 @@ class ResultPage:
 
     title: str
     finding: str
-    charts: Sequence[PageFigure]
+    charts: Sequence[PageChart]
     tables: Sequence[PageTable]
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -92,10 +78,11 @@ class ResultPage:
 
     def render(self) -> str:
         """The page as HTML."""
-        charts = {f"chart-{index}": figure for index, figure in enumerate(self.charts)}
+        charts = {f"chart-{index}": chart for index, chart in enumerate(self.charts)}
         notes = [
-            Section(f"notes-{index}", title, _items(texts) if texts else "")
+            Section(f"notes-{index}", title, f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>")
             for index, (title, texts) in enumerate(self.notes.items())
+            if texts
         ]
         wide = len(self.tables[0].headings) > _COLUMNS
         small = not wide and len(self.tables[0].rows) <= _ROWS
@@ -106,17 +93,15 @@ class ResultPage:
         sections = [
             *([first] if small else []),
             *(note for note in notes if note.title == RESULT),
-            *(Section(key, figure.title, figure.html(key)) for key, figure in charts.items()),
+            *(Section(key, chart.title, chart.html(key)) for key, chart in charts.items()),
             *(note for note in notes if note.title != RESULT),
             *([] if small else [first]),
             *others,
-            Section("facts", "How these numbers were made", _listed(self.facts) if self.facts else "", folded=True),
+            *([Section("facts", "How these numbers were made", _listed(self.facts), True)] if self.facts else []),
         ]
-        data = {key: figure.data for key, figure in charts.items()}
-        scripts = dict.fromkeys(("draw.js", *(name for figure in self.charts for name in figure.scripts), "table.js"))
-        return document(
-            self.title, self.finding, [section for section in sections if section.content], data, list(scripts)
-        )
+        data = {key: chart.data for key, chart in charts.items()}
+        scripts = dict.fromkeys(("draw.js", *(name for chart in self.charts for name in chart.scripts), "table.js"))
+        return document(self.title, self.finding, sections, data, list(scripts))
 
 
 _LAST = ("seconds", "message", "versions", "run")
@@ -132,13 +117,8 @@ def told_apart(
     differing.sort(key=lambda name: _LAST.index(name) if name in _LAST else -1)
     shared = {name.replace("_", " "): cells[0] for name, cells in texts.items() if len(set(cells)) == 1}
     shown = [[row.get(name) for name in differing] for row in rows[:most]]
-    return PageTable(title, differing, shown, caption), {
-        name: text for name, text in shared.items() if text not in {"", "–"}
-    }
-
-
-def _items(texts: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+    facts = {name: text for name, text in shared.items() if text not in {"", "–"}}
+    return PageTable(title, differing, shown, caption), facts
 
 
 def _scrolled(key: str, content: str, kind: str = "scroll") -> str:
@@ -146,9 +126,9 @@ def _scrolled(key: str, content: str, kind: str = "scroll") -> str:
     return f'<div class="{kind}" tabindex="0" role="region" aria-labelledby="{key}-title">{content}</div>'
 
 
-def _listed(named: Mapping[str, str]) -> str:
+def _listed(texts: Mapping[str, str]) -> str:
     """Texts by their names."""
-    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in named.items())}</dl>"
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in texts.items())}</dl>"
 
 
 def _table(key: str, table: PageTable, small: bool) -> str:
@@ -163,3 +143,74 @@ _SEARCH = '<label>Rows with <input type="search" placeholder="part of a text"></
 _TOOLS = """
 <form class="choices tools" autocomplete="off" hidden>{}
 <button type="button">Download these rows as CSV</button> <output class="hint"></output></form>"""
+
+
+class Section(NamedTuple):
+    """A part of a page, as HTML, under its heading, whose id is `key`-title; a folded one shows its heading alone."""
+
+    key: str
+    title: str
+    content: str
+    folded: bool = False
+
+    @property
+    def html(self) -> str:
+        """The section."""
+        heading = f'<h2 id="{self.key}-title">{escape(self.title)}</h2>'
+        shown = f"<details><summary>{heading}</summary>{self.content}</details>"
+        return (
+            f'<section aria-labelledby="{self.key}-title">{shown if self.folded else heading + self.content}</section>'
+        )
+
+
+def document(
+    title: str, finding: str, sections: Sequence[Section], data: Mapping[str, object], scripts: Sequence[str]
+) -> str:
+    """A whole page, whose policy forbids remote content, evaluated code, and any script but its own."""
+    code = (vega(), *(resource(name) for name in scripts))
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in code]
+    first, *others = finding.split("\n")
+    items = "".join(f"<li>{escape(line)}</li>" for line in others)
+    links = [(section.key, section.title) for section in sections if not section.folded]
+    # One link leads to all that is folded.
+    links += [(section.key, "Details") for section in sections if section.folded][:1]
+    parts = {
+        "hashes": " ".join(f"'sha256-{digest}'" for digest in digests),
+        "title": escape(title),
+        "style": resource("page.css"),
+        "finding": f"<p><strong>{escape(first)}</strong></p>" + (items and f"<ul>{items}</ul>"),
+        "links": " ".join(f'<a href="#{key}-title">{escape(name)}</a>' for key, name in links),
+        "sections": "\n".join(section.html for section in sections),
+        "data": embedded_json(data),
+        "scripts": "\n".join(f"<script>{script}</script>" for script in code),
+    }
+    return filled("frame.html", parts)
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """A file of this package with HTML instead of its comments, by their text."""
+    # All at once, so that no part is searched for the comments of others.
+    return re.sub("<!-- ([a-z-]+) -->", lambda comment: parts[comment[1]], resource(template))
+
+
+def embedded_json(data: object) -> str:
+    """JSON that no HTML parser can leave: `<`, `>` and `&` are written as escapes."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
+
+
+@cache
+def vega() -> str:
+    """Vega, Vega-Lite and their embedding as one script."""
+    # Commands use this module for tables too.
+    import vl_convert
+
+    # A closing tag inside the libraries' strings would end the script element.
+    # The stub forgets that the snippet has a default.
+    bundle = cast("str", vl_convert.javascript_bundle())  # pyright: ignore[reportCallIssue]
+    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def resource(name: str) -> str:
+    """The text of a file of this package."""
+    return (resources.files("statesize.report") / name).read_text(encoding="utf-8")

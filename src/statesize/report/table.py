@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import zip_longest
 from numbers import Real
 from typing import Any, TypeAlias, TypeGuard
 
 from rich.cells import cell_len
 
 from statesize.io.text import listed, printable
-from statesize.results.fields import LAYERS, columns
+from statesize.results.fields import LAYERS, MODELS, Field, columns
 from statesize.results.fields import cell_text as field_text
 
 Headings: TypeAlias = Sequence[str] | Mapping[str, str]
@@ -49,39 +50,29 @@ class PageTable:
 def field_table(
     kind: str, rows: Sequence[Mapping[str, Any]], title: str = "", caption: str = "", *, first: bool = False
 ) -> PageTable:
-    """A table of rows by the list of fields, without columns that say nothing here.
-
-    Args:
-        kind: A table of `statesize.results.fields`.
-        rows: By names of columns; None or NaN where a number is not known.
-        title: Its heading.
-        caption: What stands above or below it.
-        first: Only the columns that are read first.
-
-    Returns:
-        The table, in the order of the rows.
-    """
-    known = [column for column in columns(kind, first=first) if any(_is_known(row.get(column.name)) for row in rows)]
-    names = {column.name for column in known}
-    if len({row.get("model") for row in rows}) == 1 and "layer" in names:
-        names.discard("model")
+    """A table of rows by the list of fields, or by those that are read first, without columns that say nothing."""
+    silent = set[str]()
+    if kind != MODELS and len({row.get("model") for row in rows}) == 1:
+        silent.add("model")
     if all(row.get("without_sink") == row.get("ess") for row in rows):
-        names.discard("without_sink")
-    known = [column for column in known if column.name in names]
-    cells = [
-        [
-            text if column.form in ("text", "codes") else Shown(_number(row.get(column.name)), text)
-            for column in known
-            for text in [field_text(column, row)]
-        ]
-        for row in rows
+        silent.add("without_sink")
+    known = [
+        column
+        for column in columns(kind, first=first)
+        if column.name not in silent and any(_is_known(row.get(column.name)) for row in rows)
     ]
+    cells = [[_field_cell(column, row) for column in known] for row in rows]
     terms = {
         column.line: f"{column.meaning}{column.unit and f' Unit: {column.unit}.'}"
         for column in known
         if column.form != "text"
     }
     return PageTable(title, {column.name: column.heading for column in known}, cells, caption, terms)
+
+
+def _field_cell(column: Field, row: Mapping[str, Any]) -> str | Shown:
+    text = field_text(column, row)
+    return text if column.form in ("text", "codes") else Shown(_number(row.get(column.name)), text)
 
 
 def layer_table(document: Mapping[str, Any]) -> PageTable:
@@ -99,15 +90,17 @@ def layer_table(document: Mapping[str, Any]) -> PageTable:
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
-    parts = [name.split(".") for name in names]
-    shortest = min((len(part) for part in parts), default=0)
-    start = 0
-    while start < shortest - 1 and len({part[start] for part in parts}) == 1:
-        start += 1
-    end = 0
-    while end < shortest - start - 1 and len({part[-1 - end] for part in parts}) == 1:
-        end += 1
-    return {name: ".".join(part[start : len(part) - end]) for name, part in zip(names, parts, strict=True)}
+    levels = {name: name.split(".") for name in names}
+    start = _common(levels.values())
+    ends = {name: level[start:][::-1] for name, level in levels.items()}
+    end = _common(ends.values())
+    return {name: ".".join(level[end:][::-1]) for name, level in ends.items()}
+
+
+def _common(levels: Collection[Sequence[str]]) -> int:
+    """How many levels all begin with; one is left of each."""
+    same = [len(set(heads)) == 1 for heads in zip(*(level[:-1] for level in levels), strict=False)]
+    return [*same, False].index(False)
 
 
 def legend_lines(limits: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:
@@ -125,62 +118,41 @@ def _is_known(value: object) -> bool:
 
 
 def table_text(table: PageTable, width: int, *, bars: bool = False) -> list[str]:
-    """The lines of a table within a width: texts break, then the last columns go, and a line names them.
-
-    Args:
-        table: The table.
-        width: Columns of the terminal.
-        bars: Whether shares in the last column of shares have bars, where there is room.
-
-    Returns:
-        Lines without an end of line.
-    """
-    headings = shown_headings(table.headings)
-    sides = number_columns(headings, table.rows)
+    """The lines of a table within a width: texts break, then the last columns go, and a line names them."""
+    headings = [heading.split("\n") for heading in shown_headings(table.headings)]
+    right = number_columns(table.headings, table.rows)
     rows = [[printable(cell_text(cell)) for cell in row] for row in table.rows]
-    split = [heading.split("\n") for heading in headings]
-    widths = [
-        max(cell_len(line) for line in [*split[at], *(row[at] for row in rows if len(row) > at)])
-        for at in range(len(headings))
-    ]
-    widths = [
-        size if right or at == 0 else min(size, _WIDEST)
-        for at, (size, right) in enumerate(zip(widths, sides, strict=True))
-    ]
+    widths = [max(map(cell_len, [*heading, *(row[at] for row in rows)])) for at, heading in enumerate(headings)]
+    widths = [min(size, _WIDEST) if at and not right[at] else size for at, size in enumerate(widths)]
     fitting = len(widths)
     while fitting > 1 and sum(widths[:fitting]) + len(_GAP) * (fitting - 1) > width:
         fitting -= 1
-    tall = max(map(len, split[:fitting]))
-    lines = [
-        _line([(["", *heading] if len(heading) < tall else heading)[at] for heading in split[:fitting]], widths, sides)
-        for at in range(tall)
-    ]
-    room = width - sum(widths[:fitting]) - len(_GAP) * fitting
+    widths, tall = widths[:fitting], max(map(len, headings[:fitting]))
+    padded = [["", *heading] if len(heading) < tall else heading for heading in headings[:fitting]]
+    lines = [_line(cells, widths, right) for cells in zip(*padded, strict=True)]
+    room = width - sum(widths) - len(_GAP) * fitting
     # Shares in two columns are of two kinds, which do not compare.
-    shares = [at for at in range(len(headings)) if bars and any(map(_is_share, (row[at] for row in table.rows)))]
+    shares = [at for at in range(len(headings)) if bars and any(_is_share(row[at]) for row in table.rows)]
     for row, cells in zip(rows, table.rows, strict=True):
         broken = [
-            textwrap.wrap(cell, widths[at], break_on_hyphens=False) if cell_len(cell) > widths[at] else [cell]
-            for at, cell in enumerate(row[:fitting])
+            textwrap.wrap(cell, size, break_on_hyphens=False) if cell_len(cell) > size else [cell]
+            for cell, size in zip(row, widths, strict=False)
         ]
-        for at in range(max(map(len, broken))):
-            line = _line([part[at] if at < len(part) else "" for part in broken], widths, sides)
-            if not at and len(shares) == 1 and room >= _BAR and _is_share(share := cells[shares[0]]):
-                bar = share_bar(share.value)
-                line = f"{line.ljust(sum(widths[:fitting]) + len(_GAP) * (fitting - 1))}{_GAP}{bar}"
-            lines.append(line)
+        first, *others = (_line(texts, widths, right) for texts in zip_longest(*broken, fillvalue=""))
+        if len(shares) == 1 and room >= _BAR and _is_share(share := cells[shares[0]]):
+            first += _GAP + share_bar(share.value)
+        lines += [first, *others]
     if fitting < len(headings):
-        left = listed([heading.replace("\n", " ") for heading in headings[fitting:]])
+        left = listed([" ".join(heading) for heading in headings[fitting:]])
         lines += textwrap.wrap(f"No room in {width} columns for {left}: see --json, or a wider terminal.", width)
     return [line.rstrip() for line in lines]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    filled = (
-        " " * (size - cell_len(cell)) + cell if side else cell + " " * (size - cell_len(cell))
-        for cell, size, side in zip(cells, widths, right, strict=False)
+    return _GAP.join(
+        " " * (size - cell_len(cell)) + cell if is_number else cell + " " * (size - cell_len(cell))
+        for cell, size, is_number in zip(cells, widths, right, strict=False)
     )
-    return _GAP.join(filled)
 
 
 def _is_share(cell: object) -> TypeGuard[Shown]:
@@ -212,16 +184,13 @@ def shown_headings(headings: Headings) -> list[str]:
     return [name.replace("_", " ") for name in headings]
 
 
-def number_columns(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> list[bool]:
+def number_columns(headings: Headings, rows: Sequence[Sequence[object]]) -> list[bool]:
     """Which columns stand to the right: those of numbers, of texts that begin with one, and of nothing."""
-    columns = [[row[at] for row in rows if len(row) > at] for at in range(len(headings))]
-    return [
-        all(
-            cell[:1] in {"", *"+-−–[0123456789"} if isinstance(cell, str) else not isinstance(cell, bool)
-            for cell in column
-        )
-        for column in columns
-    ]
+    return [all(_is_numeric(row[at]) for row in rows) for at in range(len(headings))]
+
+
+def _is_numeric(cell: object) -> bool:
+    return cell[:1] in {"", *"+-−–[0123456789"} if isinstance(cell, str) else not isinstance(cell, bool)
 
 
 def _cell(cell: object, side: str, column: int) -> str:

@@ -1,4 +1,4 @@
-"""Charts by altair, in the colours and sizes that notebooks, papers and pages share."""
+"""Charts by altair, in the colours and sizes that notebooks and pages share."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ from statesize.report.chart_tables import COLOURS, METRICS, PALETTE, Role, Row, 
 
 Layers: TypeAlias = Sequence[tuple[Role, alt.Chart]]
 """Marks over the same axes, each by the role that has its colour."""
-PAPER = (234, 158)
-"""Width and height of a figure in points: one of two columns."""
 _WIDTH, _NARROW = 640, 560
-_PAPER_FONT = 8
 LOGARITHMIC = alt.Scale(type="log", nice=False, padding=20)
 _HOVER = alt.selection_point(name="hover", fields=["position"], on="pointerover", clear="pointerout", empty=False)
 _RATIO_AXIS = alt.Axis(format=".0e", values=[10.0**-decade for decade in range(13)], labelOverlap=True)
-
-
 _OFFLINE = "<style>.statesize-chart:has(.vega-embed) > svg, .statesize-chart .error {display: none}</style>"
 
 
@@ -31,10 +26,9 @@ class Drawn(alt.LayerChart):
     def __repr__(self) -> str:
         drawn = cast("Any", self)
         first: Any = drawn.layer[0].encoding
-        parts = cast("list[Any]", [part for part in (first.y, first.x) if isinstance(part, alt.SchemaBase)])
-        axes = " by ".join(part["title"] for part in parts)
-        told = [drawn.title, axes] if isinstance(drawn.title, str) else [axes]
-        return "\n".join([f"Chart: {told[0]}", *told[1:]])
+        shown = cast("list[Any]", [axis for axis in (first.y, first.x) if isinstance(axis, alt.SchemaBase)])
+        axes = " by ".join(axis["title"] for axis in shown)
+        return f"Chart: {drawn.title}\n{axes}" if isinstance(drawn.title, str) else f"Chart: {axes}"
 
     def _repr_mimebundle_(self, *args: Any, **kwds: Any) -> Any:
         import vl_convert
@@ -49,9 +43,7 @@ class Drawn(alt.LayerChart):
 
 def hint(column: str, title: str, form: str = "") -> alt.Tooltip:
     """What the pointer shows of a mark: a number in a form, or without one a text."""
-    if form:
-        return alt.Tooltip(f"{column}:Q", title=title, format=form)
-    return alt.Tooltip(f"{column}:N", title=title)
+    return alt.Tooltip(f"{column}:{'Q' if form else 'N'}", title=title, format=form or alt.Undefined)
 
 
 def line(
@@ -75,20 +67,8 @@ def line(
     return marks.encode(x=x, y=y, tooltip=list(hints), **({"detail": f"{by}:N"} if by else {}))
 
 
-def band(table: str, **ends: Any) -> alt.Chart:
-    """The area between two ends: y and y2 at each x, or x and x2 at each y."""
-    across = "horizontal" if "x2" in ends else "vertical"
-    return alt.Chart(alt.NamedData(table)).mark_area(opacity=0.3, orient=across).encode(**ends)
-
-
 def layered(
-    layers: Layers,
-    tables: Tables | None,
-    title: str = "",
-    height: int = 300,
-    *,
-    legend: bool = True,
-    paper: bool = False,
+    layers: Layers, tables: Tables | None, title: str = "", height: int = 300, *, legend: bool = True
 ) -> alt.LayerChart:
     """Layers over the same axes, those in front last, without those of empty tables; None leaves tables to a page."""
     shown = [(role, marks) for role, marks in layers if tables is None or tables.get(marks.data.name)]
@@ -100,22 +80,24 @@ def layered(
         legend=stroke if legend and len(roles) > 1 else None,
     )
     # A constant role as a field, because Vega-Lite gives a datum no scale of its own.
-    parts = [marks.transform_calculate(role=f"'{role}'").encode(color=colour) for role, marks in shown]
-    return _sized(Drawn(layer=parts), tables, title, height, paper=paper)
+    return drawn([marks.transform_calculate(role=f"'{role}'").encode(color=colour) for role, marks in shown], tables,
+                 title, height)  # fmt: skip
 
 
-def bars(
-    tables: Tables, x: alt.X, y: alt.Y, by: str, hints: Sequence[alt.Tooltip], *, paper: bool = False
-) -> alt.LayerChart:
-    """Bars beside each other, one for each value of the column `by`, of the only table."""
-    ((table, rows),) = tables.items()
-    groups = list(dict.fromkeys(str(row[by]) for row in rows))
-    colours = [PALETTE[index % len(PALETTE)] for index in range(len(groups))]
-    scale, legend = alt.Scale(domain=groups, range=colours), alt.Legend(title=None, orient="top")
-    colour = alt.Color(f"{by}:N", sort=groups, scale=scale, legend=legend)
-    marks = alt.Chart(alt.NamedData(table)).mark_bar().encode(x=x, y=y, color=colour, tooltip=list(hints))
-    parts = [marks.encode(xOffset=alt.XOffset(f"{by}:N", sort=groups))]
-    return _sized(Drawn(layer=parts), tables, "", 240, paper=paper)
+def drawn(layers: Sequence[alt.Chart], tables: Tables | None, title: str, height: int) -> alt.LayerChart:
+    """Layers with their data, in the size of a notebook."""
+    chart = Drawn(layer=[*layers])
+    if tables is not None:
+        chart = chart.properties(datasets=alt.Datasets(**cast("dict[str, list[Row]]", dict(tables))))
+    chart = chart.properties(width=_WIDTH, height=height)
+    return chart.properties(title=title) if title else chart
+
+
+def by_name(column: str, rows: Sequence[Row], legend: alt.Legend | None) -> alt.Color:
+    """A colour for each value of a column, in the order in which they come."""
+    names = list(dict.fromkeys(str(row[column]) for row in rows))
+    colours = [PALETTE[index % len(PALETTE)] for index in range(len(names))]
+    return alt.Color(f"{column}:N", title=None, sort=names, scale=alt.Scale(domain=names, range=colours), legend=legend)
 
 
 def estimates(
@@ -126,24 +108,9 @@ def estimates(
     hints: Sequence[alt.Tooltip],
     threshold: float | None = None,
 ) -> alt.LayerChart:
-    """Numbers with their intervals from low to high, in a line and a colour for each value of the column `by`.
-
-    Args:
-        rows: One for each mark; low and high are None where they are not known.
-        x: The axis of a column.
-        y: The axis of another.
-        by: A column.
-        hints: What the pointer shows.
-        threshold: Drawn across.
-
-    Returns:
-        The chart, with its data.
-    """
-    names = list(dict.fromkeys(str(row[by]) for row in rows))
-    scale = alt.Scale(domain=names, range=list(PALETTE)[: len(names)])
-    legend = alt.Legend() if len(names) > 1 else None
-    colour = alt.Color(f"{by}:N", title=None, scale=scale, legend=legend)
-    base = alt.Chart(alt.Data(values=[*rows])).encode(x=x, color=colour)
+    """Numbers with intervals from low to high, None where unknown, in a line and colour for each value of `by`."""
+    legend = alt.Legend() if len({row[by] for row in rows}) > 1 else None
+    base = alt.Chart(alt.Data(values=[*rows])).encode(x=x, color=by_name(by, rows, legend))
     marks = base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints))
     across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4]).encode(y=alt.Y("at:Q"))
     # A layer without a number would have axes without ends.
@@ -157,21 +124,6 @@ def estimates(
     return Drawn(layer=layers).properties(width=_NARROW, height=320)
 
 
-def _sized(chart: alt.LayerChart, tables: Tables | None, title: str, height: int, *, paper: bool) -> alt.LayerChart:
-    """A chart with its data for a notebook, or as wide as a column of a paper: `.save("name.pdf")` writes it."""
-    if tables is not None:
-        chart = chart.properties(datasets=alt.Datasets(**cast("dict[str, list[Row]]", dict(tables))))
-    if not paper:
-        chart = chart.properties(width=_WIDTH, height=height)
-        return chart.properties(title=title) if title else chart
-    # What a title would say stands in the caption.
-    chart = chart.properties(width=PAPER[0], height=PAPER[1], padding=2)
-    chart = chart.properties(autosize=alt.AutoSizeParams(type="fit", contains="padding"))
-    text = alt.AxisConfig(labelFontSize=_PAPER_FONT, titleFontSize=_PAPER_FONT, titleFontWeight="normal", grid=False)
-    legend = alt.LegendConfig(labelFontSize=_PAPER_FONT - 1, symbolSize=30, columnPadding=6, offset=4)
-    return chart.configure(axis=text, legend=legend, view=alt.ViewConfig(stroke=None))
-
-
 def page_chart(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
     """The chart for a page: as wide as its container, in the colours of the page's style sheet, which has a title."""
     text = json.dumps(chart.properties(width="container", title="").to_dict())
@@ -180,8 +132,14 @@ def page_chart(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
     return json.loads(text)
 
 
+def _band(x: alt.X, y: partial[alt.Y]) -> alt.Chart:
+    """The area between bounds."""
+    marks = alt.Chart(alt.NamedData("bounds")).mark_area(opacity=0.3, orient="vertical")
+    return marks.encode(x=x, y=y("low:Q"), y2="high")
+
+
 def positions_chart(
-    tables: Tables | None, title: str = "", metric: str = "ESS (numbers of state per channel)", *, paper: bool = False
+    tables: Tables | None, title: str = "", metric: str = "ESS (numbers of state per channel)"
 ) -> alt.LayerChart:
     """ESS over positions against its ceiling, from `chart_tables.position_tables`."""
     scale, ticks = alt.Scale(nice=False, zero=False), alt.Axis(tickCount=10, labelFlush=True)
@@ -191,37 +149,27 @@ def positions_chart(
     rows, borders = alt.Chart(alt.NamedData("positions")), alt.Chart(alt.NamedData("borders"))
     ceiling = rows.mark_area(opacity=0.16, line={"strokeWidth": 1, "opacity": 0.8}).encode(x=at, y=y("ceiling:Q"))
     rules = borders.mark_rule(strokeDash=[2, 3], strokeWidth=1, opacity=0.75).encode(x=at)
+    cuts = alt.Chart(alt.NamedData("cuts")).mark_point(filled=True, size=16, opacity=1).encode(x=at, y=ess)
+    forms = {"token": "", "position": "d", "said": "", "ceiling": "d", "share": ".0%", "norm": ".3g"}
+    titles = {"said": "ESS", "share": "of the ceiling"}
+    hints = [hint(name, titles.get(name, name), form) for name, form in forms.items()]
+    pointed = alt.when(_HOVER).then(alt.value(1)).otherwise(alt.value(0))
+    # Bars of full height: Vega-Lite's nearest selection loses text fields of a tooltip.
+    columns = rows.mark_rect(opacity=0).encode(x=x("left:Q"), x2="right", tooltip=hints).add_params(_HOVER)
     layers: Layers = [
         ("ceiling", ceiling),
         ("special token", rules),
         ("single heads", line("heads", at, ess, by="head", faint=True)),
-        ("mean", band("bounds", x=at, y=y("low:Q"), y2="high")),
+        ("mean", _band(at, y)),
         ("mean", line("positions", at, ess)),
-        ("mean", alt.Chart(alt.NamedData("cuts")).mark_point(filled=True, size=16, opacity=1).encode(x=at, y=ess)),
+        ("mean", cuts),
+        ("mean", rows.mark_point(filled=True, size=70).encode(x=at, y=ess, opacity=pointed)),
+        ("mean", columns),
     ]
-    if not paper:
-        hints = [
-            hint("token", "token"),
-            hint("position", "position", "d"),
-            hint("said", "ESS"),
-            hint("ceiling", "ceiling", "d"),
-            hint("share", "of the ceiling", ".0%"),
-            hint("norm", "norm", ".3g"),
-        ]
-        columns = None if tables is None else {name for row in tables["positions"][:1] for name in row}
-        hints = [tip for tip in hints if columns is None or tip["shorthand"][:-2] in columns]
-        pointed = alt.when(_HOVER).then(alt.value(1)).otherwise(alt.value(0))
-        # Bars of full height: Vega-Lite's nearest selection loses text fields of a tooltip.
-        found = rows.mark_rect(opacity=0).encode(x=x("left:Q"), x2="right", tooltip=hints).add_params(_HOVER)
-        layers = [
-            *layers,
-            ("mean", rows.mark_point(filled=True, size=70).encode(x=at, y=ess, opacity=pointed)),
-            ("mean", found),
-        ]
-    return layered(layers, tables, title, 340, paper=paper)
+    return layered(layers, tables, title, 340)
 
 
-def tolerance_chart(tables: Tables | None, title: str = "", *, paper: bool = False) -> alt.LayerChart:
+def tolerance_chart(tables: Tables | None, title: str = "") -> alt.LayerChart:
     """Counts against the relative tolerance, from `chart_tables.tolerance_tables`."""
     metric = METRICS["relative_count"]
     ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
@@ -230,9 +178,9 @@ def tolerance_chart(tables: Tables | None, title: str = "", *, paper: bool = Fal
     layers: Layers = [
         ("single heads", line("rungs", ratio, y("ess:Q"), by="head", faint=True, hints=hints)),
         ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints[1:])),
-        ("mean", band("bounds", x=ratio, y=y("low:Q"), y2="high")),
+        ("mean", _band(ratio, y)),
     ]
-    return layered(layers, tables, title, 280, paper=paper)
+    return layered(layers, tables, title, 280)
 
 
 def strip_chart() -> alt.Chart:

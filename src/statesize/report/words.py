@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,7 @@ from statesize.adapters.observation import DERIVATIVE
 from statesize.io.text import counted, listed
 from statesize.report.names import cuts_name, cuts_of, model_title, position_name
 from statesize.report.table import short_names
-from statesize.results.profiled import Profiled, comparable, comparable_layers, model_mean
+from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     at_middle,
     binding,
@@ -20,11 +21,10 @@ from statesize.results.summary import (
     ess_values,
     keeps_everything,
     known_mean,
-    largest_size,
+    largest_known,
     middle_ceiling,
 )
 
-NO_NEED = "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model."
 _MOST_NAMED = 3
 """Models whose numbers a headline gives one by one."""
 
@@ -34,8 +34,8 @@ def headline(profile: Profiled) -> str:
     title, layers, rows = model_title(profile), comparable(profile), profile.quantities
     title = title if title == profile.model else title[:1].upper() + title[1:]
     ess, without = (model_mean(profile, [row[name] for row in rows], layers) for name in ("ess", "without_sink"))
-    lost, measured = len(profile.not_measured), len(profile.mixers)
-    missing = f"; {lost} of {counted(measured + lost, 'layer')} not measured" if lost else ""
+    lost = len(profile.not_measured)
+    missing = f"; {lost} of {counted(len(rows) + lost, 'layer')} not measured" if lost else ""
     if math.isnan(ess):
         return f"{title}: nothing was measured{missing}."
     each = "layer" if all(rows[at]["kind"] == DERIVATIVE for at in layers) else "channel"
@@ -51,22 +51,20 @@ def _capacity(nodes: Sequence[xr.Dataset]) -> str:
     if all(keeps_everything(node) for node in nodes):
         kept = max(float(known_mean(at_middle(node, node["state_size"].values[:, None]), (0, 1))) for node in nodes)
         return f"of {kept:.0f} tokens kept"
-    sizes = [largest_size(node) for node in nodes]
-    if all(size <= middle_ceiling(node) for size, node in zip(sizes, nodes, strict=True)):
-        held = np.average(sizes, weights=[channels_of(node) for node in nodes])
-        return f"of the {round(held, 1):g} that it holds"
-    return f"of at most {max(middle_ceiling(node) for node in nodes):.0f}"
+    sizes, ceilings = [largest_known(node, "tss") for node in nodes], [middle_ceiling(node) for node in nodes]
+    if all(size <= ceiling for size, ceiling in zip(sizes, ceilings, strict=True)):
+        return f"of the {round(np.average(sizes, weights=[channels_of(node) for node in nodes]), 1):g} that it holds"
+    return f"of at most {max(ceilings):.0f}"
 
 
 def comparison_headline(profiles: Sequence[Profiled]) -> str:
     """What each of several models carries past the same cut, without a ranking: one sentence."""
-    cuts = {(str(profile.attributes["tokens_sha256"]), middle_cut(profile)) for profile in profiles}
     if len(profiles) == 1:
         return headline(profiles[0])
-    if len(cuts) > 1:
+    past = f"past {middle_cut(profiles[0])}"
+    if len({(str(profile.tree.attrs["tokens_sha256"]), middle_cut(profile)) for profile in profiles}) > 1:
         return "These profiles are of different tokens or cuts; only numbers of the same ones compare."
     ess = [model_mean(profile, [row["ess"] for row in profile.quantities]) for profile in profiles]
-    past = f"past {middle_cut(profiles[0])}"
     if len(profiles) > _MOST_NAMED:
         return f"{len(profiles)} models carry {min(ess):.1f} to {max(ess):.1f} numbers per channel {past}."
     each = [f"{model_title(profile)} {carried:.1f}" for profile, carried in zip(profiles, ess, strict=True)]
@@ -77,9 +75,9 @@ def middle_cut(profile: Profiled) -> str:
     """The cut nearest to the middle of the texts, of those that were measured."""
     name, lengths = position_name(profile), profile.tokens["length"].values
     middles = np.concatenate([profile.mixer(layer)["middle"].values for layer in profile.mixers])
-    known, longest = {int(cut) for cut in middles[np.isfinite(middles)]}, int(lengths.max())
+    known, longest = np.unique(middles[np.isfinite(middles)]), int(lengths.max())
     if len(known) == 1 and len(set(lengths.tolist())) == 1:
-        return f"{name} {known.pop():,} of {longest:,}"
+        return f"{name} {int(known[0]):,} of {longest:,}"
     return f"the middle of texts of up to {longest:,} {name}s"
 
 
@@ -92,15 +90,14 @@ def every_token(profile: Profiled) -> str:
     return f"Measured: {cuts_name(profile)}. --positions all measures each, in up to {most} times the time."
 
 
-def run_sentence(rows: Sequence[dict[str, object]]) -> str:
+def run_sentence(rows: Sequence[dict[str, Any]]) -> str:
     """How far the observed run was from an unaltered one; "" where that is not known."""
-    known = [row["run_difference"] for row in rows if isinstance(row["run_difference"], float)]
-    largest = max((value for value in known if math.isfinite(value)), default=math.nan)
-    if math.isnan(largest):
+    known = [row["run_difference"] for row in rows if math.isfinite(row.get("run_difference", math.nan))]
+    if not known:
         return ""
-    if not largest:
+    if not max(known):
         return "Measuring changed nothing in the model: its last hidden state is the same."
-    return f"Measuring changed the model's last hidden state by at most {largest:.0e}."
+    return f"Measuring changed the model's last hidden state by at most {max(known):.0e}."
 
 
 def reading(profiles: Sequence[Profiled]) -> list[str]:
@@ -110,31 +107,24 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
         "the cut that the first line names, averaged over texts and heads. Averages and norm are means over "
         f"{cuts_name(*profiles)}.",
         "The ceiling is the most that ESS could be: what the layer holds, or the tokens before or after the cut.",
-        NO_NEED,
+        "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model.",
         *filter(None, map(left_out_note, profiles)),
     ]
 
 
 def left_out_note(profile: Profiled) -> str:
     """Which layers were measured by their derivative, and which the averages are without, and why; "" for none."""
-    return left_out([(row["layer"], row["kind"], row["tss"]) for row in profile.quantities])
-
-
-def left_out(layers: Sequence[tuple[str, str, float]], where: str = "here") -> str:
-    """The same of layers with these names, kinds and sizes."""
-    names, kept = list(short_names([name for name, _, _ in layers]).values()), comparable_layers(layers)
-    by_derivative = [at for at, (_, kind, _) in enumerate(layers) if kind == DERIVATIVE]
-    if by_derivative and len(by_derivative) == len(layers):
+    names, kept = [*short_names(profile.mixers).values()], comparable(profile)
+    by_derivative = [at for at, row in enumerate(profile.quantities) if row["kind"] == DERIVATIVE]
+    if by_derivative and len(by_derivative) == len(names):
         return (
             "Measured by the derivative of each layer, all its channels together: the numbers are of the whole layer."
         )
-    inside = listed([names[at] for at in range(len(layers)) if at not in kept and at not in by_derivative])
     without = listed([names[at] for at in by_derivative])
-    said = (
-        f"Left out {where}, as it has no T and is measured by its derivative: {without}." if without else "",
-        f"Left out {where}, as it is a part of a layer that holds more: {inside}." if inside else "",
-    )
-    return " ".join(filter(None, said))
+    inside = listed([name for at, name in enumerate(names) if at not in kept and at not in by_derivative])
+    sentences = [f"Left out here, as it has no T and is measured by its derivative: {without}."] if without else []
+    sentences += [f"Left out here, as it is a part of a layer that holds more: {inside}."] if inside else []
+    return " ".join(sentences)
 
 
 def telling_layer(profile: Profiled) -> int:

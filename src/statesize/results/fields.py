@@ -1,4 +1,4 @@
-"""All quantities of a profile: the arrays of its datasets, and the columns of tables, JSON documents and pages."""
+"""All quantities of a profile: one list is the source of arrays, tables, JSON documents, pages and documentation."""
 
 from __future__ import annotations
 
@@ -13,25 +13,46 @@ from numpy.typing import DTypeLike, NDArray
 from statesize.io.text import byte_count
 
 Array = NDArray[np.float32 | np.float64]
-UNIT = "unit"
-"""Stands for the heads or channels of a mixer."""
+SEQUENCE, UNIT, POSITION = "sequence", "unit", "position"
+"""Dimensions of arrays; the second stands for one of UNITS."""
 UNITS = ("head", "channel", "group")
-BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
-"""Of a number in the dtypes in which a model may make an operator, by the names that profiles use."""
+LAYERS, MODELS, GROUPS = "layers", "models", "groups"
+"""Tables of a profile's layers, of the models of a comparison, and of heads that share a cache."""
 
 
-class Field(NamedTuple):
-    """An array of a mixer, or of one over a sequence.
+@dataclass(frozen=True)
+class Field:
+    """A quantity: an array of each mixer, a column of tables, or both.
 
     Attributes:
-        dtype: The operator's scale need not fit into float32: 1e50, or a bound that would round to 0.
+        name: As documents, data frames and datasets have it; NAME_error beside it is half the width of its interval of
+            95 %.
+        unit: Of its numbers.
+        meaning: What it is, in a sentence.
+        tables: The tables that have it as a column.
+        heading: As these have it; a narrow one breaks at the line end.
+        form: A format specification, "bytes", "norm", "text", or "codes".
+        first: Whether it is one of the columns that are read first, which the terminal shows.
+        has_error: Whether NAME_error stands beside it.
+        dims: Dimensions of its array behind the sequence; None where it has none.
+        dtype: Of its array. The operator's scale need not fit into float32: 1e50, or a bound that would round to 0.
     """
 
     name: str
-    dims: tuple[str, ...]
     unit: str
     meaning: str
+    tables: tuple[str, ...] = ()
+    heading: str = ""
+    form: str = ""
+    first: bool = False
+    has_error: bool = False
+    dims: tuple[str, ...] | None = None
     dtype: DTypeLike = np.float32
+
+    @property
+    def line(self) -> str:
+        """The heading on one line."""
+        return self.heading.replace("\n", " ")
 
 
 class CountFields(NamedTuple):
@@ -47,212 +68,112 @@ COUNTS = (
     CountFields("relative_count", "relative_lower", "relative_upper", "relative_threshold"),
     CountFields("count", "lower", "upper", "threshold"),
 )
-_CUTS, _NUMBERS = (UNIT, "position"), "numbers per channel"
-_COUNTED = {
-    counts: (f"{kind} tolerance-ESS".strip().capitalize(), f"lower bound of the {kind} count", "its upper bound")
-    for counts, kind in zip(COUNTS, ("relative", ""), strict=True)
-}
-FIELDS = {
-    field.name: field
-    for field in (
-        Field("entropy", _CUTS, _NUMBERS, "entropy-ESS"),
-        Field("entropy_bound", _CUTS, _NUMBERS, "how far entropy-ESS can be off", np.float64),
-        *(
-            Field(name, (*_CUTS, counts.threshold), _NUMBERS, meaning)
-            for counts, meanings in _COUNTED.items()
-            for name, meaning in zip(counts[:3], meanings, strict=True)
-        ),
-        Field("norm", _CUTS, "", "Frobenius norm of H_i", np.float64),
-        Field("error_bound", _CUTS, "", "bound on the error of each singular value", np.float64),
-        Field("state_size", ("position",), _NUMBERS, "TSS; NaN where it is unknown"),
-        Field("ceiling", ("position",), _NUMBERS, "the most that ESS could be"),
-        Field("binds", ("position",), "", "1 where the layer's own size is what limits ESS"),
-    )
-}
-"""Arrays over the cuts of a sequence."""
-_BY_SEQUENCE = (
-    Field("state_bytes", (), "bytes", "what the model's own cache holds at the end"),
-    Field("tss", (), _NUMBERS, "TSS at the end"),
-    Field("cuts", (), "", "how many cuts there are"),
-    Field("faithfulness", (), "", "largest relative difference of T u from the unaltered model's"),
-    Field("run_difference", (), "", "that of the last hidden state"),
-    Field("middle", (), "tokens", "the measured cut that is nearest to the middle"),
-)
-_SINKS = (
-    Field("sink_share", (UNIT,), "", "of attention: share of the token that gets most of it"),
-    Field("sink_position", (UNIT,), "tokens", "which token that is"),
-    Field("without_sink", (UNIT,), _NUMBERS, "entropy-ESS at the middle without that token's column, if it is a sink"),
-)
-_VARIANT = (
-    Field("few_cuts_entropy", (UNIT,), _NUMBERS, "entropy-ESS at three cuts"),
-    Field("variant_entropy", (UNIT,), _NUMBERS, "the same by the settings weights, skip_first and squares"),
-)
-BY_SEQUENCE, SINKS, VARIANT = (tuple(field.name for field in fields) for fields in (_BY_SEQUENCE, _SINKS, _VARIANT))
-BY_UNIT = (*SINKS, *VARIANT)
-ARRAYS = {**FIELDS, **{field.name: field for field in (*_BY_SEQUENCE, *_SINKS, *_VARIANT)}}
-"""All of them, with their units and meanings, which `Profile.to_xarray` gives as attributes."""
-MIXER_DIMS: dict[str, dict[str, tuple[str, ...]]] = {
-    unit: {
-        **{name: ("sequence", *(unit if dim == UNIT else dim for dim in field.dims)) for name, field in ARRAYS.items()},
-        "stratum": (unit,),
-        **{name: (name,) for name in (unit, "position", "threshold", "relative_threshold")},
-    }
-    for unit in UNITS
-}
-"""The dimensions of each variable of a mixer's dataset, by whether its units are heads, channels or groups."""
-
-LAYERS, MODELS, GROUPS = "layers", "models", "groups"
-"""Tables of a profile's layers, of the models of a comparison, and of heads that share a cache."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of tables, JSON documents, data frames and pages.
-
-    Attributes:
-        name: As documents and data frames have it; NAME_error beside it is half the width of its interval of 95 %.
-        heading: As tables have it; a narrow one breaks at the line end.
-        form: A format specification, "bytes", "norm", "text", or "codes".
-        unit: Of its numbers.
-        meaning: What it is, in a sentence.
-        tables: The tables that have it.
-        first: Whether it is one of those that are read first, which the terminal shows.
-        has_error: Whether NAME_error stands beside it.
-    """
-
-    name: str
-    heading: str
-    form: str
-    unit: str
-    meaning: str
-    tables: tuple[str, ...]
-    first: bool = False
-    has_error: bool = False
-
-    @property
-    def line(self) -> str:
-        """The heading on one line."""
-        return self.heading.replace("\n", " ")
-
-
-_BOTH, _EVERY = (LAYERS, MODELS), (LAYERS, MODELS, GROUPS)
-COLUMNS = (
-    Column("model", "model", "text", "", "The model.", _EVERY, first=True),
-    Column("layer", "layer", "text", "", "The mixer's module name in the model.", (LAYERS, GROUPS), first=True),
-    Column("kind", "kind", "text", "", "What the mixer is.", (LAYERS,)),
-    Column("loss", "loss", ".2f", "nats per token", "Mean cross-entropy, where it is known.", (MODELS,), first=True),
-    Column(
-        "ess", "ESS", ".1f", _NUMBERS,
-        "Entropy-ESS at the cut nearest to the middle of each text, averaged over texts and heads.", _BOTH, first=True,
-        has_error=True,
-    ),
-    Column(
-        "without_sink", "without\nsink", ".1f", _NUMBERS,
-        "ESS without the column of the token that gets most attention, in heads where that token is a sink.", _BOTH,
-        first=True,
-    ),
-    Column(
-        "ceiling", "ceiling", ",.0f", _NUMBERS,
-        "The most that ESS could be there: what the layer holds, or the tokens before or after the cut.", _BOTH,
-        first=True,
-    ),
-    Column(
-        "share_of_state", "share\nof state", "z.0%", "",
-        "ESS divided by the ceiling, of layers with a fixed state that the text can fill.", _BOTH, first=True,
-    ),
-    Column(
-        "share_of_ceiling", "share of\nceiling", "z.0%", "",
-        "ESS divided by the ceiling, of layers that keep every token. It does not compare with a share of a state.",
-        _BOTH, first=True,
-    ),
-    Column(
-        "tss", "TSS", ",.0f", _NUMBERS,
-        "Theoretical state-size: what the layer can hold in a channel at the end of the longest text.", _EVERY,
-    ),
-    Column("total_tss", "total\nTSS", ",.0f", "numbers", "TSS summed over all stored channels.", (MODELS,)),
-    Column("state_bytes", "state\nbytes", "bytes", "bytes", "What the model's cache holds at the end.", _BOTH),
-    Column("middle_bytes", "bytes at\nthe middle", "bytes", "bytes", "What it holds at the middle.", (MODELS,)),
-    Column("units", "heads", ",.0f", "", "Heads or channels of the layer.", (LAYERS,)),
-    Column("measured", "measured", ",.0f", "", "How many of them were measured.", (LAYERS,)),
-    Column(
-        "average_entropy", "average\nESS", ".1f", _NUMBERS,
-        "Entropy-ESS averaged over texts, measured cuts and heads.", _BOTH, has_error=True,
-    ),
-    Column(
-        "average_relative_count", "average\ncount", ".1f", _NUMBERS,
-        "How many singular values exceed the first relative tolerance times the largest, averaged likewise.", _BOTH,
-        has_error=True,
-    ),
-    Column(
-        "total_entropy", "total\nESS", ",.0f", "numbers",
-        "Entropy-ESS summed over stored channels; what several heads read counts once, by their joint ESS.", _BOTH,
-        has_error=True,
-    ),
-    Column(
-        "total_relative_count", "total\ncount", ",.0f", "numbers", "The counts summed likewise.", _BOTH, has_error=True
-    ),
-    Column(
-        "norm", "norm", "norm", "", "Average Frobenius norm of H_i. Each kind of layer has its own scale.", _BOTH
-    ),
-    Column(
-        "state_utilisation", "average share\nof state", "z.0%", "",
-        "Entropy-ESS divided by TSS, averaged over the cuts where a fixed state is what limits it.", _BOTH,
-    ),
-    Column(
-        "ceiling_utilisation", "average share\nof ceiling", "z.0%", "",
-        "Entropy-ESS divided by its ceiling over the middle half of the text, of layers that keep every token.", _BOTH,
-    ),
-    Column("sink_share", "sink\nshare", "z.0%", "", "Attention that the token with most of it takes.", (LAYERS,)),
-    Column("sink_position", "sink\nat", ",.0f", "tokens", "Where that token is, of most texts and heads.", (LAYERS,)),
-    Column("few_cuts_entropy", "ESS at\nthree cuts", ".1f", _NUMBERS, "Beside its variant.", (LAYERS,)),
-    Column(
-        "variant_entropy", "its\nvariant", ".1f", _NUMBERS, "By the settings weights, skip_first and squares.",
-        (LAYERS,),
-    ),
-    Column(
-        "faithfulness", "difference\nto model", ".0e", "",
-        "Largest difference of T u from what the unaltered model computed, relative to the largest value.", (LAYERS,),
-    ),
-    Column(
-        "run_difference", "difference\nof run", ".0e", "", "That of the last hidden state of the observed run.",
-        (LAYERS,),
-    ),
-    Column("engine", "engine", "text", "", "The algorithm that measured it.", (LAYERS,)),
-    Column("groups", "groups", ",.0f", "", "Stored inputs that several heads read.", (GROUPS,)),
-    Column("readouts", "heads\neach", ",.0f", "", "Heads that read each of them.", (GROUPS,)),
-    Column(
-        "joint_entropy", "joint\nESS", ".1f", _NUMBERS,
-        "Entropy-ESS of a group's heads on top of each other; it may lie below that of one of them.", (GROUPS,),
-        has_error=True,
-    ),
-    Column("alone_entropy", "heads\nalone", ".1f", _NUMBERS, "The sum of the heads' own entropy-ESS.", (GROUPS,)),
-    Column(
-        "joint_relative_count", "joint\ncount", ".1f", _NUMBERS, "The joint ESS as a count.", (GROUPS,), has_error=True
-    ),
-    Column(
-        "alone_relative_count", "counts\nalone", ".1f", _NUMBERS, "The sum of the heads' own counts.", (GROUPS,),
-        has_error=True,
-    ),
-    Column("limits", "limits", "codes", "", "Codes of what limits the numbers.", _BOTH, first=True),
+SINKS = ("sink_share", "sink_position", "without_sink")
+_NUMBERS, _EVERY, _BOTH, _LAYERS, _MODELS, _GROUPS = (
+    "numbers per channel", (LAYERS, MODELS, GROUPS), (LAYERS, MODELS), (LAYERS,), (MODELS,), (GROUPS,),
 )  # fmt: skip
+_CUTS = (UNIT, POSITION)
+FIELDS = (
+    Field("model", "", "The model.", _EVERY, "model", "text", first=True),
+    Field("layer", "", "The mixer's module name in the model.", (LAYERS, GROUPS), "layer", "text", first=True),
+    Field("kind", "", "What the mixer is.", _LAYERS, "kind", "text"),
+    Field("loss", "nats per token", "Mean cross-entropy, where it is known.", _MODELS, "loss", ".2f", first=True),
+    Field("ess", _NUMBERS, "Entropy-ESS at the cut nearest to the middle of each text, averaged over texts and heads.",
+          _BOTH, "ESS", ".1f", first=True, has_error=True),
+    Field("without_sink", _NUMBERS, "ESS without the column of the token that gets most attention, in heads where that "
+          "token is a sink.", _BOTH, "without\nsink", ".1f", first=True, dims=(UNIT,)),
+    Field("ceiling", _NUMBERS, "The most that ESS could be there: what the layer holds, or the tokens before or after "
+          "the cut.", _BOTH, "ceiling", ",.0f", first=True, dims=(POSITION,)),
+    Field("share_of_state", "", "ESS divided by the ceiling, of layers with a fixed state that the text can fill.",
+          _BOTH, "share\nof state", "z.0%", first=True),
+    Field("share_of_ceiling", "", "ESS divided by the ceiling, of layers that keep every token. It does not compare "
+          "with a share of a state.", _BOTH, "share of\nceiling", "z.0%", first=True),
+    Field("tss", _NUMBERS, "Theoretical state-size: what the layer can hold in a channel at the end of the longest "
+          "text.", _EVERY, "TSS", ",.0f", dims=()),
+    Field("total_tss", "numbers", "TSS summed over all stored channels.", _MODELS, "total\nTSS", ",.0f"),
+    Field("state_bytes", "bytes", "What the model's cache holds at the end.", _BOTH, "state\nbytes", "bytes", dims=()),
+    Field("middle_bytes", "bytes", "What it holds at the middle.", _MODELS, "bytes at\nthe middle", "bytes"),
+    Field("units", "", "Heads or channels of the layer.", _LAYERS, "heads", ",.0f"),
+    Field("measured", "", "How many of them were measured.", _LAYERS, "measured", ",.0f"),
+    Field("average_entropy", _NUMBERS, "Entropy-ESS averaged over texts, measured cuts and heads.", _BOTH,
+          "average\nESS", ".1f", has_error=True),
+    Field("average_relative_count", _NUMBERS, "How many singular values exceed the first relative tolerance times the "
+          "largest, averaged likewise.", _BOTH, "average\ncount", ".1f", has_error=True),
+    Field("total_entropy", "numbers", "Entropy-ESS summed over stored channels; what several heads read counts once, "
+          "by their joint ESS.", _BOTH, "total\nESS", ",.0f", has_error=True),
+    Field("total_relative_count", "numbers", "The counts summed likewise.", _BOTH, "total\ncount", ",.0f",
+          has_error=True),
+    Field("norm", "", "Average Frobenius norm of H_i. Each kind of layer has its own scale.", _BOTH, "norm", "norm",
+          dims=_CUTS, dtype=np.float64),
+    Field("state_utilisation", "", "Entropy-ESS divided by TSS, averaged over the cuts where a fixed state is what "
+          "limits it.", _BOTH, "average share\nof state", "z.0%"),
+    Field("ceiling_utilisation", "", "Entropy-ESS divided by its ceiling over the middle half of the text, of layers "
+          "that keep every token.", _BOTH, "average share\nof ceiling", "z.0%"),
+    Field("sink_share", "", "Attention that the token with most of it takes.", _LAYERS, "sink\nshare", "z.0%",
+          dims=(UNIT,)),
+    Field("sink_position", "tokens", "Where that token is, of most texts and heads.", _LAYERS, "sink\nat", ",.0f",
+          dims=(UNIT,)),
+    Field("few_cuts_entropy", _NUMBERS, "Beside its variant.", _LAYERS, "ESS at\nthree cuts", ".1f", dims=(UNIT,)),
+    Field("variant_entropy", _NUMBERS, "By the settings weights, skip_first and squares.", _LAYERS, "its\nvariant",
+          ".1f", dims=(UNIT,)),
+    Field("faithfulness", "", "Largest difference of T u from what the unaltered model computed, relative to the "
+          "largest value.", _LAYERS, "difference\nto model", ".0e", dims=()),
+    Field("run_difference", "", "That of the last hidden state of the observed run.", _LAYERS, "difference\nof run",
+          ".0e", dims=()),
+    Field("engine", "", "The algorithm that measured it.", _LAYERS, "engine", "text"),
+    Field("groups", "", "Stored inputs that several heads read.", _GROUPS, "groups", ",.0f"),
+    Field("readouts", "", "Heads that read each of them.", _GROUPS, "heads\neach", ",.0f"),
+    Field("joint_entropy", _NUMBERS, "Entropy-ESS of a group's heads on top of each other; it may lie below that of "
+          "one of them.", _GROUPS, "joint\nESS", ".1f", has_error=True),
+    Field("alone_entropy", _NUMBERS, "The sum of the heads' own entropy-ESS.", _GROUPS, "heads\nalone", ".1f"),
+    Field("joint_relative_count", _NUMBERS, "The joint ESS as a count.", _GROUPS, "joint\ncount", ".1f",
+          has_error=True),
+    Field("alone_relative_count", _NUMBERS, "The sum of the heads' own counts.", _GROUPS, "counts\nalone", ".1f",
+          has_error=True),
+    Field("limits", "", "Codes of what limits the numbers.", _BOTH, "limits", "codes", first=True),
+    Field("entropy", _NUMBERS, "Entropy-ESS.", dims=_CUTS),
+    Field("entropy_bound", _NUMBERS, "How far entropy-ESS can be off.", dims=_CUTS, dtype=np.float64),
+    Field("relative_count", _NUMBERS, "Relative tolerance-ESS.", dims=(*_CUTS, "relative_threshold")),
+    Field("relative_lower", _NUMBERS, "Its lower bound.", dims=(*_CUTS, "relative_threshold")),
+    Field("relative_upper", _NUMBERS, "Its upper bound.", dims=(*_CUTS, "relative_threshold")),
+    Field("count", _NUMBERS, "Tolerance-ESS.", dims=(*_CUTS, "threshold")),
+    Field("lower", _NUMBERS, "Its lower bound.", dims=(*_CUTS, "threshold")),
+    Field("upper", _NUMBERS, "Its upper bound.", dims=(*_CUTS, "threshold")),
+    Field("error_bound", "", "Bound on the error of each singular value.", dims=_CUTS, dtype=np.float64),
+    Field("state_size", _NUMBERS, "TSS at the cut; NaN where it is unknown.", dims=(POSITION,)),
+    Field("binds", "", "1 where the layer's own size is what limits ESS.", dims=(POSITION,)),
+    Field("cuts", "", "How many cuts there are.", dims=()),
+    Field("middle", "tokens", "The measured cut that is nearest to the middle.", dims=()),
+)  # fmt: skip
+"""All quantities, in the order of columns."""
 
 
-def columns(table: str, *, first: bool = False) -> tuple[Column, ...]:
+def columns(table: str, *, first: bool = False) -> tuple[Field, ...]:
     """The columns of a table, or those that are read first."""
-    return tuple(column for column in COLUMNS if table in column.tables and (column.first or not first))
+    return tuple(field for field in FIELDS if table in field.tables and (field.first or not first))
+
+
+def arrays() -> dict[str, Field]:
+    """The quantities that are arrays of mixers, by name."""
+    return {field.name: field for field in FIELDS if field.dims is not None}
+
+
+def array_dims(unit: str) -> dict[str, tuple[str, ...]]:
+    """The dimensions of each variable of a mixer's dataset, whose units are heads, channels or groups."""
+    dims = {
+        name: (SEQUENCE, *(unit if dim == UNIT else dim for dim in field.dims or ()))
+        for name, field in arrays().items()
+    }
+    return dims | {"stratum": (unit,)} | {name: (name,) for name in (unit, POSITION, "threshold", "relative_threshold")}
 
 
 def chosen(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a row that a table has, in its order; NaN where one is missing."""
-    values = dict[str, Any]()
-    for column in columns(table):
-        values[column.name] = row.get(column.name, math.nan)
-        if column.has_error:
-            values[f"{column.name}_error"] = row.get(f"{column.name}_error", math.nan)
-    return values
+    names = (name for field in columns(table) for name in (field.name, f"{field.name}_error")[: 1 + field.has_error])
+    return {name: row.get(name, math.nan) for name in names}
 
 
-def cell_text(column: Column, row: Mapping[str, Any]) -> str:
+def cell_text(column: Field, row: Mapping[str, Any]) -> str:
     """A cell as a reader sees it: a number with half the width of its interval, a text, or a dash."""
     value = row.get(column.name)
     if column.form == "codes":
@@ -264,7 +185,7 @@ def cell_text(column: Column, row: Mapping[str, Any]) -> str:
 
 
 def number_text(value: float, form: str, error: float = 0.0) -> str:
-    """A number by the form of a `Column`, with half the width of its interval; else a dash."""
+    """A number by the form of a `Field`, with half the width of its interval; else a dash."""
     if not math.isfinite(value):
         return "–"
     if form == "bytes":
@@ -273,12 +194,3 @@ def number_text(value: float, form: str, error: float = 0.0) -> str:
         form = ".1e" if 0 < value < 0.01 else ".2f" if value < 10 else ".1f" if value < 100 else ",.0f"
     known = math.isfinite(error) and error > 0
     return format(value, form) + (f" ± {number_text(error, form)}" if known else "")
-
-
-def markdown() -> str:
-    """The table of all columns for the documentation."""
-    rows = [
-        f"| `{column.name}` | {column.line} | {column.unit} | {', '.join(column.tables)} | {column.meaning} |"
-        for column in COLUMNS
-    ]
-    return "\n".join(["| name | column | unit | tables | meaning |", "|---|---|---|---|---|", *rows])

@@ -19,7 +19,7 @@ from statesize.io.text import listed, meant
 from statesize.measurement.settings import MARKED, SINK
 from statesize.results.fields import LAYERS, chosen
 from statesize.results.store import node_name
-from statesize.results.summary import SummaryRow, channels_of, group_row, largest_size, summary_row
+from statesize.results.summary import SummaryRow, channels_of, group_row, largest_known, summary_row
 
 _UNKNOWN_SIZE = Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two lengths tell it.")
 
@@ -68,29 +68,12 @@ class Profiled:
         return self.tree.children[node_name(layer_name(self.mixers, layer))].to_dataset(inherit=False)
 
     def group(self, layer: int | str) -> xr.Dataset | None:
-        """What was measured of a mixer's heads that share what is stored: the joint ESS of each group.
-
-        Args:
-            layer: One of `mixers`, by name, index, or a part of its name that no other has.
-
-        Returns:
-            As `mixer`, with the dimension group instead of head; None where every head stores its own.
-        """
+        """As `mixer`, the joint ESS of each group of heads that share what is stored; None where none do."""
         node = self.tree.children.get(node_name(layer_name(self.mixers, layer) + SHARED))
         return None if node is None else node.to_dataset(inherit=False)
 
     def called(self, name: str) -> Self:
-        """The same of a model that is called otherwise, such as beside another profile of it.
-
-        Args:
-            name: What it is called.
-
-        Returns:
-            A copy that shares all arrays.
-
-        Raises:
-            InputError: If that is no Unicode text, which no file could hold.
-        """
+        """The same of a model that is called otherwise, such as beside another profile of it."""
         require_text("name", name)
         tree = self.tree.copy(deep=False)
         tree.attrs = {**self.tree.attrs, "model": name}
@@ -110,15 +93,15 @@ class Profiled:
     @cached_property
     def limits(self) -> dict[str, tuple[Note, ...]]:
         """What limits the numbers of each mixer, or why a layer that mixes positions has none."""
-        found = {name: tuple(map(Note.from_json, self.mixer(name).attrs["notes"])) for name in self.mixers}
+        notes = {name: [*map(Note.from_json, self.mixer(name).attrs["notes"])] for name in self.mixers}
         for row in self.quantities:
             if row["sink_share"] > MARKED and row["without_sink"] != row["ess"]:
-                found[row["layer"]] += (Note(Code.SINK, f"one token {SINK}. `without_sink` is without it."),)
-            if math.isnan(row["tss"]) and not any(note.code is Code.UNKNOWN_SIZE for note in found[row["layer"]]):
-                found[row["layer"]] += (_UNKNOWN_SIZE,)
+                notes[row["layer"]].append(Note(Code.SINK, f"one token {SINK}. `without_sink` is without it."))
+            if math.isnan(row["tss"]) and not any(note.code is Code.UNKNOWN_SIZE for note in notes[row["layer"]]):
+                notes[row["layer"]].append(_UNKNOWN_SIZE)
         for name, cause in {**self.incomplete, **self.not_measured}.items():
-            found[name] = (*found.get(name, ()), cause)
-        return found
+            notes.setdefault(name, []).append(cause)
+        return {name: tuple(limits) for name, limits in notes.items()}
 
     @property
     def codes(self) -> list[Limit]:
@@ -137,8 +120,8 @@ class Profiled:
 
     def limited(self, code: Code) -> dict[str, str]:
         """The mixers that a code limits, with what it says of each."""
-        found = {name: joined(note for note in notes if note.code is code) for name, notes in self.limits.items()}
-        return {name: said for name, said in found.items() if said}
+        sentences = {name: joined(note for note in notes if note.code is code) for name, notes in self.limits.items()}
+        return {name: sentence for name, sentence in sentences.items() if sentence}
 
     @property
     def incomplete(self) -> dict[str, Note]:
@@ -161,11 +144,7 @@ class Profiled:
         return lost_mixers(self.skipped, self.mixers)
 
     def summary_rows(self) -> list[SummaryRow]:
-        """The table of layers as plain values.
-
-        Returns:
-            One row per mixer, with the columns of `statesize.results.fields.COLUMNS` of layers.
-        """
+        """The table of layers as plain values: a row per mixer, by the names of `statesize.results.fields.FIELDS`."""
         codes = {name: [note.code.value for note in notes] for name, notes in self.limits.items()}
         return [chosen(LAYERS, row | {"limits": codes[row["layer"]]}) for row in self.quantities]
 
@@ -179,7 +158,7 @@ class Profiled:
 def comparable(profile: Profiled) -> list[int]:
     """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
     nodes = [(name, profile.mixer(name)) for name in profile.mixers]
-    return comparable_layers([(name, str(node.attrs["kind"]), largest_size(node)) for name, node in nodes])
+    return comparable_layers([(name, str(node.attrs["kind"]), largest_known(node, "tss")) for name, node in nodes])
 
 
 def comparable_layers(layers: Sequence[tuple[str, str, float]]) -> list[int]:
@@ -204,13 +183,10 @@ def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int
 
 def group_rows(profile: Profiled) -> list[SummaryRow]:
     """One row per mixer whose heads share what it stores."""
-    rows: list[SummaryRow] = []
-    for name in profile.mixers:
-        group = profile.group(name)
-        if group is not None:
-            others = [profile.mixer(other) for other in profile.mixers if profile.mixer(other).attrs["cache"] == name]
-            rows.append(group_row([*others, profile.mixer(name)], group, profile.model, name))
-    return rows
+    nodes = {name: profile.mixer(name) for name in profile.mixers}
+    groups = {name: group for name in nodes if (group := profile.group(name)) is not None}
+    readers = {name: [node for node in nodes.values() if node.attrs["cache"] == name] for name in groups}
+    return [group_row([*readers[name], nodes[name]], group, profile.model, name) for name, group in groups.items()]
 
 
 def layer_name(names: Sequence[str], layer: object) -> str:

@@ -19,8 +19,6 @@ from statesize.errors import FileError
 from statesize.io.files import os_errors, replace_folder
 from statesize.results.place import MARKER, Marker, check_destination, read_marker
 
-ALONG = "sequence"
-"""The dimension, always the first, along which a mixer's sequences are joined."""
 _ARRAYS = re.compile(r"\d{5}\.safetensors")
 # Text is stored as the code points of its signs, along one more dimension.
 _SIGN = np.dtype("<u4")
@@ -32,13 +30,7 @@ def node_name(mixer: str) -> str:
 
 
 def write_tree(path: Path, nodes: Mapping[str, xr.Dataset], document: dict[str, Any]) -> None:
-    """Write a profile to a temporary folder, then move it to its path; an older one there is replaced.
-
-    Args:
-        path: The folder.
-        nodes: The tokens as "", then each mixer's dataset by its name.
-        document: What is shown of it.
-    """
+    """Write the tokens, as "", and each mixer by its name, with what is shown of them; a profile there is replaced."""
     check_destination(path)
 
     def write(folder: Path) -> None:
@@ -58,7 +50,7 @@ def read_tree(path: Path) -> xr.DataTree:
     names = read_marker(path).nodes
     try:
         root, *mixers = (dataset_from_bytes(_file(path, index).read_bytes()) for index in range(len(names)))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
     pairs = zip(names[1:], mixers, strict=True)
     return xr.DataTree(root, children={node_name(name): xr.DataTree(mixer) for name, mixer in pairs})

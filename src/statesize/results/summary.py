@@ -16,30 +16,26 @@ from statesize.adapters.observation import DERIVATIVE
 from statesize.adapters.sources import KEEPS_THE_TEXT
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.statistics import Estimate, Sample, are_spread, estimate, position_error
-from statesize.results.fields import COUNTS, GROUPS, VARIANT, Array, chosen
+from statesize.results.fields import COUNTS, GROUPS, LAYERS, POSITION, UNIT, UNITS, Array, Field, chosen, columns
 
 SummaryRow: TypeAlias = dict[str, Any]
-"""One mixer's row, by the names of `statesize.results.fields.COLUMNS`."""
+"""One mixer's row, by the names of `statesize.results.fields.FIELDS`."""
 
 
 def unit_dim(node: xr.Dataset) -> str:
     """The dimension of a mixer's operators: "head", "channel" or, of heads that are measured together, "group"."""
-    return next(dim for dim in ("head", "channel", "group") if dim in node.sizes)
-
-
-_BOUNDS = {counts.name: (counts.lower, counts.upper) for counts in COUNTS}
+    return next(dim for dim in UNITS if dim in node.sizes)
 
 
 def ess_bounds(node: xr.Dataset, metric: str) -> tuple[Array, Array]:
     """Bounds of ESS by a metric, at its first threshold, (sequence, unit, position); NaN where nothing was measured."""
-
-    def first(values: Array) -> Array:
-        if values.ndim == 3:
-            return values
-        return values[..., 0] if values.shape[-1] else np.full(values.shape[:-1], np.nan, np.float32)
-
-    lower, upper = (first(node[name].values) for name in _BOUNDS.get(metric, (metric, metric)))
-    return lower, upper
+    bounds = next((counts[1:3] for counts in COUNTS if counts.name == metric), (metric, metric))
+    lower, upper = (node[name].values for name in bounds)
+    if lower.ndim == 3:
+        return lower, upper
+    if not lower.shape[-1]:
+        lower = upper = np.full((*lower.shape[:-1], 1), np.nan, np.float32)
+    return lower[..., 0], upper[..., 0]
 
 
 def ess_values(node: xr.Dataset, metric: str) -> Array:
@@ -76,14 +72,9 @@ def without_sinks(node: xr.Dataset) -> NDArray[np.float64]:
     return np.where(np.isnan(without), at_middle(node, ess_values(node, "entropy")), without)
 
 
-def _of_units(node: xr.Dataset, values: Array) -> Estimate:
-    """The mean over sequences and all heads or channels of values (sequence, unit) of those that were measured."""
+def over_units(node: xr.Dataset, values: Array) -> Estimate:
+    """The mean of (sequence, unit) over the layer, with the error that units left out make."""
     return estimate(known_mean(values, 0), sample_of(node))
-
-
-def middle_estimate(node: xr.Dataset, values: Array) -> Estimate:
-    """The mean of (sequence, unit, position) over the layer at the middle, with the error of units left out."""
-    return _of_units(node, at_middle(node, values))
 
 
 def middle_ceiling(node: xr.Dataset) -> float:
@@ -107,12 +98,6 @@ def keeps_everything(node: xr.Dataset) -> bool:
     attends = np.isfinite(node["sink_share"].values).any() or node.attrs["kind"] in KEEPS_THE_TEXT
     alike = (np.isnan(size) | (size == node["position"].values)).all()
     return bool(alike and sizes and (len(sizes) > 1 or attends))
-
-
-def largest_size(node: xr.Dataset, name: str = "tss") -> float:
-    """The largest TSS, or "state_bytes"; NaN where it is not known."""
-    largest = largest_known(node, name)
-    return int(largest) if largest.is_integer() else largest
 
 
 def sample_of(node: xr.Dataset) -> Sample:
@@ -182,78 +167,73 @@ def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
 def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer: str) -> SummaryRow:
     """What the heads that read a cache, of one mixer or of several, share, and what they would need alone."""
     groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
-    joint_entropy, joint_count = _averages(group)
-    alone = [(*_averages(node), sample_of(node).total / groups) for node in nodes]
     row = {
         "model": model,
         "layer": layer,
         "groups": groups,
         "readouts": heads // groups,
-        "tss": largest_size(group),
-        "joint_entropy": joint_entropy.mean,
-        "joint_entropy_error": joint_entropy.error,
-        "alone_entropy": sum(entropy.mean * share for entropy, _, share in alone),
-        "joint_relative_count": joint_count.mean,
-        "joint_relative_count_error": joint_count.error,
-        "alone_relative_count": sum(count.mean * share for _, count, share in alone),
-        "alone_relative_count_error": sum(count.error * share for _, count, share in alone),
+        "tss": largest_known(group, "tss"),
     }
+    joint, alone = _averages(group), [(_averages(node), sample_of(node).total / groups) for node in nodes]
+    for name in joint:
+        row |= _cells(f"joint_{name}", joint[name])
+        row[f"alone_{name}"] = sum(averages[name].mean * share for averages, share in alone)
+        row[f"alone_{name}_error"] = sum(averages[name].error * share for averages, share in alone)
     return chosen(GROUPS, row)
 
 
-def _averages(node: xr.Dataset) -> tuple[Estimate, Estimate]:
+def _averages(node: xr.Dataset) -> dict[str, Estimate]:
     lower, upper = ess_bounds(node, "relative_count")
     relative = average(node, (lower + upper) / 2)
     # What is not known of the counts themselves comes to what is not known of the units.
     apart = average(node, upper - lower).mean
-    return average(node, ess_values(node, "entropy")), Estimate(relative.mean, relative.error + apart / 2)
+    counts = Estimate(relative.mean, relative.error + apart / 2)
+    return {"entropy": average(node, ess_values(node, "entropy")), "relative_count": counts}
+
+
+def _cells(name: str, mean: Estimate, times: float = 1) -> dict[str, float]:
+    return {name: mean.mean * times, f"{name}_error": mean.error * times}
 
 
 def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | None = None) -> SummaryRow:
     """One mixer's row of the table of layers; what heads share in groups is counted once in its totals."""
-    sample, cache, derived = sample_of(node), keeps_everything(node), node.attrs["kind"] == DERIVATIVE
-    entropy, relative = _averages(node)
-    stored = stored_channels(node, group)
-    total_entropy, total_relative = (entropy, relative) if group is None else _averages(group)
-    average_share = average(node, utilisation_values(node)).mean
-    ess, binds = middle_estimate(node, ess_values(node, "entropy")), middle_estimate(node, utilisation_values(node))
+    sample, kept = sample_of(node), "ceiling" if keeps_everything(node) else "state"
+    stored, averages = stored_channels(node, group), _averages(node)
+    totals = averages if group is None else _averages(group)
+    share = utilisation_values(node)
+    ess, binds = (over_units(node, at_middle(node, values)) for values in (ess_values(node, "entropy"), share))
     # Numbers of whole layers have no size that they could be a share of.
-    ceiling = math.nan if derived else middle_ceiling(node)
-    share = ess.mean / ceiling if ceiling and math.isfinite(binds.mean) else math.nan
-
-    def of_units(name: str) -> float:
-        return float(known_mean(node[name].values, (0, 1)))
-
-    return {
+    ceiling = math.nan if node.attrs["kind"] == DERIVATIVE else middle_ceiling(node)
+    row: SummaryRow = {
+        **{field.name: _of_layer(node, field) for field in columns(LAYERS) if field.dims is not None},
         "model": model,
         "layer": layer,
         "kind": str(node.attrs["kind"]),
-        "ess": ess.mean,
-        "ess_error": ess.error,
-        "without_sink": _of_units(node, without_sinks(node)).mean,
+        **_cells("ess", ess),
+        "without_sink": over_units(node, without_sinks(node)).mean,
         "ceiling": ceiling,
-        "share_of_state": math.nan if cache else share,
-        "share_of_ceiling": share if cache else math.nan,
-        "tss": largest_size(node),
-        "state_bytes": largest_size(node, "state_bytes"),
+        "share_of_state": math.nan,
+        "share_of_ceiling": math.nan,
+        f"share_of_{kept}": ess.mean / ceiling if ceiling and math.isfinite(binds.mean) else math.nan,
         "units": sample.total,
         "measured": len(sample.units),
-        "average_entropy": entropy.mean,
-        "average_entropy_error": entropy.error,
-        "average_relative_count": relative.mean,
-        "average_relative_count_error": relative.error,
-        "total_entropy": total_entropy.mean * stored,
-        "total_entropy_error": total_entropy.error * stored,
-        "total_relative_count": total_relative.mean * stored,
-        "total_relative_count_error": total_relative.error * stored,
         "engine": str(node.attrs["engine"]),
-        "norm": average(node, node["norm"].values).mean,
-        "state_utilisation": math.nan if cache else average_share,
-        "ceiling_utilisation": average_share if cache else math.nan,
+        "state_utilisation": math.nan,
+        "ceiling_utilisation": math.nan,
+        f"{kept}_utilisation": average(node, share).mean,
         "sink_position": _most_frequent(node["sink_position"].values),
-        **{name: of_units(name) for name in ("sink_share", *VARIANT)},
-        **{name: largest_known(node, name) for name in ("faithfulness", "run_difference")},
     }
+    for name in averages:
+        row |= _cells(f"average_{name}", averages[name]) | _cells(f"total_{name}", totals[name], stored)
+    return row
+
+
+def _of_layer(node: xr.Dataset, field: Field) -> float:
+    """What a layer's row has of an array: the largest number over texts, or the mean over all else."""
+    if not field.dims:
+        return largest_known(node, field.name)
+    values = node[field.name].values
+    return average(node, values).mean if field.dims == (UNIT, POSITION) else float(known_mean(values, (0, 1)))
 
 
 def _most_frequent(values: Array) -> float:
@@ -262,47 +242,36 @@ def _most_frequent(values: Array) -> float:
     return float(values[counts.argmax()]) if len(values) else math.nan
 
 
+LONG_FORM = (
+    "layer", "head", "position", "ess", "metric", "threshold", "token", "sequence", "ceiling", "state_size", "lower",
+    "upper", "norm", "token_id", "kind", "model",
+)  # fmt: skip
+
+
 def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.DataFrame:
     """One mixer as a table with one row for each sequence, head, position, metric and threshold (NaN for entropy)."""
-    unit = unit_dim(node)
-    shape = tuple(node.sizes[dim] for dim in ("sequence", unit, "position"))
-    sequence, head, column = (index.ravel() for index in np.indices(shape))
-    position = node["position"].values[column]
-    frames = [
-        pd.DataFrame(
-            {
-                "layer": layer,
-                "head": node[unit].values[head],
-                "position": position,
-                "ess": ess.ravel(),
-                "metric": metric,
-                "threshold": threshold,
-                "token": root["tokens"].values[sequence, position],
-                "sequence": sequence,
-                "ceiling": np.broadcast_to(unit_limits(node), shape).ravel(),
-                "state_size": np.broadcast_to(node["state_size"].values[:, None], shape).ravel(),
-                "lower": lower.ravel(),
-                "upper": upper.ravel(),
-                "norm": node["norm"].values.ravel(),
-                "token_id": root["token_ids"].values[sequence, position],
-                "kind": node.attrs["kind"],
-                "model": model,
-            }
-        )
-        for metric, threshold, ess, lower, upper in _metrics(node)
-    ]
-    frame = pd.concat(frames, ignore_index=True)
-    # Nothing has passed before position 0, and averages are over the others.
-    return cast("pd.DataFrame", frame[frame["ess"].notna() & (frame["position"] > 0)]).reset_index(drop=True)
-
-
-def _metrics(node: xr.Dataset) -> list[tuple[str, float, Array, Array, Array]]:
-    """Each metric at each threshold: ESS and its bounds, (sequence, unit, position)."""
-    entropy = node["entropy"].values
-    unknown = np.full_like(entropy, np.nan)
-    metrics = [("entropy", math.nan, entropy, unknown, unknown)]
+    unit, entropy = unit_dim(node), node["entropy"].values
+    sequence, head, column = (index.ravel() for index in np.indices(entropy.shape))
+    position, unknown = node["position"].values[column], np.full_like(entropy, np.nan)
+    numbers = pd.DataFrame(
+        {
+            "head": node[unit].values[head],
+            "position": position,
+            "token": root["tokens"].values[sequence, position],
+            "sequence": sequence,
+            "norm": node["norm"].values.ravel(),
+            "token_id": root["token_ids"].values[sequence, position],
+            **{name: node[name].values[sequence, column] for name in ("ceiling", "state_size")},
+        }
+    ).assign(layer=layer, kind=node.attrs["kind"], model=model)
+    metrics = [("entropy", math.nan, [entropy, unknown, unknown])]
     for counts in COUNTS:
-        for index, threshold in enumerate(node[counts.threshold].values):
-            ess, lower, upper = (node[name].values[..., index] for name in counts[:3])
-            metrics.append((counts.name, float(threshold), ess, lower, upper))
-    return metrics
+        for at, threshold in enumerate(node[counts.threshold].values):
+            metrics.append((counts.name, float(threshold), [node[name].values[..., at] for name in counts[:3]]))
+    frames = [
+        numbers.assign(metric=metric, threshold=threshold, ess=ess.ravel(), lower=lower.ravel(), upper=upper.ravel())
+        for metric, threshold, (ess, lower, upper) in metrics
+    ]
+    frame = cast("Any", pd.concat(frames, ignore_index=True))[[*LONG_FORM]]
+    # Nothing has passed before position 0, and averages are over the others.
+    return frame[frame["ess"].notna() & (frame["position"] > 0)].reset_index(drop=True)

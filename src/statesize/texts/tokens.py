@@ -76,13 +76,6 @@ def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None 
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def after_prefix(tokenizer: AnyTokenizer, prefix: str, ids: Tensor) -> tuple[Tensor, int]:
-    """A sequence (L,) int64 after a text, and where that text ends; a beginning-of-sequence token stays the first."""
-    first, before = beginning_id(tokenizer), plain_ids(tokenizer, prefix)
-    begun = int(first is not None and int(ids[0]) == first)
-    return torch.cat([ids[:begun], torch.tensor(before, dtype=torch.int64), ids[begun:]]), begun + len(before)
-
-
 def document_ids(
     tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False, most: int | None = None
 ) -> list[int]:

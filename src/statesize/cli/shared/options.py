@@ -36,13 +36,13 @@ NoOption: TypeAlias = Annotated[Any, Parameter(parse=False)]
 
 def listed(given: Sequence[str | int]) -> list[str]:
     """The values of an option that takes several."""
-    return [part.strip() for value in given for part in str(value).split(",") if part.strip()]
+    return [name.strip() for value in given for name in str(value).split(",") if name.strip()]
 
 
 def whole_numbers(name: str, given: Sequence[str]) -> list[int]:
     """Numbers with commas or spaces between them."""
     try:
-        return [int(part) for part in listed(given)]
+        return [int(number) for number in listed(given)]
     except ValueError as error:
         raise InputError(
             f"{name} must be whole numbers such as 64,128, got {' '.join(given)!r}. It takes all words up to the next "
@@ -68,12 +68,10 @@ Output: TypeAlias = Annotated[Path | None, Parameter(group=OFTEN)]
 
 def check_model(model: str, command: str = "") -> None:
     """Refuse a model that is not there or not for a command, before what loads models is imported."""
-    from statesize.models.plugins import is_profile, plugin_of, refuse_name
+    from statesize.models.plugins import plugin_of, refuse_name
 
-    if command != "profile" or not is_profile(Path(model)):
-        refuse_name(model)
-    plugin = plugin_of(model)
-    if plugin is not None:
+    refuse_name(model)
+    if (plugin := plugin_of(model)) is not None:
         plugin.check(model, command)
 
 
@@ -156,14 +154,9 @@ class Workers:
         return RayCluster(address, self.ray_cpus, gpus if self.ray_gpus is None else self.ray_gpus, self.processes)
 
 
-def _some(_: object, channels: object) -> None:
-    if isinstance(channels, int) and channels < 1:
-        raise ValueError('Must be "all" or at least 1.')
-
-
 def _layers(_: object, tokens: Sequence[Token]) -> list[int | str]:
     return [int(value) if value.isdigit() else value for value in listed([token.value for token in tokens])]
 
 
-AllOrSome: TypeAlias = Annotated[Literal["all"] | int | None, Parameter(validator=_some)]
+AllOrSome: TypeAlias = Literal["all"] | int | None
 LayerNames: TypeAlias = Annotated[list[int | str] | None, Parameter(negative="", consume_multiple=1, converter=_layers)]

@@ -61,11 +61,9 @@ class Printing:
         if not self.quiet:
             say(message)
 
-    @contextmanager
-    def bars(self) -> Generator[Bars]:
-        """Progress on stderr, or none."""
-        with Bars(self.quiet) as bars:
-            yield bars
+    def bars(self) -> Bars:
+        """Progress on stderr for the time of a block, or none."""
+        return Bars(self.quiet)
 
     @contextmanager
     def step(self, description: str) -> Generator[None]:
@@ -146,32 +144,25 @@ def print_table(table: PageTable) -> None:
     """Print a table: as wide as it needs to a file or pipe, within the width of a terminal; then its caption."""
     from statesize.report.table import table_text
 
-    rows = table.rows if len(table.rows) <= _MOST_ROWS else table.rows[:_MOST_ROWS]
-    for line in table_text(replace(table, rows=rows), _width(), bars=True):
+    for line in table_text(replace(table, rows=table.rows[:_MOST_ROWS]), _width(), bars=True):
         print(line)
-    if len(rows) < len(table.rows):
-        print_notes([f"{len(table.rows) - len(rows)} rows more stand on the page and in --json."])
+    if (more := len(table.rows) - _MOST_ROWS) > 0:
+        print_notes([f"{more} rows more stand on the page and in --json."])
     print_notes(["", table.caption] if table.caption else [])
 
 
-def print_page(page: ResultPage) -> None:
-    """Print the finding of a page, its first table, and its notes."""
-    print_notes([*page.finding.splitlines(), ""])
-    print_table(page.tables[0])
-    for title, notes in page.notes.items():
-        if notes:
-            print_notes(["", f"{title}:", *notes])
-
-
 def show_page(page: ResultPage, document: dict[str, Any], printing: Reporting) -> None:
-    """Write the page if it is wanted, and print it, or the document."""
+    """Write the page if it is wanted, and print what it found, its first table and its notes, or the document."""
     if printing.html is not None:
         page.write(printing.html)
         printing.tell_report()
     if printing.json:
         print_json(document)
-    else:
-        print_page(page)
+        return
+    print_notes([*page.finding.splitlines(), ""])
+    print_table(page.tables[0])
+    for title, notes in page.notes.items():
+        print_notes(["", f"{title}:", *notes] if notes else [])
 
 
 def _width() -> int:

@@ -26,28 +26,19 @@ BUNDLED = "Reading bundled documents; --text FILE reads yours."
 _BEGINNING = 64
 
 
-def check_all(*checks: Callable[[], Any] | str) -> list[Any]:
-    """What checks of options return; several that refuse are raised together. A text is what a check has refused."""
+def check_all(*checks: Callable[[], Any]) -> list[Any]:
+    """What checks of options return; several that refuse are raised together."""
     refused, returned = list[StatesizeError](), list[Any]()
     for check in checks:
-        if isinstance(check, str):
-            refused.append(InputError(check))
-            continue
         try:
             returned.append(check())
         except StatesizeError as error:
             refused.append(error)
+    if len(refused) > 1:
+        raise ExceptionGroup("several options are wrong", refused)
     if refused:
-        raise refused[0] if len(refused) == 1 else ExceptionGroup("several options are wrong", refused)
+        raise refused[0]
     return returned
-
-
-@dataclass(frozen=True, eq=False)
-class Sequences:
-    """What was read."""
-
-    ids: list[Tensor]  # token ids, (L,) int64 each, L ≥ 2
-    chats: int  # how many of them went through the tokenizer's chat template
 
 
 @Parameter(name="*")
@@ -89,16 +80,18 @@ class Texts:
         with printing.step(f"loading {Path(model).name}"):
             return load_model(model, **asdict(loading), needs_tokenizer=self.needs_tokenizer)
 
-    def read(self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None) -> Sequences:
-        """All sequences, tokenized where they are texts; of ids, those below `vocabulary` where that is known."""
+    def read(
+        self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None
+    ) -> tuple[list[Tensor], int]:
+        """Token ids of all texts, (L,) int64 each, L ≥ 2, below `vocabulary`, and how many of the texts were chats."""
         if self.text is None:
             from statesize.texts.inputs import bundled_sequences
 
             printing.say(BUNDLED)
-            return Sequences(bundled_sequences(tokenizer, self.sequences or 1, self.max_tokens), 0)
-        left_out, chats, lengths, sequences = list[str](), 0, list[int](), list["Tensor"]()
+            return bundled_sequences(tokenizer, self.sequences or 1, self.max_tokens), 0
+        left_out, chats, longest, sequences = list[str](), 0, 0, list["Tensor"]()
         for ids, is_chat in islice(self._sequences(tokenizer, vocabulary, left_out), self.sequences):
-            lengths.append(len(ids))
+            longest = max(longest, len(ids))
             chats += is_chat
             sequences.append(ids[: self.max_tokens].clone())
         tell_left_out(left_out)
@@ -108,12 +101,13 @@ class Texts:
                 "from a past to a future. Give a longer text."
             )
         if chats:
-            read = counted(len(sequences), "text")
-            printing.say(f"The tokenizer's chat template was applied to {chats:,} of {read}.")
-        if max(lengths) > self.max_tokens:
-            kept = counted(sum(map(len, sequences)), "token")
-            printing.say(f"Reading the first {kept}; --max-tokens takes more.")
-        return Sequences(sequences, chats)
+            printing.say(
+                f"The tokenizer's chat template was applied to {chats:,} of {counted(len(sequences), 'text')}."
+            )
+        if longest > self.max_tokens:
+            read = counted(sum(map(len, sequences)), "token")
+            printing.say(f"Reading the first {read}; --max-tokens takes more.")
+        return sequences, chats
 
     def read_whole(
         self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None, most: int | None = None
@@ -122,7 +116,7 @@ class Texts:
         from statesize.texts.inputs import bundled_sequences
 
         if self.text is not None:
-            return replace(self, max_tokens=MOST, sequences=most).read(tokenizer, printing, vocabulary).ids
+            return replace(self, max_tokens=MOST, sequences=most).read(tokenizer, printing, vocabulary)[0]
         printing.say(BUNDLED)
         return bundled_sequences(tokenizer, most, None)
 
@@ -140,8 +134,7 @@ class Texts:
                 continue
             tokenizer = cast("AnyTokenizer", tokenizer)
             special, _ = special_ids(tokenizer)
-            documents = read_file(path, self.field, left_out.append, whole=True)
-            for number, document in enumerate(documents, 1):
+            for number, document in enumerate(read_file(path, self.field, left_out.append, whole=True), 1):
                 try:
                     ids = text_sequence(tokenizer, document, self.max_tokens)
                 except RefusedChat as error:

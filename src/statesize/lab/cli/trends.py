@@ -92,7 +92,7 @@ def series(
 
     printing.hush_libraries()
     tokenizer = load_tokenizer(found[0].model, revision=found[0].revision) if texts.needs_tokenizer else None
-    ids = texts.read(tokenizer, printing, None).ids
+    ids, _ = texts.read(tokenizer, printing, None)
     with printing.bars() as bars:
         measured = series(
             checkpoints, ids, revisions=chosen, tokenizer=tokenizer, output=output, loading=options, settings=settings,
