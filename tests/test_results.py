@@ -104,7 +104,7 @@ def test_pages_show_the_verdict_and_every_tested_figure_of_the_record(shown, fol
 @pytest.mark.slow
 @pytest.mark.parametrize(("preset", "folder"), [("recall", "recall"), ("record", "delimiters")])
 def test_the_records_of_delimiters_are_repeated(tmp_path, preset, folder):
-    assert main(["study", "delimiters", "--preset", preset, "--output", str(tmp_path)]) == 0
+    assert main(["lab", "study", "delimiters", "--preset", preset, "--output", str(tmp_path)]) == 0
     figures = json.loads((tmp_path / "conclusion.json").read_text("utf-8"))["figures"]
     for name, value in document(FOLDERS[folder])["figures"].items():
         assert figures[name] == close(value, 1e-6), name

@@ -1,4 +1,4 @@
-"""Bundles models that `statesize train text` trained: weights in float16, and how they came about.
+"""Bundles models that `statesize lab train text` trained: weights in float16, and how they came about.
 
     python -m tools.model_bundle RUNS OUTPUT
 

@@ -1,4 +1,4 @@
-"""Puts a study on record: python -m tools.record STUDY FOLDER PRESET, the folder of `statesize study`.
+"""Puts a study on record: python -m tools.record STUDY FOLDER PRESET, the folder of `statesize lab study`.
 
 `python -m tools.record STUDY` writes the summary on record anew from its table, where the analysis gives other figures.
 """
@@ -57,7 +57,7 @@ def record(study: Study, folder: Path, preset: str) -> None:
 
     Args:
         study: The study.
-        folder: As `statesize study` wrote it.
+        folder: As `statesize lab study` wrote it.
         preset: Name of the preset.
     """
     made = Made(fixing_commit(study), _today(), str(read_conclusion(folder)[1]["machine"]))

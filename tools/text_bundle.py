@@ -3,7 +3,7 @@
     python -m tools.text_bundle PEPS DOCS OUTPUT
 
 PEPS is a checkout of github.com/python/peps, DOCS a folder of CPython's documentation in reStructuredText (Doc in its
-repository, or `_sources` of a built one). OUTPUT receives corpus.jsonl, which `statesize train text` reads, and
+repository, or `_sources` of a built one). OUTPUT receives corpus.jsonl, which `statesize lab train text` reads, and
 documents.json, the beginnings of documents that it holds out.
 """
 

@@ -120,7 +120,7 @@ class ProfileJob(Job):
 
 
 class StudyJob(Job):
-    """`statesize study` of a grid of six runs."""
+    """`statesize lab study` of a grid of six runs."""
 
     name = "study"
 
@@ -132,7 +132,7 @@ class StudyJob(Job):
     def arguments(self, folder: Path) -> list[str]:
         """The same command each time."""
         plugin, output = str(folder / "inputs" / "mine.py"), str(folder / "output")
-        return ["study", "faults", "--plugin", plugin, "--output", output]
+        return ["lab", "study", "faults", "--plugin", plugin, "--output", output]
 
     def finished(self, output: Path) -> set[str]:
         """Runs whose file can be read."""
@@ -151,7 +151,7 @@ class StudyJob(Job):
 
 
 class TrainJob(Job):
-    """`statesize train text` of a few steps."""
+    """`statesize lab train text` of a few steps."""
 
     name = "train"
     steps = 10
@@ -169,7 +169,8 @@ class TrainJob(Job):
         numbers = {"steps": self.steps, "batch": 1, "length": 4, "evaluate-every": 4, "checkpoint-every": 3}
         options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
         where = ["--text", str(folder / "inputs" / "text.txt"), "--output", str(output)]
-        return ["train", "text", "--mixer", "gla", "--threads", "1", *where, *options, *["--resume"] * there, "--json"]
+        begun = ["lab", "train", "text", "--mixer", "gla", "--threads", "1", *where, *options]
+        return [*begun, *["--resume"] * there, "--json"]
 
     def finished(self, output: Path) -> set[str]:
         """Steps up to the checkpoint."""

@@ -6,4 +6,4 @@ import experiments.crossover
 from statesize.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["study", experiments.crossover.NAME, *sys.argv[1:]]))
+    sys.exit(main(["lab", "study", experiments.crossover.NAME, *sys.argv[1:]]))

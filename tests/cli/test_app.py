@@ -32,7 +32,7 @@ COMMANDS = dict(commands())
 
 def test_all_commands_are_known():
     core = {"profile", "compare", "truncate", "cache"}
-    lab = {"demo", "train", "study", "series", "length"}
+    lab = {"demo", "lab"}
     assert {names[0] for names in COMMANDS} == core | lab
 
 

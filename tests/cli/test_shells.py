@@ -40,7 +40,7 @@ def test_streams_that_are_full(arguments, streams, code, said, tmp_path):
     "words",
     [
         ["profile", "gla", "--text", "PLACE"],
-        ["train", "text", "--mixer", "la", "--text", "PLACE", "--output", "OUTPUT"],
+        ["lab", "train", "text", "--mixer", "la", "--text", "PLACE", "--output", "OUTPUT"],
     ],
 )
 def test_what_is_no_file_is_not_read(words, kind, capsys, tmp_path):
@@ -63,13 +63,13 @@ def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_pr
 @pytest.mark.parametrize(
     "words",
     [
-        ["study", LONG],
+        ["lab", "study", LONG],
         ["compare", LONG],
         ["profile", LONG, "--text", "TEXT"],
         ["profile", "gla", "--text", LONG],
         ["profile", "gla", "--text", "TEXT", "--output", LONG],
-        ["study", "regimes", "--preset", "smoke", "--output", LONG],
-        ["train", "text", "--mixer", "la", "--text", "TEXT", "--output", LONG],
+        ["lab", "study", "regimes", "--preset", "smoke", "--output", LONG],
+        ["lab", "train", "text", "--mixer", "la", "--text", "TEXT", "--output", LONG],
     ],
 )
 def test_names_that_no_file_can_have(words, capsys, text, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""Stored results are shown again: a profile by `statesize profile FOLDER`, a study by `statesize study FOLDER`."""
+"""Stored results are shown again: a profile by `statesize profile FOLDER`, a study by `statesize lab study FOLDER`."""
 
 import contextlib
 import io
@@ -104,26 +104,26 @@ def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, c
 
 def test_study(here, capsys):
     (here / "study").mkdir()
-    assert main(["study", "study"]) == 1
+    assert main(["lab", "study", "study"]) == 1
     assert "folder must be that of a finished study, got study without conclusion.json" in capsys.readouterr().err
     (here / "study" / "runs").mkdir()
     (here / "study" / "table.parquet").write_bytes(table_content([{"kv": 1}, {"kv": 2}]))
-    assert main(["study", "study"]) == 1
+    assert main(["lab", "study", "study"]) == 1
     assert "without conclusion.json" in capsys.readouterr().err
     chart = alt.vconcat(alt.Chart(alt.Data(values=[{"kv": 1}])).mark_point().encode(x="kv:Q"))
     said = Conclusion("regimes", "One claim.", True, {"pearson": 0.5}, ("A caveat.",))
-    write_page(said, chart, [{"kv": 1}, {"kv": 2}], here / "study", "statesize study regimes")
-    assert main(["study", "study"]) == 0
+    write_page(said, chart, [{"kv": 1}, {"kv": 2}], here / "study", "statesize lab study regimes")
+    assert main(["lab", "study", "study"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0] == "Holds here: One claim."
     assert captured.err == ""
     page = (here / "study" / "study.html").read_text(encoding="utf-8")
     assert "Holds here: One claim." in page
-    assert "<dt>Command</dt><dd>statesize study regimes</dd>" in page
-    assert main(["study", "study", "--json"]) == 0
+    assert "<dt>Command</dt><dd>statesize lab study regimes</dd>" in page
+    assert main(["lab", "study", "study", "--json"]) == 0
 
 
 def test_without_a_folder_the_studies_are_listed(capsys):
-    assert main(["study"]) == 0
+    assert main(["lab", "study"]) == 0
     out = capsys.readouterr().out
     assert "regimes: Which mixers" in out

@@ -56,7 +56,7 @@ def test_profiles(words, evil, tmp_path, capsys):
 
 def test_errors(evil, capsys):
     assert main(["profile", str(evil), "--positions", "3"]) == 2
-    assert main(["study", f"none{EVIL[:-1]}"]) == 2
+    assert main(["lab", "study", f"none{EVIL[:-1]}"]) == 2
     assert main(["compare", EVIL[:-1]]) in {1, 2}
     assert not STEERING.search(capsys.readouterr().err)
 

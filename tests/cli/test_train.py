@@ -1,4 +1,4 @@
-"""`statesize train text`: a run on a small file, its outputs, resuming, interruption and bad input."""
+"""`statesize lab train text`: a run on a small file, its outputs, resuming, interruption and bad input."""
 
 import json
 import random
@@ -38,12 +38,12 @@ class Done:
 
 @pytest.fixture
 def run(capsys):
-    """`statesize train text …` in this process, on one thread."""
+    """`statesize lab train text …` in this process, on one thread."""
     threads = torch.get_num_threads()
 
     def call(*arguments):
         capsys.readouterr()
-        code = main(["train", "text", *map(str, arguments)])
+        code = main(["lab", "train", "text", *map(str, arguments)])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
         return Done(code, captured.out, captured.err)
@@ -72,7 +72,8 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
 @pytest.mark.slow  # the loop resumes in tests of its own
 def test_an_interrupted_run_exits_130_and_resumes_to_the_same_weights(run, text, tmp_path):
     arguments = ["--mixer", "la", "--text", text, "--steps", "24", *SMALL[2:], "--threads", "1"]
-    command = [sys.executable, "-c", "import sys; from statesize.cli import main; sys.exit(main())", "train", "text"]
+    code = "import sys; from statesize.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "lab", "train", "text"]
     process = subprocess.Popen(
         [*command, *map(str, arguments), "--output", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""`statesize series` and `statesize length`: the JSON of the API, a page, resuming and bad input."""
+"""`statesize lab series` and `statesize lab length`: the JSON of the API, a page, resuming and bad input."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_a_training_is_followed_through_its_checkpoints(here, capsys):
         )
         == 0
     )
-    asked = ["series", "run", "--sequences", "2", "--max-tokens", "24", "--output", "points"]
+    asked = ["lab", "series", "run", "--sequences", "2", "--max-tokens", "24", "--output", "points"]
     assert main([*asked, "--html", "series.html"]) == 0
     captured = capsys.readouterr()
     assert "layers.3.mixer" in captured.out
@@ -71,7 +71,7 @@ def test_an_interrupt_says_where_the_profiles_are_and_they_are_taken_up(here, ca
         write_checkpoint(here / "run" / f"step-{step}", mixer="gla")
     from statesize.lab.trends import series
 
-    asked, measure = ["series", "run", "--max-tokens", "24"], series.run_profile
+    asked, measure = ["lab", "series", "run", "--max-tokens", "24"], series.run_profile
     whole = printed(capsys, *asked)
 
     def interrupted(*given, **options):

@@ -80,7 +80,7 @@ def test_the_runs_of_a_seed_stand_together():
 
 @pytest.mark.slow
 def test_the_smoke_preset(tmp_path, capsys):
-    assert main(["study", "crossover", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
+    assert main(["lab", "study", "crossover", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["runs"], document["holds"]) == (12, None)
     assert "collapsed_opened_utilisation" in document["figures"]

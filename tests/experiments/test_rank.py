@@ -127,7 +127,7 @@ def test_the_claim_holds_in_0_of_200_where_nothing_is_and_the_further_claims_sel
 
 @pytest.mark.slow
 def test_the_smoke_preset(tmp_path, capsys):
-    arguments = ["study", "rank", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]
+    arguments = ["lab", "study", "rank", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]
     assert main(arguments) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["runs"] == 14

@@ -78,7 +78,7 @@ def test_the_presets_have_equal_states():
 
 @pytest.mark.slow
 def test_the_smoke_preset(tmp_path, capsys):
-    assert main(["study", "variation", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
+    assert main(["lab", "study", "variation", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["runs"], document["holds"]) == (16, None)
     assert "compression_window_of_attention_share" in document["figures"]

@@ -74,7 +74,7 @@ def test_delimiters(capsys, folder, tmp_path):
     config = tmp_path / "few.toml"
     config.write_text(f'models = ["{folder}"]\n[reading]\ndocuments = 6\nwindow = 8\nchannels = 1\n', encoding="utf-8")
     few = ("--config", config, "--output", tmp_path / "study")
-    found = json.loads(run(capsys, "study", "delimiters", *few, "--json").out)
+    found = json.loads(run(capsys, "lab", "study", "delimiters", *few, "--json").out)
     assert found["figures"]["models"] == 1
     # A single model answers no question about all.
     assert found["holds"] is None

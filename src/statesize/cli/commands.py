@@ -65,14 +65,18 @@ app = App(
 def _register() -> None:
     """Add all commands, those of other packages under titles of their own."""
     plugged = chain.from_iterable(cast("Iterator[tuple[Command, ...]]", loaded_plugins(COMMANDS, tuple)))
-    groups: dict[str, Group] = {_MODELS: Group(_MODELS, sort_key=1)}
+    groups, rooms = {_MODELS: Group(_MODELS, sort_key=1)}, {"": app}
     for order, command in enumerate([*_OWN, *plugged]):
         group = groups.setdefault(command.group, Group(command.group, sort_key=3))
+        room, _, name = command.name.rpartition(" ")
+        if room not in rooms:
+            rooms[room] = App(name=room, help=command.group, group=group, sort_key=order)
+            app.command(rooms[room])
         options: dict[str, Any] = {}
         if command.examples:
             examples = [f"    statesize {command.name} {end}".rstrip() for end in command.examples]
             options["help_epilogue"] = "\n".join([f"Example{'s' * (len(examples) > 1)}:\n", *examples])
-        app.command(command.function, name=command.name, help=command.help, sort_key=order, group=group, **options)
+        rooms[room].command(command.function, name=name, help=command.help, sort_key=order, group=group, **options)
 
 
 _register()

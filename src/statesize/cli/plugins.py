@@ -20,7 +20,7 @@ class Command:
         mine = "my_package.commands:COMMANDS"
 
     Attributes:
-        name: As it is typed after `statesize`.
+        name: As it is typed after `statesize`: one word, or two of which several commands share the first.
         group: Title under which `statesize --help` lists it.
         help: What it does; the first line stands in the list. None takes the docstring of a function that is at hand.
         function: "module:name" of a function, or of a `cyclopts.App` of several, imported when it is called.

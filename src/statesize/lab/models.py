@@ -1,4 +1,4 @@
-"""What the laboratory brings to the commands: its bundled models, and folders of `statesize train`."""
+"""What the laboratory brings to the commands: its bundled models, and folders of `statesize lab train`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LabModels(ModelPlugin):
         return load_bundled(name) if _is_bundled(name) else load_checkpoint(name)
 
     def tokenizer(self, name: str) -> AnyTokenizer | None:
-        """`statesize train` keeps it in the folder of the run, and the best weights in a folder inside that."""
+        """`statesize lab train` keeps it in the folder of the run, and the best weights in a folder inside that."""
         from statesize.lab.zoo import load_tokenizer
         from statesize.models.files import FILE, read_tokenizer
 

@@ -135,7 +135,7 @@ def load_model(
     needs_tokenizer: bool = True,
     as_stored: bool = False,
 ) -> LoadedModel:
-    """Load a bundled model, a folder (of `statesize train` or transformers), a GGUF file or an id of the hub."""
+    """Load a bundled model, a folder (of `statesize lab train` or transformers), a GGUF file or an id of the hub."""
     # Without a dtype, weights of half precision run in float32 where that fits, unless they are wanted as stored.
     target = _device(device)
     if dtype is not None:

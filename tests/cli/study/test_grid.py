@@ -1,4 +1,4 @@
-"""`statesize study`: its documents, a kill, and bad input."""
+"""`statesize lab study`: its documents, a kill, and bad input."""
 
 import json
 import os
@@ -39,20 +39,20 @@ def read(path):
 def test_the_document(plugin, tmp_path, capsys):
     folder = tmp_path / "study"
     arguments = [*plugin, "--output", str(folder)]
-    assert main(["study", "small", *arguments, "--json"]) == 0
+    assert main(["lab", "study", "small", *arguments, "--json"]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert (document["study"], document["preset"], document["runs"]) == ("small", "smoke", 8)
     assert document["table"] == str(folder / "table.parquet")
     assert any(name.startswith("control_") for name in document["figures"])
     assert 1 <= err.count("run ") <= 8
-    assert main(["study", "small", *arguments]) == 0
+    assert main(["lab", "study", "small", *arguments]) == 0
     out, err = capsys.readouterr()
     assert "Caveats" in out
     assert "run " not in err
-    assert main(["study", str(folder), "--json"]) == 0
+    assert main(["lab", "study", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["figures"] == document["figures"]
-    assert main(["study", "regimes", *arguments]) == 1
+    assert main(["lab", "study", "regimes", *arguments]) == 1
     assert "with results of small" in capsys.readouterr().err
 
 
@@ -72,7 +72,7 @@ def test_each_study_has_a_small_grid_of_its_own(name):
     ],
 )
 def test_what_is_not_there_is_refused(arguments, message, capsys):
-    assert main(["study", *arguments]) == 2
+    assert main(["lab", "study", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -86,7 +86,7 @@ def test_studies_are_listed_without_torch():
 def test_a_ray_address_that_is_not_there(plugin, address, capsys, tmp_path):
     pytest.importorskip("ray")
     output = tmp_path / "none"
-    assert main(["study", "small", *plugin, "--output", str(output), "--ray", address]) == 2
+    assert main(["lab", "study", "small", *plugin, "--output", str(output), "--ray", address]) == 2
     message = capsys.readouterr().err
     assert "Ray address" in message
     assert message.count("\n") == 1
@@ -101,7 +101,7 @@ def written(folder):
 @pytest.mark.slow
 def test_a_kill_loses_only_the_runs_that_were_being_done(plugin, run, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    arguments = ("study", "small", "--preset", "longer", *plugin, "--output")
+    arguments = ("lab", "study", "small", "--preset", "longer", *plugin, "--output")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = run.start(*map(str, arguments), str(killed))
     while len(written(killed)) < 3:

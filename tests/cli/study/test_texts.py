@@ -1,4 +1,4 @@
-"""`statesize study delimiters`: documents, files, and bad input."""
+"""`statesize lab study delimiters`: documents, files, and bad input."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def command(checkpoint):
             f"study('small-{name}')(Small)",
         ]
         Path("mine.py").write_text("\n".join(lines), encoding="utf-8")
-        return ["study", f"small-{name}", "--plugin", "mine.py", "--output", "found"]
+        return ["lab", "study", f"small-{name}", "--plugin", "mine.py", "--output", "found"]
 
     return command
 

@@ -147,7 +147,7 @@ def test_patterns_are_written_out_and_runs_that_diverged_left_out():
 
 @pytest.mark.slow
 def test_the_smoke_preset(tmp_path, capsys):
-    assert main(["study", "hybrids", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
+    assert main(["lab", "study", "hybrids", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["runs"] == 6
     assert "early_attention_beyond_placement" in document["figures"]

@@ -1,4 +1,4 @@
-"""`statesize study`: a study by its name, and the folder of one that is done."""
+"""`statesize lab study`: a study by its name, and the folder of one that is done."""
 
 from __future__ import annotations
 

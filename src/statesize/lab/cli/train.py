@@ -1,4 +1,4 @@
-"""`statesize train`: train a small language model."""
+"""`statesize lab train`: train a small language model."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def train(
         seed: Seed of the initial weights, the batches and dropout.
         evaluate_every: Steps between held-out evaluations.
         checkpoint_every: Steps between checkpoints.
-        keep_every: Keep a model in OUTPUT every this many steps, from step 0 on, for `statesize series`.
+        keep_every: Keep a model in OUTPUT every this many steps, from step 0 on, for `statesize lab series`.
         device: Torch device, cpu or cuda.
         threads: CPU threads. Default: torch's choice.
         resume: Continue the run in OUTPUT. The final weights are those of a run without a stop.

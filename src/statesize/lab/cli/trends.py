@@ -1,4 +1,4 @@
-"""`statesize series` and `statesize length`: ESS through a training, and against the length of the context."""
+"""`statesize lab series` and `statesize lab length`: ESS through a training, and against the length of the context."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def series(
     """Measure how the ESS of each layer develops through the checkpoints of a training.
 
     Args:
-        checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
-            folder), several models, or one id of the hub with --revisions.
+        checkpoints: The folder of a training with checkpoints in it (`statesize lab train --keep-every`, a Trainer's
+            output folder), several models, or one id of the hub with --revisions.
         revisions: Branches, tags or commits of a model of the hub, such as step0,step1000.
         texts: What the models read.
         measuring: What is measured.

@@ -44,7 +44,7 @@ def find_checkpoints(
     if len(found) < 2 or (revisions and len(models) > 1):
         raise InputError(
             f"checkpoints must be at least 2 different ones, got {', '.join(models) or 'none'}. Give the folder of a "
-            "training that keeps some (`statesize train --keep-every`), several folders, or one id with --revisions."
+            "training that keeps some (statesize lab train --keep-every), several folders, or an id with --revisions."
         )
     return sorted(found, key=lambda checkpoint: -1 if checkpoint.step is None else checkpoint.step)
 

@@ -37,8 +37,8 @@ def series(
     named. Where no checkpoint can be measured, the error of the first one is raised.
 
     Args:
-        checkpoints: The folder of a training with checkpoints in it (`statesize train --keep-every`, a Trainer's output
-            folder), several models, or one id of the hub with `revisions`.
+        checkpoints: The folder of a training with checkpoints in it (`statesize lab train --keep-every`, a Trainer's
+            output folder), several models, or one id of the hub with `revisions`.
         inputs: As for `statesize.profile`; all checkpoints read the same tokens.
         revisions: Branches, tags or commits of a model of the hub.
         tokenizer: As for `statesize.profile`; None takes that of the first checkpoint.

@@ -62,9 +62,9 @@ def test_what_all_rows_share_is_a_fact_and_no_column(page):
     ("content", "message"),
     [
         (None, "without conclusion.json"),
-        ("{", "must be a conclusion that `statesize study` wrote"),
-        ("[]", "must be a conclusion that `statesize study` wrote"),
-        ('{"schema": 2}', "must be a conclusion that `statesize study` wrote"),
+        ("{", "must be a conclusion that `statesize lab study` wrote"),
+        ("[]", "must be a conclusion that `statesize lab study` wrote"),
+        ('{"schema": 2}', "must be a conclusion that `statesize lab study` wrote"),
     ],
 )
 def test_a_conclusion_that_cannot_be_read(tmp_path, content, message):

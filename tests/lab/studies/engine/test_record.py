@@ -34,8 +34,8 @@ def change(folder, **values):
 def test_it_follows_from_its_table(folder, capsys):
     found = verify(STUDY, folder)
     assert (found["done"], found["total"], found["holds"]) == (6, 6, None)
-    assert found["made"]["command"] == "statesize study regimes --preset smoke"
-    assert main(["study", "regimes", "--verify", "--output", str(folder)]) == 0
+    assert found["made"]["command"] == "statesize lab study regimes --preset smoke"
+    assert main(["lab", "study", "regimes", "--verify", "--output", str(folder)]) == 0
     assert "6 of 6 runs on record, fixed by commit 0123abc" in capsys.readouterr().out
 
 

@@ -136,4 +136,4 @@ def read_conclusion(folder: Path) -> tuple[Conclusion, dict[str, Any]]:
             f"with --output {folder}, goes on."
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} must be a conclusion that `statesize study` wrote, got {error!r}.") from error
+        raise FileError(f"{path} must be a conclusion that `statesize lab study` wrote, got {error!r}.") from error

@@ -40,7 +40,7 @@ def record_files(study: Study, preset: str, made: Made, rows: Sequence[Row]) -> 
         "schema": _SCHEMA,
         "made": {
             "commit": made.commit,
-            "command": f"statesize study {study.kind} --preset {preset}",
+            "command": f"statesize lab study {study.kind} --preset {preset}",
             "versions": ", ".join(sorted({str(row["versions"]) for row in rows})),
             "date": made.date,
         },
