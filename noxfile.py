@@ -28,7 +28,6 @@ FLOOR_TESTS = (
     "tests/measurement",
     "tests/integrations",
     "tests/cli/test_app.py",
-    "tests/cli/test_completion.py",
     "tests/cli/shared/test_progress.py",
     "tests/results/test_store.py",
     "tests/profiling/test_profile.py",
