@@ -1,14 +1,12 @@
 """A layer that cannot be measured ends no command: the others are, the cause is told, and the exit code is 0."""
 
 import json
-import re
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from statesize.cli import main
-from statesize.codes import Code
 from statesize.lab import zoo
 
 CODE = '''
@@ -72,20 +70,6 @@ def test_the_others_are_measured_and_the_cause_is_told(command, folder, capsys):
     assert code == 0
     assert f"Mixer {LOST} attends to later positions" in out
     assert "model.layers.2.self_attn" in out or command == "truncate"
-
-
-def test_layers_that_are_chosen_by_name_likewise(folder, capsys):
-    path = folder(1)
-    code, out, _ = run("profile", path, capsys, "--layers", LOST, "model.layers.2.self_attn")
-    assert code == 0
-    assert re.search(rf"^{re.escape(LOST)} [ –]+ {Code.LATER_POSITIONS.value}$", out, re.MULTILINE)
-    assert f"Mixer {LOST} attends to later positions" in out
-    # It is named once, as the place of what is not causal.
-    where = "positions are mixed backwards after model.layers.0.self_attn and before model.layers.2.self_attn"
-    assert out.count("model.layers.0.self_attn") == out.count(where) == 1
-    code, _, err = run("profile", path, capsys, "--layers", LOST, "--output", "other")
-    assert code == 1
-    assert f"error: Mixer {LOST} attends to later positions" in err
 
 
 @pytest.mark.few(2)

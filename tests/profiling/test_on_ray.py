@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters.models.test_checks import Quantised, quantised
-from oracles.attention_models import token_ids
 from oracles.profiles import same
 
 from statesize.cli import main
@@ -126,14 +124,6 @@ def test_a_worker_that_no_machine_has_room_for(model):
         profile(model, SEQUENCES, memory="9000000 GB", executor=RayCluster())
     with pytest.raises(InputError, match="cpus must be a whole number of at least 1, got 0"):
         profile(model, SEQUENCES, executor=RayCluster(cpus=0))
-
-
-@pytest.mark.slow
-def test_quantised_weights_are_read_as_in_one_process():
-    model, _ = quantised(Quantised)
-    result = profile(model, token_ids(), executor=RayCluster())
-    assert result.attributes["source"] == {"weights": "Quantised, dequantised"}
-    assert same(result, profile(model, token_ids()))
 
 
 @pytest.mark.slow

@@ -107,11 +107,6 @@ def test_dims_coordinates_and_attributes(model):
     assert result.tokens["token_ids"].values[1].tolist() == [*SHORT, *[-1] * 8]
 
 
-def test_one_channel_an_operator_is_called_channel(model):
-    model.first = Decay(8, 2, 3, shared=1)
-    assert profile(model, LONG).mixer("first")["entropy"].dims == ("sequence", "channel", "position")
-
-
 def test_tokens_and_special_tokens_are_kept(model):
     tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2}, unk_token="?"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -198,18 +193,6 @@ def test_threads_and_mode_are_restored_after_an_interrupt(model):
     assert torch.get_num_threads() == threads
     assert model.training
     assert torch.is_grad_enabled()
-
-
-def test_ids_beyond_the_vocabulary(model):
-    with pytest.raises(InputError, match="inputs must be from 0 to 19, the tokens that the model knows, got 99"):
-        profile(model, [1, 99, 2])
-
-
-def test_ids_of_any_kind(model):
-    for given in ([0, 3, 1], (0, 3, 1), np.array([0, 3, 1]), range(3)):
-        assert profile(model, given).tokens["token_ids"].values[0].tolist() == list(given)
-    with pytest.raises(InputError, match="must be token ids or text, got ndarray"):
-        profile(model, np.array([[0, 3, 1]], dtype=object))
 
 
 @pytest.mark.parametrize("container", [list, iter])
