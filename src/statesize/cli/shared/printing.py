@@ -151,18 +151,23 @@ def print_table(table: PageTable) -> None:
     print_notes(["", table.caption] if table.caption else [])
 
 
+def print_page(page: ResultPage) -> None:
+    """Print what a page found, its first table and its notes."""
+    print_notes([*page.finding.splitlines(), ""])
+    print_table(page.tables[0])
+    for title, notes in page.notes.items():
+        print_notes(["", f"{title}:", *notes] if notes else [])
+
+
 def show_page(page: ResultPage, document: dict[str, Any], printing: Reporting) -> None:
-    """Write the page if it is wanted, and print what it found, its first table and its notes, or the document."""
+    """Write the page if it is wanted, and print it, or the document."""
     if printing.html is not None:
         page.write(printing.html)
         printing.tell_report()
     if printing.json:
         print_json(document)
-        return
-    print_notes([*page.finding.splitlines(), ""])
-    print_table(page.tables[0])
-    for title, notes in page.notes.items():
-        print_notes(["", f"{title}:", *notes] if notes else [])
+    else:
+        print_page(page)
 
 
 def _width() -> int:
