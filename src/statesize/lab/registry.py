@@ -15,6 +15,7 @@ from statesize.check import refuse, require_choice, require_kind
 from statesize.errors import FileError, InputError
 
 Kind = TypeVar("Kind", bound=type)
+Own = TypeVar("Own", bound=type)
 
 PLUGINS = "statesize.lab"
 """Group of entry points, each a module that registers mixers, tasks and studies where it is imported."""
@@ -34,7 +35,7 @@ class Registry(Generic[Kind]):
         self._classes: dict[str, Kind] = {}
         self._looked = False
 
-    def __call__(self, name: str) -> Callable[[Kind], Kind]:
+    def __call__(self, name: str) -> Callable[[Own], Own]:
         """The decorator that registers a class by a name.
 
         Args:
@@ -48,13 +49,13 @@ class Registry(Generic[Kind]):
         if not re.fullmatch(r"[\w-]+", name):
             refuse("name", "letters, digits, - and _", name)
 
-        def register(kind: Kind) -> Kind:
+        def register(kind: Own) -> Own:
             self._check(kind)
             known = self._classes.get(name, kind)
             if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
                 raise InputError(f"name must be one that no other {self.noun} has, got {name!r}.")
             kind.kind = name
-            self._classes[name] = kind
+            self._classes[name] = kind  # pyright: ignore[reportArgumentType]
             return kind
 
         return register

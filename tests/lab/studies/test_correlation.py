@@ -69,13 +69,6 @@ def test_a_second_task_is_told_the_same_way_and_pooled():
     assert found.figures["pooled_runs"] == 2 * found.figures["mqar_runs"] == 162
 
 
-def test_diverged_runs_are_counted_and_left_out():
-    rows = table(by_ess)
-    rows[1] |= {"status": "diverged", "accuracy": float("nan"), METRIC: float("nan")}
-    found = correlation(rows, METRIC)
-    assert (found.figures["diverged"], found.figures["mqar_runs"]) == (1, 80)
-
-
 def test_where_nothing_was_learned_it_cannot_tell():
     found = correlation(table(lambda share, first, size, kv: 1 / kv - 0.05), METRIC)
     assert found.holds is None
@@ -107,9 +100,3 @@ def test_what_the_norm_tells_as_well_is_no_evidence_beyond_it():
         < 0.3
         < correlation(table(by_ess), METRIC).figures["mqar_inside_cells_beyond_norm"]
     )
-
-
-@pytest.mark.parametrize("part", ["", "off_plateau_"])
-def test_figures_are_there_with_and_without_the_plateau(part):
-    figures = correlation(table(by_ess), METRIC).figures
-    assert {f"mqar_{part}{name}" for name in ("pearson_tss", "spearman_tss", "inside_cells_interval")} <= figures.keys()

@@ -121,14 +121,6 @@ def test_copies_of_teachers_are_in_no_correlation():
     assert len(found.figures) < len(distillation(rows, METRIC).figures)
 
 
-def test_students_have_what_is_known_of_their_teachers():
-    students = students_of(table(lambda ess, size: 0.1))
-    assert len(students) == 36
-    assert students[0].teacher_ess == (2.0, 1.0)
-    assert students[0].ess == pytest.approx(1.5)
-    assert {student.weight for student in students} == {0.0, 0.3}
-
-
 def test_charts_hold_every_student():
     drawn = STUDY.draw(StudyTable(table(lambda ess, size: 0.1), METRIC)).to_dict()
     (row,) = drawn["vconcat"]

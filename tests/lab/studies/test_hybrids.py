@@ -2,13 +2,10 @@
 
 import dataclasses
 import itertools
-import json
 
 import numpy as np
-import pytest
 from small_studies import run_rows
 
-from statesize.cli import main
 from statesize.lab.studies.engine.table import StudyTable
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.hybrids import Hybrids, by_accuracy, early_row, layers_of, over_training
@@ -121,13 +118,6 @@ def test_of_placements_that_end_alike_the_one_that_learns_sooner_is_first():
     assert found.holds is None
 
 
-def test_ess_that_only_counts_attention_layers_is_no_evidence():
-    rows = table(lambda layers, seed: layers.count("sa") + 0.01 * seed, lambda layers, seed: layers.count("sa") / 3)
-    found = hybrids(rows, METRIC)
-    assert found.figures["early_spearman"] > 0.8
-    assert found.holds is not True
-
-
 def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     rows = table(lambda layers, seed: 1.0, lambda layers, seed: place(layers))
     rows = [
@@ -143,12 +133,3 @@ def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     assert hybrids([], METRIC).holds is None
     drawn = STUDY.draw(StudyTable(rows, METRIC)).to_dict()
     assert len(drawn["vconcat"]) == 2
-
-
-@pytest.mark.slow
-def test_the_smoke_preset(tmp_path, capsys):
-    assert main(["lab", "study", "hybrids", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["runs"] == 6
-    assert "early_attention_beyond_placement" in document["figures"]
-    assert "What ESS shows early" in (tmp_path / "study" / "study.html").read_text(encoding="utf-8")

@@ -9,7 +9,6 @@ from small_studies import run_rows
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.engine.grid import INTERVENTIONS
-from statesize.lab.studies.engine.run import run_study
 from statesize.lab.studies.engine.table import StudyTable
 from statesize.lab.studies.initialisation import Initialisation, start_of
 
@@ -90,12 +89,6 @@ def test_other_steps_and_interventions_are_controls_and_take_no_part_in_the_clai
     assert (slow.holds, slow.figures["s6_accuracy_gain_0.001_to_0.1"]) == (None, pytest.approx(0.1))
 
 
-def test_only_equal_seeds_are_paired():
-    rows = run("s6", 16, False, 7.0, 0.1, seed=0) + run("s6", 16, True, 7.0, 0.9, seed=0)
-    rows += run("s6", 16, True, 7.0, 0.5, seed=1)
-    assert initialisation(rows, METRIC).figures["s6_accuracy_gain_0.01_to_0.1"] == pytest.approx(0.8)
-
-
 def test_a_model_that_is_trained_too_has_one_start():
     """Runs of 0 and of 800 steps with one seed begin alike: they are one unit of the first ESS."""
     rows = [row for kind in (False, True) for accuracy in (None, 0.5) for row in run("s6", 16, kind, 7.0, accuracy)]
@@ -123,22 +116,3 @@ def test_the_measured_start_fills_the_state():
     difference = model.get_parameter("layers.0.mixer.log_rate").detach() - before
     assert float(difference.max()) < 0
     torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference))
-
-
-@pytest.mark.slow
-def test_the_preset_smoke_from_grid_to_page(tmp_path):
-    result = run_study(STUDY, STUDY.preset("smoke"), tmp_path)
-    measured_only = [row for row in result.rows if row["length"] == 48]
-    assert {row["step"] for row in measured_only} == {0}
-    assert all(row["final"] for row in measured_only)
-    conclusion = result.conclusion
-    assert conclusion.holds is None
-    page = (tmp_path / "study.html").read_text(encoding="utf-8")
-    assert conclusion.caveats[-2] in page
-
-
-def test_the_preset_on_record_holds_all_parts_of_the_claim():
-    runs = STUDY.runs(STUDY.preset("record"))
-    parts = {(run.model.mixer, run.model.normalised) for run in runs}
-    assert {("s6", False), ("s6", True), ("gla-s6", False), ("gla-s6", True), ("gla", False), ("la", False)} <= parts
-    assert {run.model.smallest_step for run in runs[:3]} == {0.01}

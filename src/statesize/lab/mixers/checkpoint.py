@@ -87,7 +87,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
     if not path.is_file():
         raise FileError(f"{path} is missing; a model is a folder with {CONFIG} and {WEIGHTS}")
     try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)  # pyright: ignore[reportUnknownMemberType]
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise FileError(f"{path} is damaged or cut off ({error}); copy or train it again") from error
     try:

@@ -25,7 +25,7 @@ class GatedLinearAttention(LinearAttention):
 
     def __init__(self, config: ModelConfig, decays: int | None = None) -> None:
         super().__init__(config)
-        self.decay = nn.Linear(config.width, self.heads * (decays or self.key_size))  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+        self.decay = nn.Linear(config.width, self.heads * (decays or self.key_size))
         nn.init.constant_(self.decay.bias, config.decay_bias)
 
     def log_decay(self, hidden: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class WeightedLinearAttention(LinearAttention):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.decay_bias = nn.Parameter(torch.full((self.heads, self.key_size), float(config.decay_bias)))  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType]
+        self.decay_bias = nn.Parameter(torch.full((self.heads, self.key_size), float(config.decay_bias)))
 
     def log_decay(self, hidden: Tensor) -> Tensor:
         """Ln a, the same at each position of each sequence, (1, H, L, n)."""

@@ -189,7 +189,7 @@ class Distillation(Study):
             for student in students
             for layer, (error, bound) in enumerate(zip(student.errors, student.bounds, strict=True))
         ]
-        by_model = [dict(zip(("model", "bytes", "accuracy"), model, strict=True)) for model in _frontier(table.rows)]
+        by_model = [{"model": name, "bytes": size, "accuracy": got} for name, size, got in _frontier(table.rows)]
         drawn = (
             points(by_student, "What students cannot learn", "ESS of the teacher", "error", "student"),
             points(by_layer, "Students and their bound, layer by layer", "bound", "error", "layer"),

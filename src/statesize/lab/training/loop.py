@@ -72,13 +72,13 @@ def train(
                     raise DivergenceError(f"the operators cannot be regularised: {error}") from error
                 total, penalty = total + added, added.item()
             nats = _finite(total.item(), "loss", step, config)
-            total.backward()  # pyright: ignore[reportUnknownMemberType]
+            total.backward()
             norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip))
             _finite(norm, "gradient norm", step, config)
             rate = config.rate_at(step)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            state.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
+            state.optimizer.step()
             state.step, seconds = step, time.perf_counter() - started
             record = StepRecord(step, nats - (penalty or 0.0), rate, norm, input_ids.numel(), seconds, penalty=penalty)
             if folder is not None:

@@ -204,9 +204,9 @@ class Regularisation:
     def _identity(self, call: MixerCall, generator: torch.Generator) -> Tensor | None:
         if isinstance(call.module, LinearAttention):
             # The logarithm tells more of an a near 1 than a does.
-            log_decay = call.module.log_decay(call.hidden)  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
-            log_decay = call.hidden.new_zeros(1) if log_decay is None else log_decay  # pyright: ignore[reportUnknownVariableType]
-            return _norm(log_decay.expand(*log_decay.shape[:-1], call.module.key_size).expm1(), -1).mean()  # pyright: ignore[reportArgumentType, reportUnknownArgumentType]
+            log_decay = call.module.log_decay(call.hidden)
+            log_decay = call.hidden.new_zeros(1) if log_decay is None else log_decay
+            return _norm(log_decay.expand(*log_decay.shape[:-1], call.module.key_size).expm1(), -1).mean()
         operator = call.sampled(_SEQUENCES, _UNITS, generator)
         return identity_distance(operator) if isinstance(operator, Recurrence) else None
 

@@ -75,7 +75,7 @@ def students(
 
     def learn(student: LanguageModel, seed: int, rate: float, objective: Objective) -> None:
         kept = {"identity_weight": 0.0, "utilisation_weight": 0.0, "seed": seed + training.seed, "rate": rate}
-        config = dataclasses.replace(training, steps=plan.steps, batch_size=plan.batch_size, **kept)  # pyright: ignore[reportArgumentType]
+        config = dataclasses.replace(training, steps=plan.steps, batch_size=plan.batch_size, **kept)
         deque(distil(teacher, student, task, config, objective), maxlen=0)
 
     for size in plan.key_sizes:

@@ -95,7 +95,7 @@ def default_texts(model: str) -> list[str]:
     if task is None:
         return zoo.documents()
     inputs, _ = next(task.held_out(task.held_out_sequences))
-    documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())  # pyright: ignore[reportUnknownMemberType]
+    documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())
     return [" ".join(task.words[token] for token in document) for document in documents]
 
 

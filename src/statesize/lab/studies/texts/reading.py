@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -144,8 +145,9 @@ class TextRun:
 def train_recall(name: str, seed: int) -> LanguageModel:
     """A model of re-binding recall that is trained and rounded to float16 as the bundled one was, with another seed."""
     record = zoo.record(name)
-    known = TrainingConfig.__dataclass_fields__.keys() & record["training"].keys()
-    config = TrainingConfig(**{field: record["training"][field] for field in known} | {"seed": seed})
+    known: dict[str, Any] = {name: record["training"][name] for name in TrainingConfig().to_dict()}
+    known["seed"] = seed
+    config = TrainingConfig(**known)
     model = LanguageModel(zoo.load(name)[0].config, torch.Generator().manual_seed(seed))
     deque(train(model, build_task(record["task"]), config), maxlen=0)  # pyright: ignore[reportArgumentType]
     return model.half().float().eval()
