@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -80,12 +81,12 @@ class Search:
         again = None if self.texts < 2 or self.given else self.replay(change)
         return again if known else None
 
-    def _axes(self, tensor: int) -> list[int]:
-        """The dimensions that may hold positions, of a tensor on which T may act, or in which it may end."""
+    def _axes(self, tensor: int, most: int) -> list[int]:
+        """The dimensions of no more entries that may hold positions, of a tensor on which T may act, or may end in."""
         value = self.labels.values[tensor]
         if not value.is_floating_point() or not 0 < value.numel() <= _LARGEST * self.largest:
             return []
-        return [dim for dim, size in enumerate(value.shape) if size >= self.labels.length]
+        return [dim for dim, size in enumerate(value.shape) if self.labels.length <= size <= most]
 
     @cached_property
     def _candidates(self) -> list[int]:
@@ -105,17 +106,15 @@ class Search:
         """Tensors in which T could end, with their dimension of positions: the text's last position is in them."""
         found, length = dict[int, int](), self.labels.length
         for tensor in self._candidates:
-            label, made = self.labels.of[tensor], self.labels.tape.made.get(tensor)
-            axes = [axis for axis in self._axes(tensor) if label.last.shape[axis] == length]
-            if not axes or tensor in self.given or made is None:
-                continue
-            axes = [axis for axis in axes if bool(label.last.select(axis, -1).any()) and self._is_causal(tensor, axis)]
+            label, position = self.labels.of[tensor], self.labels.position(tensor)
             # A state of a loop is that of one position before the last.
-            if not axes or ((position := self.labels.position(tensor)) is not None and position < length):
+            if tensor in self.given or tensor not in self.labels.tape.made or (position or length) < length:
                 continue
-            found[tensor] = axes[0]
-            if len(axes) > 1:
-                found[tensor] = min(axes, key=lambda axis: self.behind(Place(tensor, axis)))
+            axes = [axis for axis in self._axes(tensor, length) if bool(label.last.select(axis, -1).any())]
+            axes = [axis for axis in axes if self._is_causal(tensor, axis)]
+            if axes:
+                by_axis = [self.behind(Place(tensor, axis)) for axis in axes] if len(axes) > 1 else [0]
+                found[tensor] = axes[by_axis.index(min(by_axis))]
         return found
 
     def _is_causal(self, tensor: int, axis: int) -> bool:
@@ -142,15 +141,12 @@ class Search:
     @cached_property
     def starts(self) -> dict[int, Place]:
         """Tensors in which T may begin: each entry is of the last position that it reads."""
-        found = dict[int, Place]()
-        for tensor in self._candidates:
-            if (self._named is None or tensor in self._named) and self._axes(tensor):
-                place = self._placed(tensor)
-                found |= {} if place is None else {tensor: Place(tensor, *place)}
+        named = self._named
+        inside = [one for one in self._candidates if named is None or one in named]
+        found = {one: place for one in inside if (place := self._placed(one)) is not None}
         # Of the same numbers in several layouts the first one, and the last one, behind which ways part.
         later = {self._next_layout(one) for one in found}
-        between = {one for one in found if one in later and self._next_layout(one) in found}
-        return {one: place for one, place in found.items() if one not in between}
+        return {one: place for one, place in found.items() if one not in later or self._next_layout(one) not in found}
 
     def _laid_out(self, node: Node) -> bool:
         """Whether an operation returns the numbers that it takes in another layout."""
@@ -171,22 +167,19 @@ class Search:
 
     def _computed(self, start: int) -> int:
         """The tensor that has the numbers of a start, in another layout, and was computed first."""
-        made = self.labels.tape.made.get(start)
-        while made is not None and start not in self.given and self._laid_out(made):
-            start = made.inputs[0][1]
-            made = self.labels.tape.made.get(start)
+        made = self.labels.tape.made
+        while start in made and start not in self.given and self._laid_out(made[start]):
+            start = made[start].inputs[0][1]
         return start
 
-    def _placed(self, tensor: int) -> tuple[int, int] | None:
-        label, length = self.labels.of[tensor], self.labels.length
-        if (place := placed(label, length)) is not None:
-            return place
-        # What is only delayed is of no later position than its own.
-        made = self.labels.tape.made.get(tensor)
-        if made is None or not self.labels.moves(made):
-            return None
-        axes = (axis for axis in self._axes(tensor) if label.last.shape[axis] == length)
-        return next(((axis, 0) for axis in axes if bool((ahead(label, axis, length) <= 0).all())), None)
+    def _placed(self, tensor: int) -> Place | None:
+        label, length, made = self.labels.of[tensor], self.labels.length, self.labels.tape.made.get(tensor)
+        place = placed(label, length) if self._axes(tensor, sys.maxsize) else None
+        if place is None and made is not None and self.labels.moves(made):
+            # What is only delayed is of no later position than its own.
+            axes = (axis for axis in self._axes(tensor, length) if bool((ahead(label, axis, length) <= 0).all()))
+            place = next(((axis, 0) for axis in axes), None)
+        return None if place is None else Place(tensor, *place)
 
     @cached_property
     def graph(self) -> Graph:
@@ -398,7 +391,12 @@ class Search:
             ids = [one for _, one in node.inputs]
             if any(one in steps and steps[one].mixing for one in ids):
                 divisors.update(one for one in ids if one not in steps and self._divides(node, one))
-        made_of = {one for divisor in divisors for node in self.graph.before(divisor) for _, one in node.inputs}
+        made_of = {
+            one
+            for divisor in divisors
+            for node in before(self.graph.tape, [divisor], self.given)
+            for _, one in node.inputs
+        }
         beside = {self._computed(other.start.tensor) for other in best if other.end == piece.end}
         return self._computed(piece.start.tensor) in made_of and not beside <= made_of
 

@@ -50,18 +50,15 @@ def derivative(name: str, call: ModuleCall) -> tuple[BlockDense | Derivative, Te
     """∂y_i/∂x_j of a module, in float64 where it can be, batch shape (S, 1), what it returned, and notes."""
     states, is_own = state_size(name, call.module), is_own_code(call.module)
     notes = [Note(Code.DERIVATIVE, f"{_NOT_FOUND if is_own else 'It has no T.'} {_DERIVATIVE}")]
-    dtype = torch.float64
-    try:
-        operator, returned = _in_dtype(name, call, states, dtype)
-    except RuntimeError:
-        # Some layers make tensors of float32 themselves.
-        dtype = torch.float32
+    for dtype in _STATE:
         try:
             operator, returned = _in_dtype(name, call, states, dtype)
+            break
         except RuntimeError as error:
-            raise ModelError(
-                f"Mixer {name} must be differentiable, got from torch: {str(error).splitlines()[0]}"
-            ) from error
+            # Some layers make tensors of float32 themselves.
+            if dtype is torch.float32:
+                reason = str(error).splitlines()[0]
+                raise ModelError(f"Mixer {name} must be differentiable, got from torch: {reason}") from error
     if is_own and states is not None and _carries_more(operator, states):
         operator, returned = _in_dtype(name, call, None, dtype)
         notes.append(Note(Code.COUNTED, _EXCEEDED))

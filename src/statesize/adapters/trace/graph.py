@@ -89,14 +89,6 @@ class Graph:
                 return together
         return []
 
-    def before(self, end: int) -> list[Node]:
-        """The operations that an end follows from, in order."""
-        return before(self.tape, [end], self.given)
-
-    def is_number(self, tensor: int) -> bool:
-        """Whether a tensor is a single number that no operation has made."""
-        return tensor not in self.tape.made and self.tape.values[tensor].numel() == 1
-
     def far(self, tensor: int) -> int | None:
         """How far entries of a tensor depend on positions other than their own; None where it depends on no text."""
         if tensor not in self._far:
@@ -116,11 +108,12 @@ class Graph:
 
     def _walked(self, start: Place, uses: frozenset[Use]) -> Walk:
         first, alone, walk = Step(entering(self, start)), {start.tensor}, Walk()
+        made, values = self.tape.made, self.tape.values
         for node in self.tape.nodes:
             ids = [one for _, one in node.inputs]
             # Made of the start and of single numbers alone.
             is_alone = node.name not in SHAPES and not alone.isdisjoint(ids)
-            is_alone = is_alone and all(one in alone or self.is_number(one) for one in ids)
+            is_alone = is_alone and all(one in alone or (one not in made and values[one].numel() == 1) for one in ids)
             if is_alone:
                 alone.update(node.outs)
             taken = [first if (node, at) in uses else walk.steps.get(one) for at, one in enumerate(ids)]

@@ -24,7 +24,7 @@ _MOVES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys("view permute transpose t slice select unsqueeze squeeze split split_with_sizes".split(), (0,)),
     **dict.fromkeys("unbind diagonal _unsafe_view expand cat stack flip roll repeat tril triu".split(), (0,)),
     **dict.fromkeys("unfold diag_embed constant_pad_nd index index_select gather read".split(), (0,)),
-    **dict.fromkeys("_reshape_alias rot90 im2col".split(), (0,)),
+    **dict.fromkeys("_reshape_alias rot90".split(), (0,)),
     **dict.fromkeys("take masked_select reflection_pad1d replication_pad1d unsafe_split embedding".split(), (0,)),
     **dict.fromkeys("slice_scatter select_scatter diagonal_scatter as_strided_scatter".split(), (0, 1)),
     **dict.fromkeys(("index_put", "masked_scatter"), (0, 2)),
@@ -273,12 +273,6 @@ def _moved(node: Node, labels: Labels) -> Relation:
             part = parts[at]
             return like.new_zeros(()).expand(values[number].shape) if part is None else part
 
-        if node.name == "im2col":
-            # Torch moves no whole numbers so.
-            return [one.to(like.dtype) for one in node.call(lambda number: taken(number).double())]
-        if node.name == "embedding":
-            table, places = (taken(number) for _, number in node.inputs)
-            return [table[places]]
         return node.call(taken)
 
     return Relation(forward, moves=True)

@@ -17,20 +17,12 @@ _aten: Any = torch.ops.aten
 
 
 def joined(tape: Tape, labels: Labels) -> Tape | None:
-    """The same run, in which what a line of a loop computes is stacked over positions, and taken apart again.
-
-    Args:
-        tape: The run.
-        labels: Of its tensors.
-
-    Returns:
-        The operations in an order in which they can run; None where no loop makes a tensor for each position.
-    """
+    """The same run, in which what a line of a loop computes is stacked over positions and taken apart."""
     ends, added, values = defaultdict[Node, dict[int, int]](dict), list[Node](), [*tape.values]
     users = defaultdict[int, list[Node]](list)
-    for node in tape.nodes:
-        for _, number in node.inputs:
-            users[number].append(node)
+    for taker in tape.nodes:
+        for _, number in taker.inputs:
+            users[number].append(taker)
     for members in _by_line(tape, labels):
         # What a later one is made of comes before the stack of all.
         known = {*before(tape, members)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.observation import random_like
-from statesize.adapters.trace.graph import Graph, Step, Use, entering
+from statesize.adapters.trace.graph import Graph, Step, Use, before, entering
 from statesize.adapters.trace.labels import Label, distance
 from statesize.adapters.trace.run import ROUNDING, Place, at_once, batched, replayed
 from statesize.adapters.trace.tape import Node, renamed
@@ -45,7 +45,7 @@ class Piece:
     def nodes(self) -> list[Node]:
         """The operations on the way."""
         live, found = set[int](), list[Node]()
-        for node in self.graph.before(self.end.tensor):
+        for node in before(self.graph.tape, [self.end.tensor], self.graph.given):
             if any((node, at) in self.uses or number in live for at, (_, number) in enumerate(node.inputs)):
                 found.append(node)
                 live.update(out for out in node.outs if out not in self.graph.given)
@@ -65,8 +65,8 @@ class Piece:
         if reach < labels.length - 1 or all(relations[node].is_exact for node in self.nodes if node in relations):
             return reach
         answers = self.columns(torch.arange(self.ended.shape[1]), random_like(self.held)).abs().amax(-1)
-        # What is not finite is reached.
         rounding = ROUNDING.get(self.held.dtype, ROUNDING[torch.float32])
+        # What is not finite is reached.
         later, earlier = (~(answers <= rounding * answers.nan_to_num(0, 0, 0).max())).nonzero(as_tuple=True)
         return int((earlier - later).max()) if len(later) else 0
 
@@ -83,24 +83,18 @@ class Piece:
 
     def by_position(self, numbers: Tensor) -> Tensor:
         """The end (L, channels) of a start (L, channels)."""
-        whole = self.values[self.start.tensor]
-        text = self._text(whole)
-        shape = text.movedim(self.start.axis, 0).shape
-        given = numbers.reshape(shape).movedim(0, self.start.axis).to(whole.dtype)
+        whole, (_, axis, first) = self.values[self.start.tensor], self.start
+        text = whole.narrow(axis, first, len(numbers))
+        given = numbers.reshape(text.movedim(axis, 0).shape).movedim(0, axis).to(whole.dtype)
         if text.shape != whole.shape:
-            length = whole.shape[self.start.axis]
-            before, behind = self.start.first, length - self.start.first - len(numbers)
-            sides = (whole.narrow(self.start.axis, *part) for part in ((0, before), (length - behind, behind)))
-            given = torch.cat([next(sides), given, next(sides)], self.start.axis)
+            given = torch.slice_scatter(whole, given, axis, first, first + len(numbers))
         return self(given).movedim(self.end.axis, 0).flatten(1)
-
-    def _text(self, tensor: Tensor) -> Tensor:
-        return tensor.narrow(self.start.axis, self.start.first, self.graph.labels.length)
 
     @cached_property
     def held(self) -> Tensor:
         """The start in the run, (L, channels)."""
-        return self._text(self.values[self.start.tensor]).movedim(self.start.axis, 0).flatten(1)
+        tensor, axis, first = self.start
+        return self.values[tensor].movedim(axis, 0).narrow(0, first, self.graph.labels.length).flatten(1)
 
     @cached_property
     def ended(self) -> Tensor:
@@ -113,15 +107,8 @@ class Piece:
         return self.by_position(torch.zeros_like(self.held))
 
     def columns(self, channels: Tensor, change: Tensor | None = None) -> Tensor:
-        """The answers (L, L, channels) of some channels of the end to an impulse at each position in all channels.
-
-        Args:
-            channels: Those of the end.
-            change: What is added at each position to the start in the run, (L, channels); None for ones, added to 0.
-
-        Returns:
-            The answers.
-        """
+        """The answers (L, L, channels) of some channels of the end to an impulse at each position in all channels."""
+        # change: What is added at each position to the start in the run, (L, channels); None for ones, added to 0.
         around = torch.zeros_like(self.held) if change is None else self.held
         change = torch.ones_like(self.held) if change is None else change
         impulses = torch.eye(len(self.held), dtype=self.held.dtype)[:, :, None]

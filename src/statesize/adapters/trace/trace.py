@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from itertools import repeat
-from typing import Any, cast
+from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.kernels.plain_attention import Softmax
-from statesize.adapters.models.model_state import mapped, position_axis
+from statesize.adapters.models.model_state import position_axis
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.trace.channels import Around, TracedMixing
 from statesize.adapters.trace.choose import Search
@@ -24,7 +22,6 @@ from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import (
     ROUNDING,
     Change,
-    Given,
     Run,
     UnplacedError,
     at_once,
@@ -34,7 +31,6 @@ from statesize.adapters.trace.run import (
     ran,
     replayed,
 )
-from statesize.adapters.trace.tape import Node
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -64,16 +60,10 @@ class Trace:
 
     def __init__(self, call: ModuleCall, held: Collection[nn.Module] = ()) -> None:
         self.call, self.held = call, frozenset(held)
-        self._run = first_run(call, dict.fromkeys(self.held, ()))
+        self._run = first_run(call, self.held)
         self._values = self._run.tape.values
         self._require_output()
-        self._follows = self._agrees(self._again(other_text(slice(None)), recorded=False))
-        if not self._follows:
-            self._refuse_what_is_not_seen(self._again(other_text(slice(None))))
-
-    def _again(self, change: Change, given: Given | None = None, *, recorded: bool = True) -> Run:
-        given = dict.fromkeys(self.held, ()) if given is None else given
-        return ran(self.call, given, self._run.dtype, change, recorded=recorded)
+        self._follows = self._agrees(self._other_run(other_text(slice(None))))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -89,7 +79,8 @@ class Trace:
         """Refuse an output without positions, or with NaN of the first module that makes it."""
         length, fault = self.call.length, ""
         if not bool(self.returned.isfinite().all()):
-            got, fault = "NaN or infinity", "must return finite numbers, got NaN or infinity. Correct its weights."
+            got, advice = "NaN or infinity", "Check the model's weights and inputs for values that are not finite."
+            fault = f"must return finite numbers, got {got}. {advice}"
         elif self.call.leaving(self.call.module, self.returned) is None:
             got = f"no dimension of positions, but {tuple(self.returned.shape)}"
             fault = f"mixes positions and must return one output for each of the {length}, got {got}."
@@ -139,59 +130,38 @@ class Trace:
 
         return min(axes, key=rank)
 
+    def _other_run(self, change: Change) -> Run:
+        return ran(self.call, self.held, self.dtype, change, recorded=False)
+
     def _agrees(self, again: Run) -> bool:
-        """Whether the operations of this run make of other values what a run with these returns."""
-        mine = self._run
+        """Whether these operations make of other values what that run does, if the text may decide which ones run."""
+        mine, rounding = self._run, ROUNDING[self._run.dtype]
         for module in self.held:
-            for one, two in zip(mine.returned[module], again.returned[module], strict=False):
-                if (shape := self._values[one].shape) != (its := again.tape.values[two].shape):
+            for one, two in zip(mine.of(mine.returned[module]), again.of(again.returned[module]), strict=False):
+                if one.shape != two.shape:
                     raise ModelError(
-                        f"{type(module).__name__} must return the same shape for other numbers, got {tuple(shape)} "
-                        f"and {tuple(its)}, as of routed tokens. What is mixed around it is not measured."
+                        f"{type(module).__name__} must return the same shape for other numbers, got {tuple(one.shape)} "
+                        f"and {tuple(two.shape)}, as of routed tokens. What is mixed around it is not measured."
                     )
-        if [len(mine.given), len(mine.leaving)] != [len(again.given), len(again.leaving)]:
-            return False
-        pairs = zip((*mine.entering, *mine.given), (*again.entering, *again.given), strict=True)
-        changed = {one: again.tape.values[two] for one, two in pairs}
+        pairs = zip((*mine.entering, *mine.given), again.of((*again.entering, *again.given)), strict=False)
         try:
-            found = replayed(mine.tape.nodes, self._values, changed, mine.leaving)
+            found, its = replayed(mine.tape.nodes, self._values, dict(pairs), mine.leaving), again.of(again.leaving)
         except RuntimeError:
             # Sizes that the text decides.
             return False
-        rounding = ROUNDING[self._run.dtype]
-        return all(_close(one, again.tape.values[two], rounding) for one, two in zip(found, again.leaving, strict=True))
-
-    def _refuse_what_is_not_seen(self, again: Run) -> None:
-        """Refuse a module in which numbers that depend on the text pass through other code than torch's."""
-        mine, theirs, of, told = self._run.tape, again.tape, self._labels.of, self._told
-        known = {*self._run.entering, *self._run.given, *mine.made, *of}
-        decides = told and not any(isinstance(one, float | complex) for one in told.values())
-        for node, its in zip(mine.nodes, theirs.nodes, strict=False):
-            shapes = [mine.values[out].shape for out in node.outs], [theirs.values[out].shape for out in its.outs]
-            is_other = node.name != its.name or shapes[0] != shapes[1] or len(node.inputs) != len(its.inputs)
-            if is_other and (told or (node.name == its.name and any(one in of for _, one in node.inputs))):
-                return
-            takes_other = not is_other and _numbers(node) != _numbers(its)
-            if takes_other and decides:
-                return
-            inputs = zip(node.inputs, its.inputs, strict=False)
-            pairs = [(mine.values[one], theirs.values[two]) for (_, one), (_, two) in inputs if one not in known]
-            if is_other or takes_other or not all(_close(*pair, 0.0) for pair in pairs):
-                raise ModelError(Note(Code.OUTSIDE_TORCH, f"what {node.name} does depends on the text."))
-        if len(mine.nodes) != len(theirs.nodes) and not told:
-            raise ModelError(Note(Code.OUTSIDE_TORCH, "it runs as many operations as the text decides."))
-
-    @cached_property
-    def _told(self) -> dict[int, object]:
-        """What Python was told of tensors that depend on the text, by which it may decide which operations run."""
-        escapes = self._run.tape.escapes
-        return {one: told for node, told in escapes for _, one in node.inputs if one in self._labels.of}
+        if len(found) == len(its) and all(_close(*pair, rounding) for pair in zip(found, its, strict=True)):
+            return True
+        told = [told for node, told in mine.tape.escapes if any(one in self._labels.of for _, one in node.inputs)]
+        if not told or any(isinstance(one, float | complex) for one in told):
+            text = "numbers of the text decide what it computes otherwise, as by `.item()` or numpy."
+            raise ModelError(Note(Code.OUTSIDE_TORCH, text))
+        return False
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
         axes = {self._run.output: self._axis}
         for module in self.held:
-            entered, of = self._entered(module), {} if self._told else self._labels.of
+            entered, of = self._entered(module), self._labels.of
             # Those of no later position than their own may have another dimension of the text's length, as of texts.
             axes |= {
                 one: at for one, at in entered.items() if one not in of or placed(of[one], self.call.length) is None
@@ -203,23 +173,25 @@ class Trace:
 
     def _depends_on_later(self, axes: Mapping[int, int]) -> dict[int, tuple[int, int]]:
         """Of some tensors, by their dimension of positions, the first position that depends on those from a cut on."""
-        # Labels say where a later position may be read, and other futures whether it is. Of what is told to Python
-        # labels say nothing.
+        # Labels say where a later position may be read, and other futures whether it is.
         labels, length, found = self._labels, self.call.length, dict[int, tuple[int, int]]()
-        by_tensor = {one: ahead(labels.of[one], axis, length) > 0 for one, axis in axes.items() if one in labels.of}
-        doubt = torch.stack([torch.full((length,), bool(self._told)), *by_tensor.values()]).any(0)[:-1]
-        cuts = cast("list[int]", (doubt.nonzero().flatten() + 1).tolist())
+        known = {one: ahead(labels.of[one], axis, length) > 0 for one, axis in axes.items() if one in labels.of}
+        if not self._follows:
+            # Of what is decided outside of torch labels say nothing.
+            axes = {self._run.output: axes[self._run.output]}
+            known = dict.fromkeys(axes, torch.ones(length, dtype=torch.bool))
+        axes = {one: axis for one, axis in axes.items() if one in known and bool(known[one].any())}
+        if not axes:
+            return found
+        cuts = cast("list[int]", (torch.stack([*known.values()]).any(0)[:-1].nonzero().flatten() + 1).tolist())
         count = min(_MOST_CUTS, len(cuts))
         cuts = [cuts[round(at * (len(cuts) - 1) / max(1, count - 1))] for at in range(count)]
-        axes = {one: axis for one, axis in axes.items() if self._told or bool(by_tensor.get(one, doubt[:0]).any())}
-        draws, generator = _DRAWS if self._told or labels.has_choices else 1, torch.Generator().manual_seed(2)
+        draws, generator = _DRAWS if labels.has_choices or not self._follows else 1, torch.Generator().manual_seed(2)
         rounding = ROUNDING[self._run.dtype]
         changes = [(cut, other_text(slice(cut, None), generator)) for cut in cuts * draws]
         for cut, again in self._futures(changes, [*axes]):
-            for one, axis in axes.items():
-                if one not in again or again[one].shape != self._values[one].shape:
-                    continue
-                given, now = (tensor.movedim(axis, 0) for tensor in (self._values[one], again[one]))
+            for (one, axis), other in zip(axes.items(), again, strict=True):
+                given, now = (tensor.movedim(axis, 0) for tensor in (self._values[one], other))
                 changed = (now[:cut] - given[:cut]).abs().reshape(cut, -1).amax(1) > rounding * given.abs().max()
                 if bool(changed.any()):
                     found.setdefault(one, (int(changed.nonzero()[0]), cut))
@@ -228,41 +200,26 @@ class Trace:
         return found
 
     def _futures(
-        self, changes: Collection[tuple[int, Change]], wanted: Collection[int]
-    ) -> Iterator[tuple[int, dict[int, Tensor]]]:
-        """Some tensors for other texts: of the same operations, or of runs where the text decides on others."""
-        texts = [[*self._changed(change).values()] for _, change in changes] if self._follows else []
-        asked, nodes, values = [*wanted, *self._told], self._run.tape.nodes, self._values
+        self, changes: Collection[tuple[int, Change]], wanted: list[int]
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """What the operations make of other texts, or what runs of these return where they take other operations."""
+        if not self._follows:
+            runs = ((cut, self._other_run(change)) for cut, change in changes)
+            return ((cut, run.of([run.output])) for cut, run in runs)
+        texts = [[*self._changed(change).values()] for _, change in changes]
+        nodes, values = self._run.tape.nodes, self._values
 
         def again(entering: Sequence[Tensor]) -> list[Tensor]:
-            return replayed(nodes, values, dict(zip(self._axes, entering, strict=True)), asked)
+            return replayed(nodes, values, dict(zip(self._axes, entering, strict=True)), wanted)
 
         # In low precision a batch rounds otherwise than one text.
         is_rounded = any(value.dtype in (torch.float16, torch.bfloat16) for value in values)
-        count = 1 if is_rounded else at_once(nodes, values)
-        replays = batched(again, texts, count) if self._follows else repeat(None)
-        for (cut, change), replay in zip(changes, replays, strict=False):
-            found = {} if replay is None else dict(zip(asked, replay, strict=True))
-            if not found or not all(torch.equal(found[one], self._values[one]) for one in self._told):
-                other = self._again(change, self._changed_outputs(change), recorded=False)
-                mine, its = self._run.leaving, other.leaving
-                # Where other parts run, the output alone is comparable, which comes first.
-                pairs = zip(mine, its if len(its) == len(mine) else its[:1], strict=False)
-                found = {one: other.tape.values[two] for one, two in pairs}
-            yield cut, found
+        replays = batched(again, texts, 1 if is_rounded else at_once(nodes, values))
+        return ((cut, again) for (cut, _), again in zip(changes, replays, strict=True))
 
     def _changed(self, change: Change) -> dict[int, Tensor]:
         """What enters, and what held modules returned, with other numbers."""
         return {one: change(self._values[one].detach().clone(), axis) for one, axis in self._axes.items()}
-
-    def _changed_outputs(self, change: Change) -> Given:
-        """What held modules returned at each call, with other numbers."""
-
-        def changed(leaf: object, module: nn.Module) -> object:
-            axis = self.call.leaving(module, leaf) if isinstance(leaf, Tensor) else None
-            return change(leaf.detach().clone(), axis) if isinstance(leaf, Tensor) else leaf
-
-        return {one: mapped(some, partial(changed, module=one)) for one, some in self._run.outputs.items()}
 
     def _replay(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
@@ -400,8 +357,3 @@ def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
     heads, stored = query[..., 0].numel(), key[..., 0, :].numel()
     is_placed = query.shape[-2] % length == 0 and key.shape[-1] == length
     return is_placed and heads % stored == 0 and query.shape[-1] == key.shape[-2]
-
-
-def _numbers(node: Node) -> list[Any]:
-    """The numbers of Python that an operation takes, but for whole ones, which may be choices."""
-    return [one for one in tree_leaves([node.args, node.kwargs]) if isinstance(one, float | complex) and one == one]
