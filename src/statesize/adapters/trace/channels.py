@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -80,17 +80,9 @@ def _read(piece: Piece, rounding: float) -> tuple[Tensor, Tensor] | None:
 
 
 def channels(piece: Piece, texts: int, rounding: float, other: Sequence[Tensor] | None = None) -> Channels | None:
-    """The units of a map; None where its end mixes channels or texts.
-
-    Args:
-        piece: The map.
-        texts: S.
-        rounding: Differences below this part of the largest value are rounding.
-        other: The tensors of the run where the last text is another one.
-
-    Returns:
-        The units.
-    """
+    """The units of a map of S texts; None where its end mixes channels or texts."""
+    # rounding: Differences below this part of the largest value are rounding. other: The tensors of the run where the
+    # last text is another one.
     if (known := _read(piece, rounding)) is None:
         return None
     origin, answer = known
@@ -135,8 +127,7 @@ def _alike(answer: Tensor, rounding: float) -> Tensor:
     return torch.tensor(units)
 
 
-@dataclass(frozen=True)
-class Around:
+class Around(NamedTuple):
     """The reach of mixing around T, in positions; 0 where nothing is mixed."""
 
     before: int

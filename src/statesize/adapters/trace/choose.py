@@ -6,16 +6,15 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.trace.channels import Around, Channels, TracedMixing, channels
-from statesize.adapters.trace.graph import Graph, Use, before, entries, others
-from statesize.adapters.trace.labels import Labels, ahead, distance, placed
-from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.labels import Label, Labels, ahead, distance, placed
+from statesize.adapters.trace.replay import Graph, Piece, Use, before, others
 from statesize.adapters.trace.run import ROUNDING, Change, Place, Run, other_text
 from statesize.adapters.trace.tape import Node
 
@@ -23,7 +22,6 @@ _LARGEST = 4
 """Tensors of more times the numbers that enter or leave the module are maps or states, on which T does not act."""
 _LESS_FAR = 2 / 3
 """Factors that are mixed less far than this part of what T mixes are gates, whatever T is with them."""
-
 _LAYOUTS = frozenset("view _unsafe_view _reshape_alias permute transpose t unsqueeze squeeze clone".split())
 
 
@@ -189,7 +187,7 @@ class Search:
     def around(self, piece: Piece) -> Around:
         """How far positions are mixed in the start of a map, behind its end, and into the output where that is held."""
         label, length, (_, axis, first) = self.labels.of[piece.start.tensor], self.labels.length, piece.start
-        before = distance(label.changed(lambda part: part.narrow(axis, first, length)), axis, length)
+        before = distance(Label(*(part.narrow(axis, first, length) for part in label)), axis, length)
         held, beside = self.labels.without([piece.end.tensor]), piece.step.beside
         beside = max(beside, distance(held.of.get(self.output.tensor), self.output.axis, length))
         return Around(before, self.behind(piece.end), beside)
@@ -240,7 +238,8 @@ class Search:
     def _width(self, piece: Piece) -> int:
         """Channels of what a map acts on; those that were only expanded are none."""
         value = self.labels.values[piece.start.tensor]
-        return entries(value) // value.shape[piece.start.axis]
+        own = torch.Size(size for size, stride in zip(value.shape, value.stride(), strict=True) if stride)
+        return own.numel() // value.shape[piece.start.axis]
 
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
@@ -251,29 +250,25 @@ class Search:
         for start in self.starts:
             if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
                 best.append(found)
-        ranks = [self._end_rank(one.end.tensor) for one in best]
 
-        def ends_late(one: Piece, rank: tuple[int, int]) -> bool:
+        def ends_late(one: Piece) -> bool:
             """Whether there is a better end of what is mixed, as of states that are read."""
+            mixing, rank, width = one.step.mixing, self._end_rank(one.end.tensor), self._width(one)
             # A factor of fewer channels is none, but for what is made of it.
-            rivals = (
-                (other.step.mixing, its)
-                for other, its in zip(best, ranks, strict=True)
-                if one.start.tensor in other.steps or self._width(other) >= self._width(one)
-            )
-            return any(mixing & one.step.mixing == one.step.mixing and its < rank for mixing, its in rivals)
+            rivals = (other for other in best if one.start.tensor in other.steps or self._width(other) >= width)
+            rivals = (other for other in rivals if other.step.mixing & mixing == mixing)
+            return mixing > 0 and any(self._end_rank(other.end.tensor) < rank for other in rivals)
 
-        kept = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
+        kept = [one for one in best if not ends_late(one)]
         best = [self._with_factors(one) for one in kept]
         # What is mixed for the weights of one of them belongs to that one.
         mixed = [one for one in best if one.step.mixing]
         weights = set[int]().union(*(self._weights(one, self._factors(one, best)) for one in mixed))
 
         def rank(one: Piece) -> tuple[int, ...]:
-            mixing, all_mixing = one.step.mixing, 0
-            for other in best:
-                all_mixing |= other.step.mixing if other.end == one.end else 0
-            is_whole = mixing == all_mixing and not one.step.beside
+            mixing = one.step.mixing
+            every = reduce(int.__or__, (other.step.mixing for other in best if other.end == one.end))
+            is_whole = mixing == every and not one.step.beside
             # What another map mixes behind this one's end is no part of this one.
             until = 2 << self.graph.order[self.labels.tape.made[one.end.tensor]]
             is_held = any(mixing != its == mixing | its for its in (other.step.mixing % until for other in best))
@@ -286,7 +281,7 @@ class Search:
             return None
         factors = self._factors(chosen, best)
         around = self.around(chosen)
-        around = replace(around, before=max(around.before, *(self.graph.far(one) or 0 for one in factors), 0))
+        around = around._replace(before=max(around.before, *(self.graph.far(one) or 0 for one in factors), 0))
         if around.before > chosen.reach or around.behind >= chosen.reach:
             return None
         return TracedMixing(chosen, units, around, factors, self.run.dtype)
@@ -331,9 +326,8 @@ class Search:
             (node,), of = users, self.labels.of
             factors = [one for _, one in node.inputs if one != now and one in of]
             is_product = node.name in ("mul", "div", "bmm", "addcdiv") and len(factors) <= 1
-            if len(node.outs) != 1 or not (is_product or (not factors and self._laid_out(node))):
-                break
-            if self._size(node.outs[0]) != self._size(now):
+            is_one = len(node.outs) == 1 and self._size(node.outs[0]) == self._size(now)
+            if not is_one or not (is_product or (not factors and self._laid_out(node))):
                 break
             now = node.outs[0]
             if not is_product:
@@ -342,9 +336,8 @@ class Search:
             longer = [self._piece(piece.start.tensor, now, uses) for uses in known if uses >= piece.uses]
             if not longer or now not in longer[0].steps or longer[0].step.mixing != piece.step.mixing:
                 break
-            if not all(self._divides(node, one) or self._is_cancelled(one, longest, longer[0]) for one in factors):
-                break
-            if self._channels(longer[0]) is None:
+            belong = all(self._divides(node, one) or self._is_cancelled(one, longest, longer[0]) for one in factors)
+            if not belong or self._channels(longer[0]) is None:
                 break
             longest = longer[0]
         return longest

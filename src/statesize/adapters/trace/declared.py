@@ -52,7 +52,7 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
         raise ModelError(Note(ahead.code, f"Mixer {name} must be causal, but {ahead} {CAUSES}"))
     exact = trace.dtype is torch.float64 and operator.dtype is torch.float64
     limit, rounding = _DOUBLE if exact else _SINGLE, ROUNDING[trace.dtype]
-    for piece, around in trace.pieces():
+    for piece in trace.search.pieces():
         units = channels(piece, call.texts, rounding)
         difference, _ = (math.inf, "") if units is None else _fit(matrix, piece, units, limit)
         if difference > limit:
@@ -60,7 +60,7 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
         if exact and isinstance(operator, Dense):
             _require_state_size(name, operator, matrix)
         multiplicity = piece.ended.shape[1] // math.prod(operator.batch_shape)
-        return Checked(difference, limit, multiplicity, part=mixing_around(around))
+        return Checked(difference, limit, multiplicity, part=mixing_around(trace.search.around(piece)))
     mixing = trace.found()
     is_whole = mixing is not None and not (mixing.around.behind or mixing.around.beside)
     wrong, where = _fit(matrix, mixing.piece, mixing.channels, limit) if mixing and is_whole else (math.inf, "")
@@ -92,7 +92,8 @@ def _fit(matrix: Tensor, piece: Piece, units: Channels, limit: float) -> tuple[f
     for one in cast("list[int]", head.unique().tolist()):
         made[..., head == one] = matrix[:, one] @ given[..., head == one]
     relative = ((made - wanted).abs() / wanted.abs().amax(1, keepdim=True)).nan_to_num(0.0).amax(0)  # (L, channels)
-    position, channel = max((relative > limit).nonzero().tolist(), key=lambda at: -int(head[at[1]]), default=(0, 0))
+    beyond = (relative > limit).nonzero()
+    position, channel = (int(at) for at in beyond[head[beyond[:, 1]].argmin()]) if len(beyond) else (0, 0)
     return float(relative.max()), f"in head {int(head[channel])} at position {position}"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from statesize.adapters.causality import CAUSES
-from statesize.adapters.models.model_state import copied, entering_tensor, returned_tensor, tensors_in
+from statesize.adapters.models.model_state import copied, entering_tensor, returned_tensor
 from statesize.adapters.models.precision import differentiable, in_dtype
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.other_inputs import within_blocks
@@ -50,22 +50,22 @@ def derivative(name: str, call: ModuleCall) -> tuple[BlockDense | Derivative, Te
     """∂y_i/∂x_j of a module, in float64 where it can be, batch shape (S, 1), what it returned, and notes."""
     states, is_own = state_size(name, call.module), is_own_code(call.module)
     notes = [Note(Code.DERIVATIVE, f"{_NOT_FOUND if is_own else 'It has no T.'} {_DERIVATIVE}")]
-    for dtype in _STATE:
+    dtype = torch.float64
+    try:
+        operator, returned = _in_dtype(name, call, states, dtype)
+    except RuntimeError:
+        # Some layers make tensors of float32 themselves.
+        dtype = torch.float32
         try:
             operator, returned = _in_dtype(name, call, states, dtype)
-            break
         except RuntimeError as error:
-            # Some layers make tensors of float32 themselves.
-            if dtype is torch.float32:
-                reason = str(error).splitlines()[0]
-                raise ModelError(f"Mixer {name} must be differentiable, got from torch: {reason}") from error
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"Mixer {name} must be differentiable, got from torch: {reason}") from error
     if is_own and states is not None and _carries_more(operator, states):
         operator, returned = _in_dtype(name, call, None, dtype)
         notes.append(Note(Code.COUNTED, _EXCEEDED))
-    arguments = call.args, dict(call.kwargs)
-    entering = entering_tensor(arguments, call.length)
-    others = [one.shape for one in tensors_in(arguments) if one is not entering]
-    if entering is not None and entering.shape in others:
+    entering = entering_tensor((call.args, dict(call.kwargs)), call.length)
+    if entering is not None and any(one.shape == entering.shape for one in call.tensors if one is not entering):
         notes.insert(0, _HELD)
     if is_own and states is None:
         notes.append(Note(Code.COUNTED, _UNSAID))

@@ -54,10 +54,6 @@ class Label(NamedTuple):
     last: Tensor
     first: Tensor
 
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Label:
-        """Labels of the entries at other places."""
-        return Label(change(self.last), change(self.first))
-
     def of_the_last(self, length: int) -> Label:
         """The label where each entry counts as of the last position alone that it depends on."""
         return Label(self.last, (length + 1 - self.last).masked_fill(self.last == 0, 0))
@@ -122,21 +118,17 @@ class Relation:
 
 
 class Labels:
-    """Labels of the tensors of a run.
+    """Labels of the tensors of a run."""
 
-    Attributes:
-        of: Label of each tensor that depends on the text.
-        relations: What depends on what in each operation that takes such a tensor.
-        choices: Where given, what is chosen by numbers, such as the places of the highest, is taken as the run took it;
-            these are the labels of the run where it depends on the numbers.
-        has_choices: Whether there are such.
-    """
-
-    def __init__(self, tape: Tape, length: int, given: Mapping[int, Label], choices: Labels | None = None) -> None:
+    def __init__(
+        self, tape: Tape, length: int, given: Mapping[int, Label | None], choices: Labels | None = None
+    ) -> None:
+        # choices: Labels of the whole run, where what is chosen by numbers, as by topk, is taken as the run took it.
         self.tape, self.values, self.length, self.choices = tape, tape.values, length, choices
-        self.of, self.relations, self.has_choices = dict(given), dict[Node, Relation](), False
-        self.given: Mapping[int, Label | None] = given
-        self._zeros = dict[int, Tensor | None]()
+        self.of = {one: label for one, label in given.items() if label is not None}  # by tensor
+        self.relations = dict[Node, Relation]()  # of each operation that takes such a tensor
+        self.has_choices = False  # whether anything is chosen by numbers
+        self.given = given
         self._run()
 
     def fixed(self, tensor: int, condition: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -147,10 +139,8 @@ class Labels:
 
     def zeros(self, tensor: int) -> Tensor | None:
         """Where a tensor is 0 whatever the text is; None for nowhere."""
-        if tensor not in self._zeros:
-            # A choice that is 0 here is another one for another text.
-            self._zeros[tensor] = (self.choices or self).fixed(tensor, lambda value: value == 0)
-        return self._zeros[tensor]
+        # A choice that is 0 here is another one for another text.
+        return (self.choices or self).fixed(tensor, lambda value: value == 0)
 
     def position(self, tensor: int) -> int | None:
         """The last position plus 1 of all entries of a tensor that depend on the text; 0 for none, None for several."""
@@ -270,8 +260,7 @@ def _moved(node: Node, labels: Labels) -> Relation:
             at = next(following)
             if node.inputs[at][0] not in slots:
                 return values[number]
-            part = parts[at]
-            return like.new_zeros(()).expand(values[number].shape) if part is None else part
+            return like.new_zeros(()).expand(values[number].shape) if parts[at] is None else parts[at]
 
         return node.call(taken)
 
@@ -366,8 +355,8 @@ def _hidden(node: Node, labels: Labels) -> list[Tensor | None]:
         return [None if node.name == "div" else labels.zeros(ids[1]), labels.zeros(ids[0])]
     if node.name in ("add", "sub") and len(ids) == 2:
         # A blank score that is hidden stays so, whatever is added.
-        real = [not values[one].is_complex() for one in ids]
-        return [labels.fixed(one, lambda value: value <= _HIDDEN) if all(real) else None for one in reversed(ids)]
+        if not any(values[one].is_complex() for one in ids):
+            return [labels.fixed(one, lambda value: value <= _HIDDEN) for one in reversed(ids)]
     if node.name in ("where", "masked_fill"):
         by = 0 if node.name == "where" else 1
         (mask,) = (one for slot, one in node.inputs if slot == by)
@@ -378,7 +367,6 @@ def _hidden(node: Node, labels: Labels) -> list[Tensor | None]:
         first, *second = (one for slot, one in node.inputs if slot != by)
         same: Tensor | None = values[first] == (values[second[0]] if second else node.argument("value"))
         for one in (first, *second):
-            given = same
-            same = None if given is None else labels.fixed(one, lambda _, given=given: given)
+            same = None if same is None else labels.fixed(one, lambda _, same=same: same)
         return [same] * len(ids)
     return [None] * len(ids)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from operator import or_
 
 import torch
 
@@ -69,14 +68,14 @@ def spread(node: Node, linear: Sequence[int], other: Sequence[int]) -> tuple[int
     """The marks (bits) that a result is linear in, and those that it depends on otherwise, by what it takes."""
     if node.name in SHAPES:
         return 0, 0
-    good, bad, unused = 0, reduce(or_, other, 0), {*range(len(linear))} if any(linear) else set[int]()
+    good, bad, unused = 0, reduce(int.__or__, other, 0), {*range(len(linear))} if any(linear) else set[int]()
     for factors in terms(node) if unused else ():
         so_far = 0
         for places in factors:
-            factor = reduce(or_, (linear[at] for at in places), 0)
+            factor = reduce(int.__or__, (linear[at] for at in places), 0)
             unused.difference_update(places)
             bad |= so_far & factor
             so_far |= factor
         good |= so_far
-    bad = reduce(or_, (linear[at] for at in unused), bad)
+    bad = reduce(int.__or__, (linear[at] for at in unused), bad)
     return good & ~bad, bad

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from statesize.adapters.trace.graph import before
 from statesize.adapters.trace.labels import Labels
+from statesize.adapters.trace.replay import before
 from statesize.adapters.trace.tape import Node, Ref, Tape, renamed
 
 _aten: Any = torch.ops.aten
@@ -60,11 +60,7 @@ def _by_line(tape: Tape, labels: Labels) -> list[tuple[int, ...]]:
             if out in labels.of and not labels.moves(node) and tape.values[out].is_floating_point():
                 found[node.place, node.name, at, tape.values[out].shape][labels.position(out)].append(out)
     positions = range(1, labels.length + 1)
-    by_line = [
-        [of[position] for position in positions]
-        for of in found.values()
-        if all(of.get(position) for position in positions)
-    ]
+    by_line = [[of[position] for position in positions] for of in found.values() if of.keys() >= {*positions}]
     return sorted(tuple(members) for lines in by_line for members in zip(*lines, strict=False))
 
 

@@ -22,7 +22,6 @@ from statesize.errors import ModelError
 Change = Callable[[Tensor, int | None], Tensor]
 """Makes a tensor that enters another one, by the dimension of its positions."""
 
-
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Differences below this part of the largest value are rounding."""
 

@@ -61,12 +61,10 @@ class Node:
 
     def argument(self, name: str) -> Any:
         """An argument by its name, or its default; None where it has no such argument."""
-        if name in self.kwargs:
-            return self.kwargs[name]
-        for at, argument in enumerate(self.schema.arguments):
-            if argument.name == name:
-                return self.args[at] if at < len(self.args) else argument.default_value
-        return None
+        slots = {argument.name: (at, argument.default_value) for at, argument in enumerate(self.schema.arguments)}
+        at, default = slots.get(name, (0, None))
+        given = self.args[at] if name in slots and at < len(self.args) else default
+        return self.kwargs.get(name, given)
 
     def call(self, tensors: Callable[[int], Any]) -> list[Tensor]:
         """The tensors that it returns for others."""
@@ -120,21 +118,15 @@ class _Written:
 
 
 class Tape(TorchDispatchMode):
-    """Records a run.
-
-    Attributes:
-        nodes: The operations in order.
-        values: The tensors by their numbers.
-        made: The operation that returned a tensor; what enters, weights and constants have none.
-    """
+    """Records a run."""
 
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.nodes: list[Node] = []
-        self.values: list[Tensor] = []
-        self.made: dict[int, Node] = {}
+        self.nodes: list[Node] = []  # the operations in order
+        self.values: list[Tensor] = []  # the tensors by their numbers
+        self.made: dict[int, Node] = {}  # what returned a tensor; what enters, weights and constants have none
         self.escapes: list[tuple[Node, Any]] = []  # what returned numbers to Python, with these
         self.paused = False
         self._numbers: dict[Any, int] = {}
@@ -261,7 +253,7 @@ class Tape(TorchDispatchMode):
         if node.name.startswith(("empty", "new_empty")):
             # New memory is as the run had it.
             result.zero_()
-            node.func = lambda *args, **kwargs: func(*args, **kwargs).zero_()
+            node.func = partial(_zeroed, func)
         if not isinstance(result, Tensor | tuple | list):
             self.escapes.append((node, result))
             return result
@@ -284,7 +276,9 @@ class Tape(TorchDispatchMode):
     def _writes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation that writes into what it takes, and record what is there then."""
         schema = func._schema
-        written = _written_by(schema, args, kwargs)
+        named = kwargs | {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
+        changed = [one.name for one in schema.arguments if one.alias_info and one.alias_info.is_write]
+        written = [one for name in changed if named.get(name) is not None for one in _tensors(named[name])]
         for tensor in written:
             self._begin_writing(tensor)
         overwrites = schema.name in _OVERWRITES
@@ -312,12 +306,8 @@ def unknown(operation: str) -> ModelError:
     return ModelError(Note(Code.UNKNOWN_OPERATION, operation))
 
 
-def _written_by(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that an operation writes into."""
-    named = kwargs | {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
-    writes = [argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
-    written = [named[name] for name in writes if named.get(name) is not None]
-    return [one for value in written for one in _tensors(value)]
+def _zeroed(func: Any, *args: Any, **kwargs: Any) -> Tensor:
+    return func(*args, **kwargs).zero_()
 
 
 def _overwritten(shape: torch.Size, dtype: torch.dtype, value: Any = 0) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.model_state import position_axis
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.trace.channels import Around, TracedMixing
+from statesize.adapters.trace.channels import TracedMixing
 from statesize.adapters.trace.choose import Search
-from statesize.adapters.trace.graph import before
-from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own, placed, width
+from statesize.adapters.trace.labels import Labels, ahead, distance, own, placed, width
 from statesize.adapters.trace.loops import joined
-from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.replay import Piece, before
 from statesize.adapters.trace.run import (
     ROUNDING,
     Change,
@@ -77,7 +76,7 @@ class Trace:
 
     def _require_output(self) -> None:
         """Refuse an output without positions, or with NaN of the first module that makes it."""
-        length, fault = self.call.length, ""
+        length, got, fault = self.call.length, "", ""
         if not bool(self.returned.isfinite().all()):
             got, advice = "NaN or infinity", "Check the model's weights and inputs for values that are not finite."
             fault = f"must return finite numbers, got {got}. {advice}"
@@ -100,7 +99,7 @@ class Trace:
     @cached_property
     def _labels(self) -> Labels:
         """Labels of the whole run."""
-        given = {one: self._own(one, axis) for one, axis in self._axes.items()}
+        given = {one: own(self._values[one].shape, axis, self.call.length) for one, axis in self._axes.items()}
         return Labels(self._run.tape, self.call.length, given)
 
     @cached_property
@@ -109,21 +108,14 @@ class Trace:
         labels = self._labels
         return Labels(labels.tape, labels.length, labels.given, labels) if labels.has_choices else labels
 
-    def _own(self, tensor: int, axis: int) -> Label:
-        return own(self._values[tensor].shape, axis, self.call.length)
-
     @cached_property
     def _axis(self) -> int:
-        """The dimension of positions of the output."""
-        usual = self.call.leaving(self.call.module, self.returned)
-        return cast("int", self._axis_of(self._run.output, usual))
-
-    def _axis_of(self, tensor: int, usual: int | None = None) -> int | None:
-        """The dimension of positions of a tensor, by what its entries depend on where several have that size."""
-        length, label = self.call.length, self._taken.of.get(tensor)
-        axes = [dim for dim, size in enumerate(self._values[tensor].shape) if size == length]
+        """The dimension of positions of the output, by what its entries depend on where several have that size."""
+        length, label = self.call.length, self._taken.of.get(self._run.output)
+        axes = [dim for dim, size in enumerate(self.returned.shape) if size == length]
+        usual = cast("int", self.call.leaving(self.call.module, self.returned))
         if len(axes) < 2 or label is None:
-            return next(iter(axes), None) if usual is None else usual
+            return usual
 
         def rank(axis: int) -> tuple[int, int, bool]:
             return max(0, int(ahead(label, axis, length).max())), distance(label, axis, length), axis != usual
@@ -159,53 +151,44 @@ class Trace:
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
-        axes = {self._run.output: self._axis}
-        for module in self.held:
-            entered, of = self._entered(module), self._labels.of
-            # Those of no later position than their own may have another dimension of the text's length, as of texts.
-            axes |= {
-                one: at for one, at in entered.items() if one not in of or placed(of[one], self.call.length) is None
-            }
-        if not (found := self._depends_on_later(axes)):
-            return None
-        (position, cut), length = min(found.values()), self.call.length
-        return Note(Code.LOOKS_AHEAD, f"its position {position} of {length} depends on positions from {cut} on.")
-
-    def _depends_on_later(self, axes: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-        """Of some tensors, by their dimension of positions, the first position that depends on those from a cut on."""
         # Labels say where a later position may be read, and other futures whether it is.
-        labels, length, found = self._labels, self.call.length, dict[int, tuple[int, int]]()
-        known = {one: ahead(labels.of[one], axis, length) > 0 for one, axis in axes.items() if one in labels.of}
+        of, has_choices, length, output = self._labels.of, self._labels.has_choices, self.call.length, self._run.output
+        axes = {output: self._axis}
+        for module in self.held:
+            # Those of no later position than their own may have another dimension of the text's length, as of texts.
+            entered = self._entered(module).items()
+            axes |= {one: axis for one, axis in entered if one in of and placed(of[one], length) is None}
+        doubt = {one: ahead(of[one], axis, length) > 0 for one, axis in axes.items() if one in of}
         if not self._follows:
             # Of what is decided outside of torch labels say nothing.
-            axes = {self._run.output: axes[self._run.output]}
-            known = dict.fromkeys(axes, torch.ones(length, dtype=torch.bool))
-        axes = {one: axis for one, axis in axes.items() if one in known and bool(known[one].any())}
+            doubt = {output: torch.ones(length, dtype=torch.bool)}
+        axes = {one: axes[one] for one, where in doubt.items() if bool(where.any())}
         if not axes:
-            return found
-        cuts = cast("list[int]", (torch.stack([*known.values()]).any(0)[:-1].nonzero().flatten() + 1).tolist())
+            return None
+        cuts = cast("list[int]", (torch.stack([*doubt.values()]).any(0)[:-1].nonzero().flatten() + 1).tolist())
         count = min(_MOST_CUTS, len(cuts))
         cuts = [cuts[round(at * (len(cuts) - 1) / max(1, count - 1))] for at in range(count)]
-        draws, generator = _DRAWS if labels.has_choices or not self._follows else 1, torch.Generator().manual_seed(2)
-        rounding = ROUNDING[self._run.dtype]
+        draws, generator = _DRAWS if has_choices or not self._follows else 1, torch.Generator().manual_seed(2)
         changes = [(cut, other_text(slice(cut, None), generator)) for cut in cuts * draws]
         for cut, again in self._futures(changes, [*axes]):
             for (one, axis), other in zip(axes.items(), again, strict=True):
                 given, now = (tensor.movedim(axis, 0) for tensor in (self._values[one], other))
-                changed = (now[:cut] - given[:cut]).abs().reshape(cut, -1).amax(1) > rounding * given.abs().max()
+                largest = ROUNDING[self.dtype] * given.abs().max()
+                changed = (now[:cut] - given[:cut]).abs().reshape(cut, -1).amax(1) > largest
                 if bool(changed.any()):
-                    found.setdefault(one, (int(changed.nonzero()[0]), cut))
-            if len(found) == len(axes):
-                break
-        return found
+                    first = f"its position {int(changed.nonzero()[0])} of {length}"
+                    return Note(Code.LOOKS_AHEAD, f"{first} depends on positions from {cut} on.")
+        return None
 
     def _futures(
         self, changes: Collection[tuple[int, Change]], wanted: list[int]
     ) -> Iterator[tuple[int, list[Tensor]]]:
         """What the operations make of other texts, or what runs of these return where they take other operations."""
         if not self._follows:
-            runs = ((cut, self._other_run(change)) for cut, change in changes)
-            return ((cut, run.of([run.output])) for cut, run in runs)
+            for cut, change in changes:
+                run = self._other_run(change)
+                yield cut, run.of([run.output])
+            return
         texts = [[*self._changed(change).values()] for _, change in changes]
         nodes, values = self._run.tape.nodes, self._values
 
@@ -215,7 +198,10 @@ class Trace:
         # In low precision a batch rounds otherwise than one text.
         is_rounded = any(value.dtype in (torch.float16, torch.bfloat16) for value in values)
         replays = batched(again, texts, 1 if is_rounded else at_once(nodes, values))
-        return ((cut, again) for (cut, _), again in zip(changes, replays, strict=True))
+        for (cut, _), found in zip(changes, replays, strict=True):
+            if found is None:
+                raise ModelError(Note(Code.OUTSIDE_TORCH, "its sizes depend on the text."))
+            yield cut, [*found]
 
     def _changed(self, change: Change) -> dict[int, Tensor]:
         """What enters, and what held modules returned, with other numbers."""
@@ -231,19 +217,20 @@ class Trace:
         return found if [one.shape for one in found] == [one.shape for one in self._values] else None
 
     @cached_property
-    def _search(self) -> Search:
+    def search(self) -> Search:
+        """Where T may begin and end."""
         return Search(self._taken, self._run, self.call, self._axis, self._replay)
 
     def mixing(self) -> TracedMixing | None:
         """T, and what is mixed around it; None where nothing is mixed, a `NoOperatorError` where there is no T."""
         if not distance(self._taken.of.get(self._run.output), self._axis, self.call.length):
             return None
-        found = self._search.choose()
+        found = self.search.choose()
         if found is None and (tape := joined(self._run.tape, self._taken)) is not None:
             self._run, self._values = replace(self._run, tape=tape), tape.values
-            for name in ("_labels", "_taken", "_search"):
+            for name in ("_labels", "_taken", "search"):
                 vars(self).pop(name, None)
-            found = self._search.choose()
+            found = self.search.choose()
         if found is None:
             relations = self._taken.relations
             smeared = {node.name for node, one in relations.items() if not one.is_exact and "fft" not in node.name}
@@ -299,11 +286,6 @@ class Trace:
         sides = mixing.piece.start, mixing.piece.end
         kernels = ([self._origin(side.tensor) for side in kernel] for kernel in self._run.kernels)
         return [self._origin(side.tensor) for side in sides] in kernels
-
-    def pieces(self) -> Iterator[tuple[Piece, Around]]:
-        """The linear maps of the run by which positions are mixed, to every end that T may have, and what is around."""
-        search = self._search
-        return ((piece, search.around(piece)) for piece in search.pieces())
 
     def mixed_before(self) -> nn.Module | None:
         """A held module of whose input positions were mixed before; None where there is none."""
