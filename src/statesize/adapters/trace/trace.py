@@ -126,7 +126,7 @@ class Trace:
         return ran(self.call, self.held, self.dtype, change, recorded=False)
 
     def _agrees(self, again: Run) -> bool:
-        """Whether these operations make of other values what that run does, if the text may decide which ones run."""
+        """Whether these operations make of other values what that run does; False where the text decides on others."""
         mine, rounding = self._run, ROUNDING[self._run.dtype]
         for module in self.held:
             for one, two in zip(mine.of(mine.returned[module]), again.of(again.returned[module]), strict=False):
