@@ -1,1 +1,1 @@
-"""Random hostile calls of every public function: each gives a right answer, or an error that names the argument."""
+"""Random calls on operators, each judged by the definition in 80 bits."""

@@ -2,277 +2,247 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import assume
+from hypothesis import strategies as st
 from oracles import exact
 from oracles.exact import Spectra
+from torch import Tensor
 
 import statesize as ss
-from campaigns.fuzz.arguments import number, real, whole
-from campaigns.fuzz.hostile import Source
 from statesize import operators
 
+DTYPES = st.sampled_from([torch.float64] * 3 + [torch.float32, torch.float16, torch.bfloat16])
+BATCHES = st.sampled_from([(), (), (1,), (2,), (3,), (2, 2), (1, 3), (0,), (2, 0)])
+Parts = dict[str, Tensor]
+Shapes = dict[str, tuple[tuple[int, ...], str]]
 
-@dataclass
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+NUMBERS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "normal": lambda normal, _: normal,
+    "zeros": lambda normal, _: torch.zeros_like(normal),
+    "equal": lambda normal, _: torch.full_like(normal, 1 / 3),
+    "repeated": lambda normal, _: normal[..., :1].expand(normal.shape),
+    "graded": lambda normal, chance: normal * 10 ** (-16 * torch.rand(normal.shape, generator=chance).double()),
+    "sparse": lambda normal, chance: normal * (torch.rand(normal.shape, generator=chance) < 0.2),
+    "large": lambda normal, _: normal * 1e6,
+    "small": lambda normal, _: normal * 1e-20,
+}
+"""Numbers that an operator is made of."""
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    wider = tensor.new_empty((*tensor.shape[:-1], 3 * tensor.shape[-1]))
+    wider[..., ::3] = tensor
+    return wider[..., ::3]
+
+
+def _of_inference(tensor: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return tensor.clone()
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "plain": lambda tensor: tensor,
+    "strided": _strided,
+    "transposed": lambda tensor: tensor.mT.contiguous().mT if tensor.ndim > 1 else tensor,
+    "offset": lambda tensor: torch.cat([tensor.new_zeros(7), tensor.reshape(-1)])[7:].view(tensor.shape),
+    "conjugated": lambda tensor: tensor.conj().resolve_conj().conj(),
+    "leaf": lambda tensor: tensor.detach().clone().requires_grad_(),
+    "inference": _of_inference,
+}
+"""How these lie in memory."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A constructor: the tensors that it takes, T by the definition, and what float64 loses of it.
+
+    Attributes:
+        shapes: The shape of each tensor behind its batch dimensions, and its style, by length and states.
+        make: Calls the constructor.
+        define: T in 80-bit numbers.
+        terms: How large numbers an entry of T may be summed of, which cancel.
+        rounding: How far an entry of T in float64 may be from the exact one, in units of itself, beside round-off.
+    """
+
+    shapes: Callable[[int, int], Shapes]
+    make: Callable[[Parts, int], ss.Operator]
+    define: Callable[[Parts, int], np.ndarray]
+    terms: Callable[[Parts], float] = lambda parts: 0.0
+    rounding: Callable[[Parts], float] = lambda parts: 0.0
+
+    @classmethod
+    def recurrence(cls, decay: Callable[[int, int], tuple[int, ...]], style: str, *, feed: bool = False) -> Kind:
+        """A recurrence whose decays have a shape."""
+
+        def shapes(length: int, states: int) -> Shapes:
+            other = "complex" if style == "complex" else ""
+            found = {
+                "A": (decay(length, states), style),
+                "B": ((length, states), other),
+                "C": ((length, states), other),
+            }
+            return found | ({"D": ((length,), "")} if feed else {})
+
+        return cls(
+            shapes,
+            lambda parts, _: ss.Recurrence(**parts),
+            lambda parts, _: exact.recurrence(**{"D": None, **parts}),
+            _largest("B", "C"),
+        )
+
+    @classmethod
+    def state_space(cls, *, constant: bool) -> Kind:
+        """A state space of one input and one output."""
+
+        def shapes(length: int, states: int) -> Shapes:
+            lead = () if constant else (length,)
+            sizes = {"A": (states, states), "B": (states, 1), "C": (1, states), "D": (1, 1)}
+            return {name: ((*lead, *size), "contracting" if name == "A" else "") for name, size in sizes.items()}
+
+        return cls(
+            shapes,
+            lambda parts, length: ss.StateSpace(**parts, length=length if constant else None),
+            lambda parts, length: exact.state_space(**parts, length=length if constant else None),
+            _largest("B", "C"),
+        )
+
+    @classmethod
+    def attention(cls, scale: float, window: int | None) -> Kind:
+        """Softmax attention."""
+        return cls(
+            lambda length, width: {"query": ((length, width), "alike"), "key": ((length, width), "alike")},
+            lambda parts, _: ss.SoftmaxAttention(**parts, scale=scale, window=window),
+            lambda parts, _: exact.attention(**parts, scale=scale, window=window),
+            rounding=lambda parts: exact.softmax_rounding(**parts, scale=scale),
+        )
+
+
+def _largest(*names: str) -> Callable[[Parts], float]:
+    return lambda parts: math.prod(exact.largest(parts[name]) for name in names) * parts[names[0]].shape[-1]
+
+
+def _matrix(length: int, _: int) -> Shapes:
+    return {"matrix": ((length, length), "causal")}
+
+
+def _of_matrix(parts: Parts, _: int) -> np.ndarray:
+    return exact.wide(parts["matrix"])
+
+
+def _delta(length: int, states: int) -> Shapes:
+    vectors = {"key": ((length, states), ""), "query": ((length, states), "")}
+    return vectors | {"beta": ((length,), "decay"), "decay": ((length, states), "decay")}
+
+
+KINDS = {
+    "Dense": Kind(_matrix, lambda parts, _: ss.Dense(**parts), _of_matrix),
+    "BlockDense": Kind(_matrix, lambda parts, _: operators.BlockDense(parts["matrix"][..., None, :, None]), _of_matrix),
+    "recurrence": Kind.recurrence(lambda length, states: (length, states), "decay", feed=True),
+    "scalar recurrence": Kind.recurrence(lambda length, _: (length, 1), "decay"),
+    "complex recurrence": Kind.recurrence(lambda length, states: (length, states), "complex"),
+    "full recurrence": Kind.recurrence(lambda length, states: (length, states, states), "contracting"),
+    "state space": Kind.state_space(constant=False),
+    "constant state space": Kind.state_space(constant=True),
+    "delta rule": Kind(
+        _delta,
+        lambda parts, _: ss.Recurrence.delta_rule(**parts),
+        lambda parts, _: exact.delta_rule(**parts),
+        lambda parts: _largest("key", "key", "query")(parts) * exact.largest(parts["beta"]),
+    ),
+    "convolution": Kind(
+        lambda length, states: {"kernel": ((3 * states,), "")},
+        lambda parts, length: ss.Convolution(**parts, length=length),
+        lambda parts, length: exact.convolution(**parts, length=length),
+    ),
+    **{
+        f"attention, scale {scale:g}, window {window}": Kind.attention(scale, window)
+        for scale, window in ((0.5, None), (1.0, 2), (-2.0, None), (30.0, 5), (0.0, None))
+    },
+}
+
+
+@dataclass(frozen=True, eq=False)
 class Case:
     """An operator that is not made yet.
 
     Attributes:
-        make: Calls the constructor.
-        define: T in 80-bit numbers, from the same tensors.
+        kind: Its constructor.
+        parts: What it is made of.
         length: L.
-        names: Arguments of the constructor: an error must name one of them, or what stands for them.
-        wrong: Whether the constructor must refuse.
-        rounding: How far an entry of T in float64 may be from the exact one, in units of itself, beside round-off.
-        terms: How large numbers an entry of T may be summed of, which cancel.
+        T: By the definition, (..., L, L).
     """
 
-    make: Callable[[], ss.Operator]
-    define: Callable[[], np.ndarray]
+    kind: Kind
+    parts: Parts
     length: int
-    names: tuple[str, ...]
-    wrong: bool = False
-    rounding: Callable[[], float] = float
-    terms: Callable[[], float] = float
-    _T: np.ndarray | None = None
+    T: np.ndarray
+
+    def make(self) -> ss.Operator:
+        """The operator."""
+        return self.kind.make(self.parts, self.length)
 
     @property
-    def T(self) -> np.ndarray:
-        """T, (..., L, L)."""
-        if self._T is None:
-            with np.errstate(all="ignore"):
-                self._T = self.define()
-        return self._T
+    def rounding(self) -> float:
+        """How far an entry of T in float64 may be from the exact one, in units of itself, beside round-off."""
+        return self.kind.rounding(self.parts)
+
+    @property
+    def terms(self) -> float:
+        """How large numbers an entry of T may be summed of, which cancel."""
+        return self.kind.terms(self.parts)
 
     def spectra(
-        self, positions: list[int], past: int | None = None, future: int | None = None, engine: str = ""
-    ) -> Spectra | None:
-        """Those of T at some positions; None where T or its norm overflows float64.
-
-        Engines that form T of a recurrence know its entries to eps times what these are summed of.
-        """
-        size = np.abs(self.T).max(initial=0)
-        if not size <= exact.LARGEST / self.length:
-            return None
+        self, positions: list[int], past: int | None = None, future: int | None = None, engine: str = "dense"
+    ) -> Spectra:
+        """Those of T at some positions, for an engine."""
+        # Engines that form T of a recurrence know its entries to eps times what these are summed of.
         formed = any(name in engine for name in ("dense", "exact", "all_cuts"))
-        lost = 64 * exact.EPS * self.length**2 * self.terms() if formed else 0.0
-        return exact.spectra(self.T, positions, past, future, self.rounding(), lost)
+        lost = 64 * exact.EPS * self.length**2 * self.terms if formed else 0.0
+        return exact.spectra(self.T, positions, past, future, self.rounding, lost)
 
 
-def random_case(source: Source, kind: str | None = None) -> Case:
-    """A random operator, now and then one that cannot be made."""
-    kind = kind or source.chance.choice(list(KINDS))
-    case = KINDS[kind](source)
-    case.wrong |= source.poisoned
-    return case
+@st.composite
+def cases(draw: Any, kinds: tuple[str, ...] = tuple(KINDS)) -> Case:
+    """An operator of any kind, batch, numbers, dtype and layout, whose T is far from the limits of float64."""
+    kind, length = KINDS[draw(st.sampled_from(kinds))], draw(st.integers(2, 24))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+    batch, dtype, parts = draw(BATCHES), draw(DTYPES), dict[str, Tensor]()
+    # Torch refuses to take gradients where there are tensors of inference.
+    left_out = draw(st.sampled_from(["leaf", "inference"]))
+    layouts = [name for name in LAYOUTS if name != left_out]
+    for place, (name, (shape, style)) in enumerate(kind.shapes(length, draw(st.integers(1, 7))).items()):
+        # One batch dimension in six is 1 where it broadcasts.
+        some = tuple(1 if place and size and draw(st.integers(0, 5)) == 5 else size for size in batch)
+        numbers = NUMBERS[draw(st.sampled_from([*NUMBERS]))](_normal((*some, *shape), generator), generator)
+        numbers = _STYLES.get(style, lambda part: part)(numbers)
+        own = dtype if style == "alike" else draw(st.sampled_from([dtype, torch.float64]))
+        if numbers.is_complex():
+            own = torch.complex64 if own is torch.float32 else torch.complex128
+        parts[name] = LAYOUTS[draw(st.sampled_from(layouts))](numbers.to(own))
+        assume(bool(parts[name].detach().isfinite().all()))
+    with np.errstate(all="ignore"):
+        T = kind.define(parts, length)
+    assume(bool((np.abs(T) < 1e100).all()))
+    return Case(kind, parts, length, T)
 
 
-def _batches(source: Source, count: int) -> list[tuple[int, ...]]:
-    """Batch shapes of equal rank, 1 here and there where they broadcast."""
-    whole = source.batch()
-    shapes = [tuple(1 if size and source.maybe(0.15) else size for size in whole) for _ in range(count)]
-    return [whole, *shapes[1:]]
-
-
-def _causal(source: Source, length: int) -> tuple[torch.Tensor, bool]:
-    """T, (..., L, L), and whether it must be refused."""
-    matrix = source.tensor(*source.batch(), length, length)
-    wrong = False
-    numbers = matrix.dtype.is_floating_point and matrix.layout == torch.strided and not matrix.is_meta
-    if numbers and not source.maybe(0.05):
-        # A leaf stays one only if it is made causal itself.
-        matrix = matrix.detach().tril().requires_grad_(matrix.requires_grad)
-        source.tensors[-1] = matrix
-        source.poisoned = not bool(torch.isfinite(matrix.detach()).all())
-    else:
-        wrong = source.poisoned or bool(matrix.detach().triu(1).any())
-    return matrix, wrong
-
-
-def _dense(source: Source) -> Case:
-    length = source.whole(2, 24)
-    matrix, wrong = _causal(source, length)
-    return Case(lambda: ss.Dense(matrix), lambda: exact.wide(matrix), length, ("matrix",), wrong)
-
-
-def _block_dense(source: Source) -> Case:
-    """One input and one output, so that T is (..., L, L)."""
-    length = source.whole(2, 24)
-    matrix, wrong = _causal(source, length)
-    ports = matrix[..., None, :, None] if matrix.layout == torch.strided else matrix
-    return Case(lambda: operators.BlockDense(ports), lambda: exact.wide(matrix), length, ("matrix",), wrong)
-
-
-def _recurrence(source: Source) -> Case:
-    length, states = source.whole(2, 24), source.whole(1, 7)
-    form = source.chance.choice(("scalar", "diagonal", "full", "complex"))
-    batches = _batches(source, 4)
-    tail: tuple[int, ...] = {"scalar": (1,), "full": (states, states)}.get(form, (states,))
-    complex_ = form == "complex"
-    A = source.tensor(*batches[1], length, *tail, decay=form != "full", complex_=complex_)
-    A = _shrunk(source, A, states) if form == "full" else A
-    B = source.tensor(*batches[0], length, states, complex_=complex_)
-    C = source.tensor(*batches[2], length, states, complex_=complex_)
-    D = source.tensor(*batches[3], source.chance.choice((1, length))) if source.maybe(0.2) else None
-    wrong = D is not None and D.is_complex()
-    return Case(
-        lambda: ss.Recurrence(A, B, C, D),
-        lambda: exact.recurrence(A, B, C, D),
-        length,
-        ("A", "B", "C", "D"),
-        wrong,
-        terms=lambda: exact.largest(B) * exact.largest(C) * states,
-    )
-
-
-def _shrunk(source: Source, A: torch.Tensor, states: int) -> torch.Tensor:
-    """The transitions drawn last, scaled so that their products do not overflow."""
-    if not A.is_floating_point() or source.poisoned or not A.numel() or A.requires_grad:
-        return A
-    source.tensors[-1] = A / max(1.0, float(A.abs().max())) * (1.2 / states**0.5)
-    return source.tensors[-1]
-
-
-def _state_space(source: Source) -> Case:
-    """One input and one output, so that T is (..., L, L)."""
-    steps, states = source.whole(2, 24), source.whole(1, 5)
-    length = steps if source.maybe(0.5) else None
-    lead = () if length is not None else (steps,)
-    batches = _batches(source, 4)
-    A = _shrunk(source, source.tensor(*batches[0], *lead, states, states), states)
-    B = source.tensor(*batches[1], *lead, states, 1)
-    C = source.tensor(*batches[2], *lead, 1, states)
-    D = source.tensor(*batches[3], *lead, 1, 1)
-    return Case(
-        lambda: ss.StateSpace(A, B, C, D, length=length),
-        lambda: exact.state_space(A, B, C, D, length),
-        steps,
-        ("A", "B", "C", "D", "length"),
-        terms=lambda: exact.largest(B) * exact.largest(C) * states,
-    )
-
-
-def _delta(source: Source) -> Case:
-    length, states = source.whole(2, 24), source.whole(1, 7)
-    batches = _batches(source, 4)
-    key, query = (source.tensor(*batch, length, states) for batch in batches[:2])
-    beta = source.tensor(*batches[2], length, decay=True)
-    decay = source.tensor(*batches[3], length, *source.chance.choice(((), (states,), (1,))), decay=True)
-    return Case(
-        lambda: ss.Recurrence.delta_rule(key, beta, query, decay),
-        lambda: exact.delta_rule(key, beta, query, decay),
-        length,
-        ("key", "beta", "query", "decay"),
-        terms=lambda: exact.largest(key) * exact.largest(key) * exact.largest(beta) * exact.largest(query) * states,
-    )
-
-
-def _convolution(source: Source) -> Case:
-    length: Any = source.whole(2, 24)
-    kernel = source.tensor(*source.batch(), source.whole(1, 30))
-    asked = source.no_number() if source.maybe(0.03) else length
-    wrong = not whole(asked, 1, 2**31 - 1)
-    length = length if wrong else int(asked)
-    return Case(
-        lambda: ss.Convolution(kernel, asked),
-        lambda: exact.convolution(kernel, length),
-        length,
-        ("kernel", "length"),
-        wrong,
-    )
-
-
-def _attention(source: Source) -> Case:
-    length, width = source.whole(2, 24), source.whole(1, 8)
-    query, key = (source.tensor(*batch, length, width) for batch in _batches(source, 2))
-    wrong = query.dtype != key.dtype
-    scale: Any = source.chance.choice((width**-0.5, 1, 0.0, -2.0, 30.0))
-    window: Any = source.chance.choice((None, None, 1, 2, length, length + 3))
-    if source.maybe(0.03):
-        scale = source.no_number()
-        wrong |= not real(scale)
-        source.extreme |= not wrong and abs(number(scale)) > 1e30
-    asked = window
-    if source.maybe(0.03):
-        asked = source.no_number()
-        wrong |= asked is not None and not whole(asked, 1, 2**63 - 1)
-        window = int(asked) if whole(asked, 1, 2**63 - 1) else None
-    return Case(
-        lambda: ss.SoftmaxAttention(query, key, scale, asked),
-        lambda: exact.attention(query, key, number(scale), window),
-        length,
-        ("query", "key", "scale", "window"),
-        wrong,
-        lambda: exact.softmax_rounding(query, key, number(scale)),
-    )
-
-
-def _misshapen(source: Source) -> Case:
-    """Tensors of shapes that do not fit: one dimension more or less, another length, size 0."""
-    length, states = source.whole(2, 9), source.whole(1, 4)
-
-    def odd(*shape: int) -> torch.Tensor:
-        sizes = list(shape)
-        for _ in range(source.whole(0, 3)):
-            change = source.chance.choice(("more", "less", "other", "empty"))
-            place = source.chance.randrange(len(sizes)) if sizes else 0
-            if change == "more":
-                sizes.insert(place, source.whole(0, 3))
-            elif sizes and change == "less":
-                sizes.pop(place)
-            elif sizes:
-                sizes[place] = 0 if change == "empty" else sizes[place] + source.chance.choice((-1, 1, 2))
-        return source.tensor(*(max(0, size) for size in sizes))
-
-    vectors = [odd(length, states) for _ in range(3)]
-    rows = [odd(length) for _ in range(2)]
-    makers: list[tuple[Callable[[], ss.Operator], Callable[[], np.ndarray], tuple[str, ...], list[torch.Tensor]]] = [
-        (lambda: ss.Dense(vectors[0]), lambda: exact.wide(vectors[0]), ("matrix",), vectors[:1]),
-        (
-            lambda: ss.Recurrence(*vectors, rows[0]),
-            lambda: exact.recurrence(*vectors, rows[0]),
-            ("A", "B", "C", "D"),
-            [*vectors, rows[0]],
-        ),
-        (
-            lambda: ss.Recurrence.delta_rule(vectors[0], rows[0], vectors[1], rows[1]),
-            lambda: exact.delta_rule(vectors[0], rows[0], vectors[1], rows[1]),
-            ("key", "beta", "query", "decay"),
-            [*vectors[:2], *rows],
-        ),
-        (
-            lambda: ss.SoftmaxAttention(vectors[0], vectors[1], 1.0),
-            lambda: exact.attention(vectors[0], vectors[1], 1.0, None),
-            ("query", "key"),
-            vectors[:2],
-        ),
-    ]
-    make, define, names, used = source.chance.choice(makers)
-    source.poisoned = not all(map(_usable, used))
-    source.extreme = True  # Whether it fits by luck is not told here: an error is allowed, a wrong answer is not.
-    softmax = names == ("query", "key")
-    rounding = (lambda: exact.softmax_rounding(vectors[0], vectors[1], 1.0)) if softmax else float
-    return Case(make, define, length, names, rounding=rounding)
-
-
-def _usable(tensor: torch.Tensor) -> bool:
-    """Whether an operator may be made of a tensor of this kind."""
-    if tensor.layout != torch.strided or tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
-        return False
-    return bool(torch.isfinite(tensor.detach()).all())
-
-
-KINDS: dict[str, Callable[[Source], Case]] = {
-    "Dense": _dense,
-    "BlockDense": _block_dense,
-    "Recurrence": _recurrence,
-    "StateSpace": _state_space,
-    "delta_rule": _delta,
-    "Convolution": _convolution,
-    "SoftmaxAttention": _attention,
-    "misshapen": _misshapen,
+_STYLES: dict[str, Callable[[Tensor], Tensor]] = {
+    "causal": torch.tril,
+    "decay": torch.sigmoid,
+    "complex": lambda part: torch.polar(part.abs().clamp(max=1), part),
+    "contracting": lambda part: (
+        part / part.abs().amax((-2, -1), keepdim=True).clamp(min=1) / part.shape[-1] ** 0.5 if part.numel() else part
+    ),
 }

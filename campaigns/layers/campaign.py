@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import statesize as ss
-from campaigns.layers import gated, recurrent, softmax
+from campaigns.layers.gated import drawn_block
 from campaigns.layers.mixings import Attention
 from campaigns.layers.written import Expected, Written
 from statesize.codes import NOTHING_LOST, Code, joined
@@ -25,24 +25,6 @@ WIDTH = 8
 TOKENS = 40
 EXACT = 1e-6
 """The largest difference from the definition, relative to the largest value: what enters a part is of float32."""
-
-CAUSAL: dict[str, tuple[float, Callable[[Random, int, int], nn.Module]]] = {
-    "attention": (6.0, softmax.drawn_attention),
-    "linear attention": (1.5, recurrent.drawn_linear),
-    "gated memory": (1.0, recurrent.drawn_memory),
-    "recurrence": (1.0, recurrent.drawn_recurrence),
-    "convolution": (1.0, recurrent.drawn_convolution),
-    "chain": (1.5, recurrent.drawn_chain),
-    "gated block": (2.5, gated.drawn_block),
-}
-"""Generators of layers by their kind, each with its weight."""
-
-NOT_CAUSAL: dict[str, tuple[float, Callable[[Random, int, int], nn.Module]]] = {
-    "a later position": (1.0, lambda *sizes: softmax.drawn_attention(*sizes, later=True)),
-    "columns": (0.4, softmax.drawn_columns),
-    "gathered": (1.0, recurrent.drawn_gathered),
-}
-"""The same of layers that must be refused."""
 
 TOLD = {Code.PART, Code.SEVERAL, Code.BEFORE_PARTS, Code.MIXED_BEFORE, Code.SEEN}
 """What tells of other mixing than that in T."""
@@ -69,7 +51,7 @@ class Draw:
     """A model and a text.
 
     Attributes:
-        kind: Of its layers.
+        kind: "gated block" or "written".
         causal: Whether its layers are causal; the others must be refused.
         model: The model.
         ids: The texts, (S, L).
@@ -84,24 +66,25 @@ class Draw:
 
     @classmethod
     def of(cls, seed: int, number: int) -> Draw:
-        """One draw of a seed."""
+        """One draw of a seed: of gated blocks, or of layers as users write them."""
+        return cls.blocks(seed, number // 2) if number % 2 else cls.written(1000 * seed + number // 2)
+
+    @classmethod
+    def blocks(cls, seed: int, number: int) -> Draw:
+        """One or two gated blocks over a text, which may be long or one repeated token."""
         chance = Random(f"{seed} {number}")  # noqa: S311, no secrets
-        causal = chance.random() > 0.2
-        kinds = CAUSAL if causal else NOT_CAUSAL
-        kind = chance.choices(list(kinds), [weight for weight, _ in kinds.values()])[0]
         length = 200 if chance.random() < 0.02 else chance.randint(8, chance.choice((24, 80)))
-        layers = 2 if chance.random() < 0.25 else 1
-        repeated = chance.random() < 0.25
+        count, repeated = 2 if chance.random() < 0.25 else 1, chance.random() < 0.25
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(chance.randrange(2**31))
-            model = Model([kinds[kind][1](chance, WIDTH, length) for _ in range(layers)])
+            model = Model([drawn_block(chance, WIDTH) for _ in range(count)])
             ids = torch.randint(0, TOKENS, (1, 1 if repeated else length)).expand(1, length).contiguous()
         settings = [
             {name: value for name, value in vars(layer).items() if name[0] != "_" and name != "training"}
             for layer in model.layers
         ]
         text = "one repeated token" if repeated else "random tokens"
-        return cls(kind, causal, model, ids, f"{kind}, {length} positions, {text}: {settings}")
+        return cls("gated block", True, model, ids, f"gated block, {length} positions, {text}: {settings}")
 
     @classmethod
     def written(cls, number: int) -> Draw:
@@ -132,8 +115,7 @@ class Draw:
                     found[name] = layer.definition(args[0])
                     return
                 defined = layer.definition(args[0][0].double().numpy())
-                several = defined if isinstance(defined, tuple) else (defined,)
-                repeats = [np.repeat(T, layer.leave.in_features // len(T), 0) for T in several]
+                repeats = [np.repeat(T, layer.leave.in_features // len(T), 0) for T in defined]
                 found[name] = [Expected([torch.from_numpy(T) for T in repeats], [], None)]
 
             return hook
@@ -284,8 +266,7 @@ class Campaign:
         """Measure some draws; `begun` is told each before it is made."""
         for number in numbers:
             begun(number)
-            half = number // 2
-            draw = Draw.of(self.seed, half) if number % 2 else Draw.written(1000 * self.seed + half)
+            draw = Draw.of(self.seed, number)
             came = outcome(draw)
             if came.problems:
                 self.findings.append(Finding(number, draw.about, "; ".join(came.problems)))

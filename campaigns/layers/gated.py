@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from campaigns.layers.softmax import applied
-
 _TAPS = 4
 
 
@@ -129,7 +127,13 @@ class GatedBlock(nn.Module):
         return C
 
 
-def drawn_block(chance: Random, width: int, length: int) -> GatedBlock:
+def applied(part: nn.Linear, hidden: np.ndarray) -> np.ndarray:
+    """A projection in float64."""
+    weight, bias = part.weight.detach().double().numpy(), part.bias.detach().double().numpy()
+    return hidden @ weight.T + bias
+
+
+def drawn_block(chance: Random, width: int) -> GatedBlock:
     """A gated block."""
     heads = chance.choice((0, 0, 2))
     return GatedBlock(

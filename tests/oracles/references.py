@@ -9,12 +9,12 @@ import numpy as np
 import slycot
 import torch
 from oracles.engine_pairs import Tallies, measurements
-from oracles.exact import effective_rank_slack
+from oracles.exact import attention, effective_rank_slack, softmax_rounding
 from oracles.high_precision import exact_singular_values, matrix_singular_values
 from torch import Tensor
 
 from statesize.measurement.measurement import Measurement
-from statesize.operators import Convolution, Operator, Recurrence
+from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
 
 
 @dataclass
@@ -64,17 +64,23 @@ class Reference(Tallies):
 def against_mpmath(tallies: dict[str, Reference], operator: Operator, positions: int) -> None:
     """Every engine that takes an unbatched real operator, at some positions, against 60 digits.
 
-    Of a recurrence its own numbers are taken exactly, of other operators the entries of T in float64.
+    Of a recurrence its own numbers are taken exactly, of attention T is made of its own numbers in 80 bits, of other
+    operators the entries of T are taken in float64.
     """
-    found = measurements(operator, positions)
-    real = isinstance(operator, Recurrence) and not operator.is_complex
+    found, doubt = measurements(operator, positions), 0.0
+    T = operator.dense()
+    if isinstance(operator, SoftmaxAttention):
+        q, k, scale = operator.query, operator.key, operator.scale
+        T = torch.from_numpy(attention(q, k, scale, operator.window).astype(float))
+        # Whatever order scores are added up in; T ≥ 0, so that its singular values move by no larger share of σ_1.
+        doubt = softmax_rounding(q, k, scale)
     for place, position in enumerate(found["dense"].positions.tolist()):
-        if real:
+        if isinstance(operator, Recurrence) and not operator.is_complex:
             right = exact_singular_values(operator, position)
         else:
-            right = matrix_singular_values(operator.dense()[position:, :position])
+            right = matrix_singular_values(T[position:, :position])
         for name, measured in found.items():
-            tallies.setdefault(name, Reference()).add(measured, place, right)
+            tallies.setdefault(name, Reference()).add(measured, place, right, doubt * float(right[0]))
     for name in found:
         tallies[name].operators += 1
 

@@ -564,6 +564,17 @@ class GateOfSpectra(Own):
         return [self.faded(hidden) * self.shown(hidden).mT[:, :, None]]
 
 
+class ValuesOfSpectra(GateOfSpectra):
+    """The gate is computed behind such values, so that T acts on these."""
+
+    def mixed(self, hidden: Tensor) -> Tensor:
+        shown = self.shown(hidden)
+        return self.scan(self.fade(hidden).sigmoid(), self.query(hidden).sigmoid() * shown)
+
+    def right(self, hidden: Tensor) -> list[Tensor]:
+        return [self.faded(hidden) * self.query(hidden).sigmoid().mT[:, :, None]]
+
+
 class SharedHeadBeside(Own):
     """Two heads read the gated values of one, a scan of more channels stands beside, and both are convolved."""
 
@@ -682,6 +693,7 @@ PART = [
     pytest.param(SpectrumBehind, 1, 16, id="a convolution by spectra behind an activation"),
     pytest.param(GateFirst, 1, 16, id="a gate before convolved values"),
     pytest.param(GateOfSpectra, 1, 16, id="a gate beside values convolved by spectra"),
+    pytest.param(ValuesOfSpectra, 1, 16, id="values convolved by spectra, then a gate"),
     pytest.param(SharedHeadBeside, 1, 16, id="a gated head that two read, a scan beside"),
 ]
 LEAKS = [

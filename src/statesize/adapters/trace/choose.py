@@ -173,11 +173,22 @@ class Search:
     def _placed(self, tensor: int) -> Place | None:
         label, length, made = self.labels.of[tensor], self.labels.length, self.labels.tape.made.get(tensor)
         place = placed(label, length) if self._axes(tensor, sys.maxsize) else None
-        if place is None and made is not None and self.labels.moves(made):
+        if place is not None:
+            return Place(tensor, *place)
+        if made is not None and self.labels.moves(made):
             # What is only delayed is of no later position than its own.
-            axes = (axis for axis in self._axes(tensor, length) if bool((ahead(label, axis, length) <= 0).all()))
-            place = next(((axis, 0) for axis in axes), None)
-        return None if place is None else Place(tensor, *place)
+            axes = [axis for axis in self._axes(tensor, length) if bool((ahead(label, axis, length) <= 0).all())]
+            return Place(tensor, axes[0]) if axes else None
+        if bool(((label.last != length) & (label.last != 0)).any()) or (other := self._other_future) is None:
+            return None
+        # Where labels say no more than that all depends on all, as behind spectra, another future shows the positions.
+        for axis in self._axes(tensor, sys.maxsize):
+            one, two = (its[tensor].movedim(axis, 0).flatten(1) for its in (self.labels.values, other))
+            changed = ((one - two).abs().amax(1) > 100 * self.rounding * one.abs().max()).nonzero()
+            first = int(changed[0]) - length // 2 if len(changed) else -1
+            if 0 <= first <= len(one) - length:
+                return Place(tensor, axis, first)
+        return None
 
     @cached_property
     def graph(self) -> Graph:
@@ -297,18 +308,14 @@ class Search:
         return all(step.mixing & ~mixing == 0 and step.beside >= beside for step in steps)
 
     def _factors(self, piece: Piece, best: list[Piece]) -> set[int]:
-        """The other factors of products with the values in which T could begin as well, if it could begin at all."""
+        """The other factors of products with the values in which T could begin as well."""
         others = [one for one in best if one.end == piece.end and one is not piece]
         starts, found = {tensor for one in others for tensor in (one.start.tensor, *one.steps)}, set[int]()
         for node in piece.nodes:
             ids = [one for _, one in node.inputs]
             mine = [one for one in ids if one == piece.start.tensor or one in piece.steps]
             if node.name == "mul" and not any(piece.steps[one].mixing for one in mine if one in piece.steps):
-                # What is mixed by operations that labels do not follow is of no position.
-                sizes = {self._size(one) for one in mine}
-                unplaced = [one for one in ids if one not in self.starts and self._size(one) in sizes]
-                mixed = {one for one in unplaced if self.graph.far(one)}
-                found |= (starts.intersection(ids) | mixed) - {*mine}
+                found.update(starts.intersection(ids) - {*mine})
         return {one for one in found if not self._cancels(one, piece)}
 
     def _cancels(self, factor: int, piece: Piece) -> bool:

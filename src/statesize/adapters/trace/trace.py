@@ -46,16 +46,7 @@ class NoOperatorError(ModelError):
 
 
 class Trace:
-    """One run of a module.
-
-    Args:
-        call: The module and its arguments.
-        held: Modules inside of it that are measured already: what they return is given.
-
-    Raises:
-        ModelError: With a Note as its argument, of what cannot be traced.
-        UnplacedError: It returns nothing with an entry for each position.
-    """
+    """One run of a module; what is returned by modules that are held, as they are measured already, is given."""
 
     def __init__(self, call: ModuleCall, held: Collection[nn.Module] = ()) -> None:
         self.call, self.held = call, frozenset(held)
