@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from statesize.adapters.trace.trace import Around, ModuleCall, NoOperatorError, Trace
+from statesize.adapters.module_call import ModuleCall
+from statesize.adapters.trace.channels import Around
+from statesize.adapters.trace.trace import NoOperatorError, Trace
 from statesize.codes import Code
 from statesize.errors import ModelError
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -51,15 +51,7 @@ class Channels:
 
 
 def _read(piece: Piece, rounding: float) -> tuple[Tensor, Tensor] | None:
-    """The channel that each channel of the end reads, and its answers to one random number per position.
-
-    Args:
-        piece: The map.
-        rounding: Differences below this part of the largest value are rounding.
-
-    Returns:
-        The channels of the start, and the answers (L, channels); None where some read several, or none.
-    """
+    """The channel that each channel of the end reads, and its answers to random numbers; None if some read several."""
     entering, generator = piece.held.shape[1], torch.Generator().manual_seed(0)
     # Three amplitudes for each channel that enters: by their ratio a channel is known again.
     second = 1 + torch.arange(entering, dtype=torch.float64) / entering
@@ -87,47 +79,25 @@ def _read(piece: Piece, rounding: float) -> tuple[Tensor, Tensor] | None:
     return origin, answers[0]
 
 
-def _by_text(place: Place, values: Tensor, other: Tensor | None, texts: int) -> Iterator[Tensor]:
-    """Channels of a tensor, by text, (S, channels), for each dimension that may hold texts.
-
-    Args:
-        place: The tensor and its dimension of positions.
-        values: Its numbers.
-        other: Its numbers where the last text is another one; None where they are not known.
-        texts: S.
-
-    Yields:
-        The channels, of dimensions on which nothing changes but what is of the last text.
-    """
-    moved = values.movedim(place.axis, 0)
-    index = torch.arange(moved[0].numel()).reshape(moved.shape[1:] or [1])
-    changed = None if other is None else (moved != other.movedim(place.axis, 0)).flatten(1).any(0)
-    for dim, size in enumerate(index.shape):
-        if size % texts == 0:
-            by_text = index.movedim(dim, 0).reshape(texts, -1)
-            if changed is None or (bool(changed[by_text[-1]].any()) and not bool(changed[by_text[:-1]].any())):
-                yield by_text
-
-
 def channels(piece: Piece, texts: int, rounding: float, other: Sequence[Tensor] | None = None) -> Channels | None:
-    """The units of a map; None where its end mixes channels or texts.
-
-    Args:
-        piece: The map.
-        texts: S.
-        rounding: Differences below this part of the largest value are rounding.
-        other: The tensors of the run where the last text is another one.
-
-    Returns:
-        The units.
-    """
+    """The units of a map of S texts; None where its end mixes channels or texts."""
+    # rounding: Differences below this part of the largest value are rounding. other: The tensors of the run where the
+    # last text is another one.
     if (known := _read(piece, rounding)) is None:
         return None
     origin, answer = known
 
     def by_text(place: Place) -> Iterator[Tensor]:
-        again = None if other is None else other[place.tensor]
-        return _by_text(place, piece.graph.tape.values[place.tensor], again, texts)
+        """Channels by text, (S, channels), for each dimension on which nothing changes but what is of the last text."""
+        moved, changed = piece.graph.tape.values[place.tensor].movedim(place.axis, 0), None
+        index = torch.arange(moved[0].numel()).reshape(moved.shape[1:] or [1])
+        if other is not None:
+            changed = (moved != other[place.tensor].movedim(place.axis, 0)).flatten(1).any(0)
+        for dim, size in enumerate(index.shape):
+            if size % texts == 0:
+                found = index.movedim(dim, 0).reshape(texts, -1)
+                if changed is None or (bool(changed[found[-1]].any()) and not bool(changed[found[:-1]].any())):
+                    yield found
 
     for starts in by_text(piece.start):
         number = starts.flatten().argsort()
@@ -157,8 +127,7 @@ def _alike(answer: Tensor, rounding: float) -> Tensor:
     return torch.tensor(units)
 
 
-@dataclass(frozen=True)
-class Around:
+class Around(NamedTuple):
     """The reach of mixing around T, in positions; 0 where nothing is mixed."""
 
     before: int

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.trace.channels import Around, Channels, TracedMixing, channels
-from statesize.adapters.trace.graph import Graph, Use, before, entries, others
-from statesize.adapters.trace.labels import Labels, ahead, distance, placed
-from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.labels import Label, Labels, ahead, distance, placed
+from statesize.adapters.trace.replay import Graph, Piece, Use, before, others
 from statesize.adapters.trace.run import ROUNDING, Change, Place, Run, other_text
 from statesize.adapters.trace.tape import Node
 
@@ -22,7 +22,6 @@ _LARGEST = 4
 """Tensors of more times the numbers that enter or leave the module are maps or states, on which T does not act."""
 _LESS_FAR = 2 / 3
 """Factors that are mixed less far than this part of what T mixes are gates, whatever T is with them."""
-
 _LAYOUTS = frozenset("view _unsafe_view _reshape_alias permute transpose t unsqueeze squeeze clone".split())
 
 
@@ -80,12 +79,12 @@ class Search:
         again = None if self.texts < 2 or self.given else self.replay(change)
         return again if known else None
 
-    def _axes(self, tensor: int) -> list[int]:
-        """The dimensions that may hold positions, of a tensor on which T may act, or in which it may end."""
+    def _axes(self, tensor: int, most: int) -> list[int]:
+        """The dimensions of no more entries that may hold positions, of a tensor on which T may act, or may end in."""
         value = self.labels.values[tensor]
         if not value.is_floating_point() or not 0 < value.numel() <= _LARGEST * self.largest:
             return []
-        return [dim for dim, size in enumerate(value.shape) if size >= self.labels.length]
+        return [dim for dim, size in enumerate(value.shape) if self.labels.length <= size <= most]
 
     @cached_property
     def _candidates(self) -> list[int]:
@@ -105,17 +104,15 @@ class Search:
         """Tensors in which T could end, with their dimension of positions: the text's last position is in them."""
         found, length = dict[int, int](), self.labels.length
         for tensor in self._candidates:
-            label, made = self.labels.of[tensor], self.labels.tape.made.get(tensor)
-            axes = [axis for axis in self._axes(tensor) if label.last.shape[axis] == length]
-            if not axes or tensor in self.given or made is None:
-                continue
-            axes = [axis for axis in axes if bool(label.last.select(axis, -1).any()) and self._is_causal(tensor, axis)]
+            label, position = self.labels.of[tensor], self.labels.position(tensor)
             # A state of a loop is that of one position before the last.
-            if not axes or ((position := self.labels.position(tensor)) is not None and position < length):
+            if tensor in self.given or tensor not in self.labels.tape.made or (position or length) < length:
                 continue
-            found[tensor] = axes[0]
-            if len(axes) > 1:
-                found[tensor] = min(axes, key=lambda axis: self.behind(Place(tensor, axis)))
+            axes = [axis for axis in self._axes(tensor, length) if bool(label.last.select(axis, -1).any())]
+            axes = [axis for axis in axes if self._is_causal(tensor, axis)]
+            if axes:
+                by_axis = [self.behind(Place(tensor, axis)) for axis in axes] if len(axes) > 1 else [0]
+                found[tensor] = axes[by_axis.index(min(by_axis))]
         return found
 
     def _is_causal(self, tensor: int, axis: int) -> bool:
@@ -142,15 +139,12 @@ class Search:
     @cached_property
     def starts(self) -> dict[int, Place]:
         """Tensors in which T may begin: each entry is of the last position that it reads."""
-        found = dict[int, Place]()
-        for tensor in self._candidates:
-            if (self._named is None or tensor in self._named) and self._axes(tensor):
-                place = self._placed(tensor)
-                found |= {} if place is None else {tensor: Place(tensor, *place)}
+        named = self._named
+        inside = [one for one in self._candidates if named is None or one in named]
+        found = {one: place for one in inside if (place := self._placed(one)) is not None}
         # Of the same numbers in several layouts the first one, and the last one, behind which ways part.
         later = {self._next_layout(one) for one in found}
-        between = {one for one in found if one in later and self._next_layout(one) in found}
-        return {one: place for one, place in found.items() if one not in between}
+        return {one: place for one, place in found.items() if one not in later or self._next_layout(one) not in found}
 
     def _laid_out(self, node: Node) -> bool:
         """Whether an operation returns the numbers that it takes in another layout."""
@@ -171,30 +165,29 @@ class Search:
 
     def _computed(self, start: int) -> int:
         """The tensor that has the numbers of a start, in another layout, and was computed first."""
-        made = self.labels.tape.made.get(start)
-        while made is not None and start not in self.given and self._laid_out(made):
-            start = made.inputs[0][1]
-            made = self.labels.tape.made.get(start)
+        made = self.labels.tape.made
+        while start in made and start not in self.given and self._laid_out(made[start]):
+            start = made[start].inputs[0][1]
         return start
 
-    def _placed(self, tensor: int) -> tuple[int, int] | None:
-        label, length = self.labels.of[tensor], self.labels.length
-        if (place := placed(label, length)) is not None:
-            return place
-        made, other = self.labels.tape.made.get(tensor), self._other_future
+    def _placed(self, tensor: int) -> Place | None:
+        label, length, made = self.labels.of[tensor], self.labels.length, self.labels.tape.made.get(tensor)
+        place = placed(label, length) if self._axes(tensor, sys.maxsize) else None
+        if place is not None:
+            return Place(tensor, *place)
         if made is not None and self.labels.moves(made):
             # What is only delayed is of no later position than its own.
-            axes = (axis for axis in self._axes(tensor) if label.last.shape[axis] == length)
-            return next(((axis, 0) for axis in axes if bool((ahead(label, axis, length) <= 0).all())), None)
-        if other is None or bool(((label.last != length) & (label.last != 0)).any()):
+            axes = [axis for axis in self._axes(tensor, length) if bool((ahead(label, axis, length) <= 0).all())]
+            return Place(tensor, axes[0]) if axes else None
+        if bool(((label.last != length) & (label.last != 0)).any()) or (other := self._other_future) is None:
             return None
         # Where labels say no more than that all depends on all, as behind spectra, another future shows the positions.
-        for axis in self._axes(tensor):
+        for axis in self._axes(tensor, sys.maxsize):
             one, two = (its[tensor].movedim(axis, 0).flatten(1) for its in (self.labels.values, other))
             changed = ((one - two).abs().amax(1) > 100 * self.rounding * one.abs().max()).nonzero()
             first = int(changed[0]) - length // 2 if len(changed) else -1
             if 0 <= first <= len(one) - length:
-                return axis, first
+                return Place(tensor, axis, first)
         return None
 
     @cached_property
@@ -205,7 +198,7 @@ class Search:
     def around(self, piece: Piece) -> Around:
         """How far positions are mixed in the start of a map, behind its end, and into the output where that is held."""
         label, length, (_, axis, first) = self.labels.of[piece.start.tensor], self.labels.length, piece.start
-        before = distance(label.changed(lambda part: part.narrow(axis, first, length)), axis, length)
+        before = distance(Label(*(part.narrow(axis, first, length) for part in label)), axis, length)
         held, beside = self.labels.without([piece.end.tensor]), piece.step.beside
         beside = max(beside, distance(held.of.get(self.output.tensor), self.output.axis, length))
         return Around(before, self.behind(piece.end), beside)
@@ -256,7 +249,8 @@ class Search:
     def _width(self, piece: Piece) -> int:
         """Channels of what a map acts on; those that were only expanded are none."""
         value = self.labels.values[piece.start.tensor]
-        return entries(value) // value.shape[piece.start.axis]
+        own = torch.Size(size for size, stride in zip(value.shape, value.stride(), strict=True) if stride)
+        return own.numel() // value.shape[piece.start.axis]
 
     def _size(self, tensor: int) -> int:
         return self.labels.tape.values[tensor].numel()
@@ -267,29 +261,25 @@ class Search:
         for start in self.starts:
             if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
                 best.append(found)
-        ranks = [self._end_rank(one.end.tensor) for one in best]
 
-        def ends_late(one: Piece, rank: tuple[int, int]) -> bool:
+        def ends_late(one: Piece) -> bool:
             """Whether there is a better end of what is mixed, as of states that are read."""
+            mixing, rank, width = one.step.mixing, self._end_rank(one.end.tensor), self._width(one)
             # A factor of fewer channels is none, but for what is made of it.
-            rivals = (
-                (other.step.mixing, its)
-                for other, its in zip(best, ranks, strict=True)
-                if one.start.tensor in other.steps or self._width(other) >= self._width(one)
-            )
-            return any(mixing & one.step.mixing == one.step.mixing and its < rank for mixing, its in rivals)
+            rivals = (other for other in best if one.start.tensor in other.steps or self._width(other) >= width)
+            rivals = (other for other in rivals if other.step.mixing & mixing == mixing)
+            return mixing > 0 and any(self._end_rank(other.end.tensor) < rank for other in rivals)
 
-        kept = [one for one, rank in zip(best, ranks, strict=True) if not (one.step.mixing and ends_late(one, rank))]
+        kept = [one for one in best if not ends_late(one)]
         best = [self._with_factors(one) for one in kept]
         # What is mixed for the weights of one of them belongs to that one.
         mixed = [one for one in best if one.step.mixing]
         weights = set[int]().union(*(self._weights(one, self._factors(one, best)) for one in mixed))
 
         def rank(one: Piece) -> tuple[int, ...]:
-            mixing, all_mixing = one.step.mixing, 0
-            for other in best:
-                all_mixing |= other.step.mixing if other.end == one.end else 0
-            is_whole = mixing == all_mixing and not one.step.beside
+            mixing = one.step.mixing
+            every = reduce(int.__or__, (other.step.mixing for other in best if other.end == one.end))
+            is_whole = mixing == every and not one.step.beside
             # What another map mixes behind this one's end is no part of this one.
             until = 2 << self.graph.order[self.labels.tape.made[one.end.tensor]]
             is_held = any(mixing != its == mixing | its for its in (other.step.mixing % until for other in best))
@@ -302,7 +292,7 @@ class Search:
             return None
         factors = self._factors(chosen, best)
         around = self.around(chosen)
-        around = replace(around, before=max(around.before, *(self.graph.far(one) or 0 for one in factors), 0))
+        around = around._replace(before=max(around.before, *(self.graph.far(one) or 0 for one in factors), 0))
         if around.before > chosen.reach or around.behind >= chosen.reach:
             return None
         return TracedMixing(chosen, units, around, factors, self.run.dtype)
@@ -343,9 +333,8 @@ class Search:
             (node,), of = users, self.labels.of
             factors = [one for _, one in node.inputs if one != now and one in of]
             is_product = node.name in ("mul", "div", "bmm", "addcdiv") and len(factors) <= 1
-            if len(node.outs) != 1 or not (is_product or (not factors and self._laid_out(node))):
-                break
-            if self._size(node.outs[0]) != self._size(now):
+            is_one = len(node.outs) == 1 and self._size(node.outs[0]) == self._size(now)
+            if not is_one or not (is_product or (not factors and self._laid_out(node))):
                 break
             now = node.outs[0]
             if not is_product:
@@ -354,9 +343,8 @@ class Search:
             longer = [self._piece(piece.start.tensor, now, uses) for uses in known if uses >= piece.uses]
             if not longer or now not in longer[0].steps or longer[0].step.mixing != piece.step.mixing:
                 break
-            if not all(self._divides(node, one) or self._is_cancelled(one, longest, longer[0]) for one in factors):
-                break
-            if self._channels(longer[0]) is None:
+            belong = all(self._divides(node, one) or self._is_cancelled(one, longest, longer[0]) for one in factors)
+            if not belong or self._channels(longer[0]) is None:
                 break
             longest = longer[0]
         return longest
@@ -403,7 +391,12 @@ class Search:
             ids = [one for _, one in node.inputs]
             if any(one in steps and steps[one].mixing for one in ids):
                 divisors.update(one for one in ids if one not in steps and self._divides(node, one))
-        made_of = {one for divisor in divisors for node in self.graph.before(divisor) for _, one in node.inputs}
+        made_of = {
+            one
+            for divisor in divisors
+            for node in before(self.graph.tape, [divisor], self.given)
+            for _, one in node.inputs
+        }
         beside = {self._computed(other.start.tensor) for other in best if other.end == piece.end}
         return self._computed(piece.start.tensor) in made_of and not beside <= made_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -34,32 +34,11 @@ def most_compared(operator: Operator) -> int:
     return math.isqrt(_LARGEST // math.prod(operator.batch_shape))
 
 
-class _Fit(NamedTuple):
-    """How far T is from what one tensor of a layer makes of another one, and where it is first beyond rounding."""
-
-    difference: float
-    head: int
-    position: int
-
-
 @torch.no_grad()
 def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
-    """Compare T of all heads with the layer's own answers to random values; a T that is another is refused.
-
-    T is right if a tensor of the layer is T times another one, and all mixing goes through it. The trace says between
-    which tensors the layer is linear.
-
-    Args:
-        name: The layer's name.
-        call: The call of the layer.
-        operator: T as the layer declares it.
-
-    Returns:
-        How far T is from the layer's answers, or why nothing was compared.
-
-    Raises:
-        ModelError: T is another one, that of a part, or keeps more than its state size says.
-    """
+    """How far T of all heads is from the layer's own answers to random values; another T is refused."""
+    # T is right if a tensor of the layer is T times another one, and all mixing goes through it. The trace says between
+    # which tensors the layer is linear.
     if isinstance(operator, BlockDense):
         return Checked(reason="it takes several values of each token; `multiplicity` says how many channels share it")
     matrix = operator.dense().double().cpu()
@@ -72,47 +51,33 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
     if (ahead := trace.looks_ahead()) is not None:
         raise ModelError(Note(ahead.code, f"Mixer {name} must be causal, but {ahead} {CAUSES}"))
     exact = trace.dtype is torch.float64 and operator.dtype is torch.float64
-    limit, rounding, is_part = _DOUBLE if exact else _SINGLE, ROUNDING[trace.dtype], False
-    for piece, around in trace.pieces():
+    limit, rounding = _DOUBLE if exact else _SINGLE, ROUNDING[trace.dtype]
+    for piece in trace.search.pieces():
         units = channels(piece, call.texts, rounding)
-        fit = None if units is None else _fit(matrix, piece, units, limit)
-        if fit is None or fit.difference > limit:
-            continue
-        if around.behind >= _reach(matrix):
-            is_part = True
+        difference, _ = (math.inf, "") if units is None else _fit(matrix, piece, units, limit)
+        if difference > limit:
             continue
         if exact and isinstance(operator, Dense):
             _require_state_size(name, operator, matrix)
         multiplicity = piece.ended.shape[1] // math.prod(operator.batch_shape)
-        return Checked(fit.difference, limit, multiplicity, part=mixing_around(around))
-    if is_part:
-        raise ModelError(
-            f"Mixer {name}: operator(hidden) must be T of all that the layer mixes, got T of a part that reaches no "
-            "further than another one. Return T of the whole, or make each part a module of its own."
-        )
+        return Checked(difference, limit, multiplicity, part=mixing_around(trace.search.around(piece)))
     mixing = trace.found()
     is_whole = mixing is not None and not (mixing.around.behind or mixing.around.beside)
-    wrong = _fit(matrix, mixing.piece, mixing.channels, limit) if mixing is not None and is_whole else None
-    if wrong is None:
+    wrong, where = _fit(matrix, mixing.piece, mixing.channels, limit) if mixing and is_whole else (math.inf, "")
+    if wrong == math.inf:
         return Checked(reason="no tensor through which all of its mixing goes was found to be linear in another one")
     raise ModelError(
         f"Mixer {name}: operator(hidden) must be what the layer computes, got a T that differs from the layer's "
-        f"own answers to random values by {wrong.difference:.1e} of the largest value, first in head {wrong.head} at "
-        f"position {wrong.position}; at most {limit:.0e} is rounding. Correct the method, or "
-        "leave it out: T is then read from a trace."
+        f"own answers to random values by {wrong:.1e} of the largest value, first {where}; at most {limit:.0e} is "
+        "rounding. Correct the method, or leave it out: T is then read from a trace."
     )
 
 
-def _reach(matrix: Tensor) -> int:
-    """How many earlier positions T reads at most; 1 where it reads none."""
-    reads = (matrix.abs() > _DOUBLE * matrix.abs().max()).flatten(0, -3).any(0)
-    return max((row - int(columns.nonzero()[0]) for row, columns in enumerate(reads) if bool(columns.any())), default=1)
-
-
-def _fit(matrix: Tensor, piece: Piece, units: Channels, limit: float) -> _Fit | None:
-    """How far T (S, H, L, L) is from the answers of a map to random values; None where heads share no channels."""
+def _fit(matrix: Tensor, piece: Piece, units: Channels, limit: float) -> tuple[float, str]:
+    """How far T (S, H, L, L) is from the answers of a map to random values, and where it is first beyond rounding."""
     if units.target[0].numel() % matrix.shape[1]:
-        return None
+        # Heads share no channels.
+        return math.inf, ""
     entered = random_like(piece.held, 5)
     answers = piece.by_position(entered) - piece.offset
     pairs = (entered, units.source), (answers, units.target)
@@ -126,10 +91,10 @@ def _fit(matrix: Tensor, piece: Piece, units: Channels, limit: float) -> _Fit | 
         head = torch.arange(len(apart)).repeat_interleave(len(head) // len(apart))
     for one in cast("list[int]", head.unique().tolist()):
         made[..., head == one] = matrix[:, one] @ given[..., head == one]
-    relative = ((made - wanted).abs() / wanted.abs().amax(1, keepdim=True)).nan_to_num(0.0).amax(0)
+    relative = ((made - wanted).abs() / wanted.abs().amax(1, keepdim=True)).nan_to_num(0.0).amax(0)  # (L, channels)
     beyond = (relative > limit).nonzero()
     position, channel = (int(at) for at in beyond[head[beyond[:, 1]].argmin()]) if len(beyond) else (0, 0)
-    return _Fit(float(relative.max()), int(head[channel]), position)
+    return float(relative.max()), f"in head {int(head[channel])} at position {position}"
 
 
 def _require_state_size(name: str, operator: Dense, matrix: Tensor) -> None:

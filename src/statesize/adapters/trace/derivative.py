@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from statesize.adapters.causality import CAUSES
-from statesize.adapters.models.model_state import copied, entering_tensor, returned_tensor, tensors_in
+from statesize.adapters.models.model_state import copied, entering_tensor, returned_tensor
 from statesize.adapters.models.precision import differentiable, in_dtype
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.other_inputs import within_blocks
@@ -59,16 +59,13 @@ def derivative(name: str, call: ModuleCall) -> tuple[BlockDense | Derivative, Te
         try:
             operator, returned = _in_dtype(name, call, states, dtype)
         except RuntimeError as error:
-            raise ModelError(
-                f"Mixer {name} must be differentiable, got from torch: {str(error).splitlines()[0]}"
-            ) from error
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"Mixer {name} must be differentiable, got from torch: {reason}") from error
     if is_own and states is not None and _carries_more(operator, states):
         operator, returned = _in_dtype(name, call, None, dtype)
         notes.append(Note(Code.COUNTED, _EXCEEDED))
-    arguments = call.args, dict(call.kwargs)
-    entering = entering_tensor(arguments, call.length)
-    others = [one.shape for one in tensors_in(arguments) if one is not entering]
-    if entering is not None and entering.shape in others:
+    entering = entering_tensor((call.args, dict(call.kwargs)), call.length)
+    if entering is not None and any(one.shape == entering.shape for one in call.tensors if one is not entering):
         notes.insert(0, _HELD)
     if is_own and states is None:
         notes.append(Note(Code.COUNTED, _UNSAID))

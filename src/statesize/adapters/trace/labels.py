@@ -24,7 +24,7 @@ _MOVES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys("view permute transpose t slice select unsqueeze squeeze split split_with_sizes".split(), (0,)),
     **dict.fromkeys("unbind diagonal _unsafe_view expand cat stack flip roll repeat tril triu".split(), (0,)),
     **dict.fromkeys("unfold diag_embed constant_pad_nd index index_select gather read".split(), (0,)),
-    **dict.fromkeys("_reshape_alias rot90 im2col".split(), (0,)),
+    **dict.fromkeys("_reshape_alias rot90".split(), (0,)),
     **dict.fromkeys("take masked_select reflection_pad1d replication_pad1d unsafe_split embedding".split(), (0,)),
     **dict.fromkeys("slice_scatter select_scatter diagonal_scatter as_strided_scatter".split(), (0, 1)),
     **dict.fromkeys(("index_put", "masked_scatter"), (0, 2)),
@@ -53,10 +53,6 @@ class Label(NamedTuple):
 
     last: Tensor
     first: Tensor
-
-    def changed(self, change: Callable[[Tensor], Tensor]) -> Label:
-        """Labels of the entries at other places."""
-        return Label(change(self.last), change(self.first))
 
     def of_the_last(self, length: int) -> Label:
         """The label where each entry counts as of the last position alone that it depends on."""
@@ -122,21 +118,17 @@ class Relation:
 
 
 class Labels:
-    """Labels of the tensors of a run.
+    """Labels of the tensors of a run."""
 
-    Attributes:
-        of: Label of each tensor that depends on the text.
-        relations: What depends on what in each operation that takes such a tensor.
-        choices: Where given, what is chosen by numbers, such as the places of the highest, is taken as the run took it;
-            these are the labels of the run where it depends on the numbers.
-        has_choices: Whether there are such.
-    """
-
-    def __init__(self, tape: Tape, length: int, given: Mapping[int, Label], choices: Labels | None = None) -> None:
+    def __init__(
+        self, tape: Tape, length: int, given: Mapping[int, Label | None], choices: Labels | None = None
+    ) -> None:
+        # choices: Labels of the whole run, where what is chosen by numbers, as by topk, is taken as the run took it.
         self.tape, self.values, self.length, self.choices = tape, tape.values, length, choices
-        self.of, self.relations, self.has_choices = dict(given), dict[Node, Relation](), False
-        self.given: Mapping[int, Label | None] = given
-        self._zeros = dict[int, Tensor | None]()
+        self.of = {one: label for one, label in given.items() if label is not None}  # by tensor
+        self.relations = dict[Node, Relation]()  # of each operation that takes such a tensor
+        self.has_choices = False  # whether anything is chosen by numbers
+        self.given = given
         self._run()
 
     def fixed(self, tensor: int, condition: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -147,10 +139,8 @@ class Labels:
 
     def zeros(self, tensor: int) -> Tensor | None:
         """Where a tensor is 0 whatever the text is; None for nowhere."""
-        if tensor not in self._zeros:
-            # A choice that is 0 here is another one for another text.
-            self._zeros[tensor] = (self.choices or self).fixed(tensor, lambda value: value == 0)
-        return self._zeros[tensor]
+        # A choice that is 0 here is another one for another text.
+        return (self.choices or self).fixed(tensor, lambda value: value == 0)
 
     def position(self, tensor: int) -> int | None:
         """The last position plus 1 of all entries of a tensor that depend on the text; 0 for none, None for several."""
@@ -270,15 +260,8 @@ def _moved(node: Node, labels: Labels) -> Relation:
             at = next(following)
             if node.inputs[at][0] not in slots:
                 return values[number]
-            part = parts[at]
-            return like.new_zeros(()).expand(values[number].shape) if part is None else part
+            return like.new_zeros(()).expand(values[number].shape) if parts[at] is None else parts[at]
 
-        if node.name == "im2col":
-            # Torch moves no whole numbers so.
-            return [one.to(like.dtype) for one in node.call(lambda number: taken(number).double())]
-        if node.name == "embedding":
-            table, places = (taken(number) for _, number in node.inputs)
-            return [table[places]]
         return node.call(taken)
 
     return Relation(forward, moves=True)
@@ -372,8 +355,8 @@ def _hidden(node: Node, labels: Labels) -> list[Tensor | None]:
         return [None if node.name == "div" else labels.zeros(ids[1]), labels.zeros(ids[0])]
     if node.name in ("add", "sub") and len(ids) == 2:
         # A blank score that is hidden stays so, whatever is added.
-        real = [not values[one].is_complex() for one in ids]
-        return [labels.fixed(one, lambda value: value <= _HIDDEN) if all(real) else None for one in reversed(ids)]
+        if not any(values[one].is_complex() for one in ids):
+            return [labels.fixed(one, lambda value: value <= _HIDDEN) for one in reversed(ids)]
     if node.name in ("where", "masked_fill"):
         by = 0 if node.name == "where" else 1
         (mask,) = (one for slot, one in node.inputs if slot == by)
@@ -384,7 +367,6 @@ def _hidden(node: Node, labels: Labels) -> list[Tensor | None]:
         first, *second = (one for slot, one in node.inputs if slot != by)
         same: Tensor | None = values[first] == (values[second[0]] if second else node.argument("value"))
         for one in (first, *second):
-            given = same
-            same = None if given is None else labels.fixed(one, lambda _, given=given: given)
+            same = None if same is None else labels.fixed(one, lambda _, same=same: same)
         return [same] * len(ids)
     return [None] * len(ids)

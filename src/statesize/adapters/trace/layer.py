@@ -15,8 +15,9 @@ from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
+from statesize.adapters.trace.channels import Around, TracedMixing
 from statesize.adapters.trace.states import Kept
-from statesize.adapters.trace.trace import Around, Trace, TracedMixing
+from statesize.adapters.trace.trace import Trace
 from statesize.adapters.watch import Memory, named_state_size
 from statesize.codes import Code, Note, joined
 from statesize.errors import ModelError
@@ -82,13 +83,10 @@ def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | 
     memory = _memory_of(said, call, mixing) if memory is None else memory
     sequences, units, length, shared = mixing.mixed.shape
     is_attention, states = isinstance(call.module, nn.MultiheadAttention), memory.states
-    # A state that has more room than the text has tokens is no cache of these.
-    is_roomy = states is not None and states >= length - 1
-    state_size = (
-        torch.full((length,), states)
-        if is_roomy
-        else torch.arange(length).clamp(max=length if states is None else states)
-    )
+    state_size = torch.arange(length)
+    if states is not None:
+        # A state that has more room than the text has tokens is no cache of these.
+        state_size = state_size.clamp(max=states) if states < length - 1 else torch.full((length,), states)
     # Attention stores keys beside the values.
     stored = (channels.groups or units) * shared * (length if states is None else states) * (1 + is_attention)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 
@@ -38,7 +39,6 @@ SHAPES = frozenset(
 )
 KNOWN = frozenset(_TOGETHER | _TERMS.keys())
 
-
 Terms = tuple[tuple[tuple[int, ...], ...], ...]
 """Sums of products: of each factor the places of the tensors among those that an operation takes."""
 
@@ -65,31 +65,17 @@ def _slots(node: Node) -> tuple[tuple[int, ...], ...]:
 
 
 def spread(node: Node, linear: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
-    """The marks (bits) that the result of an operation is linear in, and those that it depends on otherwise.
-
-    Args:
-        node: The operation.
-        linear: For each tensor that it takes, the marks that this is linear in.
-        other: For each tensor that it takes, the marks that this depends on otherwise.
-
-    Returns:
-        Both kinds of marks of the result.
-    """
+    """The marks (bits) that a result is linear in, and those that it depends on otherwise, by what it takes."""
     if node.name in SHAPES:
         return 0, 0
-    good, bad, unused = 0, 0, {*range(len(linear))} if any(linear) else set[int]()
-    for marks in other:
-        bad |= marks
+    good, bad, unused = 0, reduce(int.__or__, other, 0), {*range(len(linear))} if any(linear) else set[int]()
     for factors in terms(node) if unused else ():
         so_far = 0
         for places in factors:
-            factor = 0
-            for at in places:
-                factor |= linear[at]
+            factor = reduce(int.__or__, (linear[at] for at in places), 0)
             unused.difference_update(places)
             bad |= so_far & factor
             so_far |= factor
         good |= so_far
-    for at in unused:
-        bad |= linear[at]
+    bad = reduce(int.__or__, (linear[at] for at in unused), bad)
     return good & ~bad, bad

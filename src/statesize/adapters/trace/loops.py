@@ -9,28 +9,20 @@ from typing import Any
 
 import torch
 
-from statesize.adapters.trace.graph import before
 from statesize.adapters.trace.labels import Labels
+from statesize.adapters.trace.replay import before
 from statesize.adapters.trace.tape import Node, Ref, Tape, renamed
 
 _aten: Any = torch.ops.aten
 
 
 def joined(tape: Tape, labels: Labels) -> Tape | None:
-    """The same run, in which what a line of a loop computes is stacked over positions, and taken apart again.
-
-    Args:
-        tape: The run.
-        labels: Of its tensors.
-
-    Returns:
-        The operations in an order in which they can run; None where no loop makes a tensor for each position.
-    """
+    """The same run, in which what a line of a loop computes is stacked over positions and taken apart."""
     ends, added, values = defaultdict[Node, dict[int, int]](dict), list[Node](), [*tape.values]
     users = defaultdict[int, list[Node]](list)
-    for node in tape.nodes:
-        for _, number in node.inputs:
-            users[number].append(node)
+    for taker in tape.nodes:
+        for _, number in taker.inputs:
+            users[number].append(taker)
     for members in _by_line(tape, labels):
         # What a later one is made of comes before the stack of all.
         known = {*before(tape, members)}
@@ -68,11 +60,7 @@ def _by_line(tape: Tape, labels: Labels) -> list[tuple[int, ...]]:
             if out in labels.of and not labels.moves(node) and tape.values[out].is_floating_point():
                 found[node.place, node.name, at, tape.values[out].shape][labels.position(out)].append(out)
     positions = range(1, labels.length + 1)
-    by_line = [
-        [of[position] for position in positions]
-        for of in found.values()
-        if all(of.get(position) for position in positions)
-    ]
+    by_line = [[of[position] for position in positions] for of in found.values() if of.keys() >= {*positions}]
     return sorted(tuple(members) for lines in by_line for members in zip(*lines, strict=False))
 
 

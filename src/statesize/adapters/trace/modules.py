@@ -88,8 +88,7 @@ def find_own_mixing(
 
 def _named_parts(names: Mapping[nn.Module, str], mixes: Mapping[str, str]) -> dict[nn.Module, str]:
     """The part that each module mixes, where it is named: by the argument, or by the module's attribute `mixes`."""
-    of_modules = {module: getattr(module, "mixes", None) for module in names}
-    named = {module: part for module, part in of_modules.items() if isinstance(part, str)}
+    named = {module: part for module in names if isinstance(part := getattr(module, "mixes", None), str)}
     for pattern, part in mixes.items():
         matched = [module for module, name in names.items() if fnmatchcase(name, pattern)]
         if not matched:
@@ -115,11 +114,10 @@ class _Finder:
         module, kernels = call.module, self.kernels.get(call.module)
         name = self.names[module]
         held = [part for part in module.modules() if part is not module and part in self.mixing]
-
         try:
             call = replace(call, named=self.found.part_of(module), sources=() if kernels is None else self.sources)
             trace = Trace(call, held)
-            is_mixing = (self._mixes if kernels is None else self._mixes_more)(name, call, trace)
+            is_mixing = self._mixes(name, call, trace)
         except ModelError as error:
             is_mixing, note = not isinstance(error, UnplacedError), Note.of(error)
             is_attention = "Attention" in type(module).__name__ and not is_own_code(module)
@@ -143,14 +141,20 @@ class _Finder:
 
     def _mixes(self, name: str, call: ModuleCall, trace: Trace) -> bool:
         """Sort a module by what it mixes itself; whether it mixes."""
+        kernels = self.kernels.get(call.module)
         if (ahead := trace.looks_ahead()) is not None:
-            if not trace.held:
+            if not trace.held and kernels is None:
                 raise ModelError(Note(ahead.code, f"must be causal, but {ahead} {CAUSES}"))
             self.found.backwards.append(name)
             return True
         mixing = trace.mixing()
-        if mixing is not None:
-            self.found.layers[name] = self._layer(name, call, trace, mixing)
+        if mixing is not None and trace.is_of_kernel(mixing):
+            apart = trace.apart(mixing)
+            if (note := mixing_around(mixing.around) or (self._without(apart) if apart else None)) is not None:
+                self.found.notes[name] = note
+        elif mixing is not None:
+            more = () if kernels is None else (Note(Code.CONTAINS, f"more than the {kernels.mixers[0].kind} in it."),)
+            self.found.layers[name] = self._layer(name, call, trace, mixing, *more)
         elif (part := trace.mixed_before()) is not None:
             text = f"{name} mixes positions before what is measured in it ({type(part).__name__})."
             self.found.refused[name] = Note(Code.BEFORE_PARTS, text)
@@ -159,22 +163,6 @@ class _Finder:
         elif call.with_positions:
             self.found.unmixed.add(name)
         return mixing is not None
-
-    def _mixes_more(self, name: str, call: ModuleCall, trace: Trace) -> bool:
-        """Sort a module in which adapters saw kernels: T is that of the whole, or that of one of these; it mixes."""
-        kind, ahead, mixing = self.kernels[call.module].mixers[0].kind, trace.looks_ahead(), trace.mixing()
-        if ahead is not None and (mixing is None or mixing.around.beside):
-            raise ModelError(Note(ahead.code, f"must be causal, but {ahead} {CAUSES} {Note(Code.SEEN, f'{kind}.')}"))
-        if ahead is not None:
-            self.found.backwards.append(name)
-        if mixing is not None and not trace.is_of_kernel(mixing):
-            contains = Note(Code.CONTAINS, f"more than the {kind} in it.")
-            self.found.layers[name] = self._layer(name, call, trace, mixing, contains)
-        elif mixing is not None and (around := mixing_around(mixing.around)) is not None:
-            self.found.notes[name] = around
-        elif mixing is not None and (apart := trace.apart(mixing)):
-            self.found.notes[name] = self._without(apart)
-        return True
 
     def _layer(self, name: str, call: ModuleCall, trace: Trace, mixing: TracedMixing, *notes: Note) -> TracedLayer:
         """A layer whose T takes in the parts that mix its values linearly; notes say which others mix them before."""

@@ -22,13 +22,8 @@ from statesize.errors import ModelError
 Change = Callable[[Tensor, int | None], Tensor]
 """Makes a tensor that enters another one, by the dimension of its positions."""
 
-
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Differences below this part of the largest value are rounding."""
-
-
-Given = Mapping[nn.Module, Sequence[object]]
-"""Modules that are not looked into, and what they return at each call; nothing for what they compute."""
 
 
 class UnplacedError(ModelError):
@@ -53,8 +48,11 @@ class Run:
     output: int  # what it returns
     entered: dict[nn.Module, list[int]]  # what entered modules inside that are held
     returned: dict[nn.Module, list[int]]  # what modules inside returned
-    outputs: dict[nn.Module, list[object]]  # the same of those that are held, call by call
     kernels: list[tuple[Place, Place]]  # what kernels that adapters know took as values, and what they made of them
+
+    def of(self, numbers: Collection[int]) -> list[Tensor]:
+        """Some of its tensors."""
+        return [self.tape.values[one] for one in numbers]
 
     @property
     def given(self) -> list[int]:
@@ -69,13 +67,17 @@ class Run:
 
 
 def ran(
-    call: ModuleCall, held: Given, dtype: torch.dtype, change: Change | None = None, *, recorded: bool = True
+    call: ModuleCall,
+    held: Collection[nn.Module],
+    dtype: torch.dtype,
+    change: Change | None = None,
+    *,
+    recorded: bool = True,
 ) -> Run:
     """Run a module in a dtype, perhaps with other tensors that enter; what held modules inside do is not recorded."""
     tape, kernels, axes, placed = Tape(), list[tuple[Place, Place]](), iter(call.axes), dict[int, int | None]()
     entered, returned = defaultdict[nn.Module, list[int]](list), defaultdict[nn.Module, list[int]](list)
-    outputs, inside_held = defaultdict[nn.Module, list[object]](list), list[nn.Module]()
-    following = {module: iter(some) for module, some in held.items()}
+    inside_held = list[nn.Module]()
 
     def entering(leaf: Tensor) -> Tensor:
         axis, leaf = next(axes), leaf.detach().clone()
@@ -96,17 +98,12 @@ def ran(
         inside_held.append(module)
         tape.paused = True
 
-    def leave(module: nn.Module, args: Any, output: object) -> object:
+    def leave(module: nn.Module, args: Any, output: object) -> None:
         if inside_held and module is inside_held[-1]:
             inside_held.pop()
             tape.paused = bool(inside_held)
-            again = next(following[module], output)
-            same = [one.shape for one in tensors_in(again)] == [one.shape for one in tensors_in(output)]
-            output = again if same else output
-            outputs[module].append(output)
         if not inside_held:
             returned[module] += numbers(output)
-        return output
 
     def seen(product: Product) -> None:
         values, mixed = numbers([product.values, product.mixed])
@@ -123,22 +120,20 @@ def ran(
     output = call.run(inside, dtype, entering, seen)
     if output is None:
         raise UnplacedError("must return a tensor with an entry for each position, got none.")
-    return Run(dtype, tape, placed, tape.ref(output), entered, returned, outputs, kernels)
+    return Run(dtype, tape, placed, tape.ref(output), entered, returned, kernels)
 
 
-def first_run(call: ModuleCall, held: Given) -> Run:
+def first_run(call: ModuleCall, held: Collection[nn.Module]) -> Run:
     """A run in float64, or in float32 where the author's code knows no other; a refusal where it does not run alone."""
-    for dtype in (torch.float64, torch.float32):
+    failed = ""
+    for dtype in ROUNDING:
         try:
             return ran(call, held, dtype)
         except ModelError:
             raise
         except Exception as error:  # whatever the author's code raises
-            if dtype is torch.float32:
-                reason = str(error).strip().partition("\n")[0]
-                text = f"did not run alone: {type(error).__name__}: {reason}"
-                raise ModelError(Note(Code.NOT_MEASURED, text)) from error
-    raise AssertionError
+            failed = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+    raise ModelError(Note(Code.NOT_MEASURED, f"did not run alone: {failed}"))
 
 
 def other_text(where: slice, generator: torch.Generator | None = None) -> Change:

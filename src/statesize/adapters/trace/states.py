@@ -15,7 +15,7 @@ STATE, _ROUNDING = 1e-8, 1e-12
 # The same in a random part of H: as parts of the largest there, and of all cuts.
 _HERE, _ANYWHERE = 1e-9, 1e-10
 # Positions below which two lengths tell nothing.
-SHORTEST = 8
+_SHORTEST = 8
 # Random columns that stand for all of H, and random rows and columns beyond the numbers that are asked about.
 _SAMPLES, _BEYOND = 256, 8
 # Cuts at which the rank is asked for, and numbers of T up to which it is asked at more than one.
@@ -29,26 +29,20 @@ class Kept:
     matrix: Tensor  # T, (S, unit, L, L) in float64, units that read one input side by side
     stored: int  # number of stored inputs, each read by as many consecutive units
 
-    @property
-    def length(self) -> int:
-        """L."""
-        return self.matrix.shape[-1]
-
     def state(self) -> int | None:
         """Numbers that each stored input keeps for a channel, by a rank that stops growing; None if it does not."""
-        length = self.length
-        if length < SHORTEST:
+        length = self.matrix.shape[-1]
+        if length < _SHORTEST:
             return None
         shorter = self._numbers(length // 4, length // 2)
         if shorter is None or not 0 < shorter < length // 4:
             return None
-        if {self._numbers(eighths * length // 8, length) for eighths in (3, 4, 5)} != {shorter}:
-            return None
-        return shorter if self.largest_rank(shorter) <= shorter else None
+        is_fixed = {self._numbers(eighths * length // 8, length) for eighths in (3, 4, 5)} == {shorter}
+        return shorter if is_fixed and self.largest_rank(shorter) <= shorter else None
 
     def largest_rank(self, states: int) -> int:
         """The largest rank of H, exact up to a few numbers more than so many."""
-        return max(ranks(self.matrix, torch.full((self.length,), states), self.stored).values())
+        return max(ranks(self.matrix, torch.full(self.matrix.shape[-1:], states), self.stored).values())
 
     def _numbers(self, cut: int, end: int) -> int | None:
         """The largest rank of H at a cut, of rows before an end; None where no gap tells numbers from rounding."""
@@ -68,16 +62,8 @@ class Kept:
 
 
 def ranks(matrix: Tensor, sizes: Tensor, stored: int) -> dict[int, int]:
-    """The largest rank of H at up to 32 cuts, by a random part of it that shows a few numbers more than a size.
-
-    Args:
-        matrix: T of all units, (S, unit, L, L), in float64.
-        sizes: Numbers that are asked about at each position, (L,).
-        stored: Number of stored inputs, each read by as many consecutive units: these are asked together.
-
-    Returns:
-        The ranks by cut.
-    """
+    """The largest rank of H of T (S, unit, L, L) at up to 32 cuts, by random parts that show a few more than a size."""
+    # stored: Number of stored inputs, each read by as many consecutive units: these are asked together.
     generator, spectra, length = torch.Generator().manual_seed(0), dict[int, Tensor](), matrix.shape[-1]
     cuts = {*range(1, length)}
     if length > _CUTS + 1:

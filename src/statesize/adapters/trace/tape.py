@@ -61,12 +61,10 @@ class Node:
 
     def argument(self, name: str) -> Any:
         """An argument by its name, or its default; None where it has no such argument."""
-        if name in self.kwargs:
-            return self.kwargs[name]
-        for at, argument in enumerate(self.schema.arguments):
-            if argument.name == name:
-                return self.args[at] if at < len(self.args) else argument.default_value
-        return None
+        slots = {argument.name: (at, argument.default_value) for at, argument in enumerate(self.schema.arguments)}
+        at, default = slots.get(name, (0, None))
+        given = self.args[at] if name in slots and at < len(self.args) else default
+        return self.kwargs.get(name, given)
 
     def call(self, tensors: Callable[[int], Any]) -> list[Tensor]:
         """The tensors that it returns for others."""
@@ -96,38 +94,40 @@ def _tensors(result: Any) -> list[Tensor]:
 
 def read(pieces: Sequence[Tensor], index: Tensor) -> Tensor:
     """Entries of several tensors, counted through one after the other."""
-    if len(pieces) == 1:
-        return pieces[0].reshape(-1)[index]
-    return torch.cat([piece.reshape(-1) for piece in pieces])[index]
+    return (pieces[0].reshape(-1) if len(pieces) == 1 else torch.cat([piece.reshape(-1) for piece in pieces]))[index]
 
 
 @dataclass(eq=False, slots=True)
 class _Written:
-    """Memory into which something was written: which tensor has each element, and where in it."""
+    """Memory into which something was written."""
 
-    owner: Tensor
-    place: Tensor
+    owner: Tensor  # which tensor has each element
+    place: Tensor  # where in it
     itemsize: int
+
+    def index(self, tensor: Tensor) -> Tensor:
+        """The elements that a tensor has."""
+        if tensor.element_size() != self.itemsize or tensor.is_conj() or tensor.is_neg():
+            raise unknown("a write into memory that is read as another dtype")
+        return torch.arange(len(self.owner)).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+    def write(self, tensor: Tensor, number: int) -> None:
+        """Note that a tensor has its elements from now on."""
+        index = self.index(tensor)
+        self.owner[index], self.place[index] = number, torch.arange(tensor.numel()).reshape(tensor.shape)
 
 
 class Tape(TorchDispatchMode):
-    """Records a run.
-
-    Attributes:
-        nodes: The operations in order.
-        values: The tensors by their numbers.
-        made: The operation that returned a tensor; what enters, weights and constants have none.
-        escapes: What returned numbers to Python, with these.
-    """
+    """Records a run."""
 
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.nodes: list[Node] = []
-        self.values: list[Tensor] = []
-        self.made: dict[int, Node] = {}
-        self.escapes: list[tuple[Node, Any]] = []
+        self.nodes: list[Node] = []  # the operations in order
+        self.values: list[Tensor] = []  # the tensors by their numbers
+        self.made: dict[int, Node] = {}  # what returned a tensor; what enters, weights and constants have none
+        self.escapes: list[tuple[Node, Any]] = []  # what returned numbers to Python, with these
         self.paused = False
         self._numbers: dict[Any, int] = {}
         self._on: dict[int, list[tuple[int, bool]]] = defaultdict(list)  # of a storage: tensors, and which are no views
@@ -168,7 +168,7 @@ class Tape(TorchDispatchMode):
         number, written = self._numbers.get(key), self._written.get(key[0])
         if written is None or not tensor.numel():
             return self._keep(tensor, self._new(tensor, None)) if number is None else number
-        index = self._index(tensor, written).reshape(-1)
+        index = written.index(tensor).reshape(-1)
         owners = written.owner[index]
         if number is not None and int(owners.max()) <= number:
             return number
@@ -176,19 +176,12 @@ class Tape(TorchDispatchMode):
         sizes = [0, *(self.values[one].numel() for one in numbers)]
         first = torch.tensor(sizes).cumsum(0)[:-1]
         which = torch.searchsorted(torch.tensor(numbers), owners)
-        constant = self._new((first[which] + written.place[index]).reshape(tensor.shape), None)
-        node = Node(read, "read", None, [[Ref(one) for one in numbers], Ref(constant)], {})
-        node.inputs = [*((0, one) for one in numbers), (1, constant)]
+        index = (first[which] + written.place[index]).reshape(tensor.shape)
+        node = Node(partial(read, index=index), "read", None, [[*map(Ref, numbers)]], {}, [(0, one) for one in numbers])
         self.nodes.append(node)
         number = self._new(tensor.clone(), node)
         self._numbers[key] = number
         return number
-
-    @staticmethod
-    def _index(tensor: Tensor, written: _Written) -> Tensor:
-        if tensor.element_size() != written.itemsize or tensor.is_conj() or tensor.is_neg():
-            raise unknown("a write into memory that is read as another dtype")
-        return torch.arange(len(written.owner)).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
     def _begin_writing(self, tensor: Tensor) -> None:
         self.ref(tensor)
@@ -203,9 +196,7 @@ class Tape(TorchDispatchMode):
         for number, is_root in self._on.pop(storage, []):
             value = self.values[number]
             if is_root:
-                index = self._index(value, written)
-                written.owner[index] = number
-                written.place[index] = torch.arange(value.numel()).reshape(value.shape)
+                written.write(value, number)
             self.values[number] = value.clone()
         self._written[storage] = written
 
@@ -214,11 +205,8 @@ class Tape(TorchDispatchMode):
         if key[0] not in self._written:
             # It was given other memory, as where its size changes.
             self._begin_writing(tensor)
-        written = self._written[key[0]]
-        number, index = self._new(tensor.clone(), node), self._index(tensor, written)
-        self._numbers[key] = number
-        written.owner[index] = number
-        written.place[index] = torch.arange(tensor.numel()).reshape(tensor.shape)
+        number = self._numbers[key] = self._new(tensor.clone(), node)
+        self._written[key[0]].write(tensor, number)
 
     def _node(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
         schema, inputs = func._schema, list[tuple[int, int]]()
@@ -263,6 +251,7 @@ class Tape(TorchDispatchMode):
         if node.name == "as_strided":
             raise unknown(node.name)
         if node.name.startswith(("empty", "new_empty")):
+            # New memory is as the run had it.
             result.zero_()
             node.func = partial(_zeroed, func)
         if not isinstance(result, Tensor | tuple | list):
@@ -280,16 +269,16 @@ class Tape(TorchDispatchMode):
     def _flex_attention(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func.name() != "flex_attention":
             raise unknown(func.name())
-        # The package has the operation under the name of its module.
-        module = import_module("torch._higher_order_ops.flex_attention")
-
         with self:
-            return module.math_attention(*args, **kwargs)
+            # The package has the operation under the name of its module.
+            return import_module("torch._higher_order_ops.flex_attention").math_attention(*args, **kwargs)
 
     def _writes(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation that writes into what it takes, and record what is there then."""
         schema = func._schema
-        written = _written_by(schema, args, kwargs)
+        named = kwargs | {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
+        changed = [one.name for one in schema.arguments if one.alias_info and one.alias_info.is_write]
+        written = [one for name in changed if named.get(name) is not None for one in _tensors(named[name])]
         for tensor in written:
             self._begin_writing(tensor)
         overwrites = schema.name in _OVERWRITES
@@ -317,16 +306,7 @@ def unknown(operation: str) -> ModelError:
     return ModelError(Note(Code.UNKNOWN_OPERATION, operation))
 
 
-def _written_by(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that an operation writes into."""
-    named = kwargs | {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
-    writes = [argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write]
-    written = [named[name] for name in writes if named.get(name) is not None]
-    return [one for value in written for one in _tensors(value)]
-
-
 def _zeroed(func: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """New memory as the run had it."""
     return func(*args, **kwargs).zero_()
 
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from itertools import repeat
-from typing import Any, cast
+from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from statesize.adapters.kernels.plain_attention import Softmax
-from statesize.adapters.models.model_state import mapped, position_axis
+from statesize.adapters.models.model_state import position_axis
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.trace.channels import Around, TracedMixing
+from statesize.adapters.trace.channels import TracedMixing
 from statesize.adapters.trace.choose import Search
-from statesize.adapters.trace.graph import before
-from statesize.adapters.trace.labels import Label, Labels, ahead, distance, own, placed, width
+from statesize.adapters.trace.labels import Labels, ahead, distance, own, placed, width
 from statesize.adapters.trace.loops import joined
-from statesize.adapters.trace.replay import Piece
+from statesize.adapters.trace.replay import Piece, before
 from statesize.adapters.trace.run import (
     ROUNDING,
     Change,
-    Given,
     Run,
     UnplacedError,
     at_once,
@@ -34,7 +30,6 @@ from statesize.adapters.trace.run import (
     ran,
     replayed,
 )
-from statesize.adapters.trace.tape import Node
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -51,29 +46,14 @@ class NoOperatorError(ModelError):
 
 
 class Trace:
-    """One run of a module.
-
-    Args:
-        call: The module and its arguments.
-        held: Modules inside of it that are measured already: what they return is given.
-
-    Raises:
-        ModelError: With a Note as its argument, of what cannot be traced.
-        UnplacedError: It returns nothing with an entry for each position.
-    """
+    """One run of a module; what is returned by modules that are held, as they are measured already, is given."""
 
     def __init__(self, call: ModuleCall, held: Collection[nn.Module] = ()) -> None:
         self.call, self.held = call, frozenset(held)
-        self._run = first_run(call, dict.fromkeys(self.held, ()))
+        self._run = first_run(call, self.held)
         self._values = self._run.tape.values
         self._require_output()
-        self._follows = self._agrees(self._again(other_text(slice(None)), recorded=False))
-        if not self._follows:
-            self._refuse_what_is_not_seen(self._again(other_text(slice(None))))
-
-    def _again(self, change: Change, given: Given | None = None, *, recorded: bool = True) -> Run:
-        given = dict.fromkeys(self.held, ()) if given is None else given
-        return ran(self.call, given, self._run.dtype, change, recorded=recorded)
+        self._follows = self._agrees(self._other_run(other_text(slice(None))))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -87,9 +67,10 @@ class Trace:
 
     def _require_output(self) -> None:
         """Refuse an output without positions, or with NaN of the first module that makes it."""
-        length, fault = self.call.length, ""
+        length, got, fault = self.call.length, "", ""
         if not bool(self.returned.isfinite().all()):
-            got, fault = "NaN or infinity", "must return finite numbers, got NaN or infinity. Correct its weights."
+            got, advice = "NaN or infinity", "Check the model's weights and inputs for values that are not finite."
+            fault = f"must return finite numbers, got {got}. {advice}"
         elif self.call.leaving(self.call.module, self.returned) is None:
             got = f"no dimension of positions, but {tuple(self.returned.shape)}"
             fault = f"mixes positions and must return one output for each of the {length}, got {got}."
@@ -109,7 +90,7 @@ class Trace:
     @cached_property
     def _labels(self) -> Labels:
         """Labels of the whole run."""
-        given = {one: self._own(one, axis) for one, axis in self._axes.items()}
+        given = {one: own(self._values[one].shape, axis, self.call.length) for one, axis in self._axes.items()}
         return Labels(self._run.tape, self.call.length, given)
 
     @cached_property
@@ -118,151 +99,104 @@ class Trace:
         labels = self._labels
         return Labels(labels.tape, labels.length, labels.given, labels) if labels.has_choices else labels
 
-    def _own(self, tensor: int, axis: int) -> Label:
-        return own(self._values[tensor].shape, axis, self.call.length)
-
     @cached_property
     def _axis(self) -> int:
-        """The dimension of positions of the output."""
-        usual = self.call.leaving(self.call.module, self.returned)
-        return cast("int", self._axis_of(self._run.output, usual))
-
-    def _axis_of(self, tensor: int, usual: int | None = None) -> int | None:
-        """The dimension of positions of a tensor, by what its entries depend on where several have that size."""
-        length, label = self.call.length, self._taken.of.get(tensor)
-        axes = [dim for dim, size in enumerate(self._values[tensor].shape) if size == length]
+        """The dimension of positions of the output, by what its entries depend on where several have that size."""
+        length, label = self.call.length, self._taken.of.get(self._run.output)
+        axes = [dim for dim, size in enumerate(self.returned.shape) if size == length]
+        usual = cast("int", self.call.leaving(self.call.module, self.returned))
         if len(axes) < 2 or label is None:
-            return next(iter(axes), None) if usual is None else usual
+            return usual
 
         def rank(axis: int) -> tuple[int, int, bool]:
             return max(0, int(ahead(label, axis, length).max())), distance(label, axis, length), axis != usual
 
         return min(axes, key=rank)
 
+    def _other_run(self, change: Change) -> Run:
+        return ran(self.call, self.held, self.dtype, change, recorded=False)
+
     def _agrees(self, again: Run) -> bool:
-        """Whether the operations of this run make of other values what a run with these returns."""
-        mine = self._run
+        """Whether these operations make of other values what that run does; False where the text decides on others."""
+        mine, rounding = self._run, ROUNDING[self._run.dtype]
         for module in self.held:
-            for one, two in zip(mine.returned[module], again.returned[module], strict=False):
-                if (shape := self._values[one].shape) != (its := again.tape.values[two].shape):
+            for one, two in zip(mine.of(mine.returned[module]), again.of(again.returned[module]), strict=False):
+                if one.shape != two.shape:
                     raise ModelError(
-                        f"{type(module).__name__} must return the same shape for other numbers, got {tuple(shape)} "
-                        f"and {tuple(its)}, as of routed tokens. What is mixed around it is not measured."
+                        f"{type(module).__name__} must return the same shape for other numbers, got {tuple(one.shape)} "
+                        f"and {tuple(two.shape)}, as of routed tokens. What is mixed around it is not measured."
                     )
-        if [len(mine.given), len(mine.leaving)] != [len(again.given), len(again.leaving)]:
-            return False
-        pairs = zip((*mine.entering, *mine.given), (*again.entering, *again.given), strict=True)
-        changed = {one: again.tape.values[two] for one, two in pairs}
+        pairs = zip((*mine.entering, *mine.given), again.of((*again.entering, *again.given)), strict=False)
         try:
-            found = replayed(mine.tape.nodes, self._values, changed, mine.leaving)
+            found, its = replayed(mine.tape.nodes, self._values, dict(pairs), mine.leaving), again.of(again.leaving)
         except RuntimeError:
             # Sizes that the text decides.
             return False
-        rounding = ROUNDING[self._run.dtype]
-        return all(_close(one, again.tape.values[two], rounding) for one, two in zip(found, again.leaving, strict=True))
-
-    def _refuse_what_is_not_seen(self, again: Run) -> None:
-        """Refuse a module in which numbers that depend on the text pass through other code than torch's."""
-        mine, theirs, of, told = self._run.tape, again.tape, self._labels.of, self._told
-        known = {*self._run.entering, *self._run.given, *mine.made, *of}
-        decides = told and not any(isinstance(one, float | complex) for one in told.values())
-        for node, its in zip(mine.nodes, theirs.nodes, strict=False):
-            shapes = [mine.values[out].shape for out in node.outs], [theirs.values[out].shape for out in its.outs]
-            is_other = node.name != its.name or shapes[0] != shapes[1] or len(node.inputs) != len(its.inputs)
-            if is_other and (told or (node.name == its.name and any(one in of for _, one in node.inputs))):
-                return
-            takes_other = not is_other and _numbers(node) != _numbers(its)
-            if takes_other and decides:
-                return
-            inputs = zip(node.inputs, its.inputs, strict=False)
-            pairs = [(mine.values[one], theirs.values[two]) for (_, one), (_, two) in inputs if one not in known]
-            if is_other or takes_other or not all(_close(*pair, 0.0) for pair in pairs):
-                raise ModelError(Note(Code.OUTSIDE_TORCH, f"what {node.name} does depends on the text."))
-        if len(mine.nodes) != len(theirs.nodes) and not told:
-            raise ModelError(Note(Code.OUTSIDE_TORCH, "it runs as many operations as the text decides."))
-
-    @cached_property
-    def _told(self) -> dict[int, object]:
-        """What Python was told of tensors that depend on the text, by which it may decide which operations run."""
-        escapes = self._run.tape.escapes
-        return {one: told for node, told in escapes for _, one in node.inputs if one in self._labels.of}
+        if len(found) == len(its) and all(_close(*pair, rounding) for pair in zip(found, its, strict=True)):
+            return True
+        told = [told for node, told in mine.tape.escapes if any(one in self._labels.of for _, one in node.inputs)]
+        if not told or any(isinstance(one, float | complex) for one in told):
+            text = "numbers of the text decide what it computes otherwise, as by `.item()` or numpy."
+            raise ModelError(Note(Code.OUTSIDE_TORCH, text))
+        return False
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
-        axes = {self._run.output: self._axis}
+        # Labels say where a later position may be read, and other futures whether it is.
+        of, has_choices, length, output = self._labels.of, self._labels.has_choices, self.call.length, self._run.output
+        axes = {output: self._axis}
         for module in self.held:
-            entered, of = self._entered(module), {} if self._told else self._labels.of
             # Those of no later position than their own may have another dimension of the text's length, as of texts.
-            axes |= {
-                one: at for one, at in entered.items() if one not in of or placed(of[one], self.call.length) is None
-            }
-        if not (found := self._depends_on_later(axes)):
+            entered = self._entered(module).items()
+            axes |= {one: axis for one, axis in entered if one in of and placed(of[one], length) is None}
+        doubt = {one: ahead(of[one], axis, length) > 0 for one, axis in axes.items() if one in of}
+        if not self._follows:
+            # Of what is decided outside of torch labels say nothing.
+            doubt = {output: torch.ones(length, dtype=torch.bool)}
+        axes = {one: axes[one] for one, where in doubt.items() if bool(where.any())}
+        if not axes:
             return None
-        (position, cut), length = min(found.values()), self.call.length
-        return Note(Code.LOOKS_AHEAD, f"its position {position} of {length} depends on positions from {cut} on.")
-
-    def _depends_on_later(self, axes: Mapping[int, int]) -> dict[int, tuple[int, int]]:
-        """Of some tensors, by their dimension of positions, the first position that depends on those from a cut on."""
-        # Labels say where a later position may be read, and other futures whether it is. Of what is told to Python
-        # labels say nothing.
-        labels, length, found = self._labels, self.call.length, dict[int, tuple[int, int]]()
-        by_tensor = {one: ahead(labels.of[one], axis, length) > 0 for one, axis in axes.items() if one in labels.of}
-        doubt = torch.stack([torch.full((length,), bool(self._told)), *by_tensor.values()]).any(0)[:-1]
-        cuts = cast("list[int]", (doubt.nonzero().flatten() + 1).tolist())
+        cuts = cast("list[int]", (torch.stack([*doubt.values()]).any(0)[:-1].nonzero().flatten() + 1).tolist())
         count = min(_MOST_CUTS, len(cuts))
         cuts = [cuts[round(at * (len(cuts) - 1) / max(1, count - 1))] for at in range(count)]
-        axes = {one: axis for one, axis in axes.items() if self._told or bool(by_tensor.get(one, doubt[:0]).any())}
-        draws, generator = _DRAWS if self._told or labels.has_choices else 1, torch.Generator().manual_seed(2)
-        rounding = ROUNDING[self._run.dtype]
+        draws, generator = _DRAWS if has_choices or not self._follows else 1, torch.Generator().manual_seed(2)
         changes = [(cut, other_text(slice(cut, None), generator)) for cut in cuts * draws]
         for cut, again in self._futures(changes, [*axes]):
-            for one, axis in axes.items():
-                if one not in again or again[one].shape != self._values[one].shape:
-                    continue
-                given, now = (tensor.movedim(axis, 0) for tensor in (self._values[one], again[one]))
-                changed = (now[:cut] - given[:cut]).abs().reshape(cut, -1).amax(1) > rounding * given.abs().max()
+            for (one, axis), other in zip(axes.items(), again, strict=True):
+                given, now = (tensor.movedim(axis, 0) for tensor in (self._values[one], other))
+                largest = ROUNDING[self.dtype] * given.abs().max()
+                changed = (now[:cut] - given[:cut]).abs().reshape(cut, -1).amax(1) > largest
                 if bool(changed.any()):
-                    found.setdefault(one, (int(changed.nonzero()[0]), cut))
-            if len(found) == len(axes):
-                break
-        return found
+                    first = f"its position {int(changed.nonzero()[0])} of {length}"
+                    return Note(Code.LOOKS_AHEAD, f"{first} depends on positions from {cut} on.")
+        return None
 
     def _futures(
-        self, changes: Collection[tuple[int, Change]], wanted: Collection[int]
-    ) -> Iterator[tuple[int, dict[int, Tensor]]]:
-        """Some tensors for other texts: of the same operations, or of runs where the text decides on others."""
-        texts = [[*self._changed(change).values()] for _, change in changes] if self._follows else []
-        asked, nodes, values = [*wanted, *self._told], self._run.tape.nodes, self._values
+        self, changes: Collection[tuple[int, Change]], wanted: list[int]
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """What the operations make of other texts, or what runs of these return where they take other operations."""
+        if not self._follows:
+            for cut, change in changes:
+                run = self._other_run(change)
+                yield cut, run.of([run.output])
+            return
+        texts = [[*self._changed(change).values()] for _, change in changes]
+        nodes, values = self._run.tape.nodes, self._values
 
         def again(entering: Sequence[Tensor]) -> list[Tensor]:
-            return replayed(nodes, values, dict(zip(self._axes, entering, strict=True)), asked)
+            return replayed(nodes, values, dict(zip(self._axes, entering, strict=True)), wanted)
 
         # In low precision a batch rounds otherwise than one text.
         is_rounded = any(value.dtype in (torch.float16, torch.bfloat16) for value in values)
-        count = 1 if is_rounded else at_once(nodes, values)
-        replays = batched(again, texts, count) if self._follows else repeat(None)
-        for (cut, change), replay in zip(changes, replays, strict=False):
-            found = {} if replay is None else dict(zip(asked, replay, strict=True))
-            if not found or not all(torch.equal(found[one], self._values[one]) for one in self._told):
-                other = self._again(change, self._changed_outputs(change), recorded=False)
-                mine, its = self._run.leaving, other.leaving
-                # Where other parts run, the output alone is comparable, which comes first.
-                pairs = zip(mine, its if len(its) == len(mine) else its[:1], strict=False)
-                found = {one: other.tape.values[two] for one, two in pairs}
-            yield cut, found
+        replays = batched(again, texts, 1 if is_rounded else at_once(nodes, values))
+        for (cut, _), found in zip(changes, replays, strict=True):
+            if found is None:
+                raise ModelError(Note(Code.OUTSIDE_TORCH, "its sizes depend on the text."))
+            yield cut, [*found]
 
     def _changed(self, change: Change) -> dict[int, Tensor]:
         """What enters, and what held modules returned, with other numbers."""
         return {one: change(self._values[one].detach().clone(), axis) for one, axis in self._axes.items()}
-
-    def _changed_outputs(self, change: Change) -> Given:
-        """What held modules returned at each call, with other numbers."""
-
-        def changed(leaf: object, module: nn.Module) -> object:
-            axis = self.call.leaving(module, leaf) if isinstance(leaf, Tensor) else None
-            return change(leaf.detach().clone(), axis) if isinstance(leaf, Tensor) else leaf
-
-        return {one: mapped(some, partial(changed, module=one)) for one, some in self._run.outputs.items()}
 
     def _replay(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
@@ -274,19 +208,20 @@ class Trace:
         return found if [one.shape for one in found] == [one.shape for one in self._values] else None
 
     @cached_property
-    def _search(self) -> Search:
+    def search(self) -> Search:
+        """Where T may begin and end."""
         return Search(self._taken, self._run, self.call, self._axis, self._replay)
 
     def mixing(self) -> TracedMixing | None:
         """T, and what is mixed around it; None where nothing is mixed, a `NoOperatorError` where there is no T."""
         if not distance(self._taken.of.get(self._run.output), self._axis, self.call.length):
             return None
-        found = self._search.choose()
+        found = self.search.choose()
         if found is None and (tape := joined(self._run.tape, self._taken)) is not None:
             self._run, self._values = replace(self._run, tape=tape), tape.values
-            for name in ("_labels", "_taken", "_search"):
+            for name in ("_labels", "_taken", "search"):
                 vars(self).pop(name, None)
-            found = self._search.choose()
+            found = self.search.choose()
         if found is None:
             relations = self._taken.relations
             smeared = {node.name for node, one in relations.items() if not one.is_exact and "fft" not in node.name}
@@ -343,11 +278,6 @@ class Trace:
         kernels = ([self._origin(side.tensor) for side in kernel] for kernel in self._run.kernels)
         return [self._origin(side.tensor) for side in sides] in kernels
 
-    def pieces(self) -> Iterator[tuple[Piece, Around]]:
-        """The linear maps of the run by which positions are mixed, to every end that T may have, and what is around."""
-        search = self._search
-        return ((piece, search.around(piece)) for piece in search.pieces())
-
     def mixed_before(self) -> nn.Module | None:
         """A held module of whose input positions were mixed before; None where there is none."""
         for module in self.held:
@@ -400,8 +330,3 @@ def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
     heads, stored = query[..., 0].numel(), key[..., 0, :].numel()
     is_placed = query.shape[-2] % length == 0 and key.shape[-1] == length
     return is_placed and heads % stored == 0 and query.shape[-1] == key.shape[-2]
-
-
-def _numbers(node: Node) -> list[Any]:
-    """The numbers of Python that an operation takes, but for whole ones, which may be choices."""
-    return [one for one in tree_leaves([node.args, node.kwargs]) if isinstance(one, float | complex) and one == one]
