@@ -21,6 +21,7 @@ from statesize.adapters.kernels import attention
 from statesize.adapters.kernels.plain_attention import PlainAttention
 from statesize.adapters.models.precision import BOUNDS, allowed, relative_difference, stored_dtype
 from statesize.adapters.observation import Observation
+from statesize.codes import Code
 from statesize.errors import InputError, ModelError
 from statesize.integrations.probe import Probe, Probing
 from statesize.operators import Dense, Recurrence
@@ -223,6 +224,19 @@ def test_a_mixer_that_is_altered_when_it_runs_again_is_caught(monkeypatch):
     refused(attention_model("llama"), again, lambda: sabotage(monkeypatch))
 
 
+def test_a_layer_of_a_library_that_knows_no_float64_is_compared_in_float32():
+    def single(_, args):
+        if args[0].dtype is torch.float64:
+            raise TypeError("float32 only")
+
+    model = attention_model("llama")
+    with model.model.layers[0].self_attn.q_proj.register_forward_pre_hook(single):
+        first, second = capture(model, token_ids())
+    assert [note.code for note in first.notes] == [Code.ROUNDED]
+    assert math.isnan(first.operator_difference)
+    assert (first.faithfulness < 1e-5, second.notes) == (True, ())
+
+
 def test_a_weight_that_is_changed_between_capture_and_check_is_caught():
     model = attention_model("llama")
 
@@ -238,15 +252,9 @@ def test_a_weight_that_is_changed_between_capture_and_check_is_caught():
     assert "its output when it runs again" in str(captured.skipped["model.layers.1.self_attn"])
 
 
-@pytest.fixture
-def counted():
+def test_a_profile_reads_every_sequence_with_hooks_and_the_first_without():
     model, runs = attention_model("llama"), []
     model.model.register_forward_hook(lambda *_: runs.append(1))
-    return model, runs
-
-
-def test_a_profile_reads_every_sequence_with_hooks_and_the_first_without(counted):
-    model, runs = counted
     found = ss.profile(model, token_ids(3), positions=2)
     assert len(runs) == (3 + 2) + 2 + 2
     assert {row["run_difference"] for row in found.summary_rows()} == {0}
@@ -264,14 +272,9 @@ class Summing(nn.Module):
         return Recurrence(*(hidden.new_ones(len(hidden), 1, hidden.shape[1], 1) for _ in range(3)))
 
 
-@pytest.fixture
-def summing():
+def test_a_layer_that_fails_in_one_sequence_is_compared_in_the_next(caplog):
     model = nn.Sequential(nn.Embedding(50, 4), Summing(), Summing())
-    return model, torch.randint(50, (2, 24), generator=torch.Generator().manual_seed(0))
-
-
-def test_a_layer_that_fails_in_one_sequence_is_compared_in_the_next(summing, caplog):
-    model, ids = summing
+    ids = torch.randint(50, (2, 24), generator=torch.Generator().manual_seed(0))
     model[1].ahead = True
     # What one reading found of a layer must not spare the next one its comparison.
     Probing(Probe(ids, every=1, share=math.inf)).step(model, 0)

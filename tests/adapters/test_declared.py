@@ -213,50 +213,6 @@ def test_readings_without_checks_leave_it_out():
     assert not joined(item.notes)
 
 
-class Selective(nn.Module):
-    """A block as Mamba has it: a convolution, whose output is scanned, and makes step, B and C of the scan."""
-
-    def __init__(self):
-        super().__init__()
-        self.enter, self.output = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.convolution = nn.Conv1d(WIDTH, WIDTH, 4, padding=3, groups=WIDTH)
-        self.step, self.before, self.after = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, SIZE), nn.Linear(WIDTH, SIZE)
-        self.rates = nn.Parameter(torch.arange(1.0, SIZE + 1).repeat(WIDTH, 1))
-
-    def scanned(self, hidden):
-        entered, gate = self.enter(hidden).chunk(2, -1)
-        entered = nn.functional.silu(self.convolution(entered.mT)[..., : hidden.shape[1]].mT)
-        step = nn.functional.softplus(self.step(entered))[..., None]
-        A, B = torch.exp(-step * self.rates), step * self.before(entered)[..., None, :]
-        return entered, gate, A, B, self.after(entered)[..., None, :]
-
-    def forward(self, hidden):
-        entered, gate, A, B, C = self.scanned(hidden)
-        state, mixed = torch.zeros_like(A[:, 0]), []
-        for at in range(hidden.shape[1]):
-            state = A[:, at] * state + B[:, at] * entered[:, at, :, None]
-            mixed.append((state * C[:, at]).sum(-1))
-        return self.output(torch.stack(mixed, 1) * nn.functional.silu(gate))
-
-
-class SelectiveByMethod(Selective):
-    forgets = 1.0
-
-    def operator(self, hidden):
-        *_, A, B, C = (part.transpose(1, 2) for part in self.scanned(hidden))
-        return ss.Recurrence(self.forgets * A, B, C.expand_as(B))
-
-
-class WrongSelective(SelectiveByMethod):
-    forgets = 0.9
-
-
-def test_a_wrong_scan_of_what_makes_its_gates_is_refused():
-    torch.manual_seed(0)
-    with pytest.raises(ModelError, match=r"must be what the layer computes, got a T that differs .* in head 0 at pos"):
-        next(capture(nn.Sequential(nn.Embedding(30, WIDTH), WrongSelective()), torch.arange(24)[None]))
-
-
 STATES = 3
 
 

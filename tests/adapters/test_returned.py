@@ -81,3 +81,23 @@ def test_a_mixing_is_found_in_what_a_layer_returns(returned, linear):
     wanted = ss.measure(expected.operator).entropy
     for found in (alone, inside):
         torch.testing.assert_close(ss.measure(found.operator).entropy, wanted, rtol=1e-6, atol=1e-6)
+
+
+class Mapped(nn.Module):
+    """A map of positions that is returned beside, in a text of as many tokens as channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.Linear(WIDTH, 3 * WIDTH)
+
+    def forward(self, hidden):
+        query, key, value = self.parts(hidden).chunk(3, -1)
+        maps = torch.sigmoid(query @ key.mT).tril()
+        return maps @ value, maps
+
+
+def test_a_map_that_is_returned_beside_is_no_second_stream():
+    torch.manual_seed(0)
+    layer, hidden = Mapped(), torch.randn(1, WIDTH, WIDTH)
+    (item,) = ss.capture(layer, hidden)
+    torch.testing.assert_close(item.operator.dense()[:, 0].float(), layer(hidden)[1].detach(), rtol=0, atol=1e-6)

@@ -19,8 +19,6 @@ from statesize.adapters.sources import SOURCES
 from statesize.adapters.trace.trace import Trace
 
 LENGTH = 13
-
-
 FAMILIES = [
     *ATTENTION,
     *"diffllama mamba falcon_mamba jamba mamba2 bamba zamba2 falcon_h1 granitemoehybrid nemotron_h".split(),

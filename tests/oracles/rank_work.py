@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
+from oracles.profiles import same
 from oracles.ranks import in_lower_precision, shard, sharded, whole_model
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -22,27 +22,7 @@ from statesize.integrations.ranks import on_first_rank
 from statesize.measurement.settings import Settings
 
 IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
-_OF_THE_RUN = {"seconds", "source", "precision"}
-
-
-def numbers(profile: ss.Profile) -> dict[str, Any]:
-    """All that a profile holds, but for times and how the model ran."""
-    nodes = {mixer: profile.mixer(mixer) for mixer in profile.mixers}
-    facts: dict[str, Any] = {
-        f"{mixer} {name}": node[name].values for mixer, node in nodes.items() for name in node.data_vars
-    }
-    facts |= {f"{mixer} {k}": v for mixer, node in nodes.items() for k, v in node.attrs.items() if k not in _OF_THE_RUN}
-    return facts | {name: profile.tree.attrs[name] for name in ("model", "kernels", "skipped")}
-
-
-def same(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """What differs in any bit."""
-    keys = one.keys() | other.keys()
-    return sorted(key for key in keys if repr(one.get(key)) != repr(other.get(key)) or not _equal(one[key], other[key]))
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return not isinstance(one, np.ndarray) or (one.tobytes() == other.tobytes()) or one.dtype == object
+_OF_THE_RUN = ("source", "precision")
 
 
 def held(how: str, family: str = "llama", policy: torch.dtype | None = None) -> nn.Module:
@@ -83,9 +63,9 @@ def readings(family: str, policy: torch.dtype | None) -> dict[str, Any]:
     if profile is None or reading is None:
         return {"first": first}
     expected = [ss.profile(plain, IDS, settings=settings), probe.measure(plain)]
-    different = [same(numbers(one), numbers(other)) for one, other in zip((profile, reading), expected, strict=True)]
+    equal = [same(one, other, _OF_THE_RUN) for one, other in zip((profile, reading), expected, strict=True)]
     precision = [one.mixer(one.mixers[0]).attrs["precision"] for one in (profile, expected[0])]
-    return {"first": first, "different": different, "precision": precision}
+    return {"first": first, "equal": equal, "precision": precision}
 
 
 def trained(how: str, family: str, policy: torch.dtype | None = None) -> dict[str, Any]:
