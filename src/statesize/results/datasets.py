@@ -32,7 +32,7 @@ def sequence_dataset(
 ) -> xr.Dataset:
     """The dataset of one mixer over one sequence, from measurements of batch shape (1, some units), in blocks."""
     # known: by name what no measurement holds, a number of the sequence or one for each unit; NaN where one is missing.
-    # Where `tss` is NaN, the state size is not known either.
+    # Where `state_bytes` is NaN, the state size is not known either.
     unit = "group" if facts["name"].endswith(SHARED) else "channel" if facts["multiplicity"] == 1 else "head"
     # Nothing has passed before position 0: every quantity there is 0. A window does not fit there.
     origin = int(bool(positions) and settings.past is None and settings.future is None)
@@ -54,9 +54,10 @@ def sequence_dataset(
             blocks = [getattr(measurement, name).detach().cpu().numpy() for measurement in measurements]
             behind = tuple(slice(origin if dim == POSITION else 0, None) for dim in dims[name])
             values[behind] = np.concatenate(blocks, 1) if unit in dims[name] else blocks[0][None]
-    if math.isnan(cast("float", known["tss"])):
+    if math.isnan(cast("float", known["state_bytes"])):
         # A size that is not known cannot bind.
-        variables["state_size"][:], variables["binds"][:] = math.nan, 0
+        variables["tss"][:] = variables["state_size"][:] = math.nan
+        variables["binds"][:] = 0
     return xr.Dataset(
         {name: (dims[name], values) for name, values in variables.items()},
         attrs={**facts, "stratum_sizes": sample.sizes.tolist()},
