@@ -26,7 +26,7 @@ TOKENS = 40
 EXACT = 1e-6
 """The largest difference from the definition, relative to the largest value: what enters a part is of float32."""
 
-TOLD = {Code.PART, Code.SEVERAL, Code.BEFORE_PARTS, Code.MIXED_BEFORE, Code.SEEN}
+TOLD = {Code.PART, Code.BEFORE_PARTS, Code.MIXED_BEFORE, Code.SEEN}
 """What tells of other mixing than that in T."""
 
 

@@ -37,7 +37,6 @@ class Code(StrEnum):
 
     # What of a layer is measured.
     PART = "in part", "Measured in part: {}", f"{_OPERATOR} of the whole, or read the numbers as those of T alone."
-    SEVERAL = "several maps", "Other mixing was seen here: {}", f"{_OPERATOR} of the whole."
     BEFORE_PARTS = "mixed before its parts", "Positions are mixed before what is measured in it.", f"{_OPERATOR}."
     MIXED_BEFORE = "mixed before", "Its values are mixed before by {}: see its row.", "Read both rows."
     CONTAINS = "contains other mixing", "Its T contains {}", "Nothing: its number is of all that it mixes."

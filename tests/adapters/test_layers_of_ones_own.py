@@ -39,7 +39,7 @@ from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import SoftmaxAttention
 
-TOLD = {Code.PART, Code.MIXED_BEFORE, Code.CONTAINS, Code.SEVERAL, Code.BEFORE_PARTS, Code.ROUNDED, Code.NOT_READ}
+TOLD = {Code.PART, Code.MIXED_BEFORE, Code.CONTAINS, Code.BEFORE_PARTS, Code.ROUNDED, Code.NOT_READ}
 
 
 def diagonal(stream: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import html
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,15 +15,6 @@ def printable(text: str) -> str:
     r"""Untrusted text with control and invisible characters escaped, such as \u001b."""
     # JSON's escapes, so that a JSON document keeps its meaning.
     return "".join(json.dumps(sign)[1:-1] if unicodedata.category(sign) in _HIDDEN else sign for sign in text)
-
-
-def facts_table(title: str, facts: Mapping[str, object]) -> str:
-    """An HTML table of names and values; all text is escaped."""
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>'
-        for name, value in facts.items()
-    )
-    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
 
 
 def byte_count(count: float) -> str:

@@ -18,7 +18,7 @@ from statesize.codes import Code, Note
 
 WIDTH, TOKENS = 8, 40
 AHEAD = {Code.NOT_CAUSAL, Code.LOOKS_AHEAD, Code.LATER_POSITIONS}
-TOLD = {Code.PART, Code.SEVERAL, Code.MIXED_BEFORE, Code.BEFORE_PARTS}
+TOLD = {Code.PART, Code.MIXED_BEFORE, Code.BEFORE_PARTS}
 
 
 def softmax_map(query: Tensor, key: Tensor, before: Tensor | None = None) -> Tensor:
