@@ -610,6 +610,11 @@ def test_no_gate_stands_for_values_or_lies_in_t(settings: dict[str, Any]) -> Non
     assert (Code.PART in {note.code for note in item.notes}) == ("convolution" in settings)
 
 
+def decided_in_numpy(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    gate = in_numpy(own, hidden, own.query(hidden)).sigmoid()
+    return value if hidden.sum() > 1e9 else value.cumsum(1) + gate
+
+
 def in_numpy(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return torch.from_numpy(value.detach().numpy().astype("float32").cumsum(1)).to(hidden)
 
@@ -673,6 +678,7 @@ REFUSED = {
     "fewer positions": (lambda own, h, v: v.cumsum(1)[:, 1:], NO_CODE),
     "numbers that are not finite": (lambda own, h, v: v.cumsum(1) / (h - h), NO_CODE),
     "numpy": (in_numpy, {Code.OUTSIDE_TORCH}),
+    "numpy beside what the text decides": (decided_in_numpy, {Code.OUTSIDE_TORCH}),
 }
 
 

@@ -53,7 +53,15 @@ class Trace:
         self._run = first_run(call, self.held)
         self._values = self._run.tape.values
         self._require_output()
-        self._follows = self._agrees(self._other_run(other_text(slice(None))))
+        # What Python was told of tensors that depend on the text, by which it may decide which operations run.
+        escapes = ((told, node.inputs) for node, told in self._run.tape.escapes)
+        told = [told for told, inputs in escapes if any(one in self._labels.of for _, one in inputs)]
+        change = other_text(slice(None))
+        agrees = self._agrees(self._other_run(change))
+        if not agrees and not self._takes_another_way(ran(call, self.held, self.dtype, change), told):
+            text = "numbers of the text decide what it computes otherwise, as by `.item()` or numpy."
+            raise ModelError(Note(Code.OUTSIDE_TORCH, text))
+        self._follows = agrees and not told
 
     @property
     def dtype(self) -> torch.dtype:
@@ -117,7 +125,7 @@ class Trace:
         return ran(self.call, self.held, self.dtype, change, recorded=False)
 
     def _agrees(self, again: Run) -> bool:
-        """Whether these operations make of other values what that run does; False where the text decides on others."""
+        """Whether these operations make of other values what that run does."""
         mine, rounding = self._run, ROUNDING[self._run.dtype]
         for module in self.held:
             for one, two in zip(mine.of(mine.returned[module]), again.of(again.returned[module]), strict=False):
@@ -132,13 +140,23 @@ class Trace:
         except RuntimeError:
             # Sizes that the text decides.
             return False
-        if len(found) == len(its) and all(_close(*pair, rounding) for pair in zip(found, its, strict=True)):
-            return True
-        told = [told for node, told in mine.tape.escapes if any(one in self._labels.of for _, one in node.inputs)]
-        if not told or any(isinstance(one, float | complex) for one in told):
-            text = "numbers of the text decide what it computes otherwise, as by `.item()` or numpy."
-            raise ModelError(Note(Code.OUTSIDE_TORCH, text))
-        return False
+        return len(found) == len(its) and all(_close(*pair, rounding) for pair in zip(found, its, strict=True))
+
+    def _takes_another_way(self, again: Run, told: list[object]) -> bool:
+        """Whether the text decides on other operations in that run, and no number reaches them outside of torch."""
+        mine, its = self._run.tape, again.tape
+        known = {*self._run.entering, *self._run.given, *mine.made}
+        for node, other in zip(mine.nodes, its.nodes, strict=False):
+            shapes = ([tape.values[out].shape for out in one.outs] for tape, one in ((mine, node), (its, other)))
+            if node.name != other.name or len({*map(str, shapes)}) > 1:
+                # As of sizes, where it is the same operation.
+                return bool(told) or (node.name == other.name and any(one in self._labels.of for _, one in node.inputs))
+            pairs = zip(node.inputs, other.inputs, strict=False)
+            if not all(
+                _close(mine.values[one], its.values[two], 0.0) for (_, one), (_, two) in pairs if one not in known
+            ):
+                return False
+        return bool(told) and not any(isinstance(one, float | complex) for one in told)
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
