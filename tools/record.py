@@ -60,7 +60,8 @@ def record(study: Study, folder: Path, preset: str) -> None:
         folder: As `statesize lab study` wrote it.
         preset: Name of the preset.
     """
-    made = Made(fixing_commit(study), _today(), str(read_conclusion(folder)[1]["machine"]))
+    command = f"statesize lab study {study.kind} --preset {preset}"
+    made = Made(fixing_commit(study), command, _today(), str(read_conclusion(folder)[1]["machine"]))
     rows = stored_rows(study, study.runs(study.preset(preset)), folder)
     kept = ROOT / record_folder(study.kind)
     replace_files(kept, record_files(study, preset, made, rows))
@@ -78,7 +79,7 @@ def summarise(study: Study) -> None:
     """
     folder = ROOT / record_folder(study.kind)
     kept = json.loads((folder / RECORD).read_text("utf-8"))
-    made = Made(kept["made"]["commit"], kept["made"]["date"], kept["done_on"])
+    made = Made(*(kept["made"][fact] for fact in ("commit", "command", "date")), kept["done_on"])
     document = json.loads(record_files(study, kept["preset"], made, read_rows(folder))[RECORD])
     document |= {"made": kept["made"], "table_sha256": kept["table_sha256"]}
     replace_files(folder, {RECORD: json.dumps(kept | document, indent=1, ensure_ascii=False).encode() + b"\n"})

@@ -62,10 +62,10 @@ def test_wrong_usage_is_2(arguments, capsys):
     "arguments",
     [
         "profile gla --memory abc",
-        "length gla --lengths abc",
+        "lab length gla --lengths abc",
         "truncate gla --at 200% --text missing.txt",
-        "study regimes --preset laptop",
-        "train text --mixer gla --output run --rate nan",
+        "lab study regimes --preset laptop",
+        "lab train text --mixer gla --output run --rate nan",
     ],
 )
 def test_a_value_that_the_checks_of_an_option_refuse_is_2(arguments, here, capsys):

@@ -31,7 +31,7 @@ LOST = "model.layers.1.self_attn"
 COMMANDS = {
     "profile": ("--max-tokens", "24", "--sequences", "1"),
     "truncate": ("--max-tokens", "24", "--sequences", "1"),
-    "length": ("--lengths", "6,8", "--excerpts", "2"),
+    "lab length": ("--lengths", "6,8", "--excerpts", "2"),
 }
 
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
 
 
 def run(command, path, capsys, *options):
-    code = main([command, str(path), "--trust-remote-code", *COMMANDS.get(command, ()), *options])
+    code = main([*command.split(), str(path), "--trust-remote-code", *COMMANDS.get(command, ()), *options])
     return code, *capsys.readouterr()
 
 
@@ -73,7 +73,7 @@ def test_the_others_are_measured_and_the_cause_is_told(command, folder, capsys):
 
 
 @pytest.mark.few(2)
-@pytest.mark.parametrize("command", ["profile", "truncate", "length"])
+@pytest.mark.parametrize("command", ["profile", "truncate", "lab length"])
 def test_where_nothing_can_be_measured_it_is_an_error(command, folder, capsys):
     code, out, err = run(command, folder(0, 1, 2), capsys)
     assert (code, out) == (1, "")

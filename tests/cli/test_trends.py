@@ -28,6 +28,7 @@ def test_a_training_is_followed_through_its_checkpoints(here, capsys):
     assert (
         main(
             [
+                "lab",
                 "train",
                 "text",
                 "--text",
@@ -62,7 +63,7 @@ def test_lengths_are_those_of_the_api(checkpoint, here, capsys):
     found = ss.lab.length(
         str(checkpoint), lengths=[8, 16, 32], excerpts=3, trained_length=16, settings=ss.Settings(future=8)
     )
-    assert printed(capsys, "length", checkpoint, *asked, "--html", "length.html") == json_values(found.to_dict())
+    assert printed(capsys, "lab", "length", checkpoint, *asked, "--html", "length.html") == json_values(found.to_dict())
     assert found.headline in (here / "length.html").read_text(encoding="utf-8")
 
 
@@ -89,13 +90,13 @@ def test_an_interrupt_says_where_the_profiles_are_and_they_are_taken_up(here, ca
 @pytest.mark.parametrize(
     ("command", "message", "code"),
     [
-        ("series gla", "checkpoints must be at least 2 different ones, got gla", 2),
-        ("series gla --revisions a,b", "revision must be left out for a model that is not of the hub", 2),
-        ("series gla sa --html nowhere/page.html", "Make nowhere, or", 1),
-        ("series gla sa --max-tokens 24 --layers 9", "layers must be the model's mixers", 2),
-        ("length gla --lengths 8,x", "lengths must be whole numbers such as 64,128, got '8,x'", 2),
-        ("length gla --lengths 8,9999999", "lengths must be at most", 2),
-        ("length gla --lengths 8,16 --positions 8", "Unknown option: --positions", 2),
+        ("lab series gla", "checkpoints must be at least 2 different ones, got gla", 2),
+        ("lab series gla --revisions a,b", "revision must be left out for a model that is not of the hub", 2),
+        ("lab series gla sa --html nowhere/page.html", "Make nowhere, or", 1),
+        ("lab series gla sa --max-tokens 24 --layers 9", "layers must be the model's mixers", 2),
+        ("lab length gla --lengths 8,x", "lengths must be whole numbers such as 64,128, got '8,x'", 2),
+        ("lab length gla --lengths 8,9999999", "lengths must be at most", 2),
+        ("lab length gla --lengths 8,16 --positions 8", "Unknown option: --positions", 2),
     ],
 )
 def test_bad_input_is_refused(command, message, code, capsys):

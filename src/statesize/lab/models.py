@@ -26,12 +26,9 @@ class LabModels(ModelPlugin):
 
     def titles(self) -> dict[str, str]:
         """As tables name them."""
-        return {
-            "softmax attention": "sa",
-            "linear attention": "la",
-            "gated linear attention": "gla",
-            "Gated DeltaNet": "gated-deltanet",
-        }
+        titles = {"softmax": "sa", "linear": "la", "gated linear": "gla"}
+        attention = {f"{title} attention": name for title, name in titles.items()}
+        return titles | attention | {"Gated DeltaNet": "gated-deltanet"}
 
     def check(self, name: str, command: str) -> None:
         """None has a cache of transformers."""

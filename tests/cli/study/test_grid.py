@@ -77,7 +77,7 @@ def test_what_is_not_there_is_refused(arguments, message, capsys):
 
 
 def test_studies_are_listed_without_torch():
-    program = "import sys; from statesize.cli import main; main(['study']); assert 'torch' not in sys.modules"
+    program = "import sys; from statesize.cli import main; main(['lab', 'study']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert "regimes: Which mixers fill their state" in done.stdout
 

@@ -148,7 +148,7 @@ class _Finder:
             self.found.backwards.append(name)
             return True
         mixing = trace.mixing()
-        if mixing is not None and trace.is_of_kernel(mixing):
+        if mixing is not None and kernels is not None and trace.is_of_kernel(mixing):
             apart = trace.apart(mixing)
             if (note := mixing_around(mixing.around) or (self._without(apart) if apart else None)) is not None:
                 self.found.notes[name] = note

@@ -291,10 +291,10 @@ class Trace:
         return tensor
 
     def is_of_kernel(self, mixing: TracedMixing) -> bool:
-        """Whether T is that of a kernel that adapters saw in the module."""
+        """Whether T is that of a kernel that adapters saw in the module; True where these do not say what it mixes."""
         sides = mixing.piece.start, mixing.piece.end
-        kernels = ([self._origin(side.tensor) for side in kernel] for kernel in self._run.kernels)
-        return [self._origin(side.tensor) for side in sides] in kernels
+        kernels = [[self._origin(side.tensor) for side in kernel] for kernel in self._run.kernels]
+        return not kernels or [self._origin(side.tensor) for side in sides] in kernels
 
     def mixed_before(self) -> nn.Module | None:
         """A held module of whose input positions were mixed before; None where there is none."""

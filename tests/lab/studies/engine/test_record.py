@@ -11,7 +11,7 @@ from statesize.lab.studies.engine.table import TABLE, table_content
 from statesize.lab.studies.engine.training import train_and_measure
 from statesize.lab.studies.regimes import Regimes
 
-STUDY, MADE = Regimes(), Made("0123abc", "2026-11-26", "one processor")
+STUDY, MADE = Regimes(), Made("0123abc", "statesize lab study regimes --preset smoke", "2026-11-26", "one processor")
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,10 @@ _CLOSE = 1e-12
 
 @dataclass(frozen=True)
 class Made:
-    """What made the runs of a record: the commit that fixed the preset, the date, and the machine."""
+    """What made the runs of a record: the commit that fixed the preset, its command, the date, and the machine."""
 
     commit: str
+    command: str
     date: str
     machine: str
 
@@ -40,7 +41,7 @@ def record_files(study: Study, preset: str, made: Made, rows: Sequence[Row]) -> 
         "schema": _SCHEMA,
         "made": {
             "commit": made.commit,
-            "command": f"statesize lab study {study.kind} --preset {preset}",
+            "command": made.command,
             "versions": ", ".join(sorted({str(row["versions"]) for row in rows})),
             "date": made.date,
         },
@@ -81,7 +82,7 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
     try:
         kept = cast("dict[str, Any]", json.loads(path.read_bytes()))
         content, rows = (folder / TABLE).read_bytes(), read_rows(folder)
-        made = Made(kept["made"]["commit"], kept["made"]["date"], kept["done_on"])
+        made = Made(*(kept["made"][fact] for fact in ("commit", "command", "date")), kept["done_on"])
         again = json.loads(record_files(study, kept["preset"], made, rows)[RECORD])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} must be the record of a study, got one that cannot be read: {error!r}.") from error
