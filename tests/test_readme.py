@@ -69,8 +69,9 @@ def test_both_commands_are_one_line_that_makes_its_own_environment():
     assert all("-c constraints.txt" in line for line in lines)
 
 
-def test_pages_show_how_the_printing_of_a_command_begins(capsys, monkeypatch):
+def test_pages_show_how_the_printing_of_a_command_begins(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.chdir(tmp_path)
     known = [found for page in PAGES for found in PRINTED.findall(page.read_text(encoding="utf-8"))]
     assert known
     for command, shown in known:

@@ -79,7 +79,7 @@ def summarise(study: Study) -> None:
     """
     folder = ROOT / record_folder(study.kind)
     kept = json.loads((folder / RECORD).read_text("utf-8"))
-    made = Made(*(kept["made"][fact] for fact in ("commit", "command", "date")), kept["done_on"])
+    made = Made(kept["made"]["commit"], kept["made"]["command"], kept["made"]["date"], kept["done_on"])
     document = json.loads(record_files(study, kept["preset"], made, read_rows(folder))[RECORD])
     document |= {"made": kept["made"], "table_sha256": kept["table_sha256"]}
     replace_files(folder, {RECORD: json.dumps(kept | document, indent=1, ensure_ascii=False).encode() + b"\n"})

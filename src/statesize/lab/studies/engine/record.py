@@ -82,7 +82,7 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
     try:
         kept = cast("dict[str, Any]", json.loads(path.read_bytes()))
         content, rows = (folder / TABLE).read_bytes(), read_rows(folder)
-        made = Made(*(kept["made"][fact] for fact in ("commit", "command", "date")), kept["done_on"])
+        made = Made(kept["made"]["commit"], kept["made"]["command"], kept["made"]["date"], kept["done_on"])
         again = json.loads(record_files(study, kept["preset"], made, rows)[RECORD])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} must be the record of a study, got one that cannot be read: {error!r}.") from error
