@@ -175,9 +175,9 @@ def test_a_longer_probe_shows_the_size_of_a_state_that_a_shorter_one_cannot(leng
 def test_a_costly_reading_is_told_once_in_processor_time_and_steps_of_the_training(steps, advised, caplog, monkeypatch):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), SilentLayer())
-    probing = Probing(Probe(TEXTS, every=10, share=math.inf, settings=Settings(positions=4)), steps)
-    clock = [probing._began]
+    clock = [0.0]
     monkeypatch.setattr("statesize.integrations.probe.time.process_time", lambda: clock[0])
+    probing = Probing(Probe(TEXTS, every=10, share=math.inf, settings=Settings(positions=4)), steps)
     measured = probe._measured
     monkeypatch.setattr(probe, "_measured", lambda *given: (clock.append(clock.pop() + 6), measured(*given))[1])
     shares = []
