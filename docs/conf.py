@@ -32,10 +32,10 @@ nitpick_ignore_regex = [
     # Types that users hand on and never name.
     (
         "py:class",
-        r"statesize\..*\.(Agreement|Block|CausalSize|Claim|Cut|CutResult|ModelAndTokenizer|OwnMixing|PageTable|Profiled|Result|ResultPage|Run|"
+        r"statesize\..*\.(Agreement|Block|CausalSize|Chat|Claim|Cut|CutResult|ModelAndTokenizer|OwnMixing|PageTable|Profiled|Result|ResultPage|Run|"
         r"TextRun|TrainingState|Value)",
     ),
-    ("py:class", r"(Document|Findings|Kind|Loss|Metric|Profiled|ResultPage|StudyTable)"),
+    ("py:class", r"(Document|Findings|Kind|Loss|Metric|Own|Profiled|ResultPage|StudyTable)"),
     # Names that are read only where types are checked, so that commands refuse before torch is imported.
     ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Memory|Positions|Tokenizer|Weights|nn\.Module)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
