@@ -21,8 +21,8 @@ from statesize.spectra.engine import OUTPUTS
 
 THRESHOLDS = st.lists(st.floats(-14, 1).map(lambda power: 10.0**power), max_size=3).map(tuple)
 SPOILED: dict[str, Callable[[Tensor], Tensor]] = {
-    "NaN": lambda tensor: tensor + torch.full_like(tensor, torch.nan),
-    "infinite": lambda tensor: torch.full_like(tensor, torch.inf).where(torch.ones_like(tensor.real).bool(), tensor),
+    "NaN": lambda tensor: torch.full_like(tensor, torch.nan),
+    "infinite": lambda tensor: torch.full_like(tensor, torch.inf),
     "whole": lambda tensor: tensor.real.clamp(-5, 5).to(torch.int64),
     "sparse": lambda tensor: tensor.detach().to_sparse(),
     "meta": lambda tensor: tensor.detach().to("meta"),

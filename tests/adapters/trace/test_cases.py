@@ -575,6 +575,15 @@ class ValuesOfSpectra(GateOfSpectra):
         return [self.faded(hidden) * self.query(hidden).sigmoid().mT[:, :, None]]
 
 
+class LevelOfSpectra(GateOfSpectra):
+    """The tensor that is convolved by spectra has positions alone."""
+
+    def shown(self, hidden: Tensor) -> Tensor:
+        level, length = hidden.mean((0, 2)), hidden.shape[1]
+        mixed = torch.fft.irfft(torch.fft.rfft(level, 2 * length) * torch.fft.rfft(level.new_ones(2), 2 * length))
+        return mixed[None, :length, None]
+
+
 class SharedHeadBeside(Own):
     """Two heads read the gated values of one, a scan of more channels stands beside, and both are convolved."""
 
@@ -693,6 +702,7 @@ PART = [
     pytest.param(SpectrumBehind, 1, 16, id="a convolution by spectra behind an activation"),
     pytest.param(GateFirst, 1, 16, id="a gate before convolved values"),
     pytest.param(GateOfSpectra, 1, 16, id="a gate beside values convolved by spectra"),
+    pytest.param(LevelOfSpectra, 1, 16, id="a gate beside a level convolved by spectra"),
     pytest.param(ValuesOfSpectra, 1, 16, id="values convolved by spectra, then a gate"),
     pytest.param(SharedHeadBeside, 1, 16, id="a gated head that two read, a scan beside"),
 ]

@@ -14,7 +14,7 @@ from torch import Tensor
 from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.own_cache import grouped_by
 from statesize.adapters.trace.replay import Piece
-from statesize.adapters.trace.run import ROUNDING, Place
+from statesize.adapters.trace.run import ROUNDING, Place, by_position
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -89,10 +89,11 @@ def channels(piece: Piece, texts: int, rounding: float, other: Sequence[Tensor] 
 
     def by_text(place: Place) -> Iterator[Tensor]:
         """Channels by text, (S, channels), for each dimension on which nothing changes but what is of the last text."""
-        moved, changed = piece.graph.tape.values[place.tensor].movedim(place.axis, 0), None
-        index = torch.arange(moved[0].numel()).reshape(moved.shape[1:] or [1])
+        values, changed = piece.graph.tape.values[place.tensor], None
+        shape = [size for dim, size in enumerate(values.shape) if dim != place.axis]
+        index = torch.arange(values.numel() // values.shape[place.axis]).reshape(shape or [1])
         if other is not None:
-            changed = (moved != other[place.tensor].movedim(place.axis, 0)).flatten(1).any(0)
+            changed = by_position(values != other[place.tensor], place.axis).any(0)
         for dim, size in enumerate(index.shape):
             if size % texts == 0:
                 found = index.movedim(dim, 0).reshape(texts, -1)

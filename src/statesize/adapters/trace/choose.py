@@ -123,8 +123,13 @@ class Search:
             return True
         if other is None:
             return False
-        one, two = (its[tensor].narrow(axis, 0, length // 2).double() for its in (self.labels.values, other))
-        return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
+        both = (its[tensor].movedim(axis, 0)[: length // 2] for its in (self.labels.values, other))
+        return not bool(self._differ(*both).any())
+
+    def _differ(self, one: Tensor, two: Tensor) -> Tensor:
+        """The positions, the first dimension, at which two tensors differ by more than rounding, (P,) bool."""
+        one, two = (part.double().reshape(len(part), -1) for part in (one, two))
+        return ~((one - two).abs().amax(1) <= 100 * self.rounding * one.abs().max())
 
     def behind(self, end: Place) -> int:
         """How far positions of a tensor are mixed behind it; L where nothing follows from it."""
@@ -176,17 +181,16 @@ class Search:
         if place is not None:
             return Place(tensor, *place)
         if made is not None and self.labels.moves(made):
-            # What is only delayed is of no later position than its own.
+            # A delayed tensor depends on no later position than its own.
             axes = [axis for axis in self._axes(tensor, length) if bool((ahead(label, axis, length) <= 0).all())]
             return Place(tensor, axes[0]) if axes else None
         if bool(((label.last != length) & (label.last != 0)).any()) or (other := self._other_future) is None:
             return None
         # Where labels say no more than that all depends on all, as behind spectra, another future shows the positions.
         for axis in self._axes(tensor, sys.maxsize):
-            one, two = (its[tensor].movedim(axis, 0).flatten(1) for its in (self.labels.values, other))
-            changed = ((one - two).abs().amax(1) > 100 * self.rounding * one.abs().max()).nonzero()
-            first = int(changed[0]) - length // 2 if len(changed) else -1
-            if 0 <= first <= len(one) - length:
+            changed = self._differ(*(its[tensor].movedim(axis, 0) for its in (self.labels.values, other)))
+            first = int(changed.int().argmax()) - length // 2
+            if 0 <= first <= len(changed) - length:
                 return Place(tensor, axis, first)
         return None
 
@@ -319,7 +323,7 @@ class Search:
         return {one for one in found if not self._cancels(one, piece)}
 
     def _cancels(self, factor: int, piece: Piece) -> bool:
-        """Whether what is mixed in a factor cancels with a factor behind: T forgets a past that the factor keeps."""
+        """Whether the mixing in a factor cancels with a factor behind: T forgets a past that the factor keeps."""
         place, other, far = self.starts.get(factor), self._other_past, self.graph.far(factor) or 0
         if place is None or other is None or far <= piece.reach * _LESS_FAR or not self._forgets(piece):
             return False
@@ -365,14 +369,13 @@ class Search:
         return self._is_later_same(*(part[:, start:] for part in (one, two)))
 
     def _is_later_same(self, one: Tensor, two: Tensor) -> bool:
-        """Whether two tensors, positions first, agree at later ones than those of another past."""
-        # What weights read of the tokens just before reaches a little farther.
+        """Whether two tensors, positions first, whose texts differ in the first third, agree in the last third."""
+        # Weights read a few tokens before their own position, so that the second third may differ too.
         start = 2 * self.labels.length // 3
-        one, two = (part[start:].double() for part in (one, two))
-        return bool((one - two).abs().max() <= 100 * self.rounding * one.abs().max())
+        return not bool(self._differ(one[start:], two[start:]).any())
 
     def _weights(self, piece: Piece, other: set[int]) -> set[int]:
-        """What the factors on the way of a map follow from, but for some other factors."""
+        """The tensors that the factors on the way of a map follow from, without those of `other`."""
         of, found = {out for node in piece.nodes for out in node.outs}, set[int]()
         for node in reversed(self.graph.tape.nodes):
             if any(out in found for out in node.outs):

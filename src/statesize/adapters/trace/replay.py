@@ -17,7 +17,7 @@ from torch.nn import functional
 from statesize.adapters.observation import random_like
 from statesize.adapters.trace.labels import Label, Labels, distance, own, width
 from statesize.adapters.trace.linear import SHAPES, spread, terms
-from statesize.adapters.trace.run import ROUNDING, Place, at_once, batched, replayed
+from statesize.adapters.trace.run import ROUNDING, Place, at_once, batched, by_position, replayed
 from statesize.adapters.trace.tape import Node, Tape, renamed
 
 Use = tuple[Node, int]
@@ -249,18 +249,18 @@ class Piece:
         given = numbers.reshape(text.movedim(axis, 0).shape).movedim(0, axis).to(whole.dtype)
         if text.shape != whole.shape:
             given = torch.slice_scatter(whole, given, axis, first, first + len(numbers))
-        return self(given).movedim(self.end.axis, 0).flatten(1)
+        return by_position(self(given), self.end.axis)
 
     @cached_property
     def held(self) -> Tensor:
         """The start in the run, (L, channels)."""
         tensor, axis, first = self.start
-        return self.values[tensor].movedim(axis, 0).narrow(0, first, self.graph.labels.length).flatten(1)
+        return by_position(self.values[tensor].narrow(axis, first, self.graph.labels.length), axis)
 
     @cached_property
     def ended(self) -> Tensor:
         """The end in the run, (L, channels)."""
-        return self.values[self.end.tensor].movedim(self.end.axis, 0).flatten(1)
+        return by_position(self.values[self.end.tensor], self.end.axis)
 
     @cached_property
     def offset(self) -> Tensor:

@@ -38,6 +38,11 @@ class Place(NamedTuple):
     first: int = 0
 
 
+def by_position(tensor: Tensor, axis: int) -> Tensor:
+    """A tensor by its positions on a dimension, (positions, channels); one channel where it has no other dimension."""
+    return tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run, with the numbers of its tensors on the tape."""

@@ -147,8 +147,8 @@ class Trace:
         mine, its = self._run.tape, again.tape
         known = {*self._run.entering, *self._run.given, *mine.made}
         for node, other in zip(mine.nodes, its.nodes, strict=False):
-            shapes = ([tape.values[out].shape for out in one.outs] for tape, one in ((mine, node), (its, other)))
-            if node.name != other.name or len({*map(str, shapes)}) > 1:
+            ours, theirs = ([tape.values[out].shape for out in one.outs] for tape, one in ((mine, node), (its, other)))
+            if node.name != other.name or ours != theirs:
                 # As of sizes, where it is the same operation.
                 return bool(told) or (node.name == other.name and any(one in self._labels.of for _, one in node.inputs))
             pairs = zip(node.inputs, other.inputs, strict=False)
