@@ -7,14 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import statesize as ss
 from statesize.codes import NOTHING_LOST, Code, Note
 from statesize.measurement.statistics import ENOUGH_TOKENS, FEWEST_TEXTS
 
 ROOT = Path(__file__).parents[1]
-IDS = [list(range(24))]
 
 
 @pytest.mark.parametrize("code", Code)
@@ -54,31 +52,6 @@ WRONG = [None, "sink", {}, {"code": "sink"}, {"code": "none", "detail": ""}, {"c
 def test_what_is_no_note_is_refused(value):
     with pytest.raises(ValueError, match=r"note|Code"):
         Note.from_json(value)
-
-
-@pytest.fixture(scope="module")
-def pruned():
-    """A model whose second layer does not read what its head 1 mixes."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4
-    )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        model.model.layers[1].self_attn.o_proj.weight[:, 4:8] = 0
-    return model
-
-
-def test_heads_that_are_not_read_are_named_and_stay_in_a_saved_profile(pruned, tmp_path):
-    found = ss.profile(pruned, IDS)
-    name = "model.layers.1.self_attn"
-    assert found.limits == {"model.layers.0.self_attn": (), name: (Note(Code.NOT_READ, "1"),)}
-    assert list(found.limited(Code.NOT_READ)) == [name]
-    first, second = (line for line in repr(found).splitlines() if line.startswith("model.layers."))
-    assert "not read" not in first
-    assert second.endswith("  not read")
-    found.save(tmp_path / "saved")
-    assert ss.Profile.load(tmp_path / "saved").limits == found.limits
 
 
 class Masked(nn.Module):

@@ -48,17 +48,11 @@ class Code(StrEnum):
     VALUES = "values", "Its T leaves out what is done to its values.", "Read its numbers as those of T alone."
     DERIVATIVE = "derivative", "It has no T, and is measured by its derivative.", f"{_OPERATOR}, if there is one."
     SEEN = "seen in it", "Seen in it: {}", f"{_OPERATOR}."
-    NOT_READ = (
-        "not read",
-        "Its output reads nothing of what these heads or channels mix: {}. Their numbers stand in its means.",
-        "Leave them out of the means, or remove them.",
-    )
 
     # How far its numbers hold.
     UNCHECKED = "unchecked", "Its T is not checked: {}.", "Make the layer such that it runs by itself, or check T."
     ROUNDED = "rounded", "It computes with more rounding than float64 has.", "Load the model in float32 or float64."
     UNKNOWN_SIZE = "state size unknown", "How many numbers it can store is unknown: {}", "Set its `state_size`."
-    OVERSIZED = "oversized", "Its `state_size` seems too large: {}", "Set it to what the layer can hold."
     COUNTED = "counted so", "Its stored numbers are counted as is said here.", "Set its `state_size`, if it is another."
 
     # Why a layer has no numbers.

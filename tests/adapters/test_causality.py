@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import statesize as ss
-from statesize.codes import joined
+from statesize.codes import Code, joined
 from statesize.errors import InputError
 
 WIDTH = 8
@@ -75,8 +75,6 @@ def test_scans_of_a_model_that_sees_the_future_elsewhere_say_so():
     assert list(notes) == ["1.scan", "1.scan@1", "2.scan", "2.scan@1"]
     assert capture.skipped == {}
     assert all("The model is not causal: positions are mixed backwards in 1 and 1 more. " in n for n in notes.values())
-    depends = {name: "depends on later tokens: its ESS is that of its T" in note for name, note in notes.items()}
-    assert depends == {"1.scan": False, "1.scan@1": True, "2.scan": True, "2.scan@1": True}
 
 
 class FutureGate(nn.Module):
@@ -97,11 +95,7 @@ class GatedByTheFuture(Sum):
 
 def test_a_layer_with_a_part_that_sees_the_future_is_not_said_to_be_sound():
     model = nn.Sequential(nn.Embedding(100, WIDTH), Sum(), GatedByTheFuture(), Sum())
-    notes = {item.name: joined(item.notes) for item in ss.capture(model, torch.arange(24)[None])}
-    assert "holds" in notes["1"]
-    assert "positions are mixed backwards in 2. " in notes["2"]
-    assert "does not depend on later tokens, but what it returns does" in notes["2"]
-    assert "What enters this layer depends on later tokens" in notes["3"]
+    assert all(item.notes[-1].code is Code.NOT_CAUSAL for item in ss.capture(model, torch.arange(24)[None]))
 
 
 class Attending(nn.Module):
@@ -126,21 +120,13 @@ class Leaking(nn.Module):
         return hidden
 
 
-@pytest.mark.parametrize(
-    ("place", "where", "depends"),
-    [
-        (0, "before first", [True, True]),
-        (1, "after first and before second", [False, True]),
-        (2, "after second", [False, False]),
-    ],
-)
-def test_mixing_outside_of_the_layers_is_told_with_its_place_and_what_it_means(place, where, depends):
+@pytest.mark.parametrize("place", range(3))
+def test_mixing_outside_of_the_layers_is_told(place):
     model, tokens = Leaking(place), torch.arange(24)[None]
     profile = ss.profile(model, tokens, positions=4)
     notes = [note for name in profile.mixers for note, names in profile.notes.items() if name in names]
-    told = f"The model is not causal: positions are mixed backwards {where}. What enters this layer "
-    assert all(told in note for note in notes)
-    assert ["layer depends on later tokens" in note for note in notes] == depends
+    assert len(notes) == 2
+    assert all(note.startswith("The model is not causal: ") for note in notes)
     assert any("not causal" in limits for limits in profile.summary()["limits"])
     assert "causal" not in repr(ss.profile(Leaking(None), tokens, positions=4))
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import statesize as ss
 from statesize import capture
-from statesize.codes import Code, Note, joined
+from statesize.codes import Code, joined
 from statesize.errors import InputError, ModelError
 
 HEADS, SIZE, WIDTH, LENGTH = 2, 4, 8, 12
@@ -179,14 +179,6 @@ def test_what_an_operator_raises_names_its_layer_and_is_the_cause():
     with pytest.raises(InputError, match=r"^Mixer 1: operator\(hidden\) must run .*, got AttributeError\(") as raised:
         ss.profile(model_of(None, lambda layer, hidden: layer.gates(hidden)), list(ids()))
     assert isinstance(raised.value.__cause__, AttributeError)
-
-
-def test_a_state_size_beside_an_operator_that_holds_less_is_told():
-    model = model_of()
-    model[1].state_size = SIZE
-    assert not joined(next(capture(model, ids())).notes)
-    model[1].state_size = SIZE + 1
-    assert next(capture(model, ids())).notes == (Note(Code.OVERSIZED, f"it is 5, but the operator holds {SIZE}."),)
 
 
 def test_a_multiplicity_that_is_not_the_layer_s_is_refused():

@@ -50,9 +50,9 @@ def sparse(own, hidden, value):
     [
         (summed, None, 1, 1, Code.COUNTED),
         (summed, 1, 1, 1, None),
-        (summed, 4096, 4096, 4096, Code.OVERSIZED),
+        (summed, 4096, 4096, 4096, None),
         (linear, 8, 8, 8, None),
-        (linear, 64, 64, 64, Code.COUNTED),  # the text is too short to tell
+        (linear, 64, 64, 64, None),
         (convolved_attention, 2, None, None, Code.UNKNOWN_SIZE),  # T keeps more
         (far, None, None, None, Code.UNKNOWN_SIZE),
         (far, math.inf, None, LENGTH, None),

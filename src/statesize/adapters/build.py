@@ -24,7 +24,8 @@ from statesize.adapters.observation import (
 )
 from statesize.adapters.runs import bare
 from statesize.adapters.select import is_own_code
-from statesize.adapters.watch import Call, first_argument, named_state_size
+from statesize.adapters.trace.declared import check_declared, most_compared
+from statesize.adapters.watch import Call, first_argument
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError, StatesizeError
 from statesize.operators import Dense, Operator, Shared, SoftmaxAttention
@@ -208,11 +209,10 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
         state_bytes = bare(forward.model, lambda: cast("int", own_bytes(length)), mixer)
     else:
         state_bytes = _cached_numbers(operator, multiplicity) * call.weights.itemsize
-    said, size = named_state_size(name, mixer) or 0, int(operator.state_size().max())
+    size = int(operator.state_size().max())
     told = (
         (bool(checked.reason), Note(Code.UNCHECKED, checked.reason)),
         (is_own_code(mixer), checked.part),
-        (said > size < length - 1, Note(Code.OVERSIZED, f"it is {said}, but the operator holds {size}.")),
         (isinstance(operator, Dense) and size == length - 1, Note(Code.COUNTED, _BARE)),
     )
     return Captured(
@@ -227,7 +227,6 @@ def from_method(described: FoundMixer, call: Call, forward: Forward, *, check: b
 
 def _checked(name: str, call: Call, forward: Forward, called: Callable[..., object]) -> Checked:
     """How T of a method `operator`, in float64 if its code knows that, agrees with what the layer computes."""
-    from statesize.adapters.trace.declared import check_declared, most_compared
 
     def stated(alone: ModuleCall) -> Operator | None:
         try:

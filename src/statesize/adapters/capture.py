@@ -7,12 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, compress, zip_longest
+from itertools import chain, compress
 
 import torch
 from torch import Tensor, nn
 
 from statesize.adapters.build import Captured, from_method, from_observation
+from statesize.adapters.causality import mixed_backwards
 from statesize.adapters.check import Checks, agreement, check_operator, compare_runs
 from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.model_state import is_a, returned_tensor
@@ -32,7 +33,8 @@ from statesize.adapters.select import (
     is_unseen_attention,
     selected,
 )
-from statesize.adapters.trace.own_mixing import OwnMixing
+from statesize.adapters.trace.derivative import derivative
+from statesize.adapters.trace.modules import OwnMixing, described, find_own_mixing, observed
 from statesize.adapters.watch import Call, ModelRun, record_calls, rerun, sampled
 from statesize.codes import NOTHING_LOST, Code, Note
 from statesize.errors import InputError, ModelError
@@ -119,8 +121,6 @@ class Capture(Iterator[Captured]):
         return [self._in_model(item, call) for item, wanted in zip(mixers, chosen, strict=True) if wanted]
 
     def _derivative(self, call: Call) -> Captured:
-        from statesize.adapters.trace.derivative import derivative
-
         operator, returned, notes = derivative(call.name, ModuleCall.of(self._forward, call))
         agreed = agreement(call, sampled(returned), float, lambda: self._as_it_ran(call))
         mixer = replace(call.mixers[0], name=call.labels[0])
@@ -152,8 +152,6 @@ class Capture(Iterator[Captured]):
         """Run a mixer again, in float64 if its code knows that, and build what is observed there."""
         notes, dtype = tuple[Note, ...](), None  # the dtype as which it rounds where its code knows no float64
         if call.is_traced:
-            from statesize.adapters.trace.modules import observed
-
             observation, returned = observed(self.own_mixing, self._forward, call)
             observations, output = [observation], sampled(returned)
             dtype = None if observation.in_double else call.weights
@@ -234,20 +232,18 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     hooks = (vars(part)[kind] for _, part in forward.parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
     origins = (str(getattr(hook, "__module__", "")).split(".")[0] for some in hooks for hook in some.values())
     changed = any(is_own_code(part) for _, part in forward.parts) or any(name not in LIBRARIES for name in origins)
-    around = list[Note]()
+    backwards: Note | None = None
     if own_mixing.backwards or changed:
-        from statesize.adapters.causality import mixed_backwards
-
         hidden = recording.hidden if checks in ("all", "again") and changed else None
-        around = mixed_backwards(forward, recording.calls, hidden, own_mixing.backwards, limit)
-    if checks == "again" and around:
+        backwards = mixed_backwards(forward, hidden, own_mixing.backwards, limit)
+    if checks == "again" and backwards is not None:
         # What seems to come from later tokens may be noise.
         checks = "all"
     run_difference = math.nan if checks in ("again", "none") else compare_runs(forward, recording, checks, limit)
     calls = [call for call in recording.calls if not chosen.isdisjoint(call.labels)]
     notes = {
-        label: tuple(filter(None, (own_mixing.notes.get(call.name), beside)))
-        for call, beside in zip_longest(recording.calls, around)
+        label: tuple(filter(None, (own_mixing.notes.get(call.name), backwards)))
+        for call in recording.calls
         for label in call.labels
     }
     by_cache = defaultdict[str, list[str]](list)
@@ -275,8 +271,6 @@ def _with_own_mixing(
     forward: Forward, own: Mapping[str, nn.Module], recording: ModelRun, request: Request
 ) -> tuple[ModelRun, OwnMixing]:
     """What an observed run shows beside, and what is found of the modules that no adapter knows."""
-    from statesize.adapters.trace.modules import described, find_own_mixing
-
     own_mixing = find_own_mixing(forward, own.values(), recording, request.mixes)
     for name in own_mixing.derivatives & recording.refused.keys():
         own_mixing.notes[name] = Note(Code.SEEN, str(recording.refused[name]))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,11 @@ from statesize.adapters.models.precision import (
     set_autocast,
     stored_dtype,
 )
-from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product, in_this_thread
+from statesize.adapters.observation import FoundMixer, Frame, ModuleStack, Observation, Product
 from statesize.adapters.runs import observed, read, reading
 from statesize.check import require_count
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
-from statesize.io.text import listed
 
 SAMPLE = 2**16
 
@@ -137,21 +136,7 @@ def rerun(forward: Forward, call: Call, dtype: torch.dtype | None) -> tuple[list
             set_autocast(call.autocast, stack)
         else:
             hold_at_least(call.module, dtype, stack)
-        if last is not None:
-            stack.callback(last.register_forward_pre_hook(in_this_thread(enter)).remove)
 
-    def enter(module: nn.Module, args: tuple[object, ...]) -> None:
-        weight = cast("Tensor", getattr(module, "weight", None))
-        # A run before the mixing does not read it, and weights of another class may hold other numbers.
-        if observations and type(weight) in (Tensor, nn.Parameter) and args and isinstance(args[0], Tensor):
-            by_entry = (weight if hasattr(module, "in_features") else weight.mT).bool().any(0)
-            reads.append(by_entry & args[0].bool().flatten(0, -2).any(0))
-
-    # Its heads lie side by side in what its output projection takes.
-    reads, width = list[Tensor](), call.mixers[0].units * call.mixers[0].multiplicity if len(call.mixers) == 1 else 0
-    # The Conv1D of transformers names them nx.
-    sizes = ((part, getattr(part, "in_features", getattr(part, "nx", 0))) for part in [*call.module.modules()][::-1])
-    last = next((part for part, size in sizes if size == width > 0), None)
     args, kwargs = (call.args, call.kwargs) if dtype is None else at_least((call.args, call.kwargs), dtype)
     running = ModuleStack(
         named_parts(call.module, call.name),
@@ -173,13 +158,6 @@ def rerun(forward: Forward, call: Call, dtype: torch.dtype | None) -> tuple[list
             f"Mixer {call.name}: running it again with the recorded arguments executed a different code path. Its "
             "forward depends on something outside of its arguments, so it cannot be measured by itself."
         )
-    if width:
-        units, silent = call.mixers[0].units, output is not None and not bool(output.any())
-        # A projection that is called more than once tells nothing here.
-        is_read = reads[0].reshape(units, -1).any(1) if len(reads) == 1 else torch.ones(units)
-        if unread := [str(unit) for unit in range(units) if silent or not is_read[unit]]:
-            notes = (*observations[0].notes, Note(Code.NOT_READ, listed(unread)))
-            observations[0] = replace(observations[0], notes=notes)
     return observations, output
 
 
@@ -284,20 +262,12 @@ class Memory:
     notes: tuple[Note, ...] = ()
 
     @classmethod
-    def named(cls, said: int, kept: int, *, is_short: bool, fixed: Callable[[], int | None]) -> Self:
-        """What a class says, if T keeps no more; `fixed` is the size at which T no longer grows, None if unknown."""
-        names = f"the {said} numbers that its `state_size` names."
-        if kept > said:
-            more = f"T keeps more than {names[:-1]}; make it larger, or leave it out."
-            return cls(None, (Note(Code.COUNTED, more),))
-        code, text = Code.COUNTED, f"T here keeps {kept} of {names}"
-        if not 0 < kept < said:
+    def named(cls, said: int, kept: int) -> Self:
+        """What a class says, if T keeps no more."""
+        if kept <= said:
             return cls(said)
-        if is_short:
-            text += " This text is too short to tell whether it can hold more."
-        elif (size := fixed()) is not None and size < said:
-            code = Code.OVERSIZED
-        return cls(said, (Note(code, text),))
+        text = f"T keeps more than the {said} numbers that its `state_size` names; make it larger, or leave it out."
+        return cls(None, (Note(Code.COUNTED, text),))
 
 
 def named_state_size(name: str, module: nn.Module) -> int | float | None:

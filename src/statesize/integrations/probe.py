@@ -51,7 +51,7 @@ RECORD = "statesize.jsonl"
 PREFIX = "ess/"
 _FALLEN = 0.5
 """A layer that uses less than this fraction of the share that it used at first is named in a warning."""
-_LIMITS = (Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.OVERSIZED, Code.UNKNOWN_SIZE)
+_LIMITS = (Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.UNKNOWN_SIZE)
 _CHEAPER = "Fewer or shorter sequences make readings cheaper, and so does a method operator(hidden) of your own layers."
 _LOGGER = logging.getLogger("statesize")
 

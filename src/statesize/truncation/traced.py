@@ -16,7 +16,7 @@ from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import Observation, Units
 from statesize.adapters.trace.channels import channels
 from statesize.adapters.trace.layer import observe
-from statesize.adapters.trace.own_mixing import OwnMixing
+from statesize.adapters.trace.modules import OwnMixing
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import ROUNDING, Place
 from statesize.adapters.trace.trace import Trace, TracedMixing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -49,10 +49,7 @@ class AttentionCall:
     def memory(self, kept: Callable[[], int]) -> Memory:
         """What a class of one's own says of its memory, of which T keeps so many tokens at most."""
         said = named_state_size(self.name, self.module) if is_own_code(self.module) else None
-        if not isinstance(said, int):
-            return Memory(None)
-        count = kept()
-        return Memory.named(said, count, is_short=count == self.mixed.shape[2] - 1, fixed=lambda: count)
+        return Memory.named(said, kept()) if isinstance(said, int) else Memory(None)
 
     def observation(
         self, operator: Callable[[Units], Operator], filled: int | None, notes: Sequence[Note]
@@ -82,26 +79,26 @@ class AttentionCall:
 class PlainAttention:
     """T[i, j] = softmax_j(scale · q_iᵀ k_j) over the keys of a window, which T u has yet to confirm."""
 
-    attention: SoftmaxAttention  # T of all heads, whose numbers `_tolerated` checks
+    attention: SoftmaxAttention  # T of all heads, whose numbers `explained` checks
     key: Tensor  # (S, K, L, d), each for H / K consecutive heads
     window: int | None  # as the layer states it, which may be longer than the text
 
     @classmethod
     def of(cls, query: Tensor, key: Tensor, scale: float, window: int | None, **beside: Any) -> Self:
-        """That of queries (S, H, L, d) and keys (S, K, L, d), with a bias, a sink or a cap of `SoftmaxAttention`."""
+        """That of queries (S, H, L, d) and keys (S, K, L, d), with a sink or a cap of `SoftmaxAttention`."""
         heads = torch.arange(query.shape[1], device=query.device)
         # By index, so that what the model goes on to change in place is another tensor.
         query, by_head = query[:, heads], key[:, heads // (len(heads) // key.shape[1])]
         return cls(SoftmaxAttention(query, by_head, scale, window, **beside, checked=True), key, window)
 
     def largest_score(self) -> float:
-        """The largest absolute score of a key that is seen, before bias and cap, and the largest bias."""
+        """The largest absolute score of a key that is seen, before a cap."""
         attention, found = self.attention, 0.0
         for head in range(attention.batch_shape[1]):
             products = attention.query[:, head] @ attention.key[:, head].mT
             seen = products.tril().triu(1 - (self.window or attention.length))
             found = max(found, abs(attention.scale) * float(seen.abs().max()))
-        return found + (0.0 if attention.key_bias is None else float(attention.key_bias.abs().max()))
+        return found
 
     def explained(self, values: Tensor, mixed: Tensor, *, exact: bool) -> float | None:
         """How far T u, u (S, K, L, P), is from y (S, H, L, P), or None where that is more than rounding."""
@@ -109,26 +106,12 @@ class PlainAttention:
         each = self.attention.batch_shape[1] // values.shape[1]
         heads = (slice(head, head + 1) for head in range(self.attention.batch_shape[1]))
         pairs = ((self.attention[:, head], values[:, head.start // each, None], mixed[:, head]) for head in heads)
-        applied = ((T.apply(u.to(self.attention.dtype)), y) for T, u, y in pairs)
-        return self._tolerated((relative_difference(*pair) for pair in applied), exact=exact)
-
-    def explained_maps(self, maps: Tensor, *, exact: bool) -> float | None:
-        """The largest difference of T from a map (S, H, L, L), in all of it, or None beyond rounding."""
-        heads = [slice(head, head + 1) for head in range(maps.shape[1])]
-        differences = ((self.attention[:, head].dense() - maps[:, head]).abs().max() for head in heads)
-        return self._tolerated(differences, exact=exact)
-
-    def _tolerated(self, differences: Iterable[Tensor | float], *, exact: bool) -> float | None:
-        """The largest of some differences, which are made here; None where it is more than rounding."""
-        attention, bias = self.attention, self.attention.key_bias
-        parts = (attention.query, self.key, bias, attention.sink)
+        parts = (self.attention.query, self.key, self.attention.sink)
         if not all(bool(torch.isfinite(part).all()) for part in parts if part is not None):
             return None
-        if bias is not None and bool((bias.abs() > -UNSEEN).any()):
-            # It hides keys.
-            return None
-        found = float(torch.tensor([float(one) for one in differences], dtype=torch.float64).max())
-        limit = EXACT if exact else allowed(found, attention.dtype, self.largest_score)
+        applied = ((T.apply(u.to(self.attention.dtype)), y) for T, u, y in pairs)
+        found = float(torch.tensor([relative_difference(*pair) for pair in applied], dtype=torch.float64).max())
+        limit = EXACT if exact else allowed(found, self.attention.dtype, self.largest_score)
         return found if found <= limit else None
 
     def observation(self, call: AttentionCall) -> Observation:
@@ -137,45 +120,6 @@ class PlainAttention:
         memory = call.memory(lambda: min(self.window or length, length) - 1)
         filled = filled if memory.states is None else memory.states
         return call.observation(lambda units: self.attention[:, units], filled, memory.notes)
-
-
-@dataclass(frozen=True, eq=False)
-class Softmax:
-    """A softmax over positions that a layer computes itself."""
-
-    weights: Tensor  # what it returned, (S, H, L, L)
-    largest_score: float  # the largest absolute score of a key that is seen
-    # What it took, (S, H, L, L), and the factors of the last product before, (S, H, L, d) and (S, K, d, L); None where
-    # no such product is seen.
-    product: tuple[Tensor, Tensor, Tensor] | None
-
-    @property
-    def window(self) -> int | None:
-        """How many positions every query sees, itself included; None where that is no band of less than the text."""
-        seen, length = (self.weights > 0).flatten(0, 1), self.weights.shape[-1]
-        width = int(seen[:, -1].sum(-1).max())
-        band = torch.ones_like(seen[0]).tril().triu(1 - width)
-        return width if width < length and bool((seen == band).all()) else None
-
-    def plain(self) -> tuple[PlainAttention, float] | None:
-        """Queries and keys that make its weights, with a bias of the keys if there is one, and how far they are off."""
-        if self.product is None:
-            return None
-        (scores, query, stored), window = self.product, self.window
-        key = stored.repeat_interleave(query.shape[1] // stored.shape[1], 1)
-        first = max(0, self.weights.shape[-1] - (window or self.weights.shape[-1]))
-        # What the last two rows have beside their products is a scale, and a bias of each key.
-        pair = (part[:, :, -2:, first:-1].diff(dim=2) for part in (query[:, :, -2:] @ key, scores))
-        shown, said = (part - part.mean(-1, keepdim=True) for part in pair)
-        scale = float((shown * said).sum() / shown.square().sum().clamp_min(torch.finfo(shown.dtype).tiny))
-        beside = scores[:, :, -1] - scale * (query[:, :, -1:] @ key)[:, :, 0]
-        biases = (None, beside - beside[..., -1:]) if window is None else (None,)
-        for bias in biases:
-            plain = PlainAttention.of(query, stored.mT, scale, window, key_bias=bias)
-            difference = plain.explained_maps(self.weights, exact=query.dtype is torch.float64)
-            if difference is not None:
-                return plain, difference
-        return None
 
 
 def is_band(mask: object, length: int, window: int | None) -> bool:

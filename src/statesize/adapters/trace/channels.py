@@ -11,7 +11,6 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.own_cache import grouped_by
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import ROUNDING, Place, by_position
@@ -134,6 +133,23 @@ class Around(NamedTuple):
     before: int
     behind: int
     beside: int
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """A softmax over positions that a layer computes itself."""
+
+    weights: Tensor  # what it returned, (S, H, L, L)
+    largest_score: float  # the largest absolute score of a key that is seen
+    keys: Sequence[Tensor]  # what it took products with, (S, K, L, d); none where no such product is seen
+
+    @property
+    def window(self) -> int | None:
+        """How many positions every query sees, itself included; None where that is no band of less than the text."""
+        seen, length = (self.weights > 0).flatten(0, 1), self.weights.shape[-1]
+        width = int(seen[:, -1].sum(-1).max())
+        band = torch.ones_like(seen[0]).tril().triu(1 - width)
+        return width if width < length and bool((seen == band).all()) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.plain_attention import AttentionCall, Softmax
+from statesize.adapters.kernels.plain_attention import AttentionCall
 from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import EXACT, Observation, Units, random_like
-from statesize.adapters.trace.channels import Around, TracedMixing
+from statesize.adapters.trace.channels import Around, Softmax, TracedMixing
 from statesize.adapters.trace.states import Kept
 from statesize.adapters.trace.trace import Trace
 from statesize.adapters.watch import Memory, named_state_size
@@ -46,9 +46,7 @@ def _memory_of(said: float | None, call: ModuleCall, mixing: TracedMixing) -> Me
     kept, memory = _kept(mixing), Memory(None)
     if isinstance(said, int):
         # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
-        rank = kept.largest_rank(said)
-        is_short = rank >= call.length // 4
-        memory = Memory.named(said, rank, is_short=is_short, fixed=lambda: _shown_state(call, kept))
+        memory = Memory.named(said, kept.largest_rank(said))
     return memory if memory.states is not None else replace(memory, states=_shown_state(call, kept))
 
 
@@ -135,22 +133,18 @@ def _attention(name: str, call: ModuleCall, mixing: TracedMixing, softmax: Softm
     expected = softmax.weights.double() @ values
     if not relative_difference(answers, expected) <= (EXACT if mixing.in_double else BOUNDS[torch.float32]):
         return None
-    plain = softmax.plain()
     attended = AttentionCall(
         name=name,
         module=call.module,
         values=by_head(mixing.values),
         mixed=by_head(mixing.mixed),
-        keys=() if softmax.product is None else (softmax.product[2].mT,),
+        keys=softmax.keys,
         window=softmax.window,
         probed=lambda: (values, answers),
         largest_score=lambda: softmax.largest_score,
     )
-    if plain is not None:
-        found = replace(plain[0].observation(attended), difference=plain[1])
-    else:
-        maps = Mixing(lambda: softmax.weights, cast("tuple[int, int, int, int]", tuple(softmax.weights.shape)))
-        found = observed_mixing(attended, maps, call.length)
+    maps = Mixing(lambda: softmax.weights, cast("tuple[int, int, int, int]", tuple(softmax.weights.shape)))
+    found = observed_mixing(attended, maps, call.length)
     notes = [*found.notes, *filter(None, [mixing_around(mixing.around)]), *([_IN_SINGLE] * (not mixing.in_double))]
     return replace(found, in_double=mixing.in_double, notes=tuple(notes))
 

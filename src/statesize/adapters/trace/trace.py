@@ -10,10 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.kernels.plain_attention import Softmax
 from statesize.adapters.models.model_state import position_axis
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.trace.channels import TracedMixing
+from statesize.adapters.trace.channels import Softmax, TracedMixing
 from statesize.adapters.trace.choose import Search
 from statesize.adapters.trace.labels import Labels, ahead, distance, own, placed, width
 from statesize.adapters.trace.loops import joined
@@ -269,14 +268,11 @@ class Trace:
         if not weights.numel() or weights.numel() % (texts * length**2):
             return None
         last = self._run.tape.made.get(self._origin(made.inputs[0][1], *_AROUND_SCORES))
-        shape, product = (texts, -1, length, length), None
         factors = [] if last is None else [values[one] for _, one in last.inputs[-2:]]
         parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
-        if len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(parts[0], parts[1], length):
-            query, key = parts
-            key = key.reshape(texts, -1, *key.shape[-2:])
-            product = scores.reshape(shape), query.reshape(texts, -1, length, query.shape[-1]), key
-        return Softmax(weights.reshape(shape), largest, product)
+        are_scored = len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(*parts, length)
+        keys = [parts[1].reshape(texts, -1, *parts[1].shape[-2:]).mT] if are_scored else []
+        return Softmax(weights.reshape(texts, -1, length, length), largest, keys)
 
     def _origin(self, tensor: int, *through: str) -> int:
         """The tensor that another one was made of by moves of its entries and some other operations."""
