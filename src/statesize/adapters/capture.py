@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.build import Captured, from_method, from_observation
-from statesize.adapters.causality import mixed_backwards
-from statesize.adapters.check import Checks, agreement, check_operator, compare_runs
+from statesize.adapters.check import Checks, agreement, check_operator, compare_runs, mixed_backwards
 from statesize.adapters.forward import Forward, Inputs
 from statesize.adapters.models.model_state import is_a, returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.forward import Forward
-from statesize.adapters.models.model_state import device_of
+from statesize.adapters.models.model_state import device_of, position_axis
 from statesize.adapters.models.precision import (
     BOUNDS,
     ROUNDED,
@@ -22,6 +22,7 @@ from statesize.adapters.models.precision import (
     relative_difference,
 )
 from statesize.adapters.observation import Observation
+from statesize.adapters.other_inputs import other_text, within_blocks
 from statesize.adapters.runs import bare
 from statesize.adapters.watch import Call, ModelRun, read_calls
 from statesize.codes import Code, Note
@@ -32,6 +33,11 @@ Checks = Literal["all", "read", "again", "none"]
 
 _LEAST = 1e-6  # a unit that is smaller than all others by more is compared with this share of the largest
 _NUMBERS = 2**23  # of the operators that are held at once while they are applied
+_FUTURES = 2  # texts that end otherwise: places that the data choose, as by their score, may fall on the same ones
+CAUSES = (
+    "Look for a mask that is missing, a mean or a norm over positions, an FFT whose input is not padded to twice its "
+    "length, a pass over the reversed text, or a convolution that is padded on both sides."
+)
 
 
 @dataclass(frozen=True)
@@ -177,3 +183,35 @@ def seeded_otherwise(device: torch.device, _: object) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(torch.cuda.initial_seed() ^ 1)
+
+
+def mixed_backwards(forward: Forward, hidden: Tensor | None, around: Sequence[str], limit: float) -> Note | None:
+    """The note on a model that is not causal; None where other tokens change no past."""
+    # hidden: The last hidden state; None leaves out the runs with other tokens. around: Names of modules that mix
+    # positions backwards around what is measured in them. limit: The largest difference of it that is rounding.
+    if not around and (hidden is None or not _later_tokens_change(forward, hidden, limit)):
+        return None
+    inside = [name for name in around if name != type(forward.model).__name__]
+    more = f" and {len(inside) - 1} more" if inside[1:] else ""
+    where = f" in {inside[0]}{more}" if inside else ""
+    advice = "What enters this layer may depend on later tokens; its ESS is then no memory of the past alone."
+    return Note(Code.NOT_CAUSAL, f"positions are mixed backwards{where}. {advice}")
+
+
+def _later_tokens_change(forward: Forward, hidden: Tensor, limit: float) -> bool:
+    """Whether tokens from a cut on change the last hidden state before it."""
+    placed = forward.placed.get(forward.model)
+    axis = position_axis(hidden, forward.length) if placed is None else placed.leaving
+    if axis is None or not bool(hidden.isfinite().all()):
+        return False
+    # Noise must not be the same each time.
+    seeded = partial(seeded_otherwise, device_of(forward.model))
+    cut, generator = within_blocks(forward.length // 2, forward.length), torch.Generator().manual_seed(0)
+    for _ in range(_FUTURES):
+        other = forward.with_texts(other_text(slice(cut, None), generator)).hidden(bare, attach=seeded)
+        if other is None:
+            continue
+        earlier = (tensor.narrow(axis, 0, cut) for tensor in (other, hidden))
+        if other.shape != hidden.shape or not relative_difference(*earlier) <= limit:
+            return True
+    return False

@@ -27,6 +27,7 @@ from statesize.adapters.models.model_state import (
 from statesize.adapters.models.precision import ROUNDED, relative_difference, stored_dtype
 from statesize.adapters.models.quantised import UNCOMPARED
 from statesize.adapters.observation import Frame, OpenSource
+from statesize.adapters.other_inputs import Change
 from statesize.adapters.runs import bare, read
 from statesize.adapters.sources import sources_of
 from statesize.check import refuse, whole_number
@@ -120,15 +121,11 @@ class Forward:
         """The same inputs for a copy of the model."""
         return replace(self, model=model, parts=named_parts(model), backbone=backbone_of(model, inputs))
 
-    def with_texts(self, change: Callable[[Tensor], Tensor]) -> Self:
-        """The same model over what a change of texts (S, L, …) makes of its own."""
-
-        def changed(texts: Tensor) -> Tensor:
-            return change(texts.transpose(1, axis)).transpose(1, axis)
-
-        name, axis = self.measured.name, cast("int", self.measured.axis)
-        kwargs = self.kwargs if self.args else {**self.kwargs, name: changed(self.kwargs[name])}
-        return replace(self, args=tuple(map(changed, self.args)), kwargs=kwargs)
+    def with_texts(self, change: Change) -> Self:
+        """The same model over what a change makes of its texts."""
+        name, axis = self.measured.name, self.measured.axis
+        kwargs = self.kwargs if self.args else {**self.kwargs, name: change(self.kwargs[name].clone(), axis)}
+        return replace(self, args=tuple(change(texts.clone(), axis) for texts in self.args), kwargs=kwargs)
 
     def sequences_in(self, arguments: object) -> int:
         """How many of the texts the arguments of a module hold: nearly always all, but one where it takes one each."""

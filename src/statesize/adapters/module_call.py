@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ from statesize.adapters.forward import Forward, Placed
 from statesize.adapters.models.model_state import mapped, named_parts, position_axis, returned_tensor, tensors_in
 from statesize.adapters.models.precision import at_least, hold_at_least
 from statesize.adapters.observation import ModuleStack, Observation, OpenSource, Product
-from statesize.adapters.other_inputs import changed_from
+from statesize.adapters.other_inputs import other_text
 from statesize.adapters.runs import bare, observed
 from statesize.adapters.watch import Call, passages
 
@@ -145,7 +144,7 @@ def first_calls(forward: Forward, modules: Iterable[nn.Module]) -> dict[nn.Modul
     # along it only what lies behind the cut changes.
     cut, placed, calls = forward.length // 2, forward.placed, dict[nn.Module, ModuleCall]()
     _, seen = passages(forward, modules, torch.clone)
-    _, changed = passages(forward.with_texts(partial(changed_from, axis=1, cut=cut)), seen, torch.clone)
+    _, changed = passages(forward.with_texts(other_text(slice(cut, None))), seen, torch.clone)
     for module, (frame, *_) in seen.items():
         if module not in changed:
             continue

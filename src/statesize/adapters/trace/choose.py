@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.module_call import ModuleCall
+from statesize.adapters.other_inputs import Change, other_text
 from statesize.adapters.trace.channels import Around, Channels, TracedMixing, channels
 from statesize.adapters.trace.labels import Label, Labels, ahead, distance, placed
 from statesize.adapters.trace.replay import Graph, Piece, Use, before, others
-from statesize.adapters.trace.run import ROUNDING, Change, Place, Run, other_text
+from statesize.adapters.trace.run import ROUNDING, Place, Run
 from statesize.adapters.trace.tape import Node
 
 _LARGEST = 4

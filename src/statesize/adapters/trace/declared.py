@@ -8,8 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from statesize.adapters.causality import CAUSES
-from statesize.adapters.check import Checked
+from statesize.adapters.check import CAUSES, Checked
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.observation import random_like
 from statesize.adapters.trace.channels import Channels, channels

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from statesize.adapters.causality import CAUSES
+from statesize.adapters.check import CAUSES
 from statesize.adapters.models.model_state import copied, entering_tensor, returned_tensor
 from statesize.adapters.models.precision import differentiable, in_dtype
 from statesize.adapters.module_call import ModuleCall

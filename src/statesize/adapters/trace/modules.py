@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.causality import CAUSES
+from statesize.adapters.check import CAUSES
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import is_a, named_parts
 from statesize.adapters.models.own_cache import bytes_beside, short_convolutions

@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import returned_tensor, tensors_in
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import Product, scale
+from statesize.adapters.observation import Product
+from statesize.adapters.other_inputs import Change
 from statesize.adapters.runs import reading
 from statesize.adapters.trace.tape import Node, Tape
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
-
-Change = Callable[[Tensor, int | None], Tensor]
-"""Makes a tensor that enters another one, by the dimension of its positions."""
 
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Differences below this part of the largest value are rounding."""
@@ -139,25 +137,6 @@ def first_run(call: ModuleCall, held: Collection[nn.Module]) -> Run:
         except Exception as error:  # whatever the author's code raises
             failed = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
     raise ModelError(Note(Code.NOT_MEASURED, f"did not run alone: {failed}"))
-
-
-def other_text(where: slice, generator: torch.Generator | None = None) -> Change:
-    """Other numbers at some positions, or the ids of others."""
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
-
-    def change(leaf: Tensor, axis: int | None) -> Tensor:
-        if axis is None or leaf.dtype is torch.bool:
-            return leaf
-        moved = leaf.movedim(axis, 0)
-        part = moved[where]
-        if leaf.is_floating_point():
-            numbers = torch.randn(part.shape, generator=generator, dtype=torch.float64, device="cpu")
-            part += 3 * scale(leaf) * numbers.to(part)
-        else:
-            moved[where] = moved[torch.randint(len(moved), (len(part),), generator=generator, device="cpu")]
-        return leaf
-
-    return change
 
 
 _MOST = 1 << 26

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import position_axis
 from statesize.adapters.module_call import ModuleCall
+from statesize.adapters.other_inputs import Change, other_text
 from statesize.adapters.trace.channels import Softmax, TracedMixing
 from statesize.adapters.trace.choose import Search
 from statesize.adapters.trace.labels import Labels, ahead, distance, own, placed, width
@@ -19,13 +20,11 @@ from statesize.adapters.trace.loops import joined
 from statesize.adapters.trace.replay import Piece, before
 from statesize.adapters.trace.run import (
     ROUNDING,
-    Change,
     Run,
     UnplacedError,
     at_once,
     batched,
     first_run,
-    other_text,
     ran,
     replayed,
 )
