@@ -6,7 +6,6 @@ from oracles.attention_models import attention_model, token_ids
 from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 from torch import nn
 
-import statesize
 from statesize import capture
 from statesize.adapters.forward import Forward
 from statesize.errors import InputError, ModelError
@@ -106,13 +105,6 @@ def test_what_may_do_something_around_a_backbone_is_run_itself(model):
     assert backbone_of(wrapper := nn.Sequential(model), ids) is wrapper
     model.__class__ = type("Derived", (type(model),), {"__module__": __name__})
     assert backbone_of(model, ids) is model
-
-
-@pytest.mark.parametrize("model", [nn.ModuleList([nn.Embedding(9, 4)]), nn.Sequential(nn.Embedding(9, 4), nn.Module())])
-def test_a_module_without_a_forward_is_refused_as_such(model):
-    for measure in (statesize.profile, statesize.network_ess):
-        with pytest.raises(ModelError, match='is missing the required "forward" function, so it does not run'):
-            measure(model, torch.arange(5)[None])
 
 
 LENGTH = 21

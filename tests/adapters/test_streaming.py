@@ -62,18 +62,11 @@ def test_what_the_class_names_counts_if_t_reads_no_more(how):
     assert (item.kind, item.state_size, item.state_bytes, joined(item.notes)) == ("stream", 9, 9 * TOKEN_BYTES, "")
     larger = captured(how, STREAM, state_size=20)
     assert (larger.state_size, larger.state_bytes) == (20, 20 * TOKEN_BYTES)
-    assert joined(larger.notes).startswith("Its `state_size` seems too large: T here keeps 9 of the 20 numbers")
     for mask, held in ((STREAM, 9), (CAUSAL, None)):
-        refused = captured(how, mask, state_size=8)
-        assert refused.state_size == held
-        assert (
-            joined(refused.notes)
-            == "T keeps more than the 8 numbers that its `state_size` names; make it larger, or leave it out."
-        )
+        assert captured(how, mask, state_size=8).state_size == held
     short = captured(how, CAUSAL, state_size=200)
     assert short.operator.state_size().tolist() == list(range(LENGTH))
     assert short.state_bytes == LENGTH * TOKEN_BYTES
-    assert "too short" in joined(short.notes)
 
 
 @pytest.mark.parametrize("how", ["softmax", "sdpa"])

@@ -193,8 +193,6 @@ class Forward:
                 f"{kind} must run where Triton does, because it calls kernels of flash-linear-attention, got a machine "
                 "without a driver for them. Run it on a GPU, or without flash-linear-attention."
             ) from error
-        if isinstance(error, NotImplementedError) and 'missing the required "forward"' in said:
-            raise ModelError(f"{said}, so it does not run. Give the module that calls its parts.") from error
         if not given.is_floating_point() and not any(isinstance(part, nn.Embedding) for _, part in self.parts):
             raise InputError(
                 f"{name} must be hidden states of shape (sequences, positions, channels) for {kind}, which has no "
@@ -212,15 +210,11 @@ class Forward:
                     f"{name} must have at most {count} tokens, for which the model has positions, got {self.length}. "
                     "Give shorter texts."
                 ) from error
-        if is_of_torch and given.is_floating_point():
+        is_low = held.itemsize < torch.float32.itemsize and not isinstance(error, torch.OutOfMemoryError)
+        if is_of_torch and (given.is_floating_point() or is_low):
             raise InputError(
-                f"{name} must be what enters {kind}, (sequences, positions, channels) in {held}, got shape "
-                f"{tuple(given.shape)} in {given.dtype}, of which it says: {said}. Give what enters it in its model."
-            ) from error
-        if is_of_torch and held.itemsize < torch.float32.itemsize and not isinstance(error, torch.OutOfMemoryError):
-            raise ModelError(
-                f"{kind} must run in its own dtype, got weights in {held} and, when it runs: {said}. "
-                "Load it in float32."
+                f"{name} must be what enters {kind}, whose weights are in {held}, got shape {tuple(given.shape)} in "
+                f"{given.dtype}, of which it says: {said}. Give what enters it in its model, or load it in float32."
             ) from error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -252,22 +252,6 @@ def first_argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
             "but a tensor of hidden states is expected there."
         )
     return hidden
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Numbers that a module keeps for a channel, None if unknown, and notes if its class says other ones."""
-
-    states: int | None
-    notes: tuple[Note, ...] = ()
-
-    @classmethod
-    def named(cls, said: int, kept: int) -> Self:
-        """What a class says, if T keeps no more."""
-        if kept <= said:
-            return cls(said)
-        text = f"T keeps more than the {said} numbers that its `state_size` names; make it larger, or leave it out."
-        return cls(None, (Note(Code.COUNTED, text),))
 
 
 def named_state_size(name: str, module: nn.Module) -> int | float | None:

@@ -13,14 +13,14 @@ from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import Observation, Units
+from statesize.adapters.observation import FoundMixer, Observation, Units
 from statesize.adapters.trace.channels import channels
 from statesize.adapters.trace.layer import observe
 from statesize.adapters.trace.modules import OwnMixing
 from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import ROUNDING, Place
 from statesize.adapters.trace.trace import Trace, TracedMixing
-from statesize.adapters.watch import ArgumentCopies, Call, Memory, first_argument
+from statesize.adapters.watch import ArgumentCopies, Call, first_argument
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
@@ -30,11 +30,11 @@ class OwnLayers:
     """Modules that no adapter knows, by name."""
 
     # Those with methods `operator`, `values` and `mixed_values`; those of which T is read from a trace, and what is
-    # known of these; and the numbers that they keep for a channel, which are not found for each call anew.
+    # known of these; and what earlier calls have shown, such as sizes, which are not found for each call anew.
     by_method: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     traced: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     found: OwnMixing = field(default_factory=OwnMixing)
-    memories: dict[str, Memory] = field(default_factory=dict[str, Memory])
+    earlier: dict[str, FoundMixer] = field(default_factory=dict[str, FoundMixer])
 
     def __contains__(self, module: nn.Module) -> bool:
         """Whether a module speaks for all that is mixed in it."""
@@ -60,8 +60,9 @@ class TracedCall:
         if (mixing := trace.mixing()) is None:
             raise ModelError(f"{name} mixes positions in its first call, and none in this one.")
         layer = own.found.layers.get(name)
-        memory = own.memories.get(name) if layer is None else layer.memory
-        seen, own.memories[name] = observe(name, call, mixing, memory)
+        earlier = own.earlier.get(name) if layer is None else layer.found
+        seen = observe(name, call, mixing, earlier)
+        own.earlier[name] = seen.found
         if hasattr(module, "operator"):
             stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
             T = mixing.matrix

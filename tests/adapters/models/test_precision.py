@@ -11,7 +11,7 @@ from torch import nn
 from statesize import capture
 from statesize.adapters.models.precision import at_least, hold_at_least, stored_dtype
 from statesize.adapters.runs import bare
-from statesize.errors import ModelError
+from statesize.errors import InputError
 
 
 def in_float32(model, call):
@@ -76,5 +76,5 @@ def test_tensors_in_lists_and_mappings_are_converted():
 
 
 def test_a_model_that_does_not_run_in_its_own_half_precision_says_so():
-    with pytest.raises(ModelError, match=r"xLSTMForCausalLM must run in its own dtype, got weights in torch\.bfloat16"):
+    with pytest.raises(InputError, match=r"must be what enters xLSTMForCausalLM, whose weights are in torch\.bfloat16"):
         capture(tiny("xlstm").bfloat16(), token_ids())

@@ -13,7 +13,7 @@ from statesize.adapters.models.own_cache import attention_cache
 from statesize.adapters.models.precision import allowed, relative_difference
 from statesize.adapters.observation import EXACT, Observation, Units
 from statesize.adapters.select import is_own_code
-from statesize.adapters.watch import Memory, named_state_size
+from statesize.adapters.watch import named_state_size
 from statesize.codes import Code, Note
 from statesize.operators import Operator, SoftmaxAttention
 
@@ -46,14 +46,12 @@ class AttentionCall:
         """What key-value heads hold, (S, K, L, P), by head, (S, H, L, P)."""
         return part[:, :, None].expand(-1, -1, self.mixed.shape[1] // part.shape[1], -1, -1).flatten(1, 2)
 
-    def memory(self, kept: Callable[[], int]) -> Memory:
-        """What a class of one's own says of its memory, of which T keeps so many tokens at most."""
+    def stated_size(self, kept: Callable[[], int]) -> int | None:
+        """The tokens that a class of one's own says it keeps, where T keeps no more; None without a word."""
         said = named_state_size(self.name, self.module) if is_own_code(self.module) else None
-        return Memory.named(said, kept()) if isinstance(said, int) else Memory(None)
+        return said if isinstance(said, int) and kept() <= said else None
 
-    def observation(
-        self, operator: Callable[[Units], Operator], filled: int | None, notes: Sequence[Note]
-    ) -> Observation:
+    def observation(self, operator: Callable[[Units], Operator], filled: int | None) -> Observation:
         """What was observed, whose cache keeps so many tokens once it has filled, or all for None."""
         stored = attention_cache(self.module, self.keys, self.values, self.mixed.shape[1], filled)
         kind, probed = self.kind if self.window is None else f"sliding {self.kind}", self.probed
@@ -71,7 +69,7 @@ class AttentionCall:
             probed=None if probed is None else lambda: (self.by_head(probed()[0]), probed()[1]),
             largest_score=self.largest_score,
             attends="attention" in self.kind,
-            **stored._replace(notes=(*beside, *notes, *stored.notes))._asdict(),
+            **stored._replace(notes=(*beside, *stored.notes))._asdict(),
         )
 
 
@@ -117,9 +115,8 @@ class PlainAttention:
     def observation(self, call: AttentionCall) -> Observation:
         """A call that it explains, as observed."""
         length, filled = self.attention.length, None if self.window is None else self.window - 1
-        memory = call.memory(lambda: min(self.window or length, length) - 1)
-        filled = filled if memory.states is None else memory.states
-        return call.observation(lambda units: self.attention[:, units], filled, memory.notes)
+        stated = call.stated_size(lambda: min(self.window or length, length) - 1)
+        return call.observation(lambda units: self.attention[:, units], filled if stated is None else stated)
 
 
 def is_band(mask: object, length: int, window: int | None) -> bool:

@@ -73,14 +73,14 @@ def observed_mixing(call: AttentionCall, mixing: Mixing, text: int, seen: Tensor
     if window is None and not torch.equal(state_size, position):
         # A cache that does not keep the whole past without being a window: attention in chunks.
         filled = int(state_size.max())
-    memory = call.memory(lambda: max(int(_read_later(head).max()) for head in reads))
-    if memory.states is not None:
-        filled, state_size = memory.states, position.clamp(max=memory.states)
+    stated = call.stated_size(lambda: max(int(_read_later(head).max()) for head in reads))
+    if stated is not None:
+        filled, state_size = stated, position.clamp(max=stated)
 
     def operator(units: Units) -> Dense:
         return Dense.of_causal(mixing.of(name)[:, units], state_size)
 
-    found = call.observation(operator, filled, memory.notes)
+    found = call.observation(operator, filled)
     return replace(found, map_bytes=math.prod(mixing.shape) * torch.float64.itemsize, forget=mixing.forget)
 
 

@@ -14,12 +14,12 @@ from statesize.adapters.kernels.probabilities import Mixing, observed_mixing
 from statesize.adapters.models.own_cache import UNEVEN
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import ModuleCall
-from statesize.adapters.observation import EXACT, Observation, Units, random_like
+from statesize.adapters.observation import EXACT, FoundMixer, Observation, Units, random_like
 from statesize.adapters.trace.channels import Around, Softmax, TracedMixing
 from statesize.adapters.trace.states import Kept
 from statesize.adapters.trace.trace import Trace
-from statesize.adapters.watch import Memory, named_state_size
-from statesize.codes import Code, Note, joined
+from statesize.adapters.watch import named_state_size
+from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.io.text import counted
 from statesize.operators import Dense
@@ -39,15 +39,14 @@ def _said(name: str, module: nn.Module) -> float | None:
     return math.inf if isinstance(module, nn.MultiheadAttention) else named_state_size(name, module)
 
 
-def _memory_of(said: float | None, call: ModuleCall, mixing: TracedMixing) -> Memory:
-    """The numbers that a layer keeps for a channel, by its class or by T."""
+def _states(said: float | None, call: ModuleCall, mixing: TracedMixing) -> int | None:
+    """The numbers that a layer keeps for a channel, by its class if T keeps no more, or by T; None if unknown."""
     if said == math.inf or not mixing.in_double:
-        return Memory(said if isinstance(said, int) else None)
-    kept, memory = _kept(mixing), Memory(None)
-    if isinstance(said, int):
-        # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
-        memory = Memory.named(said, kept.largest_rank(said))
-    return memory if memory.states is not None else replace(memory, states=_shown_state(call, kept))
+        return said if isinstance(said, int) else None
+    kept = _kept(mixing)
+    # A class speaks of its recurrence, and T may hold more, such as a convolution behind that.
+    is_right = isinstance(said, int) and kept.largest_rank(said) <= said
+    return cast("int", said) if is_right else _shown_state(call, kept)
 
 
 def _kept(mixing: TracedMixing) -> Kept:
@@ -73,14 +72,14 @@ def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
     return None if again is None else _kept(again).state()
 
 
-def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | None) -> tuple[Observation, Memory]:
-    """What a module mixed and by which T, and its memory, which need not be found twice."""
+def observe(name: str, call: ModuleCall, mixing: TracedMixing, found: FoundMixer | None) -> Observation:
+    """What a module mixed and by which T; its size is that of an earlier call, where that was found."""
     softmax, channels, said = mixing.softmax, mixing.channels, _said(name, call.module)
     if softmax is not None and (attention := _attention(name, call, mixing, softmax)) is not None:
-        return attention, Memory(None)
-    memory = _memory_of(said, call, mixing) if memory is None else memory
+        return attention
+    states = _states(said, call, mixing) if found is None else found.state_size
     sequences, units, length, shared = mixing.mixed.shape
-    is_attention, states = isinstance(call.module, nn.MultiheadAttention), memory.states
+    is_attention = isinstance(call.module, nn.MultiheadAttention)
     state_size = torch.arange(length)
     if states is not None:
         # A state that has more room than the text has tokens is no cache of these.
@@ -94,7 +93,7 @@ def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | 
     def passed_on(applied: Tensor, chosen: Units) -> Tensor:
         return applied + mixing.offset[:, chosen].to(applied)
 
-    observation = Observation(
+    return Observation(
         name=name,
         kind="attention" if is_attention else str(getattr(call.module, "kind", type(call.module).__name__)),
         operator=operator,
@@ -103,7 +102,7 @@ def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | 
         state_size=states,
         state_bytes=None if states is None and said != math.inf else stored * stored_dtype(call.module).itemsize,
         passed_on=passed_on,
-        notes=tuple(_notes(call.length, mixing, memory, said)),
+        notes=tuple(_notes(call.length, mixing, states, said)),
         groups=channels.groups,
         order=channels.order,
         stored_channels=shared,
@@ -114,7 +113,6 @@ def observe(name: str, call: ModuleCall, mixing: TracedMixing, memory: Memory | 
         largest_score=lambda: 0.0 if softmax is None else softmax.largest_score,
         attends=softmax is not None,
     )
-    return observation, memory
 
 
 def _attention(name: str, call: ModuleCall, mixing: TracedMixing, softmax: Softmax) -> Observation | None:
@@ -149,15 +147,15 @@ def _attention(name: str, call: ModuleCall, mixing: TracedMixing, softmax: Softm
     return replace(found, in_double=mixing.in_double, notes=tuple(notes))
 
 
-def _notes(length: int, mixing: TracedMixing, memory: Memory, said: float | None) -> list[Note]:
+def _notes(length: int, mixing: TracedMixing, states: int | None, said: float | None) -> list[Note]:
     """What limits the numbers of a layer."""
-    states, notes = memory.states, [*memory.notes]
+    notes = list[Note]()
     if states is None and said != math.inf:
         # A state must hold less than a quarter of the tokens, and be told from rounding.
         most = max(0, length // 4 - 1) if mixing.in_double else 0
         shown = f"{length} tokens show the size of a fixed state only up to {most} numbers, and no text that of a state"
         advice = "set its `state_size` to at least the rank of T, or to math.inf if it keeps every token"
-        notes = [Note(Code.UNKNOWN_SIZE, joined(notes) or f"{advice}; {shown} that fades.")]
+        notes = [Note(Code.UNKNOWN_SIZE, f"{advice}; {shown} that fades.")]
     if states is not None and states != said:
         holds = f"It holds {counted(states, 'number')} per channel"
         notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))

@@ -19,7 +19,7 @@ from statesize.adapters.select import RECURRENT, TRACED, is_own_code, is_unseen_
 from statesize.adapters.trace.derivative import state_size
 from statesize.adapters.trace.layer import mixing_around, observe
 from statesize.adapters.trace.trace import NoOperatorError, Trace, TracedMixing, UnplacedError
-from statesize.adapters.watch import Call, Memory, ModelRun
+from statesize.adapters.watch import Call, ModelRun
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 
@@ -32,7 +32,6 @@ class TracedLayer:
     """A module whose T is read from a trace."""
 
     found: FoundMixer  # what is known of it before it is measured
-    memory: Memory  # the numbers that it keeps for a channel
     held: Collection[nn.Module]  # modules inside that are measured by themselves
     notes: tuple[Note, ...] = ()  # what its T contains, or what modules inside do to its values
 
@@ -79,7 +78,7 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     mixing = trace.mixing()
     if mixing is None:
         raise ModelError(f"Mixer {call.name} mixes positions in its first call, and none in this one.")
-    observation, _ = observe(call.name, alone, mixing, layer.memory)
+    observation = observe(call.name, alone, mixing, layer.found)
     notes = (*observation.notes, *layer.notes)
     return replace(observation, state_bytes=layer.found.state_bytes, notes=notes), trace.returned
 
@@ -224,14 +223,14 @@ class _Finder:
             notes = (Note(Code.MIXED_BEFORE, self._listed(feeding)), *notes)
         if apart := trace.apart(mixing):
             notes = (self._without(apart), *notes)
-        observation, memory = observe(name, call, mixing, None)
-        if (found := observation.found).state_bytes is not None:
+        found = observe(name, call, mixing, None).found
+        if found.state_bytes is not None:
             # What the cache holds beside what T keeps, of modules that are not counted there.
             short = [part for parent in call.module.modules() for part in short_convolutions(parent)]
             counted = [*trace.held, *(part for part in short if trace.contains(mixing, {part}))]
             held = found.state_bytes + bytes_beside(call.module, call.length, counted)
             found = replace(found, state_bytes=held)
-        return TracedLayer(found, memory, trace.held, notes)
+        return TracedLayer(found, trace.held, notes)
 
     def _without(self, parts: Collection[nn.Module]) -> Note:
         return Note(Code.PART, f"T is without what {self._listed(parts)} mixes beside or behind it.")
