@@ -51,6 +51,7 @@ class ModuleStack:
     length: int  # positions of the text that the model runs over
     frames: list[Frame] = field(default_factory=list[Frame])  # one for each
     exact: bool = False  # whether they compute in float64 throughout, for the T that is measured
+    describes: bool = False  # whether a run asks what its mixers are, and not yet for the T of each
     closed: bool = False  # whether a module runs once more, without a look at what it does
     sequences: int = 1  # number of texts that the model runs over
     sources: Sequence[OpenSource] = ()  # those of the model

@@ -169,6 +169,7 @@ class _Recorder:
         self.running = ModuleStack(
             forward.parts,
             forward.length,
+            describes=True,
             sequences=forward.sequences,
             sources=forward.sources,
             on_leave=self.leave,

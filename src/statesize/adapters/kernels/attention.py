@@ -149,7 +149,7 @@ class _Called:
         )
         if plain is not None:
             values, leaving = self.probed if exact else (self.value, mixed)
-            difference = plain.explained(values, leaving, exact=exact)
+            difference = 0.0 if self.running.describes else plain.explained(values, leaving, exact=exact)
             if difference is not None:
                 found = plain.observation(replace(call, largest_score=plain.largest_score))
                 return replace(found, difference=difference)

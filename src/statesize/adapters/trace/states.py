@@ -12,10 +12,8 @@ from statesize.adapters.other_inputs import within_blocks
 
 # Singular values that are numbers of a state, and rounding, as parts of the largest.
 STATE, _ROUNDING = 1e-8, 1e-12
-# The same in a random part of H: as parts of the largest there, and of all cuts.
-_HERE, _ANYWHERE = 1e-9, 1e-10
-# Positions below which two lengths tell nothing.
-_SHORTEST = 8
+_HERE, _ANYWHERE = 1e-9, 1e-10  # the same in a random part of H: as parts of the largest there, and of all cuts
+_SHORTEST = 8  # positions below which two lengths tell nothing
 # Random columns that stand for all of H, and random rows and columns beyond the numbers that are asked about.
 _SAMPLES, _BEYOND = 256, 8
 # Cuts at which the rank is asked for, and numbers of T up to which it is asked at more than one.

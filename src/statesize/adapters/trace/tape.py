@@ -33,7 +33,9 @@ class Ref(NamedTuple):
 
 def bound(value: Any, tensors: Callable[[int], Any]) -> Any:
     """Arguments with a tensor in the place of each `Ref`."""
-    return tensors(value.id) if isinstance(value, Ref) else each(value, lambda part: bound(part, tensors))
+    if isinstance(value, Ref):
+        return tensors(value.id)
+    return each(value, lambda part: bound(part, tensors)) if isinstance(value, (list, tuple)) else value
 
 
 def each(value: Any, change: Callable[[Any], Any]) -> Any:
