@@ -215,15 +215,6 @@ def test_a_model_by_its_name_reads_a_text() -> None:
     assert network_ess("gla", text, positions=[2]).to_dict() == expected.to_dict()
 
 
-def test_a_bundled_model() -> None:
-    model, _ = zoo.load("recall-sa")
-    tokens = ids(16, model.config.vocabulary_size)
-    dense, lanczos = (network_ess(model, tokens, [8], method=method) for method in ("dense", "lanczos"))
-    assert lanczos.interval[0, 0] <= dense.entropy[0] <= lanczos.interval[0, 1]
-    assert dense.run_difference < 1e-5
-    assert set(dense.to_dict()["positions"][0]) >= {"position", "entropy", "interval", "dimension", "norm"}
-
-
 @pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_intervals_hold_the_exact_value(count: int) -> None:
     found = list(outcomes(count, 0.03))

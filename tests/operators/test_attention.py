@@ -7,13 +7,6 @@ import torch
 from statesize.operators import SoftmaxAttention, attention
 
 
-def test_equals_the_framework() -> None:
-    g = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(2, 5, 4, generator=g, dtype=torch.float64) for _ in range(3))
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-    torch.testing.assert_close(SoftmaxAttention(query, key, 1 / math.sqrt(4)).apply(value), expected)
-
-
 def test_window_hides_older_keys() -> None:
     flat = SoftmaxAttention(torch.zeros(4, 1), torch.zeros(4, 1), 1.0, window=2)
     assert flat.dense().tolist() == [[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0.5, 0.5]]
@@ -57,25 +50,9 @@ def test_bias_sink_and_cap_are_those_of_the_formula(parts: tuple[str, ...], wind
     torch.testing.assert_close(single.dense().double(), attention.dense(), rtol=1e-5, atol=1e-7)
 
 
-def test_a_slope_is_a_bias_of_the_keys() -> None:
-    query, key, slopes = drawn((3, 9, 4), (3, 9, 4), (3,))
-    position = torch.arange(9)
-    scores = 0.5 * query @ key.mT + slopes[:, None, None] * (position - position[:, None])
-    expected = scores.masked_fill(position > position[:, None], -torch.inf).softmax(-1)
-    found = SoftmaxAttention(query, key, 0.5, key_bias=slopes[:, None] * position).dense()
-    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
-
-
 def drawn(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
     g = torch.Generator().manual_seed(2)
     return [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
-
-
-def test_a_window_of_numpy() -> None:
-    query, key = drawn((5, 2), (5, 2))
-    found, expected = (SoftmaxAttention(query, key, 1.0, window) for window in (np.int64(3), 3))
-    assert torch.equal(found.dense(), expected.dense())
-    assert (type(found.window), found.state_size().tolist()) == (int, [0, 1, 2, 2, 2])
 
 
 @pytest.mark.parametrize("scale", [-(10**30), np.float32(0.5), torch.tensor(2)], ids=repr)

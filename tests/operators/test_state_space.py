@@ -99,9 +99,3 @@ def test_published_hankel_singular_values(source):
     system = ss.StateSpace(*map(torch.from_numpy, parts), length=160)
     values = ss.metrics.hankel_singular_values(system, positions=[80])[0, : len(printed)]
     torch.testing.assert_close(values, torch.tensor(printed, dtype=torch.float64), rtol=0, atol=5e-6)
-
-
-def test_gradients_of_several_outputs_are_refused():
-    one = torch.ones(1, 1, dtype=torch.float64)
-    with pytest.raises(ss.errors.InputError, match="got StateSpace"):
-        ss.metrics.differentiable_entropy(ss.StateSpace(one, one, torch.ones(2, 1), length=4))

@@ -65,18 +65,3 @@ def test_the_ceiling_counts_all_inputs_of_a_position() -> None:
     measured = ss.measure(product())
     assert measured.ceiling.tolist() == [2, 3, 3, 2, 1]
     assert measured.state_size.tolist() == [STATES] * (LENGTH - 1)
-
-
-def test_it_is_an_operator() -> None:
-    operator = product((2, 3))
-    assert operator.length == LENGTH
-    assert operator.batch_shape == (2, 3)
-    torch.testing.assert_close(operator[0, 1:].dense(), operator.dense()[0, 1:])
-    torch.testing.assert_close(operator.columns(1, 3), operator.dense()[..., 1:, 1:3, :])
-    assert operator.to(torch.float32).dense().dtype == operator.to(torch.float32).dtype == torch.float32
-
-
-def test_gradients_are_refused() -> None:
-    operator = product()
-    with pytest.raises(ss.errors.InputError, match="one readout and one input, got Stepped"):
-        ss.metrics.differentiable_entropy(operator)

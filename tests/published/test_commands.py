@@ -10,8 +10,6 @@ from oracles.published import gguf_file
 import statesize as ss
 from statesize.cli import main
 
-LAYER = "model.layers.7.self_attn"
-
 pytestmark = pytest.mark.filterwarnings("default")  # of other packages, when a command ends
 
 
@@ -22,14 +20,6 @@ def run(capsys, *arguments):
     said = capsys.readouterr()
     assert code == 0, said.err
     return said
-
-
-@pytest.mark.slow
-def test_its_file(capsys, text):
-    few = ("--text", text, "--max-tokens", 32, "--layers", 3)
-    said = run(capsys, "profile", gguf_file(), *few)
-    assert "Q4_1, dequantised" in run(capsys, "profile", gguf_file(), *few, "--json").out
-    assert re.search(r"^model\.layers\.3\.self_attn +\d", said.out, re.MULTILINE)
 
 
 @pytest.mark.slow
@@ -58,27 +48,6 @@ def test_profile_report_and_compare(capsys, folder, text, tmp_path):
     compared = json.loads(run(capsys, "compare", tmp_path / "one", tmp_path / "two", "--json").out)
     assert len(compared["models"]) == 2
     assert ss.Profile.load(tmp_path / "one").attributes["source"]["kind"] == "folder"
-
-
-@pytest.mark.slow
-def test_length(capsys, folder, text):
-    lengths = ("--lengths", "16,32", "--future", 16, "--excerpts", 2)
-    said = run(capsys, "length", folder, "--text", text, *lengths, "--layers", 7, "--channels", 1, "--json")
-    found = json.loads(said.out)
-    assert [one["length"] for one in found["lengths"]] == [16, 32]
-    assert [layer["name"] for layer in found["layers"]] == ["average", *(LAYER + part for part in ("", ", joint"))]
-
-
-@pytest.mark.slow
-def test_delimiters(capsys, folder, tmp_path):
-    config = tmp_path / "few.toml"
-    config.write_text(f'models = ["{folder}"]\n[reading]\ndocuments = 6\nwindow = 8\nchannels = 1\n', encoding="utf-8")
-    few = ("--config", config, "--output", tmp_path / "study")
-    found = json.loads(run(capsys, "lab", "study", "delimiters", *few, "--json").out)
-    assert found["figures"]["models"] == 1
-    # A single model answers no question about all.
-    assert found["holds"] is None
-    assert (tmp_path / "study" / "study.html").is_file()
 
 
 @pytest.mark.slow

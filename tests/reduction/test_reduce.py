@@ -113,15 +113,6 @@ def test_growing_kernels_and_short_ones():
     assert states_of(reduce(Convolution(torch.ones(3), 1))) == 0
 
 
-def test_a_last_tap_alone_keeps_every_tap():
-    # H_{L/2} has rank 1, but its shift does not agree: only a recurrence that varies can do with one state.
-    kernel = torch.zeros(16, dtype=torch.float64)
-    kernel[15] = 1.0
-    found = reduce(Convolution(kernel, 16))
-    assert (found.method, states_of(found)) == ("balanced", 15)
-    assert float(distance(found, Convolution(kernel, 16))) < 1e-12
-
-
 @pytest.mark.parametrize(("growth", "method", "states"), [(4, "ho_kalman", 2), (16, "balanced", 15)])
 def test_states_of_the_middle_are_exact_to_a_billionth_of_its_largest_value(growth, method, states):
     # Two modes; what rounding the middle changes grows with the faster one, to 3e-12 and 3e-8 of σ_1.

@@ -8,7 +8,7 @@ from oracles.recurrences import random_recurrence
 
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
-from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
+from statesize.operators import Convolution, Dense, Recurrence
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES, Question, dispatch
 from statesize.spectra.engine import Engine, Footprint
@@ -172,27 +172,3 @@ def test_entries_with_gradients_may_be_asked_again():
     tiny = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1e-200, 2e-200]], dtype=torch.float64, requires_grad=True)
     found = measure(Convolution(tiny, 5), outputs=("values",))
     torch.testing.assert_close(found.values[1], 1e-200 * found.values[0])
-
-
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_takes_operators_with_gradients_and_no_positions(name):
-    g = torch.Generator().manual_seed(0)
-    A, B, C = (torch.rand(9, 2, generator=g).requires_grad_() for _ in range(3))
-    query, key = (torch.rand(1, 9, 2, generator=g).requires_grad_() for _ in range(2))
-    operators = (
-        Recurrence(A, B, C),
-        Convolution(torch.rand(4, generator=g).requires_grad_(), 9),
-        SoftmaxAttention(query, key, 0.7),
-        Dense(torch.rand(9, 9, generator=g).tril().requires_grad_()),
-    )
-    outputs, measured = ("counts", "entropy"), 0
-    for operator in operators:
-        if ENGINES[name].unsupported_reason(operator, make_cut(9), outputs) is None:
-            found, none = (measure(operator, engine=name, outputs=outputs, positions=one) for one in (None, []))
-            assert found.relative_count.shape[-2:] == (8, found.relative_tolerances.numel())
-            assert none.relative_count.shape[-2:] == (0, found.relative_tolerances.numel())
-            # Bounds are plain numbers, whatever the operator.
-            assert not any(bound.requires_grad for bound in (found.error_bound, found.entropy_bound))
-            assert repr(none)
-            measured += 1
-    assert measured

@@ -7,8 +7,8 @@ import torch
 
 from statesize.errors import EngineError
 from statesize.io.machine import free_bytes
-from statesize.measurement.measurement import hankel_singular_values, measure
-from statesize.operators import Recurrence, SoftmaxAttention
+from statesize.measurement.measurement import measure
+from statesize.operators import SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES, require_memory
 
@@ -30,28 +30,6 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(engine, make):
     with pytest.raises(EngineError, match=rf"engine '{engine}' would hold at least [\d,.]+ GB .* GB are free: give a "):
         measure(operator, positions=4, engine=engine)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
-
-
-def test_singular_values_are_refused_likewise():
-    with pytest.raises(EngineError, match="would hold at least"):
-        hankel_singular_values(attention(), positions=[200_000], engine="dense")
-
-
-def test_engines_that_fit_are_named():
-    with pytest.raises(EngineError, match=r"these engines hold less: implicit"):
-        require_memory(attention(), ENGINES["dense"], make_cut(400_000, [200_000]))
-
-
-def test_what_fits_passes():
-    small = Recurrence(*(torch.full((8, 2), 0.5, dtype=torch.float64) for _ in range(3)))
-    for engine in ("dense", "exact", "all_cuts"):
-        require_memory(small, ENGINES[engine], make_cut(8))
-
-
-def test_free_memory_is_known_where_the_system_tells():
-    free = free_bytes(torch.device("cpu"))
-    assert free is None or 2**20 < free < 2**50
-    assert free_bytes(torch.device("meta")) is None
 
 
 def test_what_is_free_is_that_of_the_system_or_of_its_group(tmp_path):

@@ -63,13 +63,3 @@ def test_a_block_whose_squares_vanish_is_decomposed(operator, outputs):
     if "entropy" in outputs:
         assert bool((found.entropy - exact.entropy).abs() <= found.entropy_bound + exact.entropy_bound)
         assert exact.entropy > 1
-
-
-def test_products_say_that_they_know_nothing_of_a_block_whose_squares_vanish():
-    operator = hidden_attention(80)
-    found, exact = (measure(operator, positions=[40], engine=name) for name in ("implicit", "dense"))
-    assert torch.allclose(found.norm, exact.norm, rtol=1e-9, atol=0)
-    assert found.error_bound >= found.norm > 0
-    assert bool((found.relative_lower <= exact.relative_count).all())
-    assert bool((exact.relative_count <= found.relative_upper).all())
-    assert not found.converged

@@ -60,16 +60,6 @@ def test_quadratic_forms_lie_between_their_bounds(seed: int, n: int, p: int, dec
     assert (low <= sigma[: low.shape[0]] + 1e-6).all()
 
 
-def test_the_whole_space_knows_all() -> None:
-    A = gram(12, 3)
-    space = KrylovSpace(12, 12)
-    space.begin(frame(4, 12, 0))
-    while space.pending.shape[0]:
-        space.extend(space.pending @ A)
-    assert space.size == 12
-    torch.testing.assert_close(space.compression().ritz.square(), torch.linalg.eigvalsh(A), rtol=0, atol=1e-14)
-
-
 def test_products_that_lead_nowhere_are_dropped() -> None:
     """A of rank 3, and A = 0."""
     for rank in (3, 0):
