@@ -16,10 +16,3 @@ def test_each_case_is_made_and_its_engine_takes_it(case):
     again = pickle.loads(pickle.dumps(case))  # noqa: S301
     found = measured(again.make(64)[(0,) * len(operator.batch_shape)], again, case.outputs[0], (1e-3,))
     assert (found.count is not None) == (case.outputs[0] == "counts")
-
-
-def test_names_tell_the_cases_apart():
-    for quick in (True, False):
-        names = [case.name for case in cases(quick)]
-        assert len(set(names)) == len(names)
-    assert any("1536 channels" in case.name for case in cases(quick=False))

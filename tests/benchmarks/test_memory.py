@@ -1,10 +1,9 @@
 from functools import partial
 
 import pytest
-from oracles.memory_use import MEBIBYTE, die, fail, hold, make, nothing, warm
+from oracles.memory_use import MEBIBYTE, die, hold, make, nothing, warm
 
-from benchmarks import cases as memory
-from benchmarks.cases import peak_bytes, peak_resident_bytes, resident_bytes
+from benchmarks.cases import peak_bytes
 from statesize.errors import StatesizeError
 
 
@@ -23,18 +22,3 @@ def test_the_peak_of_each_call_with_the_operator():
 def test_a_child_that_is_killed():
     with pytest.raises(StatesizeError, match="memory runs out"):
         peak_bytes(partial(make, 4), [die], warm, threads=1)
-
-
-def test_what_fails_there_fails_here():
-    with pytest.raises(ValueError, match="of length 4"):
-        peak_bytes(partial(make, 4), [fail], warm, threads=1)
-
-
-def test_a_system_that_tells_only_the_most(monkeypatch, tmp_path):
-    held = resident_bytes()
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
-    most = peak_resident_bytes()
-    # In kilobytes on Linux, in bytes on macOS.
-    assert held <= most < 1000 * held
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert 1024 * resident_bytes() == pytest.approx(most, rel=0.01)

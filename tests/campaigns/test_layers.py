@@ -3,13 +3,9 @@
 One draw again: `python -m campaigns.layers --first NUMBER --draws 1`.
 """
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from campaigns.layers.campaign import Campaign, Draw, difference, outcome
 
@@ -45,14 +41,3 @@ def test_channels_are_compared_in_any_order_each_once() -> None:
     assert difference(T[[2, 0, 1]], T) == 0
     assert difference(T[[0, 0, 1]], T) > 0.1
     assert difference(T[:2], T) == float("inf")
-
-
-@pytest.mark.slow
-def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
-    path = tmp_path / "layers.json"
-    command = [sys.executable, "-m", "campaigns.layers", "--draws", "6", "--output", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True)
-    document = json.loads(path.read_text())
-    counted = sum(document["measured"].values()) + sum(document["refused"].values())
-    assert counted == document["draws"] == 6
-    assert document["wrong"] == 0

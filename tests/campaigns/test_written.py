@@ -31,21 +31,6 @@ def test_the_definition_of_each_mixing_is_what_its_code_does(number: int) -> Non
         torch.testing.assert_close(mixed[0], expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
 
 
-def test_draws_hold_every_kind_of_layer() -> None:
-    layers = [layer_of(number) for number in range(120)]
-    for name in ("before", "gate", "statistics", "beside", "after", "out", "layout", "form", "leak", "prefix"):
-        assert len({getattr(layer, name) for layer in layers}) > 1, name
-    assert len({type(layer.mixing) for layer in layers}) == 6
-
-
-def test_a_number_draws_the_same_layer_and_texts_again() -> None:
-    first, second = Draw.written(7), Draw.written(7)
-    assert first.about == second.about
-    assert torch.equal(first.ids, second.ids)
-    for ours, theirs in zip(first.model.parameters(), second.model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-
-
 def test_layers_are_measured_as_defined_or_refused() -> None:
     found = Campaign(seed=19)
     found.run(range(0, 20, 2))

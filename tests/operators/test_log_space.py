@@ -5,7 +5,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from statesize import capture
 from statesize.operators import Derivative
 
 WIDTH = 4
@@ -49,12 +48,3 @@ def test_products_of_a_scan_in_log_space_are_those_of_its_steps(seed, length):
     for product in ("forward", "adjoint", "gram"):
         one, other = (getattr(jacobian, product)(vectors) for jacobian in (scan, steps))
         assert (one - other).abs().max() < 1e-12 * other.abs().max()
-
-
-def test_a_layer_in_log_space_is_measured():
-    logarithms, steps = pair(0)
-    embedding, ids = nn.Embedding(50, WIDTH), torch.arange(24)[None]
-    (item,) = capture(nn.Sequential(embedding, logarithms), ids)
-    expected = Derivative(steps.double(), embedding(ids).double()).dense()
-    assert item.kind == "derivative"
-    assert (item.operator.dense()[:, 0] - expected).abs().max() < 1e-12 * expected.abs().max()

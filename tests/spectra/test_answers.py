@@ -63,14 +63,6 @@ def test_positions_that_do_not_fit_are_taken_in_parts(size, memory, parts):
     torch.testing.assert_close(found, whole)
 
 
-def test_parts_of_a_batch_are_joined_by_position():
-    operator, cut, seen = random_recurrence("diagonal", 0, 8, 2, batch=(2, 3)), make_cut(8), []
-    engine = Noting("exact", seen, lambda count: 10 * count)
-    found, _ = dispatch(operator, engine, question(cut, 50))
-    assert [len(positions) for _, positions in seen[::6]] == [3, 4]
-    torch.testing.assert_close(found["norm"], dispatch(operator, ENGINES["exact"], question(cut))[0]["norm"])
-
-
 @pytest.mark.parametrize(
     ("shared", "portion", "memory", "parts"),
     [(0, PLENTY, 41, [4, 4, 2]), (5, PLENTY, 40, [3, 3, 3, 1]), (0, 20, 40, [2] * 5), (0, PLENTY, 101, [10])],
@@ -151,21 +143,6 @@ def test_heads_spread_over_threads_give_the_same(engine, two_threads):
     assert used == engine
     torch.testing.assert_close(found["norm"][1, 3], alone["norm"], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found["error_bound"][1, 3], alone["error_bound"], rtol=0.5, atol=0)
-
-
-def test_gradients_flow_from_all_threads(two_threads):
-    g = torch.Generator().manual_seed(0)
-    matrix = torch.randn(8, 20, 20, generator=g, dtype=torch.float64).tril().requires_grad_()
-    spread(Dense(matrix), "dense", [3], values=True)[0]["values"][..., 0].sum().backward()
-    assert bool((matrix.grad.abs().sum((-2, -1)) > 0).all())
-
-
-def test_an_overflow_in_a_block_names_the_entry(two_threads):
-    size = torch.ones(2, 4, 30, 1, dtype=torch.float64)
-    size[1, 2] = 1e200
-    heads = random_recurrence("scalar", 0, 30, 2, (2, 4))
-    with pytest.raises(InputError, match=r"batch entry \(1, 2\), position 5\."):
-        spread(Recurrence(heads.A, heads.B * size, heads.C * size), "dense", [5, 9])
 
 
 def test_entries_with_gradients_may_be_asked_again():

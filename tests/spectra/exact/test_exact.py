@@ -83,17 +83,6 @@ def test_each_value_is_as_close_as_is_said() -> None:
     assert found._moved >= (values - sigma).abs().sum()
 
 
-@pytest.mark.parametrize("n", [300, 600])
-def test_products_of_equal_entries_are_as_close_as_is_said(n: int) -> None:
-    """Of n² entries of 0.1, σ_1 = n / 10 and no other: all errors of a sum have one sign."""
-    T = torch.zeros(2 * n, 2 * n, dtype=torch.float64)
-    T[n:, :n] = 0.1
-    found = ExactEngine().blocks(Dense(T), make_cut(2 * n, [n]))
-    off = found._values[0, 0] - torch.eye(n, dtype=torch.float64)[0] * 0.1 * n
-    assert (off.abs() <= found._errors[0, 0]).all()
-    assert off.abs().sum() <= found._moved[0, 0]
-
-
 def test_what_squares_do_not_show_is_decomposed(decomposed: list[int]) -> None:
     """Of two positions, only the one whose small values a threshold asks for."""
     sigma = torch.cat([torch.linspace(1, 0.5, 199, dtype=torch.float64), torch.tensor([1e-10], dtype=torch.float64)])

@@ -99,20 +99,6 @@ def test_hard_families_have_the_values_of_measure(family: str) -> None:
         torch.testing.assert_close(found, measured.entropy, rtol=1e-7, atol=1e-12)
 
 
-def test_repeated_singular_values() -> None:
-    # A delay by 3: H_i = I, so every singular value is 1, and so is every derivative a plain mean of the diagonal.
-    A = torch.zeros(12, 3, 3, dtype=torch.float64)
-    A[:, 1, 0] = A[:, 2, 1] = 1
-    first, last = torch.eye(3, dtype=torch.float64)[[0, 2]]
-    B = first.repeat(12, 1).requires_grad_()
-    operator = ss.Recurrence(A, B, last.expand(12, 3))
-    ess = ss.metrics.differentiable_entropy(operator, [6])
-    torch.testing.assert_close(ess, torch.tensor([2.0], dtype=torch.float64))
-    # At equal singular values the entropy is at its top: no first-order change at this rank.
-    (gradient,) = torch.autograd.grad(ess.sum(), B)
-    assert float(gradient.abs().max()) < 1e-12
-
-
 def test_equal_pairs_have_the_gradient_of_the_definition() -> None:
     # Two copies of one recurrence take turns, one at even and one at odd steps: all singular values come twice.
     B, C, a = (normal(seed, 20, 2) for seed in range(3))
@@ -141,16 +127,6 @@ def test_rank_deficiency_pulls_at_nothing(build: Build) -> None:
     found, exact = ss.metrics.differentiable_entropy(operator, cuts), by_definition(operator, cuts)
     torch.testing.assert_close(found, exact)
     assert_same_gradients(found.sum(), exact.sum(), tensors)
-
-
-def test_singular_values_below_the_floor_count_as_none() -> None:
-    decay = torch.tensor([0.9, 0.5], dtype=torch.float64).expand(20, 2)
-    B = (normal(0, 20, 2) * torch.tensor([1.0, 1e-11], dtype=torch.float64)).requires_grad_()
-    C = normal(1, 20, 2)
-    ess = ss.metrics.differentiable_entropy(ss.Recurrence(decay, B, C), [10])
-    assert ess.tolist() == [1.0]
-    (gradient,) = torch.autograd.grad(ess.sum(), B)
-    assert float(gradient.abs().max()) < 1e-12
 
 
 def test_a_zero_entry_leaves_the_others_alone() -> None:
