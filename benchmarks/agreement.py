@@ -101,11 +101,6 @@ def main() -> int:
     }
     for name in REFERENCES:
         part = document[name]
-        for row in part["rows"]:
-            names = " and ".join(row["engines"]) if "engines" in row else row["engine"]
-            shares = ", ".join(f"{kind} {row[kind]['largest']:.2g}" for kind in ("values", "entropy"))
-            compared = sum(row[kind]["compared"] for kind in ("values", "entropy", "counts"))
-            print(f"{name:13} {names:32} {compared:8,} answers, largest share of the bounds: {shares}")
         print(f"{name:13} {part['compared']:,} answers compared, {part['outside']} outside of the bounds")
     print(f"{document['engine_pairs']['pairs']:,} pairs of measurements, {document['seconds']} s of processor time")
     if given.output is not None:

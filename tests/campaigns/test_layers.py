@@ -21,7 +21,7 @@ def test_blocks_are_measured_as_defined() -> None:
 
 def test_another_definition_is_noticed() -> None:
     draw = Draw.blocks(1, 0)
-    assert outcome(draw).problems == ()
+    assert outcome(draw)[1] == []
     layer = draw.model.layers[0]
     right = layer.definition
 
@@ -32,7 +32,7 @@ def test_another_definition_is_noticed() -> None:
         return several
 
     layer.definition = one_entry_off
-    (problem, *_) = outcome(draw).problems
+    _, (problem, *_) = outcome(draw)
     assert "off its definition" in problem
 
 
