@@ -5,8 +5,6 @@ import gc
 import pytest
 import torch
 from networks.nonlinear import Language, language
-from oracles.attention_models import attention_model, token_ids
-from oracles.own_layers import flexible, model_of
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
@@ -265,19 +263,3 @@ def test_intervals_hold_the_exact_value(kind: str, seed: int) -> None:
     low, high = found.interval[0].tolist()
     assert low <= float(effective_rank(torch.linalg.svdvals(jacobian(model, tokens, i)))) <= high
     assert high - low <= 2 * 0.03 * found.entropy.item()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_flex_attention_has_no_derivatives():
-    """The copy computes by another attention what the model does; a layer's own call of it cannot be replaced."""
-    found = []
-    for implementation in ("eager", "flex_attention"):
-        model = attention_model("llama")
-        model.set_attn_implementation(implementation)
-        found.append(network_ess(model, token_ids(1), [6], method="dense"))
-        assert model.config._attn_implementation == implementation
-    torch.testing.assert_close(found[1].values, found[0].values, rtol=1e-9, atol=1e-12)
-    with pytest.raises(ModelError, match=r"must have derivatives .*FlexAttention does not"):
-        network_ess(model_of(flexible), ids(12), [6])

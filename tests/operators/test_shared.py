@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 import statesize as ss
-from statesize.operators import Convolution, Dense, Recurrence, Shared, SoftmaxAttention
-from statesize.operators.stepped import DelayedRecurrence
+from statesize.operators import BlockDense, Convolution, Dense, Recurrence, Shared, SoftmaxAttention
+from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ORDER, with_readouts
 from statesize.testing import compare_with_definition
@@ -89,7 +89,14 @@ def test_one_state_is_counted_once(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [torch.eye(3), Dense(torch.eye(3)), Dense(torch.eye(3)[None][:0]), Shared(Dense(torch.eye(3)[None]))]
+    "given",
+    [
+        *(torch.eye(3), Dense(torch.eye(3)), Dense(torch.eye(3)[None][:0]), Shared(Dense(torch.eye(3)[None]))),
+        # Of several inputs or outputs.
+        BlockDense(torch.zeros(2, 4, 2, 4, 2)),
+        ss.StateSpace(torch.ones(2, 3, 3), torch.ones(2, 3, 2), torch.ones(2, 2, 3), length=4),
+        Stepped(Recurrence(torch.ones(2, 8, 1), torch.ones(2, 8, 1), torch.zeros(2, 8, 1)), steps=2),
+    ],
 )
 def test_bad_input(given):
     with pytest.raises(ss.errors.InputError, match="operator must"):

@@ -66,14 +66,6 @@ def test_groups_of_other_operators_are_left_to_others() -> None:
     assert choose_engine(stacked, cut, ("entropy",)).name == "implicit"
 
 
-@pytest.mark.parametrize("length", [40, 200])
-def test_blocks_of_zeros_hold_nothing(length: int) -> None:
-    query, key = attention(length, 4, 2).query, attention(length, 4, 2).key
-    found = measure(SoftmaxAttention(query, key, 0.5, window=1), engine="implicit", positions=[5, length // 2])
-    for part in (found.lower, found.upper, found.relative_lower, found.relative_upper, found.entropy, found.norm):
-        assert not part.any()
-
-
 def test_only_long_attention_is_left_to_it() -> None:
     """At 17,000 positions, the largest of four blocks takes more than 2 GiB with its copies; small ones do not."""
     for length, positions, name in ((700, 4, "exact"), (17_000, 4, "implicit"), (17_000, [200, 16_000], "exact")):
