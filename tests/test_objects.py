@@ -5,7 +5,6 @@ from functools import partial
 
 import altair as alt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -195,12 +194,6 @@ def test_a_number_that_is_the_index_of_one_layer_and_in_the_name_of_another_mean
 def test_layers_of_settings_are_given_alike(model):
     for layers in (0, "0", "layers.0", "layers.0.mixer", [0], ("layers.0.mixer",), np.int64(0), np.array([0])):
         assert ss.profile(model, IDS, layers=layers).mixers == LAYERS[:1]
-
-
-def test_charts_are_called_for_the_default(profile):
-    assert isinstance(profile.plot(), alt.LayerChart)
-    assert profile.plot().to_dict() == profile.plot.layers().to_dict()
-    assert isinstance(profile.ess(0), pd.DataFrame)
 
 
 COUNTS = (0, -1, 1.5, "2", True, None, math.nan)

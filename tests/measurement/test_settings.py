@@ -8,7 +8,7 @@ from torch import nn
 import statesize as ss
 from statesize.errors import InputError
 from statesize.integrations.probe import Probe
-from statesize.measurement.settings import DEFAULT_CUTS, FEW, Settings, all_but, checked_cuts
+from statesize.measurement.settings import DEFAULT_CUTS, Settings, all_but, checked_cuts
 from statesize.measurement.statistics import are_spread
 
 
@@ -26,10 +26,6 @@ def test_a_number_of_positions(given):
 )
 def test_a_list_of_positions(given):
     assert positions_of(given) == (2, 9)
-
-
-def test_a_tensor_of_one_position_is_a_list():
-    assert positions_of(torch.tensor([3])) == (3,)
 
 
 def test_thresholds_become_numbers():
@@ -129,12 +125,6 @@ def test_the_cuts_lie_where_windows_fit(length, past, future):
     assert set(cuts) <= set(fitting)
     assert np.ptp(np.diff(cuts)) <= 1
     assert (length // 2 in cuts) == (length // 2 in fitting)
-
-
-def test_all_cuts_and_other_numbers_of_them_are_asked_for():
-    assert Settings(positions="all").cut(100).positions == tuple(range(1, 100))
-    assert len(Settings(positions=48).cut(100).positions) == 48
-    assert len(Settings().cut(100, few=True).positions) == FEW
 
 
 def test_limits_by_default():

@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -55,13 +54,6 @@ def drawn(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
     return [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
 
 
-@pytest.mark.parametrize("scale", [-(10**30), np.float32(0.5), torch.tensor(2)], ids=repr)
-def test_scale_is_any_kind_of_number(scale: float) -> None:
-    query, key = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    given = SoftmaxAttention(query, key, scale)
-    assert torch.equal(given.dense(), SoftmaxAttention(query, key, float(scale)).dense())
-
-
 @pytest.mark.parametrize("window", [None, 4, 2])
 def test_other_queries_read_the_first_keys_as_if_there_were_no_more(window):
     generator = torch.Generator().manual_seed(5)
@@ -100,10 +92,3 @@ def test_a_block_of_several_strips_is_that_of_the_whole_matrix(rows, columns, wi
     torch.testing.assert_close(operator.block(rows, columns), operator.dense()[..., rows, columns])
     columns_of = slice(columns.start, operator.length), columns
     torch.testing.assert_close(operator.columns(columns.start, columns.stop), operator.dense()[..., *columns_of])
-
-
-def test_columns_of_an_entry_are_its_own_after_those_of_the_batch():
-    query, key = torch.randn(2, 3, 11, 4, generator=torch.Generator().manual_seed(0))
-    operator = SoftmaxAttention(query, key, scale=0.5)
-    operator.columns(0, 2)
-    torch.testing.assert_close(operator[1].columns(2, 4), operator.dense()[1, 2:, 2:4])

@@ -55,14 +55,6 @@ def test_windows_count_steps():
     assert measured.ceiling.tolist() == [2]
 
 
-def test_a_model_whose_state_is_erased_is_measured():
-    nilpotent = torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
-    delay = ss.StateSpace(nilpotent, torch.eye(2)[:, 1:], torch.eye(2)[:1], length=6)
-    torch.testing.assert_close(
-        ss.metrics.hankel_singular_values(delay, positions=[3])[:, :2], torch.ones(1, 2, dtype=torch.float64)
-    )
-
-
 # dx/dt = A x + B u, y = C x, and the Hankel singular values that were printed for it.
 PUBLISHED = {
     "python-control, modelsimp_test.py": (

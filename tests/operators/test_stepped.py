@@ -7,9 +7,6 @@ from torch import Tensor
 import statesize as ss
 from statesize.operators import Recurrence
 from statesize.operators.stepped import Stepped
-from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import ORDER, with_readouts
-from statesize.testing import compare_with_definition
 
 LENGTH, STATES, STEPS = 6, 3, 2
 
@@ -45,13 +42,6 @@ def test_measure_agrees_with_the_definition(past: int | None, future: int | None
         torch.testing.assert_close(values[..., place, :count], expected[..., :count], rtol=1e-10, atol=1e-12)
         assert not bool((values[..., place, count:] > 1e-12).any())
         assert not bool((expected[..., count:] > 1e-12).any())
-
-
-def test_every_engine_agrees_with_the_definition() -> None:
-    held, cut = with_readouts(product(), make_cut(LENGTH))
-    for engine in ORDER:
-        if engine.supports(held):
-            compare_with_definition(engine, held, cut)
 
 
 def test_apply_takes_the_inputs_of_a_position_one_after_another() -> None:

@@ -92,14 +92,6 @@ def test_a_tolerance_is_kept_with_few_states(tolerance):
     assert int((middle > tolerance).sum()) <= states_of(found) < 12
 
 
-def test_kernels_in_single_precision_need_a_tolerance():
-    t = torch.arange(128)
-    operator = Convolution(0.95**t * torch.cos(0.7 * t), 128)
-    found = reduce(operator, tolerance=1e-5)
-    assert states_of(found) == 2
-    assert float(distance(found, operator)) <= float(found.bound) < 1e-5
-
-
 def test_growing_kernels_and_short_ones():
     t = torch.arange(24, dtype=torch.float64)
     growing = reduce(Convolution(1.3**t, 24))

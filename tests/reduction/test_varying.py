@@ -84,17 +84,6 @@ def test_a_last_tap_takes_one_state_if_the_recurrence_may_vary_and_all_if_not():
     torch.testing.assert_close(varying.recurrence.dense(), Convolution(kernel, 16).dense())
 
 
-def test_one_position_and_nothing_at_all():
-    one = random_recurrence("diagonal", 5, 1, 3)
-    found = reduce(one)
-    assert found.state_size.tolist() == [0]
-    torch.testing.assert_close(found.recurrence.dense(), one.dense())
-    zero = Recurrence(torch.zeros(8, 2), torch.zeros(8, 2), torch.zeros(8, 2), D=torch.ones(1))
-    found = reduce(zero)
-    assert not bool(found.state_size.any())
-    torch.testing.assert_close(found.recurrence.dense(), torch.eye(8, dtype=torch.float64))
-
-
 def test_what_overflows_on_the_way_is_refused():
     recurrence = random_recurrence("diagonal", 0, 8, 2)
     huge = Recurrence(recurrence.A * 1e200, recurrence.B, recurrence.C)
