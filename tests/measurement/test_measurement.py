@@ -48,59 +48,6 @@ def test_counts_of_what_is_left_open_end_at_the_ceiling(engine: str) -> None:
     assert found.relative_lower.tolist() == [[1, 1, 1]]
 
 
-@given(structures, seeds, lengths, state_sizes, engines)
-def test_neighbours_differ_by_at_most_one(structure: str, seed: int, length: int, states: int, engine: str) -> None:
-    # H_{i+1} is H_i without a row and with one more column: interlacing, at any absolute threshold.
-    found = measure(random_recurrence(structure, seed, length, states), tolerances=(0.3, 1e-6), engine=engine)
-    assert bool((found.lower[1:] <= found.upper[:-1] + 1).all())
-    assert bool((found.lower[:-1] <= found.upper[1:] + 1).all())
-
-
-@given(seeds, lengths, state_sizes)
-def test_a_change_of_state_basis_changes_nothing(seed: int, length: int, states: int) -> None:
-    recurrence = random_recurrence("full", seed, length, states)
-    basis = random_recurrence("orthogonal", seed + 1, length, states).A
-    stretch = torch.linspace(1, 3, states, dtype=torch.float64)
-    P = basis * stretch
-    inverse = basis.mT / stretch[:, None]
-    # x'_t = P_t x_t, so A'_t = P_t A_t P_{t−1}⁻¹; what P_{−1} is does not matter, since no input meets A_0.
-    A = P @ recurrence.A @ inverse.roll(1, 0)
-    changed = Recurrence(
-        A, (P @ recurrence.B[..., None]).squeeze(-1), (recurrence.C[..., None, :] @ inverse).squeeze(-2)
-    )
-    expected = hankel_singular_values(recurrence, engine="exact")
-    found = hankel_singular_values(changed, engine="exact")
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10 * max(1.0, float(expected.max())))
-
-
-@given(structures, seeds, lengths, state_sizes, engines, st.integers(-25, 25))
-def test_scaling_the_operator_scales_the_spectrum(
-    structure: str, seed: int, length: int, states: int, engine: str, decades: int
-) -> None:
-    recurrence = random_recurrence(structure, seed, length, states)
-    scale = 10.0**decades
-    scaled = Dense(recurrence.dense() * scale)
-    expected = measure(recurrence, outputs=("values", "entropy", "counts"), engine=engine)
-    found = measure(scaled, outputs=("values", "entropy", "counts"))
-    r = min(expected.values.shape[-1], found.values.shape[-1])
-    slack = expected.error_bound + found.error_bound / scale
-    assert bool(((found.values[..., :r] / scale - expected.values[..., :r]).abs().amax(-1) <= slack).all())
-    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(found.norm / scale, expected.norm, rtol=1e-10, atol=1e-12)
-
-
-@given(st.sampled_from(("scalar", "diagonal", "full")), seeds, st.integers(3, 16), state_sizes, engines)
-def test_a_reset_empties_the_state(structure: str, seed: int, length: int, states: int, engine: str) -> None:
-    recurrence = random_recurrence(structure, seed, length, states)
-    i = length // 2
-    A = recurrence.A.clone()
-    A[i] = 0
-    found = measure(Recurrence(A, recurrence.B, recurrence.C), positions=[i], engine=engine)
-    assert float(found.entropy) == 0
-    assert int(found.count) == 0
-    assert float(found.norm) == 0
-
-
 @given(seeds, st.integers(2, 24), st.integers(1, 6), engines)
 def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: int, engine: str) -> None:
     recurrence = random_recurrence("orthogonal", seed, length, states)
