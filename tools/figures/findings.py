@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from statesize.lab.studies import study as studies
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.recall import CLAIM
 from statesize.measurement.statistics import Interval
-from tools.figures.on_record import VERDICTS, read_json, read_record, table, verdict_counts
+from tools.figures.on_record import VERDICTS, read_json, read_record, table
 
 CLAIMS = (
     ("Accuracy goes with ESS/kv, also where TSS/kv is equal (section 4.1)", "correlation"),
@@ -79,20 +80,14 @@ def findings() -> dict[str, str]:
         "against": "\n".join(objections),
         "tested": table(("record", "tested here"), statements),
         "agreeing": caveats["agreeing"],
-        "verdicts": verdict_counts(verdicts),
+        "verdicts": ", ".join(f"{verdict}: {number}" for verdict, number in Counter(verdicts).items()),
         "false_positives": table(head, shown),
-        "by_placement": _with(designs, "shared_by_placement"),
+        "by_placement": next(str(row[name]) for row in designs if (name := "shared_by_placement") in row),
     }
 
 
 _TOO_FEW = ("recall",)
 """Studies whose units are too few to hold: no test of a claim."""
-
-
-def _with(designs: list[dict[str, Any]], name: str) -> str:
-    """The count that only one design has."""
-    (count,) = (row[name] for row in designs if name in row)
-    return str(count)
 
 
 def _claim(name: str) -> Claim:
