@@ -41,16 +41,9 @@ def llama(layers: int, width: int, inner: int, heads: int, caches: int) -> nn.Mo
 
     with torch.random.fork_rng([]):  # pyright: ignore[reportUnknownMemberType]
         torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
-        config = LlamaConfig(
-            vocab_size=1024,
-            num_hidden_layers=layers,
-            hidden_size=width,
-            intermediate_size=inner,
-            num_attention_heads=heads,
-            num_key_value_heads=caches,
-            pad_token_id=None,
-            tie_word_embeddings=True,
-        )
+        sizes = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner}
+        sizes |= {"num_attention_heads": heads, "num_key_value_heads": caches, "vocab_size": 1024}
+        config = LlamaConfig(**sizes, pad_token_id=None, tie_word_embeddings=True)
         return LlamaForCausalLM(config).to(torch.bfloat16).eval()
 
 
