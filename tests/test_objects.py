@@ -1,7 +1,6 @@
 """Objects that users hold: each shows what was found and what to do next, takes layers alike, and refuses by name."""
 
 import math
-from functools import partial
 
 import altair as alt
 import numpy as np
@@ -158,18 +157,12 @@ METHODS = {
     "mixer": lambda profile, layer: profile.mixer(layer)["entropy"].values,
     "group": lambda profile, layer: profile.group(layer) is None,
     "ess": lambda profile, layer: profile.ess(layer).values,
-    **{
-        name: partial(lambda chart, profile, layer: getattr(profile.plot, chart)(layer).to_dict(), name)
-        for name in ("positions", "tolerance")
-    },
+    "positions": lambda profile, layer: profile.plot.positions(layer).to_dict(),
 }
 
 
-@pytest.mark.parametrize(
-    "method",
-    # All charts ask for a layer alike.
-    [pytest.param(name, marks=pytest.mark.slow if name in ("positions", "tolerance") else ()) for name in METHODS],
-)
+# All charts ask for a layer alike.
+@pytest.mark.parametrize("method", [*list(METHODS)[:3], pytest.param("positions", marks=pytest.mark.slow)])
 def test_a_layer_is_given_by_its_name_or_its_index_wherever_one_is_asked_for(method, profile):
     ask = METHODS[method]
     for index, name in enumerate(LAYERS):
