@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -96,18 +96,10 @@ _ROUNDS = 3
 _LONG = 2.0  # seconds from which a call is not repeated
 
 
-def exponents(quick: bool, on_engine: Callable[[str, float], object] = lambda engine, slope: None) -> dict[str, float]:
-    """Slopes of ln seconds over ln L, for counts at one tolerance at all positions."""
+def exponent(engine: str, make: Callable[[int], Operator], quick: bool) -> float:
+    """The slope of ln seconds over ln L, for counts at one tolerance at all positions."""
     # Lengths are 512 … 16384; 2048 at most for engines that hold T. `dense` is timed at evenly spread positions and
     # scaled. `implicit` is for a few positions of long contexts.
-    slopes: dict[str, float] = {}
-    for engine, make in _OPERATORS.items():
-        slopes[engine] = _exponent(engine, make, quick)
-        on_engine(engine, slopes[engine])
-    return slopes
-
-
-def _exponent(engine: str, make: Callable[[int], Operator], quick: bool) -> float:
     lengths = [length for length in (_QUICK_LENGTHS if quick else _LENGTHS) if length <= _LONGEST.get(engine, length)]
     _seconds(engine, make(lengths[0]))
     points: list[tuple[float, float]] = []
@@ -168,22 +160,6 @@ class Row(Accuracy):
     peak_bytes: int
 
 
-def benchmark(
-    length: int | None = None,
-    quick: bool = False,
-    on_row: Callable[[Row], object] = lambda _: None,
-    on_growth: Callable[[str, float], object] = lambda engine, slope: None,
-) -> dict[str, Any]:
-    """Time all cases with as many threads as torch is set to; the JSON document of rows, exponents and the machine."""
-    base, rounds = length or (_QUICK_LENGTH if quick else _LENGTH), 1 if quick else _BENCHMARK_ROUNDS
-    rows: list[Row] = []
-    for case in cases(quick):
-        for row in compare(case, base * case.lengths, rounds):
-            rows.append(row)
-            on_row(row)
-    return document([asdict(row) for row in rows], exponents=exponents(quick, on_growth))
-
-
 def compare(case: Case, length: int, rounds: int) -> Iterable[Row]:
     """The rows of a case: the dense loop and each output in turn, as often as there are rounds."""
     operator = case.make(length)
@@ -238,8 +214,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    found = benchmark(given.length, given.quick, on_row=print, on_growth=print)
+    base, rounds = given.length or (_QUICK_LENGTH if given.quick else _LENGTH), 1 if given.quick else _BENCHMARK_ROUNDS
+    rows: list[Row] = []
+    for case in cases(given.quick):
+        for row in compare(case, base * case.lengths, rounds):
+            rows.append(row)
+            print(row)
+    slopes = {engine: exponent(engine, make, given.quick) for engine, make in _OPERATORS.items()}
+    print(slopes)
     if given.output is not None:
+        found = document([asdict(row) for row in rows], exponents=slopes)
         replace_file(given.output, (json.dumps(found, ensure_ascii=False, indent=1) + "\n").encode())
 
 

@@ -13,11 +13,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,53 +31,20 @@ LENGTH, TOKENS = 2048, 512
 RELATIVE = (1e-2,)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A shape of a model of transformers with random weights."""
-
-    model: str
-    model_type: str  # its family in transformers
-    layers: int
-    shape: dict[str, Any]  # the rest of its configuration
-    dtype: torch.dtype
-
-    def make(self) -> nn.Module:
-        """The model in eval mode, with weights at its published initialisation, from a fixed seed."""
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        given = {"vocab_size": 1024, "num_hidden_layers": self.layers, "pad_token_id": None, **self.shape}
-        with torch.random.fork_rng([]):  # pyright: ignore[reportUnknownMemberType]
-            torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
-            config = AutoConfig.for_model(self.model_type, **given)  # pyright: ignore[reportUnknownMemberType]
-            model = cast("nn.Module", AutoModelForCausalLM.from_config(config))
-        return model.to(self.dtype).eval()
+# Layers, width, that of the MLP, heads, and caches that they share: as Llama 3.2 1B has them, and a small shape.
+MODEL, QUICK = (16, 2048, 8192, 32, 8), (2, 64, 128, 4, 2)
 
 
-# 16 layers of 2,048, 32 heads on 8 caches, as Llama 3.2 1B has them.
-MODEL = Recipe(
-    "a Llama shape of 1.2 B",
-    "llama",
-    16,
-    {
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "tie_word_embeddings": True,
-    },
-    torch.bfloat16,
-)
-QUICK = replace(
-    MODEL,
-    layers=2,
-    shape={
-        **MODEL.shape,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    },
-)
+def llama(layers: int, width: int, inner: int, heads: int, caches: int) -> nn.Module:
+    """A Llama shape in bfloat16, in eval mode, with weights at its published initialisation, from a fixed seed."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.random.fork_rng([]):  # pyright: ignore[reportUnknownMemberType]
+        torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
+        sizes = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner}
+        sizes |= {"num_attention_heads": heads, "num_key_value_heads": caches, "vocab_size": 1024}
+        config = LlamaConfig(**sizes, pad_token_id=None, tie_word_embeddings=True)
+        return LlamaForCausalLM(config).to(torch.bfloat16).eval()
 
 
 def timed(device: torch.device, call: Callable[[], Any], warm: Callable[[], Any]) -> tuple[Any, float, int]:
@@ -116,14 +82,14 @@ def engine_row(case: Case, length: int, device: torch.device) -> dict[str, Any]:
     return row
 
 
-def model_row(recipe: Recipe, tokens: int, device: torch.device) -> dict[str, Any]:
+def model_row(shape: tuple[int, int, int, int, int], tokens: int, device: torch.device) -> dict[str, Any]:
     """A profile of a whole model."""
-    model = recipe.make().to(device)
+    model = llama(*shape).to(device)
     ids = random_tokens(tokens)[:1]
     result, spent, held = timed(device, lambda: profile(model, ids), lambda: profile(model, ids[:, :32]))
     rows = result.summary_rows()
     return {
-        "model": recipe.model,
+        "model": "a Llama shape",
         "weights": sum(weight.numel() for weight in model.parameters()),
         "tokens": tokens,
         "mixers": len(rows),
@@ -157,8 +123,8 @@ def main(arguments: list[str]) -> int:
         return 2
     length = 128 if options.quick else LENGTH
     rows = [engine_row(case, length, device) for case in cases(quick=True)]
-    recipe, tokens = (QUICK, length) if options.quick else (MODEL, TOKENS)
-    more: dict[str, Any] = {"model": model_row(recipe, tokens, device)}
+    shape, tokens = (QUICK, length) if options.quick else (MODEL, TOKENS)
+    more: dict[str, Any] = {"model": model_row(shape, tokens, device)}
     if find_spec("fla") is not None and device.type == "cuda":
         more["kernel"] = kernel_row(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"

@@ -43,17 +43,9 @@ def test_a_choice_is_one_of_some_names(value: object) -> None:
         require_choice("metric", value, ("a", "b"))
 
 
-@pytest.mark.parametrize("value", [3, np.int64(3), torch.tensor(3)], ids=repr)
-def test_whole_numbers_of_any_library(value: object) -> None:
-    assert require_count("steps", value) == 3
-    assert require_count("steps", value, least=3) == 3
-    with pytest.raises(InputError, match=r"^steps must be a whole number of at least 4, got .*3"):
-        require_count("steps", value, least=4)
-
-
 @pytest.mark.parametrize(
     "value",
-    [0, -1, 1.0, True, np.bool_(True), torch.tensor(True), torch.tensor([1, 2]), "3", None, 10**30, np.array(2.0)],
+    [0, -1, 1.0, True, torch.tensor([1, 2]), "3", None, 10**30, torch.empty((), dtype=torch.int64, device="meta")],
     ids=repr,
 )
 def test_other_things_are_no_counts(value: object) -> None:
@@ -61,9 +53,10 @@ def test_other_things_are_no_counts(value: object) -> None:
         require_count("steps", value)
 
 
-def test_a_count_without_a_number() -> None:
-    with pytest.raises(InputError, match=r"^steps must be .*, got tensor"):
-        require_count("steps", torch.empty((), dtype=torch.int64, device="meta"))
+def test_a_count_has_a_least_number() -> None:
+    assert require_count("steps", torch.tensor(3), least=3) == 3
+    with pytest.raises(InputError, match=r"^steps must be a whole number of at least 4, got 3"):
+        require_count("steps", 3, least=4)
 
 
 def test_paths(tmp_path: Path) -> None:

@@ -54,18 +54,17 @@ def test_what_is_no_note_is_refused(value):
         Note.from_json(value)
 
 
-class Masked(nn.Module):
-    """Attention of two heads, of which a mask leaves some."""
+class Attention(nn.Module):
+    """Attention of two heads."""
 
-    def __init__(self, mask, scale=1.0):
+    def __init__(self):
         super().__init__()
         self.query, self.key, self.value, self.output = (nn.Linear(16, 16) for _ in range(4))
-        self.mask, self.scale = torch.tensor(mask), scale
 
     def forward(self, hidden):
         parts = (part(hidden).unflatten(-1, (2, 8)).transpose(1, 2) for part in (self.query, self.key, self.value))
-        mixed = nn.functional.scaled_dot_product_attention(*parts, is_causal=True) * self.mask[:, None, None]
-        return self.output(mixed.transpose(1, 2).flatten(-2)) * self.scale
+        mixed = nn.functional.scaled_dot_product_attention(*parts, is_causal=True)
+        return self.output(mixed.transpose(1, 2).flatten(-2))
 
 
 class Residual(nn.Module):
@@ -79,7 +78,7 @@ class Residual(nn.Module):
 
 def test_a_layer_that_writes_nothing_is_named_and_not_counted():
     torch.manual_seed(0)
-    model, frames = nn.Sequential(Masked([1.0, 1.0]), Residual()), torch.randn(1, 24, 16)
+    model, frames = nn.Sequential(Attention(), Residual()), torch.randn(1, 24, 16)
     found, without = (ss.profile(one, frames, name="model") for one in (model, model[:1]))
     assert (found.mixers, found.not_measured) == (("0",), {})
     assert found.skipped == {"1": Note(Code.WRITES_NOTHING)}

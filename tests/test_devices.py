@@ -63,27 +63,18 @@ def trained(mixer):
     return LanguageModel(shape, torch.Generator().manual_seed(0)).eval()
 
 
+# Masks, positions and scans of others are made by the same code.
 MODELS = {
     "llama": lambda: attention_model("llama"),
-    "gpt2": lambda: attention_model("gpt2"),
-    "mamba": lambda: tiny("mamba"),
     "mamba2": lambda: tiny("mamba2"),
     "qwen3_next": lambda: tiny("qwen3_next"),
-    "recurrent_gemma": lambda: tiny("recurrent_gemma"),
     "gla": lambda: trained("gla"),
-    "gated-deltanet": lambda: trained("gated-deltanet"),
     "own attention": lambda: own(OwnAttention),
     "own recurrence": lambda: own(OwnRecurrence),
 }
 
 
-# Masks, positions and scans of the others are made by the same code.
-QUICK = ("llama", "mamba2", "qwen3_next", "gla", "own attention", "own recurrence")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
-)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_profile(name, device):
     model, ids = MODELS[name](), token_ids(1, 12)
     expected = ss.profile(model, ids)
@@ -133,3 +124,5 @@ def test_tensors_of_two_devices_do_not_meet():
             there + torch.ones(2)
         with pytest.raises(RuntimeError, match="not supported"):
             there.numpy()
+        with pytest.raises(ss.errors.InputError, match="device"):
+            ss.Recurrence(torch.ones(4, 1), torch.ones(4, 2, device=DEVICE), torch.ones(4, 2))

@@ -6,17 +6,15 @@ import re
 import pytest
 
 from tools.figures import (
-    caveats,
     families,
     figures,
     on_record,
     pages,
-    seeds,
     trends,
 )
 from tools.figures.findings import findings
 from tools.figures.measured_models import records
-from tools.figures.on_record import METRIC, RESULTS, read_json, read_record
+from tools.figures.on_record import RESULTS, read_json
 from tools.figures.pages import DOCS
 
 
@@ -134,30 +132,11 @@ def test_architectures_are_of_one_size_and_read_as_much():
     assert all(ess <= top + 1e-2 for row in rows for ess, top in zip(row["curve"], row["ceiling"], strict=True))
 
 
-def test_pairs_of_seeds_agree_where_ess_and_accuracy_go_together():
-    # Agreeing, disagreeing, of equal accuracy.
-    numbers = {0: [(2, 0.5), (3, 0.75)], 1: [(2, 0.5), (3, 0.25)], 2: [(2, 0.5), (3, 0.5)]}
-    rows = [
-        {"mixer": "gla", "kv": kv, "length": 64, "key_size": 4, "relative_0.01": ess, "accuracy": accuracy}
-        for kv, pair in numbers.items()
-        for ess, accuracy in pair
-    ]
-    assert caveats.concordant(rows) == (1, 2)
-
-
-def test_measures_of_runs_that_differ_in_their_seed_are_those_of_the_record():
-    known, rows = read_record("correlation")["figures"], seeds.seeds()["measures"].splitlines()[2:]
-    for name, row in zip(seeds.MEASURES, rows, strict=True):
-        inside = "inside_cells" if name == METRIC else f"inside_cells_{name}"
-        told = [f"{known[f'mqar{runs}_{inside}']:.2f} [" for runs in ("", "_off_plateau")]
-        assert all(cell.startswith(value) for cell, value in zip(row.split(" | ")[1:], told, strict=True))
-
-
 def test_something_stands_beside_every_finding():
     shown = findings()
     rows = shown["table"].splitlines()[2:]
     studies = [re.search(r"results/studies/(\w+)/record", row)[1] for row in rows]
-    said = caveats.caveats()
+    said = read_json("caveats")["sentences"]
     assert sorted(said) == sorted(studies)
     for row, objection, study in zip(rows, shown["against"].splitlines(), studies, strict=True):
         claim = row.split("|")[1].partition(" (")[0].strip()

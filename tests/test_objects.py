@@ -1,11 +1,9 @@
 """Objects that users hold: each shows what was found and what to do next, takes layers alike, and refuses by name."""
 
 import math
-from functools import partial
 
 import altair as alt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -85,12 +83,6 @@ def test_each_object_shows_a_finding_in_few_lines(shown):
         assert not lines[0].startswith((f"{type(value).__name__}(", "<", "[")), name
 
 
-def test_a_comparison_is_a_table_in_notebooks(shown):
-    page = shown["comparison"]._repr_html_()
-    assert page.count("<tr") == 3
-    assert all(f"<p>{note}" in page for note in shown["comparison"].notes)
-
-
 @pytest.mark.parametrize("chart", ["layers", "positions"])
 def test_a_chart_says_what_it_shows_and_stays_one_of_altair(chart, profile):
     drawn = getattr(profile.plot, chart)()
@@ -165,18 +157,12 @@ METHODS = {
     "mixer": lambda profile, layer: profile.mixer(layer)["entropy"].values,
     "group": lambda profile, layer: profile.group(layer) is None,
     "ess": lambda profile, layer: profile.ess(layer).values,
-    **{
-        name: partial(lambda chart, profile, layer: getattr(profile.plot, chart)(layer).to_dict(), name)
-        for name in ("positions", "tolerance")
-    },
+    "positions": lambda profile, layer: profile.plot.positions(layer).to_dict(),
 }
 
 
-@pytest.mark.parametrize(
-    "method",
-    # All charts ask for a layer alike.
-    [pytest.param(name, marks=pytest.mark.slow if name in ("positions", "tolerance") else ()) for name in METHODS],
-)
+# All charts ask for a layer alike.
+@pytest.mark.parametrize("method", [*list(METHODS)[:3], pytest.param("positions", marks=pytest.mark.slow)])
 def test_a_layer_is_given_by_its_name_or_its_index_wherever_one_is_asked_for(method, profile):
     ask = METHODS[method]
     for index, name in enumerate(LAYERS):
@@ -203,27 +189,21 @@ def test_layers_of_settings_are_given_alike(model):
         assert ss.profile(model, IDS, layers=layers).mixers == LAYERS[:1]
 
 
-def test_charts_are_called_for_the_default(profile):
-    assert isinstance(profile.plot(), alt.LayerChart)
-    assert profile.plot().to_dict() == profile.plot.layers().to_dict()
-    assert isinstance(profile.ess(0), pd.DataFrame)
-
-
 COUNTS = (0, -1, 1.5, "2", True, None, math.nan)
 WRONG = {
     (Probe, "every"): COUNTS,
     (Probe, "share"): (0, -0.1, 2, 1.01, math.nan, -math.inf, "0.1", True),
     (Probe, "settings"): (None, {}, 32),
     (ss.Settings, "layers"): (1.5, True, [], {}, [None], [1.5], b"a"),
-    (ss.Settings, "channels"): (0, -1, 1.5, "some", True),
-    (ss.Settings, "positions"): (0, -1, [], [0], "some", True),
-    (ss.Settings, "past"): (0, -1, 1.5, "2", True),
-    (ss.Settings, "future"): (0, -1, 1.5, "2", True),
-    (ss.Settings, "tolerances"): (1e-3, None, [-1.0], ["a"], [math.nan]),
-    (ss.Settings, "relative_tolerances"): (1e-3, [-1.0], ["a"], [math.nan]),
+    (ss.Settings, "channels"): (0, -1, 1.5, "some", True, [1], np.array([])),
+    (ss.Settings, "positions"): (0, -2, 2.5, True, "12", [], [0], [-1], [1.7], [True], [None], ["1"], "some"),
+    (ss.Settings, "past"): (0, -1, 1.5, "2", True, [1], np.array([])),
+    (ss.Settings, "future"): (0, -1, 1.5, "2", True, [1], np.array([])),
+    (ss.Settings, "tolerances"): (1e-3, None, "a", ["1e-3"], [None], [[1e-3]], [-1.0], [math.nan]),
+    (ss.Settings, "relative_tolerances"): (1e-3, "a", ["1e-3"], [[1e-3]], [-1.0], [math.nan]),
     (ss.Settings, "engine"): ("fast", 3, None, []),
     (ss.Settings, "seed"): (-1, 1.5, None, "0"),
-    (ss.Settings, "memory"): (0, -1, "much", None),
+    (ss.Settings, "memory"): (0, -1, 2.5, True, None, "", "GB", "4 XB", "-4GB", "4GB4", [4]),
     (ss.Settings, "weights"): ("keys", None, True),
     (ss.Settings, "skip_first"): (-1, 1.5, True, None),
     (ss.Settings, "squares"): ("yes", 1, None),

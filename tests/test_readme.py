@@ -108,9 +108,3 @@ def test_commands_and_flags_exist(command, flags, capsys, monkeypatch):
     assert main([*command.split(), "--help"]) == 0
     printed = capsys.readouterr().out
     assert [flag for flag in flags if flag not in printed] == []
-
-
-def test_links_to_files_lead_somewhere():
-    for page in [*PAGES, *NOTEBOOKS]:
-        for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"

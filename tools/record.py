@@ -27,17 +27,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def fixing_commit(study: Study) -> str:
-    """The commit that last changed the file of a study, which must be committed before its runs; else a ValueError.
-
-    Args:
-        study: The study.
-
-    Returns:
-        Its hash.
-
-    Raises:
-        ValueError: The file has changes that are not committed.
-    """
+    """The commit that last changed the file of a study, which must be committed before its runs; else a ValueError."""
     path = inspect.getsourcefile(type(study)) or ""
     if _git("status", "--porcelain", "--", path):
         raise ValueError(f"The grids of {path} must be committed before their runs are put on record.")
@@ -48,20 +38,12 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603, S607
 
 
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
-
-
 def record(study: Study, folder: Path, preset: str) -> None:
-    """Put the runs of a preset on record, those that are done, with their picture.
-
-    Args:
-        study: The study.
-        folder: As `statesize lab study` wrote it.
-        preset: Name of the preset.
-    """
+    """Put the runs of a preset in the folder of `statesize lab study` on record, those done, with their picture."""
     command = f"statesize lab study {study.kind} --preset {preset}"
-    made = Made(fixing_commit(study), command, _today(), str(read_conclusion(folder)[1]["machine"]))
+    made = Made(
+        fixing_commit(study), command, datetime.now(UTC).date().isoformat(), str(read_conclusion(folder)[1]["machine"])
+    )
     rows = stored_rows(study, study.runs(study.preset(preset)), folder)
     kept = ROOT / record_folder(study.kind)
     replace_files(kept, record_files(study, preset, made, rows))
@@ -72,11 +54,7 @@ def record(study: Study, folder: Path, preset: str) -> None:
 
 
 def summarise(study: Study) -> None:
-    """Write the summary on record anew from its table.
-
-    Args:
-        study: A study with a record.
-    """
+    """Write the summary on record anew from its table."""
     folder = ROOT / record_folder(study.kind)
     kept = json.loads((folder / RECORD).read_text("utf-8"))
     made = Made(kept["made"]["commit"], kept["made"]["command"], kept["made"]["date"], kept["done_on"])

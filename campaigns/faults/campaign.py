@@ -90,14 +90,14 @@ def run(job: Job, folder: Path, fault: str = "", moment: int = 0) -> Ended:
 
 
 @cache
-def undisturbed(job: Job) -> tuple[str, int]:
-    """The results of a job that nothing strikes, and how many files it puts in their places."""
+def undisturbed(job: Job) -> tuple[str, list[str]]:
+    """The results of a job that nothing strikes, and the files that it puts in their places."""
     with TemporaryDirectory() as folder:
         job.write_inputs(Path(folder) / "inputs")
         ended = run(job, Path(folder))
         if ended.code:
             raise RuntimeError(f"{job.name} fails without a fault: {ended.errors}")
-        return job.table(Path(folder) / "output"), len(ended.notes)
+        return job.table(Path(folder) / "output"), ended.notes
 
 
 def problems(number: int) -> list[str]:
@@ -109,7 +109,8 @@ def problems(number: int) -> list[str]:
 
 def struck(job: Job, fault: str, chance: Random) -> list[str]:
     """The same of a job and a fault; the moment is drawn."""
-    table, moments = undisturbed(job)
+    table, notes = undisturbed(job)
+    moments = len(notes)
     moment, found = chance.randint(1, moments), list[str]()
     with TemporaryDirectory() as folder:
         output = Path(folder) / "output"
@@ -119,12 +120,10 @@ def struck(job: Job, fault: str, chance: Random) -> list[str]:
         code = _SIGNALS[kind][1] if kind in _SIGNALS else 1
         # What comes at the last file may find the command done.
         found += [] if ended.code in (code, 0) else [f"exit code {ended.code} for {code}: {ended.errors[-500:]}"]
-        finished = job.finished(output)
         if fault in DAMAGES and (files := _stored(output)):
             path = chance.choice(files)
             content = DAMAGES[fault](path.read_bytes(), chance)
             path.unlink() if content is None else path.write_bytes(content)
-            finished = set()
         again = run(job, Path(folder))
         for one in (ended, again):
             lines = one.errors.splitlines()
@@ -135,7 +134,8 @@ def struck(job: Job, fault: str, chance: Random) -> list[str]:
             found += [] if refused else [f"cannot be continued: {again.errors[-500:]}"]
         else:
             found += [] if job.table(output) == table else ["the results are not those of an undisturbed run"]
-            found += [f"{name} was made anew" for name in sorted(finished & job.made(again.notes))]
+            made, once = (sum(note.endswith(job.part) for note in some) for some in (ended.notes + again.notes, notes))
+            found += [f"{made - once} parts were made anew"] if made > once and fault not in DAMAGES else []
     return [f"{job.name}, {fault} at file {moment} of {moments}", *found] if found else []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from oracles import exact
 from oracles.exact import Spectra
 from torch import Tensor
@@ -95,8 +94,3 @@ def wrong_matrix(T: Tensor, truth: np.ndarray, accuracy: float) -> list[str]:
     scale = np.abs(truth).max((-2, -1), initial=0, keepdims=True)
     off = ~(np.abs(given - truth) <= accuracy * scale + 1e-300)
     return [f"T is {given[off][0]!r} for {truth[off][0]!r}"] if off.any() else []
-
-
-def finite(tensor: Tensor) -> bool:
-    """Whether a result holds numbers alone."""
-    return bool(torch.isfinite(tensor.detach()).all())

@@ -137,25 +137,6 @@ def call_reduce(case: Case, state_size: int | None) -> None:
     assert state_size is not None or bool((bound <= 1e-6 * size + 1e-12 * size.max(initial=0) + 1e-300).all())
 
 
-def call_numbers(values: Tensor, threshold: float, *, relative: bool) -> None:
-    """What is made of singular values (..., r), descending: counts at thresholds and entropies."""
-    sigma, eps = exact.wide(values), torch.finfo(values.dtype).eps
-    top = sigma.max(-1, initial=0)
-    right = exact.effective_rank(sigma)
-    entropy = answers.numbers(ss.metrics.entropy_ess(values).double())
-    assert bool((np.abs(entropy - right) <= 20 * eps * (1 + right * sigma.shape[-1])).all())
-    level = np.longdouble(threshold) * (top if relative else np.ones_like(top))
-    least, most = ((sigma > (level * (1 + side * 4 * eps))[..., None]).sum(-1) for side in (1, -1))
-    count = answers.numbers(ss.metrics.tolerance_ess(values, threshold, relative))
-    assert bool(((least <= count) & (count <= most)).all())
-    if threshold < 1:
-        energy = ((sigma / np.where(top > 0, top, 1)[..., None]) ** 2)[..., ::-1].cumsum(-1)[..., ::-1]
-        near = eps * 8 * (1 + sigma.shape[-1])
-        least, most = ((energy > (threshold + side) * energy[..., :1]).sum(-1) for side in (near, -near))
-        count = answers.numbers(ss.metrics.energy_ess(values, threshold))
-        assert bool(((least <= count) & ((count <= most) | (top == 0))).all())
-
-
 def call_spoiled(case: Case, name: str, spoil: str) -> None:
     """A constructor with a tensor that it must refuse by its name."""
     parts = case.parts | {name: SPOILED[spoil](case.parts[name])}
@@ -175,11 +156,6 @@ def call(data: Any) -> None:
     kind = data.draw(
         st.sampled_from(["operator", "measure", "measure", "shared", "differentiable", "reduce", "spoiled"])
     )
-    if data.draw(st.integers(0, 9)) == 9:
-        values = data.draw(st.lists(st.floats(0, 1e6), max_size=9).map(lambda some: sorted(some, reverse=True)))
-        dtype = data.draw(st.sampled_from([torch.float64, torch.float32]))
-        call_numbers(torch.tensor(values, dtype=dtype), data.draw(st.floats(0, 10)), relative=data.draw(st.booleans()))
-        return
     case = data.draw(cases(REDUCED) if kind == "reduce" else cases())
     before = {name: exact.wide(tensor) for name, tensor in case.parts.items()}
     if kind == "operator":

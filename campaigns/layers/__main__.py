@@ -6,7 +6,6 @@ Exits with 1 if a number is wrong or a layer that is not causal is measured.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -26,8 +25,8 @@ BLOCK = 50
 def write(path: Path, campaign: Campaign, values: dict[str, Any]) -> None:
     """The JSON, after each block of draws."""
     counts = {"measured": dict(sorted(campaign.measured.items())), "refused": dict(sorted(campaign.refused.items()))}
-    findings = [dataclasses.asdict(finding) for finding in campaign.findings]
-    document = {"schema": 1, "seed": campaign.seed, **values, **counts, "wrong": len(findings), "findings": findings}
+    document = {"schema": 1, "seed": campaign.seed, **values, **counts}
+    document |= {"wrong": len(campaign.findings), "findings": campaign.findings}
     document |= {"machine": machine(), "made": made()}
     replace_file(path, (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
 
@@ -51,7 +50,7 @@ def main() -> int:
         if given.output is not None:
             write(given.output, campaign, {"first": given.first, "draws": done, "seconds": seconds})
     for finding in campaign.findings:
-        print(f"{finding.number}: {finding.about}\n    {finding.problem}")
+        print(f"{finding['number']}: {finding['about']}\n    {finding['problem']}")
     measured, refused = campaign.measured.total(), campaign.refused.total()
     total = f"{measured} measured as defined, {refused} refused, {len(campaign.findings)} wrong"
     print(f"{done} draws of seed {given.seed}: {total}")

@@ -146,16 +146,8 @@ def difference(found: np.ndarray, right: np.ndarray) -> float:
     return farthest / float(np.abs(right).max())
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a draw: "measured" or the cause of its refusal, and what is wrong with it."""
-
-    result: str
-    problems: tuple[str, ...] = ()
-
-
-def outcome(draw: Draw) -> Outcome:
-    """Capture a draw's mixers, and compare them."""
+def outcome(draw: Draw) -> tuple[str, list[str]]:
+    """Capture a draw's mixers, and compare them: "measured" or the cause of the refusal, and what is wrong with it."""
     try:
         capture = ss.capture(draw.model, draw.ids)
         items = list(capture)
@@ -163,14 +155,14 @@ def outcome(draw: Draw) -> Outcome:
             item.operator.dense()
     except ss.StatesizeError as error:
         without = draw.causal and not any(text.right for texts in draw.expected().values() for text in texts)
-        return Outcome("measured" if without else cause(str(error)))
+        return "measured" if without else cause(str(error)), []
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        return Outcome("failed", (f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})",))
+        return "failed", [f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"]
     if not draw.causal:
         untold = [item for item in items if all(note.code is not Code.NOT_CAUSAL for note in item.notes)]
         problems = [f"{item.name} is not causal and was measured as {item.kind}" for item in untold]
-        return Outcome("told as not causal", tuple(problems))
+        return "told as not causal", problems
     refused = [name for name, why in capture.skipped.items() if why.code not in NOTHING_LOST]
     results, problems = set[str](), list[str]()
     for name, texts in draw.expected().items():
@@ -178,7 +170,7 @@ def outcome(draw: Draw) -> Outcome:
         result, faults = judged(rows, texts, told=any(part.startswith(name) for part in refused))
         results.add(result)
         problems += faults
-    return Outcome("measured" if results == {"measured"} else max(results - {"measured"}), tuple(problems))
+    return "measured" if results == {"measured"} else max(results - {"measured"}), problems
 
 
 def judged(rows: list[Any], texts: list[Expected], *, told: bool) -> tuple[str, list[str]]:
@@ -231,21 +223,6 @@ def cause(message: str) -> str:
     return "refused: " + re.sub(r"-?\d[\d.e+-]*", "#", first)[:110].strip()
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A draw with which something was wrong.
-
-    Attributes:
-        number: Of the draw; with the campaign's seed it makes it again.
-        about: The layers and the text.
-        problem: What was wrong.
-    """
-
-    number: int
-    about: str
-    problem: str
-
-
 @dataclass
 class Campaign:
     """Random layers of one seed.
@@ -254,23 +231,22 @@ class Campaign:
         seed: Of all draws.
         measured: Draws whose every layer was measured rightly, by kind.
         refused: Refusals that were due, and others, by kind and cause.
-        findings: Wrong numbers.
+        findings: What was wrong: the number of the draw, which makes it again, its layers and text, and the problem.
     """
 
     seed: int = 0
     measured: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
-    def run(self, numbers: Iterable[int], begun: Callable[[int], object] = lambda _: None) -> None:
-        """Measure some draws; `begun` is told each before it is made."""
+    def run(self, numbers: Iterable[int]) -> None:
+        """Measure some draws."""
         for number in numbers:
-            begun(number)
             draw = Draw.of(self.seed, number)
-            came = outcome(draw)
-            if came.problems:
-                self.findings.append(Finding(number, draw.about, "; ".join(came.problems)))
-            elif came.result == "measured":
+            result, problems = outcome(draw)
+            if problems:
+                self.findings.append({"number": number, "about": draw.about, "problem": "; ".join(problems)})
+            elif result == "measured":
                 self.measured[draw.kind] += 1
             else:
-                self.refused[f"{draw.kind}, {came.result}"] += 1
+                self.refused[f"{draw.kind}, {result}"] += 1

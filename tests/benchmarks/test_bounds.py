@@ -1,39 +1,8 @@
 """Both bounds of the memory: a row a document, and verdicts by their intervals."""
 
-import json
-
-import pytest
-
-from benchmarks.bounds import CLAIMS, PILOT, TOKENS, conclusion, fresh_pieces, main, result_of, unread
+from benchmarks.bounds import CLAIMS, TOKENS, conclusion, unread
 from statesize.lab.tasks.corpus import split
-from statesize.models.load import load_model
 from statesize.texts.bundled import documents
-from statesize.texts.inputs import tokens_sha256
-from statesize.truncation.truncate import truncate
-
-
-@pytest.fixture(scope="module")
-def gla():
-    return load_model("gla")
-
-
-@pytest.mark.slow
-def test_documents_are_rows_and_those_that_are_there_are_not_read_again(tmp_path, gla):
-    folder = tmp_path / "bounds"
-    main(folder, "gla", None, 16, 1)
-    first = (folder / "gla-16-00.json").read_bytes()
-    main(folder, "gla", None, 16, 2)
-    document = json.loads((tmp_path / "bounds.json").read_text(encoding="utf-8"))
-    assert [row["document"] for row in document["rows"]] == [0, 1]
-    assert (folder / "gla-16-00.json").read_bytes() == first
-    assert document["verdicts"] == dict.fromkeys(CLAIMS)
-    pieces = fresh_pieces(None, gla.tokenizer, 16)[PILOT:][:2]
-    assert [len(piece) for piece in pieces] == [16, 16]
-    assert [row["texts"] for row in document["rows"]] == [tokens_sha256([piece]) for piece in pieces]
-    known = result_of(document["rows"]).without_hindsight().multiple.value
-    assert known == pytest.approx(
-        truncate(gla.model, pieces, documents=2, tokens=16).without_hindsight().multiple.value
-    )
 
 
 def test_peps_that_bundled_models_or_records_read_are_left_out(tmp_path):

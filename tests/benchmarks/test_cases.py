@@ -1,8 +1,13 @@
+"""Cases of the benchmarks: each is made, measured, and its memory told."""
+
 import pickle
+from functools import partial
 
 import pytest
+from oracles.memory_use import MEBIBYTE, die, hold, make, nothing, warm
 
-from benchmarks.cases import cases, measured
+from benchmarks.cases import cases, measured, peak_bytes
+from statesize.errors import StatesizeError
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES
 
@@ -18,8 +23,18 @@ def test_each_case_is_made_and_its_engine_takes_it(case):
     assert (found.count is not None) == (case.outputs[0] == "counts")
 
 
-def test_names_tell_the_cases_apart():
-    for quick in (True, False):
-        names = [case.name for case in cases(quick)]
-        assert len(set(names)) == len(names)
-    assert any("1536 channels" in case.name for case in cases(quick=False))
+def test_the_peak_of_each_call_with_the_operator():
+    # The kernel counts resident pages in portions.
+    held = 8 * 1024**2 - MEBIBYTE
+    small, large, again = peak_bytes(
+        partial(make, 1024), [nothing, partial(hold, mebibytes=40), nothing], warm, threads=1
+    )
+    # The 120 MiB are gone before the 40 are taken.
+    assert held <= small < held + 5 * MEBIBYTE
+    assert held + 120 * MEBIBYTE <= large < held + 130 * MEBIBYTE
+    assert again < held + 8 * MEBIBYTE
+
+
+def test_a_child_that_is_killed():
+    with pytest.raises(StatesizeError, match="memory runs out"):
+        peak_bytes(partial(make, 4), [die], warm, threads=1)

@@ -26,12 +26,6 @@ def test_rows(name):
         assert row.peak_bytes > 8 * 160 * 64
 
 
-def test_a_long_row_has_no_dense_loop(monkeypatch):
-    monkeypatch.setattr("benchmarks.engines._LONGEST_DENSE", 512)
-    (row, _) = compare(CASES["softmax d=64, decaying"], 600, rounds=1)
-    assert (row.ratio, row.dense_positions, row.miscounts) == (None, 0, 0)
-
-
 def test_the_script_writes_its_document(monkeypatch, tmp_path, capsys):
     path = tmp_path / "engines.json"
     monkeypatch.setattr(engines, "cases", lambda quick: [CASES["gated n=64"]])

@@ -17,10 +17,8 @@ def test_every_fault_comes_to_every_job():
 @pytest.mark.slow
 def test_a_wrong_table_and_a_loss_are_noticed(monkeypatch):
     job = JOBS["study"]
-    _, moments = campaign.undisturbed(job)
-    monkeypatch.setattr(campaign, "undisturbed", lambda job: ("another", moments))
-    monkeypatch.setattr(type(job), "finished", lambda self, output: {"runs/lost"})
-    monkeypatch.setattr(type(job), "made", lambda self, notes: {"runs/lost"})
+    _, notes = campaign.undisturbed(job)
+    monkeypatch.setattr(campaign, "undisturbed", lambda job: ("another", notes[:2]))
     told = " ".join(struck(job, "SIGKILL", Random(1)))  # noqa: S311
     assert "not those of an undisturbed run" in told
-    assert "runs/lost was made anew" in told
+    assert "parts were made anew" in told

@@ -1,5 +1,3 @@
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -9,8 +7,7 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.errors import EngineError, InputError
 from statesize.measurement.measurement import hankel_singular_values, measure
-from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention, StateSpace
-from statesize.spectra.cut import make_cut
+from statesize.operators import Dense, Recurrence, SoftmaxAttention, StateSpace
 from statesize.spectra.dispatch import ENGINES
 
 structures = st.sampled_from(STRUCTURES)
@@ -35,6 +32,8 @@ def test_ess_is_between_zero_and_the_ceiling(structure: str, seed: int, length: 
     assert bool((found.lower <= found.count).all())
     assert bool((found.entropy <= found.ceiling + found.entropy_bound + 1e-12).all())
     assert bool((found.entropy >= 0).all())
+    rank = measure(recurrence, tolerances=(0.0,), engine=engine).upper.squeeze(-1)
+    assert bool((found.entropy <= rank + found.entropy_bound + 1e-12).all())
 
 
 @pytest.mark.parametrize("engine", ["exact", "all_cuts"])
@@ -49,132 +48,11 @@ def test_counts_of_what_is_left_open_end_at_the_ceiling(engine: str) -> None:
     assert found.relative_lower.tolist() == [[1, 1, 1]]
 
 
-@given(structures, seeds, lengths, state_sizes, engines)
-def test_entropy_is_at_most_the_rank(structure: str, seed: int, length: int, states: int, engine: str) -> None:
-    found = measure(random_recurrence(structure, seed, length, states), tolerances=(0.0,), engine=engine)
-    assert bool((found.entropy <= found.upper.squeeze(-1) + found.entropy_bound + 1e-12).all())
-
-
-@given(structures, seeds, lengths, state_sizes, engines)
-def test_neighbours_differ_by_at_most_one(structure: str, seed: int, length: int, states: int, engine: str) -> None:
-    # H_{i+1} is H_i without a row and with one more column: interlacing, at any absolute threshold.
-    found = measure(random_recurrence(structure, seed, length, states), tolerances=(0.3, 1e-6), engine=engine)
-    assert bool((found.lower[1:] <= found.upper[:-1] + 1).all())
-    assert bool((found.lower[:-1] <= found.upper[1:] + 1).all())
-
-
-@given(seeds, lengths, state_sizes)
-def test_a_change_of_state_basis_changes_nothing(seed: int, length: int, states: int) -> None:
-    recurrence = random_recurrence("full", seed, length, states)
-    basis = random_recurrence("orthogonal", seed + 1, length, states).A
-    stretch = torch.linspace(1, 3, states, dtype=torch.float64)
-    P = basis * stretch
-    inverse = basis.mT / stretch[:, None]
-    # x'_t = P_t x_t, so A'_t = P_t A_t P_{t−1}⁻¹; what P_{−1} is does not matter, since no input meets A_0.
-    A = P @ recurrence.A @ inverse.roll(1, 0)
-    changed = Recurrence(
-        A, (P @ recurrence.B[..., None]).squeeze(-1), (recurrence.C[..., None, :] @ inverse).squeeze(-2)
-    )
-    expected = hankel_singular_values(recurrence, engine="exact")
-    found = hankel_singular_values(changed, engine="exact")
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10 * max(1.0, float(expected.max())))
-
-
-@given(structures, seeds, lengths, state_sizes, engines)
-def test_permuting_channels_permutes_the_result(
-    structure: str, seed: int, length: int, states: int, engine: str
-) -> None:
-    recurrence = random_recurrence(structure, seed, length, states, batch=(4,))
-    order = torch.tensor([2, 0, 3, 1])
-    whole, permuted = measure(recurrence, engine=engine), measure(recurrence[order], engine=engine)
-    torch.testing.assert_close(permuted.entropy, whole.entropy[order], rtol=1e-10, atol=1e-12)
-    assert torch.equal(permuted.count, whole.count[order])
-
-
-@given(structures, seeds, lengths, state_sizes, engines, st.integers(-25, 25))
-def test_scaling_the_operator_scales_the_spectrum(
-    structure: str, seed: int, length: int, states: int, engine: str, decades: int
-) -> None:
-    recurrence = random_recurrence(structure, seed, length, states)
-    scale = 10.0**decades
-    scaled = Dense(recurrence.dense() * scale)
-    expected = measure(recurrence, outputs=("values", "entropy", "counts"), engine=engine)
-    found = measure(scaled, outputs=("values", "entropy", "counts"))
-    r = min(expected.values.shape[-1], found.values.shape[-1])
-    slack = expected.error_bound + found.error_bound / scale
-    assert bool(((found.values[..., :r] / scale - expected.values[..., :r]).abs().amax(-1) <= slack).all())
-    torch.testing.assert_close(found.entropy, expected.entropy, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(found.norm / scale, expected.norm, rtol=1e-10, atol=1e-12)
-
-
-@given(st.sampled_from(("scalar", "diagonal", "full")), seeds, st.integers(3, 16), state_sizes, engines)
-def test_a_reset_empties_the_state(structure: str, seed: int, length: int, states: int, engine: str) -> None:
-    recurrence = random_recurrence(structure, seed, length, states)
-    i = length // 2
-    A = recurrence.A.clone()
-    A[i] = 0
-    found = measure(Recurrence(A, recurrence.B, recurrence.C), positions=[i], engine=engine)
-    assert float(found.entropy) == 0
-    assert int(found.count) == 0
-    assert float(found.norm) == 0
-
-
 @given(seeds, st.integers(2, 24), st.integers(1, 6), engines)
 def test_a_minimal_recurrence_fills_its_ceiling(seed: int, length: int, states: int, engine: str) -> None:
     recurrence = random_recurrence("orthogonal", seed, length, states)
     found = measure(recurrence, relative_tolerances=(1e-11,), outputs=("counts",), engine=engine)
     assert torch.equal(found.relative_count.squeeze(-1), found.ceiling)
-
-
-@pytest.mark.parametrize("engine", FOR_RECURRENCES)
-def test_entries_in_turn_give_the_same(engine: str) -> None:
-    recurrence = random_recurrence("diagonal", 3, 12, 3, batch=(2, 4))
-    whole = measure(recurrence, engine=engine)
-    each, shared = ENGINES[engine].footprint(recurrence, make_cut(12))
-    budget = 3 * each + shared
-    split = measure(recurrence, engine=engine, memory=budget)
-    for name in ("count", "lower", "upper", "relative_count"):
-        assert torch.equal(getattr(split, name), getattr(whole, name))
-    for name in ("entropy", "entropy_bound", "norm", "error_bound"):
-        torch.testing.assert_close(getattr(split, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("engine", ["exact", "dense"])
-def test_positions_in_turn_give_the_same(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    recurrence = random_recurrence("diagonal", 3, 120, 3, batch=(2,))
-    asked = ("counts", "entropy", "values")
-    whole = measure(recurrence, engine=engine, outputs=asked)
-    kind, parts = type(ENGINES[engine]), list[int]()
-    budget, blocks = ENGINES[engine].footprint(recurrence, make_cut(120)).each // 2, kind.blocks
-
-    def counting(*arguments: Any) -> Any:
-        parts.append(len(arguments[-1].positions))
-        return blocks(*arguments)
-
-    monkeypatch.setattr(kind, "blocks", counting)
-    split = measure(recurrence, engine=engine, outputs=asked, memory=budget)
-    assert max(parts) < 119
-    assert torch.equal(split.count, whole.count)
-    for name in ("values", "entropy", "norm", "error_bound"):
-        torch.testing.assert_close(getattr(split, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
-
-
-def test_known_answers() -> None:
-    delay = measure(Convolution(torch.tensor([0.0, 0.0, 0.0, 1.0]), 10))
-    assert delay.count.squeeze(-1).tolist() == [1, 2, 3, 3, 3, 3, 3, 2, 1]
-    torch.testing.assert_close(delay.entropy, delay.count.squeeze(-1).double())
-    uniform = SoftmaxAttention(torch.zeros(9, 2), torch.zeros(9, 2), 1.0)
-    assert measure(uniform).count.squeeze(-1).tolist() == [1] * 8
-    assert measure(Dense(torch.eye(5))).entropy.tolist() == [0] * 4
-
-
-def test_only_what_is_asked_is_there() -> None:
-    recurrence = random_recurrence("diagonal", 0, 9, 2)
-    counts = measure(recurrence, outputs=("counts",))
-    assert counts.entropy is counts.entropy_bound is counts.values is None
-    entropy = measure(recurrence, outputs=("entropy",))
-    assert entropy.count is entropy.lower is entropy.relative_count is entropy.values is None
-    assert measure(recurrence, outputs=("values",)).values.shape == (8, 2)
 
 
 def test_shapes_with_batch_tolerances_and_positions() -> None:
@@ -187,20 +65,6 @@ def test_shapes_with_batch_tolerances_and_positions() -> None:
     assert found.ceiling.tolist() == [2, 2, 2, 1]
 
 
-def test_float32_operators_are_measured_in_float64() -> None:
-    recurrence = random_recurrence("diagonal", 0, 9, 2).to(torch.float32)
-    assert measure(recurrence).entropy.dtype == torch.float64
-    assert hankel_singular_values(recurrence).dtype == torch.float64
-
-
-def test_norm_is_the_frobenius_norm_of_the_block() -> None:
-    recurrence = random_recurrence("delta", 0, 12, 3)
-    matrix = recurrence.dense()
-    expected = torch.stack([torch.linalg.matrix_norm(matrix[i:, :i]) for i in range(1, 12)])
-    for engine in ("dense", "exact"):
-        torch.testing.assert_close(measure(recurrence, engine=engine).norm, expected)
-
-
 def test_windows_cut_the_blocks() -> None:
     g = torch.Generator().manual_seed(0)
     matrix = torch.randn(12, 12, generator=g, dtype=torch.float64).tril()
@@ -208,25 +72,6 @@ def test_windows_cut_the_blocks() -> None:
     assert found.positions.tolist() == list(range(3, 9))
     torch.testing.assert_close(found.values[2], torch.linalg.svdvals(matrix[5:9, 2:5]))
     assert found.ceiling.tolist() == [3] * 6
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
-def test_windows_on_recurrences_take_the_state(structure: str) -> None:
-    recurrence = random_recurrence(structure, 0, 60, 3, batch=(2,))
-    found = measure(recurrence, past=20, future=15)
-    expected = measure(recurrence, past=20, future=15, engine="dense")
-    assert (found.past, found.future) == (20, 15)
-    assert bool((found.lower <= expected.upper).all())
-    assert bool((expected.lower <= found.upper).all())
-    assert bool(((found.entropy - expected.entropy).abs() <= found.entropy_bound + expected.entropy_bound).all())
-
-
-def test_gradients_flow_through_the_definition() -> None:
-    recurrence = random_recurrence("diagonal", 0, 8, 2)
-    leaf = recurrence.B.clone().requires_grad_()
-    hankel_singular_values(Recurrence(recurrence.A, leaf, recurrence.C), engine="dense").sum().backward()
-    assert bool(torch.isfinite(leaf.grad).all())
-    assert bool(leaf.grad.any())
 
 
 @pytest.mark.few(8)
@@ -243,41 +88,12 @@ def test_scales_beyond_what_can_be_squared(engine: str, scale: float) -> None:
     assert bool((found.error_bound[1] >= 1e-17 * expected.norm[1] * scale).all())
 
 
-def test_kernels_beyond_what_can_be_squared() -> None:
-    base = torch.cos(torch.arange(600, dtype=torch.float64) / 9)
-    expected = measure(Convolution(base, 600), (3.0,), positions=[3, 300], engine="dense")
-    kernel = base * torch.tensor([1.0, 1e-170, 1e-120, 1e120], dtype=torch.float64)[:, None]
-    found = measure(Convolution(kernel, 600), (3e-120,), positions=[3, 300], engine="exact")
-    torch.testing.assert_close(found.entropy, expected.entropy.expand(4, -1), rtol=1e-3, atol=0)
-    assert torch.equal(found.count[2], expected.count)
-    assert torch.equal(found.count[1], torch.zeros_like(expected.count))
-
-
-def test_kernels_in_turn_give_the_same() -> None:
-    g = torch.Generator().manual_seed(0)
-    operator = Convolution(torch.randn(2, 3, 40, generator=g, dtype=torch.float64), 60)
-    whole = measure(operator, engine="exact")
-    each, shared = ENGINES["exact"].footprint(operator, make_cut(60, range(1, 31)))
-    budget = 2 * each + shared
-    split = measure(operator, engine="exact", memory=budget)
-    assert torch.equal(split.count, whole.count)
-    torch.testing.assert_close(split.entropy, whole.entropy)
-
-
 @pytest.mark.parametrize("engine", FOR_RECURRENCES)
 def test_growth_is_followed_as_far_as_float64_reaches(engine: str) -> None:
     ones = torch.ones(40, 1, dtype=torch.float64)
     assert measure(Recurrence(1e4 * ones, ones, ones), engine=engine).relative_count.squeeze(-1).tolist() == [1] * 39
     with pytest.raises(InputError, match="T must be finite"):
         measure(Recurrence(1e20 * ones, ones, ones), engine=engine)
-
-
-def test_overflow_names_the_entry_and_the_position() -> None:
-    base = random_recurrence("diagonal", 0, 40, 3, batch=(4,))
-    A = base.A.clone()
-    A[2, 20:] = 1e30
-    with pytest.raises(InputError, match=r"T must be finite, .* at batch entry \(2,\), position \d+\."):
-        measure(Recurrence(A, base.B, base.C), engine="small_state")
 
 
 def test_overflowing_scores_are_an_input_error() -> None:
@@ -293,6 +109,8 @@ def test_operators_with_gradients_are_measured_like_others(engine: str) -> None:
     found, expected = measure(Recurrence(*leaves), engine=engine), measure(recurrence, engine=engine)
     assert torch.equal(found.count, expected.count)
     torch.testing.assert_close(found.entropy.detach(), expected.entropy)
+    # Bounds are plain numbers, whatever the operator.
+    assert not any(bound.requires_grad for bound in (found.error_bound, found.entropy_bound))
 
 
 @pytest.mark.parametrize("engine", ["dense", "exact"])
@@ -313,18 +131,6 @@ def test_products_in_a_low_precision_are_those_of_float64(dtype, weights, engine
     )
     sigma = torch.linalg.svdvals((exact * w.double())[20:, :20])[: found.values.shape[-1]]
     torch.testing.assert_close(found.values[0], sigma, rtol=1e-12, atol=1e-13)
-
-
-def test_half_precision_is_measured_in_float64() -> None:
-    recurrence = random_recurrence("diagonal", 0, 12, 3).to(torch.bfloat16)
-    assert measure(recurrence).entropy.dtype == torch.float64
-
-
-def test_inputs_are_left_alone() -> None:
-    recurrence = random_recurrence("delta", 0, 9, 3)
-    before = [part.clone() for part in (recurrence.A, recurrence.B, recurrence.C)]
-    measure(recurrence)
-    assert all(torch.equal(a, b) for a, b in zip(before, (recurrence.A, recurrence.B, recurrence.C), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -357,21 +163,9 @@ def test_what_is_no_operator_is_refused() -> None:
         hankel_singular_values(Dense(torch.eye(4)), engine="all_cuts")
 
 
-def test_counts_at_all_cuts_of_a_full_rank_operator_are_exact() -> None:
-    g = torch.Generator().manual_seed(0)
-    query, key = (torch.randn(2, 150, 16, generator=g, dtype=torch.float64) for _ in range(2))
-    attention = SoftmaxAttention(query, key, 0.3)
-    expected, found = measure(attention, engine="dense"), measure(attention)
-    assert found.engine == "all_cuts"
-    assert torch.equal(found.relative_count, expected.relative_count)
-    assert torch.equal(found.relative_lower, found.relative_upper)
-    assert bool(found.converged.all())
-
-
-@pytest.mark.parametrize("windows", [{"past": 3}, {"future": 3}, {"past": 3, "future": 2}])
 @pytest.mark.parametrize("kind", [np.int64, np.int8, torch.tensor])
-def test_windows_are_whole_numbers_of_any_kind(windows, kind) -> None:
-    recurrence = random_recurrence("diagonal", 0, 20, 3)
+def test_windows_are_whole_numbers_of_any_kind(kind) -> None:
+    recurrence, windows = random_recurrence("diagonal", 0, 20, 3), {"past": 3, "future": 2}
     expected = measure(recurrence, **windows)
     found = measure(recurrence, **{name: kind(size) for name, size in windows.items()})
     assert torch.equal(found.norm, expected.norm)

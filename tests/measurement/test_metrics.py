@@ -29,11 +29,6 @@ def test_relative_tolerance_scales_with_the_largest() -> None:
     assert tolerance_ess(VALUES * 1e-20, 0.4, relative=True).tolist() == [2, 0]
 
 
-def test_entropy_of_equal_values_is_their_number() -> None:
-    for r in range(1, 6):
-        assert math.isclose(float(entropy_ess(torch.full((r,), 0.7, dtype=torch.float64))), r)
-
-
 def test_entropy_by_hand() -> None:
     # p = 3/4, 1/4: exp(−¾ ln ¾ − ¼ ln ¼) = 4 / 3^(3/4).
     found = entropy_ess(torch.tensor([3.0, 1.0, 0.0], dtype=torch.float64))

@@ -1,17 +1,9 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
 from statesize.operators import SoftmaxAttention, attention
-
-
-def test_equals_the_framework() -> None:
-    g = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(2, 5, 4, generator=g, dtype=torch.float64) for _ in range(3))
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-    torch.testing.assert_close(SoftmaxAttention(query, key, 1 / math.sqrt(4)).apply(value), expected)
 
 
 def test_window_hides_older_keys() -> None:
@@ -57,32 +49,9 @@ def test_bias_sink_and_cap_are_those_of_the_formula(parts: tuple[str, ...], wind
     torch.testing.assert_close(single.dense().double(), attention.dense(), rtol=1e-5, atol=1e-7)
 
 
-def test_a_slope_is_a_bias_of_the_keys() -> None:
-    query, key, slopes = drawn((3, 9, 4), (3, 9, 4), (3,))
-    position = torch.arange(9)
-    scores = 0.5 * query @ key.mT + slopes[:, None, None] * (position - position[:, None])
-    expected = scores.masked_fill(position > position[:, None], -torch.inf).softmax(-1)
-    found = SoftmaxAttention(query, key, 0.5, key_bias=slopes[:, None] * position).dense()
-    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
-
-
 def drawn(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
     g = torch.Generator().manual_seed(2)
     return [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
-
-
-def test_a_window_of_numpy() -> None:
-    query, key = drawn((5, 2), (5, 2))
-    found, expected = (SoftmaxAttention(query, key, 1.0, window) for window in (np.int64(3), 3))
-    assert torch.equal(found.dense(), expected.dense())
-    assert (type(found.window), found.state_size().tolist()) == (int, [0, 1, 2, 2, 2])
-
-
-@pytest.mark.parametrize("scale", [-(10**30), np.float32(0.5), torch.tensor(2)], ids=repr)
-def test_scale_is_any_kind_of_number(scale: float) -> None:
-    query, key = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    given = SoftmaxAttention(query, key, scale)
-    assert torch.equal(given.dense(), SoftmaxAttention(query, key, float(scale)).dense())
 
 
 @pytest.mark.parametrize("window", [None, 4, 2])
@@ -123,10 +92,3 @@ def test_a_block_of_several_strips_is_that_of_the_whole_matrix(rows, columns, wi
     torch.testing.assert_close(operator.block(rows, columns), operator.dense()[..., rows, columns])
     columns_of = slice(columns.start, operator.length), columns
     torch.testing.assert_close(operator.columns(columns.start, columns.stop), operator.dense()[..., *columns_of])
-
-
-def test_columns_of_an_entry_are_its_own_after_those_of_the_batch():
-    query, key = torch.randn(2, 3, 11, 4, generator=torch.Generator().manual_seed(0))
-    operator = SoftmaxAttention(query, key, scale=0.5)
-    operator.columns(0, 2)
-    torch.testing.assert_close(operator[1].columns(2, 4), operator.dense()[1, 2:, 2:4])

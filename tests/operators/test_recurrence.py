@@ -38,15 +38,6 @@ def test_diagonal_plus_rank_one_equals_its_full_transition(decays: int, scale: f
         torch.testing.assert_close(given.transition.gain(), norm)
 
 
-def test_a_delta_rule_is_diagonal_plus_rank_one() -> None:
-    g = torch.Generator().manual_seed(0)
-    key, query = (torch.randn(2, 6, 4, generator=g, dtype=torch.float64) for _ in range(2))
-    beta, decay = (torch.rand(2, 6, 1, generator=g, dtype=torch.float64) for _ in range(2))
-    rule = Recurrence.delta_rule(key, beta[..., 0], query, decay)
-    same = Recurrence.diagonal_plus_rank_one(decay, -beta * key, key * decay, beta * key, query)
-    torch.testing.assert_close(same.dense(), rule.dense())
-
-
 def test_delta_rule_equals_its_full_transition() -> None:
     g = torch.Generator().manual_seed(0)
     key, query = (torch.randn(2, 6, 3, generator=g, dtype=torch.float64) for _ in range(2))
@@ -78,12 +69,6 @@ def test_complex_recurrence_is_the_real_part() -> None:
     torch.testing.assert_close(Recurrence(A, B, C).with_real_output().dense(), expected)
 
 
-def test_indexing_touches_batch_dimensions_only() -> None:
-    recurrence = Recurrence(torch.ones(2, 4, 1), torch.ones(2, 4, 3), torch.ones(1, 4, 3))
-    assert recurrence[1].batch_shape == ()
-    assert recurrence[torch.tensor([1, 0, 1])].batch_shape == (3,)
-
-
 def test_mixed_dtypes_are_promoted() -> None:
     recurrence = Recurrence(torch.ones(4, 1, dtype=torch.float64), torch.ones(4, 2), torch.ones(4, 2))
     assert recurrence.dtype == torch.float64
@@ -99,12 +84,6 @@ def test_nothing_of_a_delta_rule_is_rounded_to_the_dtypes_of_some_of_its_parts(w
     found = Recurrence.delta_rule(**parts)
     assert torch.equal(found.dense(), exact.dense())
     assert torch.equal(found.B, exact.B)
-
-
-def test_what_a_delta_rule_writes_is_not_rounded_before_it_is_converted() -> None:
-    key, beta = torch.full((4, 1), 1 / 3), torch.full((4,), 1 / 7)
-    rule = Recurrence.delta_rule(key, beta, torch.ones(4, 1), torch.ones(4)).to(torch.float64)
-    assert torch.equal(rule.B, beta.double()[:, None] * key.double())
 
 
 def test_parts_are_views_where_slices_choose_them() -> None:

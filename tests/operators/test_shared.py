@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 import statesize as ss
-from statesize.operators import Convolution, Dense, Recurrence, Shared, SoftmaxAttention
-from statesize.operators.stepped import DelayedRecurrence
+from statesize.operators import BlockDense, Convolution, Dense, Recurrence, Shared, SoftmaxAttention
+from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ORDER, with_readouts
 from statesize.testing import compare_with_definition
@@ -88,27 +88,15 @@ def test_one_state_is_counted_once(name: str) -> None:
     assert torch.equal(Shared(operator).state_size(), alone if name in ONE_STATE else READOUTS * alone)
 
 
-def test_readouts_of_one_state_are_measured_as_one_recurrence():
-    key, query = normal(1, 60, 4), normal(5, 60, 4, seed=1)
-    heads = Recurrence(torch.ones(1, 60, 1, dtype=torch.float64), key, query)
-    joint = ss.measure(Shared(heads), relative_tolerances=(1e-9,))
-    # Five heads read a state of four numbers, all of it.
-    assert joint.relative_count.amax() == 4
-    assert ss.measure(heads, relative_tolerances=(1e-9,)).relative_count[:, 30].sum() == 20
-    assert joint.ceiling.tolist() == [1, 2, 3, *[4] * 56]
-
-
-def test_extreme_scales():
-    matrix = normal(2, 20, 20).tril()
-    expected = ss.measure(Shared(Dense(matrix)), engine="dense").entropy
-    for scale in (1e-200, 1e200):
-        torch.testing.assert_close(
-            ss.measure(Shared(Dense(matrix * scale)), engine="all_cuts").entropy, expected, rtol=1e-3, atol=0
-        )
-
-
 @pytest.mark.parametrize(
-    "given", [torch.eye(3), Dense(torch.eye(3)), Dense(torch.eye(3)[None][:0]), Shared(Dense(torch.eye(3)[None]))]
+    "given",
+    [
+        *(torch.eye(3), Dense(torch.eye(3)), Dense(torch.eye(3)[None][:0]), Shared(Dense(torch.eye(3)[None]))),
+        # Of several inputs or outputs.
+        BlockDense(torch.zeros(2, 4, 2, 4, 2)),
+        ss.StateSpace(torch.ones(2, 3, 3), torch.ones(2, 3, 2), torch.ones(2, 2, 3), length=4),
+        Stepped(Recurrence(torch.ones(2, 8, 1), torch.ones(2, 8, 1), torch.zeros(2, 8, 1)), steps=2),
+    ],
 )
 def test_bad_input(given):
     with pytest.raises(ss.errors.InputError, match="operator must"):
@@ -116,7 +104,9 @@ def test_bad_input(given):
 
 
 def test_what_takes_one_readout_says_so():
-    shared = Shared(Dense(torch.eye(5)[None]))
+    one = torch.ones(1, 1, dtype=torch.float64)
+    several = ss.StateSpace(one, one, torch.ones(2, 1), length=4)
     for call in (ss.metrics.differentiable_entropy, ss.reduce):
-        with pytest.raises(ss.errors.InputError, match="got Shared"):
-            call(shared)
+        for operator in (Shared(Dense(torch.eye(5)[None])), several):
+            with pytest.raises(ss.errors.InputError, match=f"got {type(operator).__name__}"):
+                call(operator)

@@ -55,14 +55,6 @@ def test_windows_count_steps():
     assert measured.ceiling.tolist() == [2]
 
 
-def test_a_model_whose_state_is_erased_is_measured():
-    nilpotent = torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
-    delay = ss.StateSpace(nilpotent, torch.eye(2)[:, 1:], torch.eye(2)[:1], length=6)
-    torch.testing.assert_close(
-        ss.metrics.hankel_singular_values(delay, positions=[3])[:, :2], torch.ones(1, 2, dtype=torch.float64)
-    )
-
-
 # dx/dt = A x + B u, y = C x, and the Hankel singular values that were printed for it.
 PUBLISHED = {
     "python-control, modelsimp_test.py": (
@@ -99,9 +91,3 @@ def test_published_hankel_singular_values(source):
     system = ss.StateSpace(*map(torch.from_numpy, parts), length=160)
     values = ss.metrics.hankel_singular_values(system, positions=[80])[0, : len(printed)]
     torch.testing.assert_close(values, torch.tensor(printed, dtype=torch.float64), rtol=0, atol=5e-6)
-
-
-def test_gradients_of_several_outputs_are_refused():
-    one = torch.ones(1, 1, dtype=torch.float64)
-    with pytest.raises(ss.errors.InputError, match="got StateSpace"):
-        ss.metrics.differentiable_entropy(ss.StateSpace(one, one, torch.ones(2, 1), length=4))

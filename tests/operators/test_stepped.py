@@ -7,9 +7,6 @@ from torch import Tensor
 import statesize as ss
 from statesize.operators import Recurrence
 from statesize.operators.stepped import Stepped
-from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import ORDER, with_readouts
-from statesize.testing import compare_with_definition
 
 LENGTH, STATES, STEPS = 6, 3, 2
 
@@ -47,13 +44,6 @@ def test_measure_agrees_with_the_definition(past: int | None, future: int | None
         assert not bool((expected[..., count:] > 1e-12).any())
 
 
-def test_every_engine_agrees_with_the_definition() -> None:
-    held, cut = with_readouts(product(), make_cut(LENGTH))
-    for engine in ORDER:
-        if engine.supports(held):
-            compare_with_definition(engine, held, cut)
-
-
 def test_apply_takes_the_inputs_of_a_position_one_after_another() -> None:
     operator = product()
     inputs = torch.randn(2, LENGTH, STEPS * 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -65,18 +55,3 @@ def test_the_ceiling_counts_all_inputs_of_a_position() -> None:
     measured = ss.measure(product())
     assert measured.ceiling.tolist() == [2, 3, 3, 2, 1]
     assert measured.state_size.tolist() == [STATES] * (LENGTH - 1)
-
-
-def test_it_is_an_operator() -> None:
-    operator = product((2, 3))
-    assert operator.length == LENGTH
-    assert operator.batch_shape == (2, 3)
-    torch.testing.assert_close(operator[0, 1:].dense(), operator.dense()[0, 1:])
-    torch.testing.assert_close(operator.columns(1, 3), operator.dense()[..., 1:, 1:3, :])
-    assert operator.to(torch.float32).dense().dtype == operator.to(torch.float32).dtype == torch.float32
-
-
-def test_gradients_are_refused() -> None:
-    operator = product()
-    with pytest.raises(ss.errors.InputError, match="one readout and one input, got Stepped"):
-        ss.metrics.differentiable_entropy(operator)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
 
 import torch
+from oracles.operators import random_operator, scaled
 from torch import Tensor
 from torch.nn import functional
 
 from statesize.measurement.measurement import Measurement, measure
-from statesize.operators import Operator
+from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.cut import Positions, make_cut
 from statesize.spectra.dispatch import ENGINES
 
@@ -140,3 +142,19 @@ def compare(
     """Adds every pair of engines on one operator to what was counted before."""
     for (one, first), (other, second) in combinations(measurements(operator, positions, past, future).items(), 2):
         tallies.setdefault((one, other), Pairs()).add(first, second)
+
+
+def pairs(
+    tallies: dict[tuple[str, str], Pairs], family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int
+) -> None:
+    """Every pair of engines on operators of a family: whole blocks, and windows of a third of the length."""
+    for seed in seeds:
+        length = lengths[seed % len(lengths)]
+        operator = random_operator(family, seed, length)
+        factor = (1.0, 1e-20, 1e20)[seed % 3]
+        if factor != 1 and not isinstance(operator, SoftmaxAttention):
+            operator = scaled(operator, factor)
+        compare(tallies, operator, positions)
+        window = max(1, length // 3)
+        if length > 2:
+            compare(tallies, operator, positions, *((window, None), (None, window), (window, window))[seed % 3])

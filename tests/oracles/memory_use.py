@@ -29,7 +29,3 @@ def warm() -> None:
 
 def die(operator: Operator) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fail(operator: Operator) -> None:
-    raise ValueError(f"of length {operator.length}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import mpmath
@@ -11,10 +12,14 @@ import torch
 from oracles.engine_pairs import Tallies, measurements
 from oracles.exact import attention, effective_rank_slack, softmax_rounding
 from oracles.high_precision import exact_singular_values, matrix_singular_values
+from oracles.operators import FAMILIES, random_operator
 from torch import Tensor
 
 from statesize.measurement.measurement import Measurement
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
+
+EXACT = tuple(family for family in FAMILIES if family not in {"zero", "late convolution", "identity"})
+"""Families of which mpmath is asked; of the others every singular value is 0 or 1."""
 
 
 @dataclass
@@ -152,3 +157,33 @@ def _entropy(values: list[mpmath.mpf]) -> mpmath.mpf:
 
 def _numbers(difference: float, allowed: float) -> tuple[Tensor, Tensor]:
     return torch.tensor([difference], dtype=torch.float64), torch.tensor([allowed], dtype=torch.float64)
+
+
+def sixty_digits(
+    tallies: dict[str, Reference], family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int
+) -> None:
+    """Every engine on operators of a family, against mpmath."""
+    for seed in seeds:
+        against_mpmath(tallies, random_operator(family, seed, lengths[seed % len(lengths)]), positions)
+
+
+def slicot(tallies: dict[str, Reference], seeds: Iterable[int]) -> float:
+    """Every engine on time-invariant systems against SLICOT: full, diagonal and nilpotent transitions in turn.
+
+    Returns:
+        The largest difference in units of σ_1.
+    """
+    return max(against_slicot(tallies, *_system(seed)) for seed in seeds)
+
+
+def _system(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    chance = np.random.default_rng(seed)
+    n = int(chance.integers(1, 13))
+    B, C = chance.standard_normal((n, 1)), chance.standard_normal((1, n))
+    if seed % 3 == 2:
+        n = max(n, 2)
+        C = chance.standard_normal((1, n))
+        # A finite impulse response: T of any length beyond twice its taps has just the spectrum of the whole axis.
+        return np.eye(n, k=-1), np.eye(n)[:, :1], C, 6 * n + 4
+    A = chance.standard_normal((n, n)) if seed % 3 == 0 else np.diag(chance.uniform(-1, 1, n))
+    return A * 0.8 / np.abs(np.linalg.eigvals(A)).max(), B, C, 400

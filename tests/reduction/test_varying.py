@@ -50,13 +50,6 @@ def test_what_is_forgotten_takes_no_state():
     assert float(distance(found.recurrence, Recurrence(A, recurrence.B, C))) < 1e-12
 
 
-def test_the_state_of_a_rule_that_erases_is_that_of_its_operator():
-    recurrence = random_recurrence("delta", 2, 24, 6)
-    found = reduce(recurrence.to(torch.float32))
-    assert found.recurrence.dtype == torch.float64
-    assert float(distance(found.recurrence, recurrence)) < 1e-5 * float(found.singular_values.max())
-
-
 @pytest.mark.parametrize("states", [1, 3, 5])
 def test_truncations_are_no_nearer_than_possible_and_not_much_farther(states):
     recurrence = random_recurrence("diagonal", 3, 40, 8, batch=(20,))
@@ -91,23 +84,8 @@ def test_a_last_tap_takes_one_state_if_the_recurrence_may_vary_and_all_if_not():
     torch.testing.assert_close(varying.recurrence.dense(), Convolution(kernel, 16).dense())
 
 
-def test_one_position_and_nothing_at_all():
-    one = random_recurrence("diagonal", 5, 1, 3)
-    found = reduce(one)
-    assert found.state_size.tolist() == [0]
-    torch.testing.assert_close(found.recurrence.dense(), one.dense())
-    zero = Recurrence(torch.zeros(8, 2), torch.zeros(8, 2), torch.zeros(8, 2), D=torch.ones(1))
-    found = reduce(zero)
-    assert not bool(found.state_size.any())
-    torch.testing.assert_close(found.recurrence.dense(), torch.eye(8, dtype=torch.float64))
-
-
 def test_what_overflows_on_the_way_is_refused():
     recurrence = random_recurrence("diagonal", 0, 8, 2)
     huge = Recurrence(recurrence.A * 1e200, recurrence.B, recurrence.C)
     with pytest.raises(InputError, match="T must be finite"):
         reduce(huge)
-
-
-def test_a_tolerance_above_all_drops_all():
-    assert int(reduce(random_recurrence("diagonal", 0, 8, 2), tolerance=10**30).state_size.max()) == 0

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from oracles import campaigns
-from oracles.engine_pairs import Pairs, Tally
+from oracles import references
+from oracles.engine_pairs import Pairs, Tally, pairs
 from oracles.operators import FAMILIES
 from oracles.references import Reference
 
@@ -14,7 +14,7 @@ from statesize.spectra.dispatch import ENGINES
 def test_every_pair_lies_within_the_sum_of_its_bounds() -> None:
     tallies: dict[tuple[str, str], Pairs] = {}
     for place, family in enumerate(FAMILIES):
-        campaigns.pairs(tallies, family, [place], (33, 9, 40), 4)
+        pairs(tallies, family, [place], (33, 9, 40), 4)
     assert {pair: tally.outside for pair, tally in tallies.items() if tally.outside} == {}
     assert {name for pair in tallies for name in pair} == set(ENGINES)
     assert sum(tally.entropy.compared for tally in tallies.values()) > 500
@@ -22,15 +22,15 @@ def test_every_pair_lies_within_the_sum_of_its_bounds() -> None:
 
 def test_sixty_digits() -> None:
     tallies: dict[str, Reference] = {}
-    for family in campaigns.EXACT:
-        campaigns.sixty_digits(tallies, family, range(1), (11,), 1)
+    for family in references.EXACT:
+        references.sixty_digits(tallies, family, range(1), (11,), 1)
     assert {name: tally.outside for name, tally in tallies.items() if tally.outside} == {}
     assert set(tallies) == set(ENGINES)
 
 
 def test_slicot() -> None:
     tallies: dict[str, Reference] = {}
-    farthest = campaigns.slicot(tallies, range(3))
+    farthest = references.slicot(tallies, range(3))
     assert {name: tally.outside for name, tally in tallies.items() if tally.outside} == {}
     assert farthest < 1e-10
     assert set(tallies) >= {"dense", "exact", "all_cuts", "small_state"}

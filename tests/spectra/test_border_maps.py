@@ -49,16 +49,6 @@ def test_decays_of_the_delta_rule_may_be_zero_negative_and_tiny(width: int) -> N
     torch.testing.assert_close(maps.transition[0], passed)
 
 
-def test_batch_dimensions_broadcast() -> None:
-    g = torch.Generator().manual_seed(0)
-    key, query = torch.rand(1, 2, 9, 3, generator=g), torch.rand(3, 1, 9, 3, generator=g)
-    beta, decay = torch.rand(1, 1, 9, generator=g), torch.rand(1, 1, 9, 3, generator=g)
-    delta = Recurrence.delta_rule(key, beta, query, decay)
-    for real in (delta, Recurrence(decay, key, query), Recurrence(torch.diag_embed(decay), key, query)):
-        maps = border_maps(real, [0, 4, 9])
-        assert [part.shape[:2] for part in maps] == [(3, 2)] * 3
-
-
 @pytest.mark.parametrize(("structure", "widest"), [("diagonal", 128), ("full", 32), ("delta", 64)])
 def test_borders_hold_every_position_and_keep_chunks_narrow(structure: str, widest: int) -> None:
     real = random_recurrence(structure, 0, 300, 2)

@@ -147,19 +147,8 @@ def hard_reset() -> Case:
     return Case((Recurrence(A, one, one), Dense(torch.block_diag(first, second))), {**before, 4: (), **after})
 
 
-CASES = {
-    case.__name__: case()
-    for case in (
-        hilbert,
-        shift_register,
-        moving_average,
-        double_pole,
-        oscillation,
-        orthogonal_keys,
-        overwritten_key,
-        hard_reset,
-    )
-}
+RECURRING = (double_pole, oscillation, orthogonal_keys, overwritten_key, hard_reset)
+CASES = {case.__name__: case() for case in (hilbert, shift_register, moving_average, *RECURRING)}
 
 
 def entropy(values: tuple[float, ...]) -> float:

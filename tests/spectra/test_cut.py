@@ -27,18 +27,6 @@ def test_a_mean_over_a_count_is_that_over_all(count: int) -> None:
     assert some.item() == pytest.approx(every.item(), rel=0.05)
 
 
-def test_lists_and_tensors_are_themselves() -> None:
-    assert make_cut(9, [8, 1]).positions == (8, 1)
-    assert make_cut(9, torch.tensor([3, 4])).positions == (3, 4)
-    assert make_cut(9, []).positions == ()
-
-
-def test_windows_keep_the_positions_where_they_fit() -> None:
-    cut = make_cut(10, past=3, future=2)
-    assert cut.positions == (3, 4, 5, 6, 7, 8)
-    assert cut.largest_rank == 2
-
-
 @pytest.mark.parametrize("past", [None, 1, 4])
 @pytest.mark.parametrize("future", [None, 1, 3])
 @pytest.mark.parametrize("readouts", [1, 2])

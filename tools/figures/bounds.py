@@ -33,11 +33,6 @@ _RECORDED = {
 """Rules that the records have, and sizes that are said in short."""
 
 
-def run_title(rule: str, scale: float) -> str:
-    """What a run on record keeps of each head."""
-    return _RECORDED[rule] if rule in _RECORDED else RULES[rule].of_size(scale)
-
-
 def bounds(document: Mapping[str, Any]) -> dict[str, str]:
     """Both bounds of each model, and verdicts on the claims."""
     rows: list[Row] = document["rows"]
@@ -107,7 +102,8 @@ def other_texts(document: Mapping[str, Any]) -> dict[str, str]:
 def _runs(results: Mapping[str, TruncationResult]) -> str:
     """How far the predictions of each model change by each rule."""
     known = [{(row.rule, row.scale): row.divergence_share for row in one.rows} for one in results.values()]
-    rows = ((run_title(*run), *(f"{one[run]:.1%}" if run in one else "–" for one in known)) for run in _RUNS)
+    titles = ((run, _RECORDED.get(run[0]) or RULES[run[0]].of_size(run[1])) for run in _RUNS)
+    rows = ((title, *(f"{one[run]:.1%}" if run in one else "–" for one in known)) for run, title in titles)
     return table(("numbers of each head", *(_MODELS[name] for name in results)), rows)
 
 

@@ -7,13 +7,11 @@ from functools import cache
 
 from statesize.lab import zoo
 from tools.figures.bounds import bounds, other_texts
-from tools.figures.caches import published_caches, published_caches_gemma
 from tools.figures.families import families, fla
 from tools.figures.fields import fields
 from tools.figures.findings import findings
 from tools.figures.measured_models import measured_models, records
 from tools.figures.on_record import RESULTS, estimate, quoted, read_json, table
-from tools.figures.seeds import rank, seeds
 from tools.figures.speed import engines, speed
 from tools.figures.trends import length
 
@@ -21,14 +19,14 @@ from tools.figures.trends import length
 @cache
 def figures() -> dict[str, dict[str, str]]:
     """All figures as text, by document and name; a record whose command is gone has its own under `shown`."""
-    parts = (bounds, other_texts, published_caches, published_caches_gemma, fla, engines, speed)
+    parts = (bounds, other_texts, fla, engines, speed)
     kept = {part.__name__: part(read_json(part.__name__)) for part in parts}
     for path in RESULTS.glob("*/*.json"):
         if "shown" in (document := json.loads(path.read_text("utf-8"))):
             kept[path.stem] = document["shown"]
     _, *lines = (RESULTS / "length" / "length.jsonl").read_text("utf-8").splitlines()
     kept["length"] = length([json.loads(line) for line in lines])
-    made = (findings, quoted, seeds, rank, bundled, families, fields)
+    made = (findings, quoted, bundled, families, fields)
     return kept | {part.__name__: part() for part in made} | {"measured_models": measured_models(records())}
 
 

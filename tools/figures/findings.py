@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -9,8 +10,7 @@ from statesize.lab.studies import study as studies
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.recall import CLAIM
 from statesize.measurement.statistics import Interval
-from tools.figures.caveats import caveats, recalling
-from tools.figures.on_record import VERDICTS, read_json, read_record, rows_of, table, verdict_counts
+from tools.figures.on_record import VERDICTS, read_json, read_record, table
 
 CLAIMS = (
     ("Accuracy goes with ESS/kv, also where TSS/kv is equal (section 4.1)", "correlation"),
@@ -43,7 +43,8 @@ LOOKS = {
 
 def findings() -> dict[str, str]:
     """One row a claim of the paper; how often studies find what is not there."""
-    against, rows, statements, objections = caveats(), list[tuple[str, ...]](), list[tuple[str, ...]](), list[str]()
+    caveats = read_json("caveats")
+    rows, statements, objections = list[tuple[str, ...]](), list[tuple[str, ...]](), list[str]()
     presets, verdicts = set[tuple[str, str]](), list[str]()
     for claim, name in CLAIMS:
         record = read_record(name)
@@ -57,7 +58,7 @@ def findings() -> dict[str, str]:
         link = f"[{VERDICTS[record['holds']]}](../results/studies/{name}/record.json)"
         statements.append((f"[{name}](../results/studies/{name}/record.json)", record["claim"]))
         rows.append((claim, link, f"{effects} ({counts}: {claimed.unit})"))
-        objections.append(f"- *{claim.partition(' (')[0]}.* {against[name]}")
+        objections.append(f"- *{claim.partition(' (')[0]}.* {caveats['sentences'][name]}")
     false = read_json("false_positives")
     designs = [row for row in false["designs"] if (row["study"], row["preset"] or "") in presets]
     shown = [
@@ -78,21 +79,15 @@ def findings() -> dict[str, str]:
         "table": table(("the paper says", "verdict", "effect (units)"), rows),
         "against": "\n".join(objections),
         "tested": table(("record", "tested here"), statements),
-        "agreeing": "{} of {}".format(*recalling(rows_of("correlation"))),
-        "verdicts": verdict_counts(verdicts),
+        "agreeing": caveats["agreeing"],
+        "verdicts": ", ".join(f"{verdict}: {number}" for verdict, number in Counter(verdicts).items()),
         "false_positives": table(head, shown),
-        "by_placement": _with(designs, "shared_by_placement"),
+        "by_placement": next(str(row[name]) for row in designs if (name := "shared_by_placement") in row),
     }
 
 
 _TOO_FEW = ("recall",)
 """Studies whose units are too few to hold: no test of a claim."""
-
-
-def _with(designs: list[dict[str, Any]], name: str) -> str:
-    """The count that only one design has."""
-    (count,) = (row[name] for row in designs if name in row)
-    return str(count)
 
 
 def _claim(name: str) -> Claim:

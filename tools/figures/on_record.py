@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -90,11 +89,6 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table in Markdown."""
     head = tuple(head)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
-
-
-def verdict_counts(verdicts: Iterable[str]) -> str:
-    """How many claims have which verdict."""
-    return ", ".join(f"{verdict}: {number}" for verdict, number in Counter(verdicts).items())
 
 
 def estimate(value: float, ends: Iterable[float], form: str) -> str:

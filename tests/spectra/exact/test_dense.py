@@ -8,17 +8,6 @@ from statesize.spectra.cut import make_cut
 from statesize.spectra.exact.dense import DenseEngine
 
 
-def test_is_the_definition() -> None:
-    g = torch.Generator().manual_seed(0)
-    matrix = torch.randn(3, 8, 8, generator=g, dtype=torch.float64).tril()
-    spectrum = DenseEngine().blocks(Dense(matrix), make_cut(8))
-    for place, i in enumerate(range(1, 8)):
-        expected = torch.linalg.svdvals(matrix[:, i:, :i])
-        k = expected.shape[-1]
-        torch.testing.assert_close(spectrum.values[:, place, :k], expected, rtol=1e-13, atol=1e-15)
-        assert not bool(spectrum.values[:, place, k:].any())
-
-
 @pytest.mark.few(3)
 @pytest.mark.parametrize("window", [None, 1, 25, 300])
 @pytest.mark.parametrize("windows", [{}, {"past": 20, "future": 30}])
@@ -58,9 +47,3 @@ def test_gradients_flow_through_blocks_of_attention() -> None:
         return DenseEngine(whole=0).blocks(SoftmaxAttention(leaf, key, 0.5), make_cut(7, [2, 4])).values
 
     assert torch.autograd.gradcheck(values, (query.requires_grad_(),))
-
-
-def test_gradients_flow() -> None:
-    matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril()
-    leaf = matrix.requires_grad_()
-    assert torch.autograd.gradcheck(lambda m: DenseEngine().blocks(Dense(m.tril()), make_cut(6)).values, (leaf,))

@@ -7,9 +7,7 @@ from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Dense, Shared, SoftmaxAttention
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import choose_engine, with_readouts
-from statesize.spectra.exact.dense import DenseEngine
 from statesize.spectra.implicit.implicit import ImplicitEngine
-from statesize.testing import compare_with_definition
 
 
 def attention(length: int, width: int, seed: int, sharpness: float = 1.0) -> SoftmaxAttention:
@@ -41,14 +39,6 @@ def test_intervals_hold_and_are_close(width: int, sharpness: float) -> None:
     assert (found.upper - found.lower <= 0.7 * 350).all()
 
 
-@pytest.mark.parametrize("positions", [[5, 40], [70, 95], [50]])
-def test_positions_may_all_lie_on_one_side_of_the_middle(positions: list[int]) -> None:
-    operator = attention(100, 4, 2)
-    found, exact = (measure(operator, engine=name, positions=positions) for name in ("implicit", "dense"))
-    torch.testing.assert_close(found.norm, exact.norm, rtol=1e-12, atol=0)
-    assert all(all(row) for row in held(found, exact))
-
-
 def group(length: int, width: int, seed: int, readouts: int = 3, window: int | None = None) -> Shared:
     g = torch.Generator().manual_seed(seed)
     query, key = (torch.randn(heads, length, width, generator=g, dtype=torch.float64) for heads in (readouts, 1))
@@ -68,58 +58,12 @@ def test_intervals_of_groups_hold(window: int | None) -> None:
     assert torch.equal(found.ceiling, exact.ceiling)
 
 
-def test_groups_in_batches() -> None:
-    one, other = group(200, 8, 5), group(200, 8, 6)
-    query, key = (torch.stack([getattr(part.operator, name) for part in (one, other)]) for name in ("query", "key"))
-    batch = Shared(SoftmaxAttention(query, key, one.operator.scale))
-    cut = with_readouts(batch, make_cut(200, [20, 100, 180]))[1]
-    found, exact = (engine.blocks(batch, cut) for engine in (ImplicitEngine(), DenseEngine()))
-    assert found.norms().shape == (2, 3)
-    entropy, bound = found.entropies()
-    assert ((entropy - exact.entropies()[0]).abs() <= bound).all()
-    torch.testing.assert_close(found.norms(), exact.norms(), rtol=1e-12, atol=0)
-
-
 def test_groups_of_other_operators_are_left_to_others() -> None:
     dense = Shared(Dense(torch.eye(4, dtype=torch.float64)[None]))
     assert not ImplicitEngine().supports(dense)
     # A block of three T of 10,500 positions takes more than 2 GiB with its copies.
     stacked, cut = with_readouts(group(10_500, 4, 0), make_cut(10_500, 4))
     assert choose_engine(stacked, cut, ("entropy",)).name == "implicit"
-
-
-@pytest.mark.slow
-def test_intervals_of_groups_hold_in_many_cases() -> None:
-    rows = []
-    for seed in range(40):
-        operator = group(300 + 10 * seed, 4 + seed, seed, 2 + seed % 4)
-        asked = {"tolerances": (0.05, 1e-2), "relative_tolerances": (0.1, 1e-2), "positions": 5}
-        rows += held(measure(operator, engine="implicit", **asked), measure(operator, engine="dense", **asked))
-    for share in torch.tensor(rows, dtype=torch.float64).mean(0).tolist():
-        assert share >= 0.95
-
-
-@pytest.mark.slow
-def test_intervals_hold_in_many_cases() -> None:
-    rows = []
-    for seed in range(40):
-        operator = attention(400 + 10 * seed, 4 + seed, seed, 0.5 + seed / 10)
-        asked = {"tolerances": (0.05, 1e-2), "relative_tolerances": (0.1, 1e-2), "positions": 5}
-        rows += held(measure(operator, engine="implicit", **asked), measure(operator, engine="dense", **asked))
-    for share in torch.tensor(rows, dtype=torch.float64).mean(0).tolist():
-        assert share >= 0.95
-
-
-def test_small_blocks_are_known_exactly() -> None:
-    compare_with_definition(ImplicitEngine(), attention(60, 4, 2), make_cut(60, [59, 3, 3, 30]))
-
-
-@pytest.mark.parametrize("length", [40, 200])
-def test_blocks_of_zeros_hold_nothing(length: int) -> None:
-    query, key = attention(length, 4, 2).query, attention(length, 4, 2).key
-    found = measure(SoftmaxAttention(query, key, 0.5, window=1), engine="implicit", positions=[5, length // 2])
-    for part in (found.lower, found.upper, found.relative_lower, found.relative_upper, found.entropy, found.norm):
-        assert not part.any()
 
 
 def test_only_long_attention_is_left_to_it() -> None:

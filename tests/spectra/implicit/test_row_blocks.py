@@ -26,51 +26,28 @@ def vectors(count: int, size: int) -> Tensor:
 ALL = ("key_bias", "sink", "soft_cap")
 
 
-@pytest.mark.few(22)
+@pytest.mark.few(24)
+@pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("parts", [(), ("key_bias",), ("sink",), ("soft_cap",), ALL])
 @pytest.mark.parametrize("window", [None, 1, 40, 400])
-@pytest.mark.parametrize("length", [5, STRIP, 2 * STRIP + 77])
-def test_products_are_those_of_the_blocks(length: int, window: int | None, parts: tuple[str, ...]) -> None:
-    attention = head(length, window, parts)
-    positions = sorted({1, 2, length // 3, length // 2, length - 1})
-    rows, T = AttentionProducts(attention, positions, by_rows=False), attention.dense()
-    given = [vectors(place % 3, i) for place, i in enumerate(positions)]
-    for i, x, product, norm in zip(positions, given, rows.gram(given), rows.norms, strict=True):
-        H = T[i:, :i]
-        torch.testing.assert_close(product, x @ H.mT @ H, rtol=0, atol=1e-13)
-        torch.testing.assert_close(norm, H.norm(), rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("window", [None, 40])
-def test_products_of_heads_one_below_another(window: int | None) -> None:
-    length = STRIP + 50
-    g = torch.Generator().manual_seed(3)
-    query, key = (2 * torch.randn(heads, length, 5, generator=g, dtype=torch.float64) for heads in (3, 1))
-    heads = SoftmaxAttention(query, key, 0.7, window)
-    T, positions = heads.dense(), [1, 60, 150]
-    rows = AttentionProducts(heads, positions, by_rows=False)
-    given = [vectors(2, i) for i in positions]
-    for i, x, product in zip(positions, given, rows.gram(given), strict=True):
-        H = T[:, i:, :i].flatten(0, 1)
-        torch.testing.assert_close(product, x @ H.mT @ H, rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("heads", [1, 3])
-@pytest.mark.parametrize("window", [None, 1, 40])
-@pytest.mark.parametrize("parts", [(), ALL])
-def test_products_with_rows_from_the_last_to_the_first(heads: int, window: int | None, parts: tuple[str, ...]) -> None:
-    length = STRIP + 50
+@pytest.mark.parametrize("length", [5, STRIP + 50, 2 * STRIP + 77])
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_products_are_those_of_the_blocks(
+    by_rows: bool, length: int, window: int | None, parts: tuple[str, ...], heads: int
+) -> None:
+    """With their rows, those of several heads beside each other, from the last to the first; or with their columns."""
     one = head(length, window, parts)
     query = torch.stack([(1 + k) * one.query for k in range(heads)])
     extras = {name: part.expand(heads, *part.shape) for name in parts if isinstance(part := getattr(one, name), Tensor)}
     attention = SoftmaxAttention(query, one.key[None], 0.7, window, soft_cap=one.soft_cap, **extras)
-    T, cuts = attention.dense(), [length - 1, 250, 170]
-    products = AttentionProducts(attention, cuts, by_rows=True)
-    assert products.sizes == [heads * (length - i) for i in cuts]
-    given = [vectors(2, size) for size in products.sizes]
+    T, cuts = attention.dense(), sorted({1, 2, length // 3, length // 2, length - 1}, reverse=by_rows)
+    products = AttentionProducts(attention, cuts, by_rows=by_rows)
+    sizes = [heads * (length - i) if by_rows else i for i in cuts]
+    given = [vectors(place % 3, size) for place, size in enumerate(sizes)]
     for i, x, product, norm in zip(cuts, given, products.gram(given), products.norms, strict=True):
         H = T[:, i:, :i].flip(1).transpose(0, 1).flatten(0, 1)
-        torch.testing.assert_close(product, x @ H @ H.mT, rtol=0, atol=1e-13)
+        H = H.mT if by_rows else H
+        torch.testing.assert_close(product, x @ H.mT @ H, rtol=0, atol=1e-13)
         torch.testing.assert_close(norm, H.norm(), rtol=1e-12, atol=0)
 
 

@@ -1,17 +1,55 @@
-"""How much is asked of an engine at once, and which other engines are asked then."""
+"""Which engine is asked, how much of it at once, and what does not fit into memory."""
 
+import resource
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from oracles.recurrences import random_recurrence
 
-from statesize.errors import InputError
+from statesize.errors import EngineError, InputError
+from statesize.io.machine import free_bytes
 from statesize.measurement.measurement import measure
 from statesize.operators import Convolution, Dense, Recurrence, SoftmaxAttention
 from statesize.spectra.cut import make_cut
-from statesize.spectra.dispatch import ENGINES, Question, dispatch
+from statesize.spectra.dispatch import ENGINES, Question, choose_engine, dispatch, require_memory
 from statesize.spectra.engine import Engine, Footprint
+
+
+def test_messages_name_the_engines_that_can() -> None:
+    convolution = Convolution(torch.ones(2), 5)
+    with pytest.raises(
+        EngineError,
+        match="works on real diagonal recurrences of at most 32 states, not on this Convolution; these can: exact",
+    ):
+        choose_engine(convolution, make_cut(5), ("values",), "small_state")
+    with pytest.raises(EngineError, match="does not cut blocks by past and future; these can: exact, dense"):
+        choose_engine(random_recurrence("full", 0, 9, 2), make_cut(9, future=2), ("counts",), "all_cuts")
+    with pytest.raises(EngineError, match=r"engine must be one of auto, small_state, all_cuts.*, got 'fast'"):
+        choose_engine(convolution, make_cut(5), ("values",), "fast")
+    for name in ([], np.array(["dense", "dense"])):
+        with pytest.raises(EngineError, match=r"engine must be one of auto"):
+            choose_engine(convolution, make_cut(5), ("values",), name)
+
+
+@pytest.mark.parametrize(
+    ("operator", "cut", "outputs", "taken"),
+    [
+        (random_recurrence("diagonal", 0, 64, 24), make_cut(64), ("counts",), "small_state"),
+        (random_recurrence("delta", 0, 512, 32), make_cut(512), ("counts", "entropy"), "all_cuts"),
+        (random_recurrence("delta", 0, 512, 32), make_cut(512), ("values",), "exact"),
+        (random_recurrence("delta", 0, 512, 128), make_cut(512, 32), ("counts", "entropy"), "exact"),
+        (Convolution(torch.ones(3), 64), make_cut(64), ("values",), "dense"),
+        (Dense(torch.eye(200)), make_cut(200), ("counts",), "all_cuts"),
+        (Dense(torch.eye(600)), make_cut(600, 32), ("counts", "entropy"), "exact"),
+        (Dense(torch.eye(20)), make_cut(20), ("counts",), "dense"),
+        (Dense(torch.eye(200)), make_cut(200, past=9), ("counts",), "dense"),
+    ],
+)
+def test_the_fastest_that_can_is_taken(operator, cut, outputs, taken) -> None:
+    assert choose_engine(operator, cut, outputs).name == taken
+
 
 PLENTY = 2**40
 
@@ -61,14 +99,6 @@ def test_positions_that_do_not_fit_are_taken_in_parts(size, memory, parts):
     assert used == "dense"
     assert {name: part.shape for name, part in found.items()} == {name: part.shape for name, part in whole.items()}
     torch.testing.assert_close(found, whole)
-
-
-def test_parts_of_a_batch_are_joined_by_position():
-    operator, cut, seen = random_recurrence("diagonal", 0, 8, 2, batch=(2, 3)), make_cut(8), []
-    engine = Noting("exact", seen, lambda count: 10 * count)
-    found, _ = dispatch(operator, engine, question(cut, 50))
-    assert [len(positions) for _, positions in seen[::6]] == [3, 4]
-    torch.testing.assert_close(found["norm"], dispatch(operator, ENGINES["exact"], question(cut))[0]["norm"])
 
 
 @pytest.mark.parametrize(
@@ -153,46 +183,57 @@ def test_heads_spread_over_threads_give_the_same(engine, two_threads):
     torch.testing.assert_close(found["error_bound"][1, 3], alone["error_bound"], rtol=0.5, atol=0)
 
 
-def test_gradients_flow_from_all_threads(two_threads):
-    g = torch.Generator().manual_seed(0)
-    matrix = torch.randn(8, 20, 20, generator=g, dtype=torch.float64).tril().requires_grad_()
-    spread(Dense(matrix), "dense", [3], values=True)[0]["values"][..., 0].sum().backward()
-    assert bool((matrix.grad.abs().sum((-2, -1)) > 0).all())
-
-
-def test_an_overflow_in_a_block_names_the_entry(two_threads):
-    size = torch.ones(2, 4, 30, 1, dtype=torch.float64)
-    size[1, 2] = 1e200
-    heads = random_recurrence("scalar", 0, 30, 2, (2, 4))
-    with pytest.raises(InputError, match=r"batch entry \(1, 2\), position 5\."):
-        spread(Recurrence(heads.A, heads.B * size, heads.C * size), "dense", [5, 9])
-
-
 def test_entries_with_gradients_may_be_asked_again():
     tiny = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1e-200, 2e-200]], dtype=torch.float64, requires_grad=True)
     found = measure(Convolution(tiny, 5), outputs=("values",))
     torch.testing.assert_close(found.values[1], 1e-200 * found.values[0])
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_takes_operators_with_gradients_and_no_positions(name):
-    g = torch.Generator().manual_seed(0)
-    A, B, C = (torch.rand(9, 2, generator=g).requires_grad_() for _ in range(3))
-    query, key = (torch.rand(1, 9, 2, generator=g).requires_grad_() for _ in range(2))
-    operators = (
-        Recurrence(A, B, C),
-        Convolution(torch.rand(4, generator=g).requires_grad_(), 9),
-        SoftmaxAttention(query, key, 0.7),
-        Dense(torch.rand(9, 9, generator=g).tril().requires_grad_()),
-    )
-    outputs, measured = ("counts", "entropy"), 0
-    for operator in operators:
-        if ENGINES[name].unsupported_reason(operator, make_cut(9), outputs) is None:
-            found, none = (measure(operator, engine=name, outputs=outputs, positions=one) for one in (None, []))
-            assert found.relative_count.shape[-2:] == (8, found.relative_tolerances.numel())
-            assert none.relative_count.shape[-2:] == (0, found.relative_tolerances.numel())
-            # Bounds are plain numbers, whatever the operator.
-            assert not any(bound.requires_grad for bound in (found.error_bound, found.entropy_bound))
-            assert repr(none)
-            measured += 1
-    assert measured
+told = pytest.mark.skipif(free_bytes(torch.device("cpu")) is None, reason="the system does not tell what is free")
+
+
+def attention():
+    query = torch.randn(400_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return SoftmaxAttention(query, query, 1.0)
+
+
+@told
+@pytest.mark.parametrize("engine", ["dense", "all_cuts"])
+def test_what_does_not_fit_is_refused_before_it_is_allocated(engine):
+    operator = attention()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EngineError, match=rf"engine '{engine}' would hold at least [\d,.]+ GB .* GB are free: give a "):
+        measure(operator, positions=4, engine=engine)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+def test_what_is_free_is_that_of_the_system_or_of_its_group(tmp_path):
+    cpu = torch.device("cpu")
+
+    def free(device=cpu, **files):
+        for name, text in files.items():
+            (tmp_path / name.replace("_", ".")).write_text(text, encoding="ascii")
+        return free_bytes(device, tmp_path / "meminfo", tmp_path)
+
+    assert free() is None
+    assert free(meminfo="MemTotal: 9000 kB\nMemAvailable:   2000 kB\nBuffers: 1 kB\n") == 2000 * 1024
+    assert free(memory_max="max\n") == 2000 * 1024
+    assert free(memory_max="1000000\n") == 1_000_000
+    assert free(memory_current="400000\n") == 600_000
+    assert free(memory_current="1400000\n") == 0
+    assert free(memory_max="9000000\n", memory_current="1\n") == 2000 * 1024
+    assert free(meminfo="MemTotal: 9000 kB\n") is None
+    assert free(torch.device("meta")) is None
+
+
+@told
+def test_what_just_fits_is_not_refused():
+    operator, cut = attention(), make_cut(400_000, [200_000])
+    needed = ENGINES["dense"].footprint(operator, cut).each
+    require_memory(operator, ENGINES["dense"], cut, free=needed)
+    with pytest.raises(EngineError, match=r"engines hold less: implicit$"):
+        require_memory(operator, ENGINES["dense"], cut, free=needed - 1)
+    with pytest.raises(EngineError, match=r"or windows by past and future$"):
+        require_memory(operator, ENGINES["dense"], cut, free=1000)
+    # Not worth asking the system for.
+    require_memory(operator, ENGINES["dense"], make_cut(1000), free=0)

@@ -1,0 +1,129 @@
+"""Blocks that are zero or of low rank, and numbers whose powers leave the range of those that hold them."""
+
+import pytest
+import torch
+
+from statesize import Dense, Recurrence, SoftmaxAttention, measure
+from statesize.measurement.settings import TOLERANCE_LADDER
+
+LENGTH = 80
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def noise(seed, size, scale, corner=None):
+    matrix = scale * normal(seed, size, size).tril(-1)
+    if corner is not None:
+        matrix[1, 0] = corner
+    return matrix
+
+
+MATRICES = {
+    "all small": noise(0, 64, 1e-85),
+    "small beside one entry": noise(0, 64, 1e-90, 1.0),
+    "small for powers of four": noise(0, 64, 10**-81.5),
+    "small for single precision": noise(1, 96, 1e-23, 1.0).abs(),
+    "small beside a huge entry": noise(0, 64, 1e-70, 1e99),
+}
+
+
+@pytest.mark.parametrize("engine", ["all_cuts", "exact"])
+@pytest.mark.parametrize("name", MATRICES)
+def test_bounds_hold_the_counts(name, engine):
+    matrix, ratios, tau = MATRICES[name], (0.3, 0.1, 0.01), 5e-71
+    found = measure(Dense(matrix), (tau,), ratios, outputs=("counts",), engine=engine, positions=12)
+    for place, i in enumerate(found.positions.tolist()):
+        block = matrix[i:, :i]
+        scale = block.abs().amax()
+        values = torch.linalg.svdvals(block / scale) * scale
+        relative = torch.tensor([int((values > ratio * values[0]).sum()) for ratio in ratios])
+        assert bool((found.relative_lower[place] <= relative).all())
+        assert bool((relative <= found.relative_upper[place]).all())
+        assert found.lower[place, 0] <= int((values > tau).sum()) <= found.upper[place, 0]
+
+
+def hidden_attention():
+    """Attention whose later keys outweigh the earlier ones by e^400, so that squares of its block are 0."""
+    query, key = normal(0, 2, LENGTH, 8)
+    bias = torch.zeros(LENGTH, dtype=torch.float64)
+    bias[LENGTH // 2 :] = 400.0
+    return SoftmaxAttention(query, key, 0.3, key_bias=bias)
+
+
+BESIDE_A_DIAGONAL = Dense(torch.eye(LENGTH, dtype=torch.float64) + noise(0, LENGTH, 1e-170))
+
+
+@pytest.mark.parametrize("operator", [hidden_attention(), BESIDE_A_DIAGONAL])
+@pytest.mark.parametrize("outputs", [("counts",), ("entropy",), ("counts", "entropy")])
+def test_a_block_whose_squares_vanish_is_decomposed(operator, outputs):
+    found, exact = (
+        measure(operator, positions=[40], relative_tolerances=[0.01], outputs=outputs, engine=name)
+        for name in ("exact", "dense")
+    )
+    if "counts" in outputs:
+        assert found.relative_count.equal(exact.relative_count)
+        assert exact.relative_count > 1
+    if "entropy" in outputs:
+        assert bool((found.entropy - exact.entropy).abs() <= found.entropy_bound + exact.entropy_bound)
+        assert exact.entropy > 1
+
+
+def zero_in_places():
+    drawn, (query, key) = normal(0, 2, LENGTH, LENGTH).tril(), normal(1, 2, LENGTH, 4)
+    blocks, one_zero = drawn.clone(), drawn.clone()
+    for border in range(16, LENGTH, 16):
+        blocks[:, border:, :border] = 0
+    one_zero[0] = torch.eye(LENGTH)
+    return {
+        "zero": Dense(torch.zeros_like(drawn)),
+        "diagonal": Dense(torch.diag_embed(drawn[:, 0])),
+        "only itself": SoftmaxAttention(query, key, scale=1.0, window=1),
+        "blocks": Dense(blocks),
+        "one of two": Dense(one_zero),
+        "nothing stored": Recurrence(torch.full_like(query, 0.9), torch.zeros_like(query), key),
+    }
+
+
+@pytest.mark.parametrize("engine", ["all_cuts", "exact", "implicit"])
+@pytest.mark.parametrize("name", zero_in_places())
+def test_blocks_of_zeros_hold_nothing(name, engine):
+    """All bounds hold what the definition says."""
+    operator = zero_in_places()[name]
+    if engine == "implicit" and name != "only itself":
+        pytest.skip("not for this engine")
+    measured, expected = (
+        measure(operator, relative_tolerances=TOLERANCE_LADDER, engine=each) for each in (engine, "dense")
+    )
+    zero = torch.isclose(expected.norm, torch.zeros_like(expected.norm), atol=0)
+    assert bool(zero.any())
+    for part in (measured.relative_count, measured.count, measured.entropy):
+        assert not part[zero].any()
+    assert bool((measured.relative_lower <= expected.relative_count).all())
+    assert bool((measured.relative_upper >= expected.relative_count).all())
+
+
+def folded():
+    """Decays within keys and queries, so that what a state holds is far larger than what is read of it."""
+    n, length = 20, 330
+    time = torch.arange(length, dtype=torch.float64)[:, None]
+    key, query = normal(0, 2, length, n)
+    rate = torch.linspace(0.9, 1, n, dtype=torch.float64)
+    return Recurrence(torch.ones(length, 1, dtype=torch.float64), key * rate**-time, query * rate**time)
+
+
+def late_keys():
+    """Attention whose blocks are far below the round-off of what they are summed of."""
+    time = torch.linspace(0, 1, 800, dtype=torch.float64)
+    query = torch.stack([torch.sin(3 * time), torch.cos(3 * time), torch.sin(7 * time), torch.cos(7 * time)], -1)
+    late = torch.arange(800, dtype=torch.float64) - 400
+    return SoftmaxAttention(query, query, 1.0, key_bias=torch.where(late > 0, 25 * late, 0))
+
+
+@pytest.mark.parametrize(("make", "positions"), [(folded, None), (late_keys, [500])])
+@pytest.mark.parametrize("engine", ["auto", "all_cuts"])
+def test_nothing_is_known_of_entropy_below_the_error(make, positions, engine):
+    """Where σ_1 ≤ δ, ESS is stated as 0, and its bound leaves room for every other value."""
+    found, exact = (measure(make(), positions=positions, engine=name, outputs="entropy") for name in (engine, "dense"))
+    assert bool(((found.entropy - exact.entropy).abs() <= found.entropy_bound + exact.entropy_bound).all())
