@@ -169,29 +169,18 @@ def test_sequences_of_different_lengths_and_rows_are_measured_one_by_one(tmp_pat
     assert ss.Profile.load(tmp_path / "profile").summary().equals(whole.summary())
 
 
-def test_positions_are_labelled_by_number_or_by_the_caller_s_texts(tmp_path):
+def test_positions_are_labelled_by_number(tmp_path):
     model, inputs = made(Series), frames(2, LENGTH, 3)
     profile = ss.profile(model, inputs)
     assert profile.tokens["tokens"].values.tolist() == [list(map(str, range(LENGTH)))] * 2
     assert (profile.tokens["token_ids"].values == -1).all()
-    named = profile.labelled([f"{at / 10} s" for at in range(LENGTH)])
-    assert named.ess(sequence=1).columns[3] == (3, "0.3 s")
-    assert named.summary().equals(profile.summary())
-    with pytest.raises(InputError, match="labels must be one text for each position, 24, 24 of them, got 2, 2"):
-        profile.labelled("AC")
-    each = profile.labelled([range(LENGTH), ["a"] * LENGTH])
-    each.save(tmp_path / "named")
-    assert ss.Profile.load(tmp_path / "named").ess(sequence=1).columns[3] == (3, "a")
-    assert each.tokens["tokens"].values[:, 0].tolist() == ["0", "a"]
     page = profile.to_html(tmp_path / "page.html").read_text()
     assert f"2 sequences of {LENGTH} positions" in page
     assert f"past position {LENGTH // 2} of {LENGTH}" in page
 
 
-def test_names_and_labels_that_no_file_could_hold_are_refused(small_profile):
+def test_a_name_that_no_file_could_hold_is_refused(small_profile):
     unknown = "Unicode text, without lone surrogates, got '\\\\ud83d'"
-    with pytest.raises(InputError, match=f"labels must be {unknown}"):
-        small_profile.labelled([["\ud83d"] * 12, ["a"] * 7])
     with pytest.raises(InputError, match=f"name must be {unknown}"):
         small_profile.called("\ud83d")
     with pytest.raises(InputError, match=r"name must be text, got int\."):

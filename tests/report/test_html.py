@@ -15,7 +15,7 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import profile
 from statesize.report import head_map as extent
 from statesize.report import page as html
-from statesize.report.head_map import HeadMap
+from statesize.report.head_map import SCRIPTS
 from statesize.report.result_page import resource
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_loaded(page):
 def test_names_and_tokens_stay_text(page, hostile_profile):
     # The name is a tag that would run a script; all that is left of it is text.
     assert hostile_profile.model in "".join(page.text)
-    assert [tag for tag, _ in page.tags].count("script") == 5 + len(HeadMap.scripts)
+    assert [tag for tag, _ in page.tags].count("script") == 5 + len(SCRIPTS)
     assert "img" not in {tag for tag, _ in page.tags}
 
 
@@ -125,7 +125,7 @@ def test_same_profiles_same_bytes_and_a_file_is_replaced_whole(text, hostile_pro
 
 
 def test_scripts_evaluate_nothing():
-    for name in ("draw.js", "result.js", "table.js", *HeadMap.scripts):
+    for name in ("draw.js", "result.js", "table.js", *SCRIPTS):
         code = resource(name)
         assert "innerHTML" not in code
         assert "eval(" not in code

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import MARKED, SINK
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
-from statesize.report.head_map import EXTREMES, PAGE_HEADS, extreme_heads, head_map, layer_cells
+from statesize.report.head_map import PAGE_HEADS, head_map
 from statesize.report.names import metric_titles
 from statesize.report.page import page as report_page
 from statesize.results.profiled import group_rows
@@ -67,6 +67,12 @@ def means(found, metric="entropy"):
     return np.array([at_middle(node, ess_values(node, metric)).mean(0) for node in map(found.mixer, found.mixers)])
 
 
+def cells_of(found):
+    """The cells of each layer in the data of a page."""
+    layers = head_map([found], metric_titles([found])).data["models"][0]["layers"]
+    return {layer["name"]: layer["cells"] for layer in layers}
+
+
 def sinkless(found):
     return np.array([without_sinks(found.mixer(name))[0] for name in found.mixers])
 
@@ -109,7 +115,7 @@ def test_heads_with_most_and_least_are_named(visit, deep):
         values = means(deep, metric)
         for column, order in ((0, -np.sort(-values.ravel())), (1, np.sort(values.ravel()))):
             lines = page.locator("#map .extremes ol").nth(column).locator("li").all_inner_texts()
-            assert len(lines) == EXTREMES
+            assert len(lines) == 5
             for line, value in zip(lines, order, strict=False):
                 name, shown = line.split(": ")
                 layer, head = (int(part.split()[1]) for part in name.split(", "))
@@ -138,26 +144,9 @@ def test_a_curve_says_where_it_is_with_sinks(visit):
         expect(caption).to_have_text(re.compile(f"head {head}, sequence 1{', with attention sinks' * (head == 4)}$"))
 
 
-def test_no_head_is_among_both(small):
-    found = extreme_heads(small, "entropy")
-    assert len(found["most"]) == len(found["least"]) == 4
-    assert not {head[:2] for head in found["most"]} & {head[:2] for head in found["least"]}
-    assert found["most"][0][2] == pytest.approx(means(small).max(), rel=1e-3)
-    assert found["least"][0][2] == pytest.approx(means(small).min(), rel=1e-3)
-
-
-def test_a_head_has_the_same_number_in_the_map_and_by_name(deep):
-    cells = [layer_cells(deep.mixer(name), ["entropy"])["ess"]["entropy"] for name in deep.mixers]
-    found = extreme_heads(deep, "entropy")
-    for layer, label, value, text in found["most"] + found["least"]:
-        assert value == pytest.approx(cells[layer][int(label.removeprefix("head "))], abs=1e-4)
-        assert text == f"{value:.1f}"
-
-
 def test_the_share_of_a_head_is_of_its_ess(deep):
     """Half of 12 tokens are kept at the middle."""
-    for name in deep.mixers:
-        cells = layer_cells(deep.mixer(name), ["entropy"])
+    for cells in cells_of(deep).values():
         assert cells["share"]["entropy"] == pytest.approx(np.array(cells["ess"]["entropy"]) / 6, abs=1e-4)
 
 
@@ -312,18 +301,5 @@ def test_hundreds_of_channels_are_cells_of_neighbours(browser, tmp_path):
 
 def test_sinks_of_cells_are_those_of_the_profile(deep, small):
     node = deep.mixer("model.layers.3.self_attn")
-    assert layer_cells(node, ["entropy"])["sink"] == pytest.approx(node["sink_share"].values[0], abs=1e-6)
-    assert layer_cells(small.mixer(small.mixers[0]), ["entropy"])["sink"] == [None] * 4
-
-
-def test_bytes_of_the_map_are_those_that_the_model_stores():
-    config = ModelConfig("la", vocabulary_size=8, width=8, heads=4, layers=1, key_size=2, convolution_size=1)
-    model = LanguageModel(config, torch.Generator().manual_seed(0))
-    for dtype, itemsize in ((torch.float32, 4), (torch.bfloat16, 2)):
-        found = profile(model.to(dtype), torch.arange(20)[None] % 8)
-        cells = layer_cells(found.mixer("layers.0.mixer"), ("entropy",))
-        # Heads of two channels, each of two numbers.
-        assert (cells["numberBytes"], cells["tss"]) == (2 * itemsize, [2] * 4)
-        assert found.summary()["state_bytes"].tolist() == [sum(cells["tss"]) * cells["numberBytes"]]
-        shown = " ".join(head_map([found], metric_titles([found])).html("").split())
-        assert f"all channels of a head in {str(dtype).removeprefix('torch.')}: of a cache" in shown
+    assert cells_of(deep)["model.layers.3.self_attn"]["sink"] == pytest.approx(node["sink_share"].values[0], abs=1e-4)
+    assert cells_of(small)["layers.0.mixer"]["sink"] == [None] * 4

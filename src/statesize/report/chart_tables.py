@@ -45,69 +45,31 @@ def table(**columns: ArrayLike) -> list[Row]:
     return [{name: finite(value) if isinstance(value, float) else value for name, value in row.items()} for row in rows]
 
 
-def lines(names: Sequence[str], **columns: ArrayLike) -> list[Row]:
-    """Rows of a line for each of some heads, evenly spread, from columns (N,) or (heads, N); none of a single head."""
-    shape = np.broadcast_shapes((len(names), 1), *(np.shape(column) for column in columns.values()))
-    values = {name: np.broadcast_to(np.asarray(column), shape) for name, column in columns.items()}
-    heads: list[int] = evenly_spread(len(names), CHART_HEADS).tolist() if len(names) > 1 else []
-    of_heads = {head: table(**{name: column[head] for name, column in values.items()}) for head in heads}
-    rows = ({"head": names[head]} | row for head, line in of_heads.items() for row in line)
-    return [row for row in rows if None not in row.values()]
-
-
-_between = np.frompyfunc(lambda low, high: between(low, high, "{:.2f}".format), 2, 1)
-
-
-def _band(low: NDArray[Any], high: NDArray[Any], **place: NDArray[Any]) -> list[Row]:
-    """The band between bounds (N,); none where they are equal."""
-    return table(low=low, high=high, **place) if (low < high).any() else []
-
-
-def tolerance_tables(names: Sequence[str], ratios: NDArray[Any], bounds: Bounds) -> dict[str, list[Row]]:
-    """Tables of `vega.tolerance_chart` at ratios (R,) from bounds of the counts of all heads, (heads, R) each."""
-    low, high = (bound.mean(0) for bound in bounds)
-    return {
-        "rungs": lines(names, ratio=ratios, ess=(bounds[0] + bounds[1]) / 2, said=_between(*bounds)),
-        "ladder": table(ratio=ratios, ess=(low + high) / 2, said=_between(low, high)),
-        "bounds": _band(low, high, ratio=ratios),
-    }
-
-
 def position_tables(
     names: Sequence[str], positions: NDArray[Any], bounds: Bounds, ceiling: NDArray[Any], **columns: NDArray[Any]
 ) -> dict[str, list[Row]]:
     """Tables of `vega.positions_chart` where bounds of all heads, (heads, P) each, are known, with columns (P,)."""
     heads = (bounds[0] + bounds[1]) / 2
     inside = np.isfinite(heads).all(0)
-    at, mean, top = positions[inside], heads[:, inside].mean(0), ceiling[inside]
+    at, heads, top = positions[inside], heads[:, inside], ceiling[inside]
     low, high = (bound[:, inside].mean(0) for bound in bounds)
-    middles = (at[1:] + at[:-1]) / 2
+    mean, middles = heads.mean(0), (at[1:] + at[:-1]) / 2
     rows = table(
         position=at,
         # Where the pointer finds a position.
         left=np.append(at[:1], middles),
         right=np.append(middles, at[-1:]),
         ess=mean,
-        said=_between(low, high),
+        said=[between(*ends, "{:.2f}".format) for ends in zip(low, high, strict=True)],
         ceiling=top,
         share=np.divide(mean, top, out=np.full(len(at), np.nan), where=top > 0),
         **{name: values[inside] for name, values in columns.items()},
     )
+    shown = evenly_spread(len(names), CHART_HEADS) if len(names) > 1 else ()
     return {
         "positions": rows,
         # Points where a curve passes over cuts that were not measured.
         "cuts": rows if len(at) and np.ptp(at) >= len(at) else [],
-        "heads": lines(names, position=at, ess=heads[:, inside]),
-        "bounds": _band(low, high, position=at),
+        "heads": [{"head": names[head], **row} for head in shown for row in table(position=at, ess=heads[head])],
+        "bounds": table(low=low, high=high, position=at) if (low < high).any() else [],
     }
-
-
-def json_number(value: object) -> str | int | float | None:
-    """A text or number as JSON holds it: four significant digits, and None for what is not finite."""
-    if value is None or isinstance(value, str | int):
-        return value
-    number = float(value)  # pyright: ignore[reportArgumentType]
-    if not np.isfinite(number):
-        return None
-    rounded = float(f"{number:.4g}")
-    return int(rounded) if rounded.is_integer() else rounded

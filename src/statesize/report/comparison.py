@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import altair as alt
 import pandas as pd
 
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
 from statesize.io.text import listed
-from statesize.report.charts import along, layers
+from statesize.report.charts import Charts
 from statesize.report.model_rows import comparison_notes, model_row
 from statesize.report.names import distinct, model_title
 from statesize.report.page import page
@@ -23,27 +22,6 @@ from statesize.report.words import comparison_headline
 from statesize.results.fields import MODELS
 from statesize.results.profiled import Profiled
 from statesize.results.summary import SummaryRow
-
-
-class ComparisonCharts:
-    """Charts of several profiles.
-
-    Args:
-        profiles: The profiles.
-    """
-
-    def __init__(self, profiles: Sequence[Profiled]) -> None:
-        self._profiles = profiles
-
-    def layers(self) -> alt.LayerChart:
-        """ESS of each layer of each model at the middle of the texts."""
-        return layers(self._profiles)
-
-    def positions(self) -> alt.LayerChart:
-        """ESS of each model along the first text, the mean over its layers."""
-        return along(self._profiles)
-
-    __call__ = layers
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,9 +57,9 @@ class Comparison(Result):
         return [*(f"{code} ({listed(names)}): {said}" for (code, said), names in models.items()), *self.notes]
 
     @property
-    def plot(self) -> ComparisonCharts:
+    def plot(self) -> Charts:
         """The charts `.plot.layers()`, which `.plot()` gives, and `.plot.positions()`."""
-        return ComparisonCharts(self.profiles)
+        return Charts(self.profiles)
 
     def page(self) -> ResultPage:
         """The page of all profiles."""

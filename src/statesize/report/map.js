@@ -7,10 +7,11 @@ const map = (() => {
     "#fde725"];
   const BRIGHT = 0.438;
   const MEASURES = {
-    ess: "ESS, numbers per channel", sinkless: "ESS without sinks", share: "Share of the state or ceiling", ess_bytes: "ESS, bytes per head",
-    tss: "Can hold (TSS), numbers per channel", tss_bytes: "Can hold (TSS), bytes per head",
+    ess: "ESS, numbers per channel", sinkless: "ESS without sinks", share: "Share of the state or ceiling",
+    tss: "Can hold (TSS), numbers per channel",
   };
   const WIDEST = 84;
+  const EXTREMES = 5;
   const tip = byId("map-tip");
   let [maps, pick] = [[], null];
 
@@ -22,20 +23,16 @@ const map = (() => {
 
   const layerName = ({ name, short }) => short === name ? name : `layer ${short}`;
 
-  const numbersOf = ({ cells }, metric, column) => {
-    const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss[column],
-      entropy: cells.ess.entropy[column], sinkless: cells.sinkless[column] };
-    const bytes = (number) => number === null ? null : number * cells.numberBytes;
-    const apart = cells.apart[metric][column];
-    return { ...numbers, apart: { ess: apart, ess_bytes: bytes(apart) }, ess_bytes: bytes(numbers.ess), tss_bytes: bytes(numbers.tss) };
-  };
+  const numbersOf = ({ cells }, metric, column) => ({
+    share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss, entropy: cells.ess.entropy[column],
+    sinkless: cells.sinkless[column], apart: { ess: cells.apart[metric][column] },
+  });
 
   const shown = (measure, value, digits = 1, apart = 0) => {
     if (value === null) return "not known";
     if (apart) return drawing.between(value, apart, (bound) => shown(measure, bound, digits));
     if (measure === "share") return `${Math.round(100 * value)}%`;
-    if (value >= 1000 || measure.startsWith("tss")) return Math.round(value).toLocaleString("en");
-    return value.toFixed(measure.endsWith("bytes") ? 1 : digits);
+    return value >= 1000 || measure === "tss" ? Math.round(value).toLocaleString("en") : value.toFixed(digits);
   };
 
   const parts = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
@@ -143,7 +140,7 @@ const map = (() => {
     const others = !numbered ? `those ${units}s of each layer that were measured, in order` : `${units}s`;
     const sides = columnsAreLayers ? `Across: layers. Down: ${others}.` : `Across: ${others}. Down: layers.`;
     const [heading, caption] = [element("h3", {}, model.name), element("p", { className: "hint" }, sides)];
-    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, metric, units, cells)) };
+    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, units, cells)) };
   };
 
   const foundOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
@@ -164,19 +161,20 @@ const map = (() => {
     next.button.focus();
   };
 
-  // The heads with most and with least ESS, by name.
-  const extremes = (model, metric, units, cells) => {
-    const list = (title, found) => {
-      const items = found.map(([index, label, , text]) => {
-        const name = `${layerName(model.layers[index])}, ${label}`;
+  // The cells with most and with least ESS, by name, none twice.
+  const extremes = (model, units, cells) => {
+    const list = (title, ranked) => {
+      const items = ranked.map((cell) => {
+        const name = `${layerName(model.layers[cell.layer])}, ${cell.label}`;
         const button = element("button", { type: "button", className: "named" }, name);
-        const [cell] = cells;
-        button.addEventListener("click", () => pick({ ...cell, layer: index, label }));
-        return element("li", {}, button, `: ${text}`);
+        button.addEventListener("click", () => pick(cell));
+        return element("li", {}, button, `: ${shown("ess", cell.numbers.ess, 1, cell.numbers.apart.ess)}`);
       });
       return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
     };
-    const { most, least } = model.extremes[metric];
+    const known = cells.filter(({ numbers }) => numbers.ess !== null).sort((a, b) => a.numbers.ess - b.numbers.ess);
+    const count = Math.min(EXTREMES, Math.floor(known.length / 2));
+    const [least, most] = [known.slice(0, count), known.reverse().slice(0, count)];
     const lists = [list(`The ${units}s with most ESS`, most), list(`The ${units}s with least ESS`, least)];
     return element("div", { className: "extremes" }, ...(most.length ? lists : []));
   };

@@ -41,7 +41,8 @@ def model_row(profile: Profiled) -> SummaryRow:
         # What a layer of unknown size could hold is not what the text allows.
         row[share] = ess / held if held and not any(math.isnan(rows[at]["tss"]) for at in some) else math.nan
     # Heads are drawn in each layer by itself; cuts are left out in all of them alike, so that their errors add up.
-    added = sum if any(int(np.diff(node["position"].values).max(initial=1)) > 1 for node in nodes) else _in_quadrature
+    cuts_left_out = any(int(np.diff(node["position"].values).max(initial=1)) > 1 for node in nodes)
+    order = 1 if cuts_left_out else 2
     channels = [channels_of(nodes[at]) for at in kept]
     average = [rows[at]["average_entropy_error"] * each for at, each in zip(kept, channels, strict=True)]
     stored = [stored_channels(node, profile.group(layer["layer"])) for node, layer in zip(nodes, rows, strict=True)]
@@ -51,26 +52,25 @@ def model_row(profile: Profiled) -> SummaryRow:
         "state_bytes": sum(layer["state_bytes"] for layer in rows),
         "middle_bytes": sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
         "total_tss": float(np.dot(stored, [layer["tss"] for layer in rows])),
-        "average_entropy_error": added(average) / max(sum(channels), 1),
-        "total_entropy_error": added([layer["total_entropy_error"] for layer in rows]),
+        "average_entropy_error": float(np.linalg.norm(average, order)) / max(sum(channels), 1),
+        "total_entropy_error": float(np.linalg.norm([layer["total_entropy_error"] for layer in rows], order)),
         "limits": sorted({limit.code for limit in profile.codes}),
     }
     return chosen(MODELS, row)
 
 
-def _in_quadrature(errors: Sequence[float]) -> float:
-    return math.hypot(*errors)
-
-
 def comparison_notes(profiles: Sequence[Profiled]) -> list[str]:
-    """What makes the rows less comparable than they look, a sentence each."""
-    attributes: list[dict[Any, Any]] = [profile.tree.attrs for profile in profiles]
-    nodes = {profile.model: [profile.mixer(name) for name in profile.mixers] for profile in profiles}
-    notes = [f"{profile.model}: {note}" for profile in profiles if (note := left_out_note(profile))]
-    derived = [name for name, some in nodes.items() if all(node.attrs["kind"] == DERIVATIVE for node in some)]
+    """What makes the rows less comparable than they look, and what the averages leave out, a sentence each."""
+    nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
+    before = {profile.model: f"{profile.model}: " if len(profiles) > 1 else "" for profile in profiles}
+    notes = [f"{before[profile.model]}{note}" for profile in profiles if (note := left_out_note(profile))]
+    if len(profiles) == 1:
+        return notes
+    derived = [profile.model for profile in profiles if all(row["kind"] == DERIVATIVE for row in profile.quantities)]
     if 0 < len(derived) < len(profiles):
         without = ", ".join(derived)
         notes.append(f"Numbers of whole layers ({without}) do not compare with those per channel of the other rows.")
+    attributes: list[dict[Any, Any]] = [profile.tree.attrs for profile in profiles]
     if len({facts["tokens_sha256"] for facts in attributes}) > 1:
         notes.append("The profiles are not of the same tokens, and ESS depends on the input.")
     for name in ("positions", "past", "future"):
@@ -87,6 +87,6 @@ def comparison_notes(profiles: Sequence[Profiled]) -> list[str]:
     ]
     if lacking:
         notes.append(f"Not all layers were measured as a whole of {', '.join(lacking)}; sums lack what was skipped.")
-    if len({keeps_everything(node) for some in nodes.values() for node in some}) > 1:
+    if len(set(map(keeps_everything, nodes))) > 1:
         notes.append("Shares of states do not compare with shares of caches, which grow with the text.")
     return notes

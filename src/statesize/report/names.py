@@ -11,7 +11,7 @@ from statesize.adapters.observation import SHARED
 from statesize.io.text import listed
 from statesize.report.chart_tables import METRICS, Metric
 from statesize.results.profiled import Profiled
-from statesize.results.summary import ess_values, measured_cuts
+from statesize.results.summary import measured_cuts
 
 P = TypeVar("P", bound=Profiled)
 
@@ -95,10 +95,8 @@ def by_reason(skipped: Mapping[str, object]) -> dict[str, str]:
 def metric_titles(profiles: Sequence[Profiled]) -> dict[Metric, str]:
     """The metrics that a page can show of any layer, with what it calls them; entropy first."""
     # An absolute tolerance says little without the operator's scale and stays in the profile.
-    nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     titles: dict[Metric, str] = {"entropy": METRICS["entropy"]}
-    if any(np.isfinite(ess_values(node, "relative_count")).any() for node in nodes):
-        ratios = profiles[0].tree.attrs["relative_tolerances"]
-        above = f", singular values above {100 * ratios[0]:g} % of the largest" if ratios else ""
-        titles["relative_count"] = METRICS["relative_count"] + above
+    if ratios := profiles[0].tree.attrs["relative_tolerances"]:
+        above = f"singular values above {100 * ratios[0]:g} % of the largest"
+        titles["relative_count"] = f"{METRICS['relative_count']}, {above}"
     return titles

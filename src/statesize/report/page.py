@@ -24,12 +24,11 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
     profiles = distinct(profiles)
     titles = {model_title(profile): profile for profile in profiles}
     several, tables = len(profiles) > 1, _layer_tables(titles)
-    explained, facts = reading(profiles), provenance(profiles[0])
+    explained, facts = [*reading(profiles), *comparison_notes(profiles)], provenance(profiles[0])
     if several:
         models = [model_row(profile) for profile in profiles]
         tables = [field_table(MODELS, models, "Side by side", first=True), *tables]
         tables.append(field_table(MODELS, models, "All figures"))
-        explained += comparison_notes(profiles)
         rows = [{"model": title} | provenance(profile) for title, profile in titles.items()]
         measured, facts = told_apart(rows, "How each model was measured")
         tables.append(measured)

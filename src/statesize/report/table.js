@@ -1,6 +1,8 @@
 "use strict";
 // The tables of a page: sorted by a column, filtered by a text, and as CSV.
 (() => {
+  // So few rows need no filter.
+  const GLANCE = 6;
   const content = (cell) => cell.dataset.value ?? cell.textContent;
 
   const compare = (column, sign) => (one, other) => {
@@ -73,7 +75,8 @@
   for (const form of document.querySelectorAll(".tools")) {
     const [table, search] = [form.closest("section").querySelector("table"), form.querySelector("input")];
     const rows = [...table.tBodies[0].rows];
-    search?.addEventListener("input", () => filter(rows, search.value.trim().toLowerCase(), form.querySelector("output")));
+    if (rows.length <= GLANCE) search.parentElement.remove();
+    search.addEventListener("input", () => filter(rows, search.value.trim().toLowerCase(), form.querySelector("output")));
     form.querySelector("button").addEventListener("click", () => download(table));
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;

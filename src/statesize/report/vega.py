@@ -17,28 +17,6 @@ _WIDTH, _NARROW = 640, 560
 LOGARITHMIC = alt.Scale(type="log", nice=False, padding=20)
 _HOVER = alt.selection_point(name="hover", fields=["position"], on="pointerover", clear="pointerout", empty=False)
 _RATIO_AXIS = alt.Axis(format=".0e", values=[10.0**-decade for decade in range(13)], labelOverlap=True)
-_OFFLINE = "<style>.statesize-chart:has(.vega-embed) > svg, .statesize-chart .error {display: none}</style>"
-
-
-class Drawn(alt.LayerChart):
-    """A chart of altair that says what it shows where it is printed, and that notebooks show without a net too."""
-
-    def __repr__(self) -> str:
-        drawn = cast("Any", self)
-        first: Any = drawn.layer[0].encoding
-        shown = cast("list[Any]", [axis for axis in (first.y, first.x) if isinstance(axis, alt.SchemaBase)])
-        axes = " by ".join(axis["title"] for axis in shown)
-        return f"Chart: {drawn.title}\n{axes}" if isinstance(drawn.title, str) else f"Chart: {axes}"
-
-    def _repr_mimebundle_(self, *args: Any, **kwds: Any) -> Any:
-        import vl_convert
-
-        bundle = cast("Any", super()._repr_mimebundle_(*args, **kwds))
-        if alt.renderers.active == "default" and bundle:
-            # Altair's script loads Vega from the net, and is hidden while it has not: the picture stands in its place.
-            picture = vl_convert.vegalite_to_svg(self.to_dict())
-            bundle["text/html"] = f'{_OFFLINE}<div class="statesize-chart">{picture}{bundle["text/html"]}</div>'
-        return bundle
 
 
 def hint(column: str, title: str, form: str = "") -> alt.Tooltip:
@@ -80,17 +58,16 @@ def layered(
         legend=stroke if legend and len(roles) > 1 else None,
     )
     # A constant role as a field, because Vega-Lite gives a datum no scale of its own.
-    return drawn([marks.transform_calculate(role=f"'{role}'").encode(color=colour) for role, marks in shown], tables,
-                 title, height)  # fmt: skip
+    marks = [marks.transform_calculate(role=f"'{role}'").encode(color=colour) for role, marks in shown]
+    return drawn(marks, tables, height, title)
 
 
-def drawn(layers: Sequence[alt.Chart], tables: Tables | None, title: str, height: int) -> alt.LayerChart:
+def drawn(layers: Sequence[alt.Chart], tables: Tables | None, height: int, title: str = "") -> alt.LayerChart:
     """Layers with their data, in the size of a notebook."""
-    chart = Drawn(layer=[*layers])
-    if tables is not None:
-        chart = chart.properties(datasets=alt.Datasets(**cast("dict[str, list[Row]]", dict(tables))))
-    chart = chart.properties(width=_WIDTH, height=height)
-    return chart.properties(title=title) if title else chart
+    chart = alt.LayerChart(layer=[*layers]).properties(width=_WIDTH, height=height, title=title)
+    if tables is None:
+        return chart
+    return chart.properties(datasets=alt.Datasets(**cast("dict[str, list[Row]]", dict(tables))))
 
 
 def by_name(column: str, rows: Sequence[Row], legend: alt.Legend | None) -> alt.Color:
@@ -111,17 +88,14 @@ def estimates(
     """Numbers with intervals from low to high, None where unknown, in a line and colour for each value of `by`."""
     legend = alt.Legend() if len({row[by] for row in rows}) > 1 else None
     base = alt.Chart(alt.Data(values=[*rows])).encode(x=x, color=by_name(by, rows, legend))
-    marks = base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints))
-    across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4]).encode(y=alt.Y("at:Q"))
+    layers = [base.mark_line().encode(y=y), base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints))]
     # A layer without a number would have axes without ends.
-    intervals = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q")
-    layers = [
-        *([] if threshold is None else [across]),
-        base.mark_line().encode(y=y),
-        *([intervals] if any(row["low"] is not None for row in rows) else []),
-        marks,
-    ]
-    return Drawn(layer=layers).properties(width=_NARROW, height=320)
+    if any(row["low"] is not None for row in rows):
+        layers.append(base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q"))
+    if threshold is not None:
+        across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4])
+        layers.append(across.encode(y=alt.Y("at:Q")))
+    return alt.LayerChart(layer=layers).properties(width=_NARROW, height=320)
 
 
 def page_chart(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
@@ -169,8 +143,14 @@ def positions_chart(
     return layered(layers, tables, title, 340)
 
 
-def tolerance_chart(tables: Tables | None, title: str = "") -> alt.LayerChart:
-    """Counts against the relative tolerance, from `chart_tables.tolerance_tables`."""
+def page_charts() -> dict[str, Any]:
+    """The specifications of the charts of a head, without their data."""
+    charts = {"positions": positions_chart(None), "tolerance": _tolerance_chart(), "strip": _strip_chart()}
+    return {name: page_chart(chart) for name, chart in charts.items()}
+
+
+def _tolerance_chart() -> alt.LayerChart:
+    """Counts against the relative tolerance; tolerance.js makes the tables."""
     metric = METRICS["relative_count"]
     ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
     y = partial(alt.Y, title=metric, stack=None)
@@ -180,10 +160,10 @@ def tolerance_chart(tables: Tables | None, title: str = "") -> alt.LayerChart:
         ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints[1:])),
         ("mean", _band(ratio, y)),
     ]
-    return layered(layers, tables, title, 280)
+    return layered(layers, None, height=280)
 
 
-def strip_chart() -> alt.Chart:
+def _strip_chart() -> alt.Chart:
     """A low chart of the rows of `positions_chart`, on which an interval can be chosen."""
     bare = alt.Axis(labels=False, ticks=False, labelFlush=True)
     x = alt.X("position:Q", title=None, axis=bare, scale=alt.Scale(nice=False, zero=False))

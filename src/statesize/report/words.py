@@ -16,9 +16,7 @@ from statesize.report.table import short_names
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     at_middle,
-    binding,
     channels_of,
-    ess_values,
     keeps_everything,
     known_mean,
     largest_known,
@@ -108,7 +106,6 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
         f"{cuts_name(*profiles)}.",
         "The ceiling is the most that ESS could be: what the layer holds, or the tokens before or after the cut.",
         "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model.",
-        *filter(None, map(left_out_note, profiles)),
     ]
 
 
@@ -117,22 +114,14 @@ def left_out_note(profile: Profiled) -> str:
     names, kept = [*short_names(profile.mixers).values()], comparable(profile)
     by_derivative = [at for at, row in enumerate(profile.quantities) if row["kind"] == DERIVATIVE]
     if by_derivative and len(by_derivative) == len(names):
-        return (
-            "Measured by the derivative of each layer, all its channels together: the numbers are of the whole layer."
-        )
-    without = listed([names[at] for at in by_derivative])
-    inside = listed([name for at, name in enumerate(names) if at not in kept and at not in by_derivative])
-    sentences = [f"Left out here, as it has no T and is measured by its derivative: {without}."] if without else []
-    sentences += [f"Left out here, as it is a part of a layer that holds more: {inside}."] if inside else []
-    return " ".join(sentences)
-
-
-def telling_layer(profile: Profiled) -> int:
-    """The layer whose ESS changes most along the first text, relative to its mean, where its own size limits it."""
-    changes: list[float] = []
-    for name in profile.mixers:
-        node = profile.mixer(name)
-        curve = ess_values(node, "entropy")[0].mean(0)
-        inside = curve[binding(node)[0] & np.isfinite(curve)]
-        changes.append(float(inside.std() / inside.mean()) if inside.size and inside.mean() > 0 else 0.0)
-    return int(np.argmax(changes)) if changes else 0
+        return "Measured by the derivative of each layer, all its channels together: the numbers are of whole layers."
+    inside = [at for at in range(len(names)) if at not in kept and at not in by_derivative]
+    reasons = {
+        "has no T and is measured by its derivative": by_derivative,
+        "is a part of a layer that holds more": inside,
+    }
+    return " ".join(
+        f"Left out here, as it {reason}: {listed([names[at] for at in layers])}."
+        for reason, layers in reasons.items()
+        if layers
+    )

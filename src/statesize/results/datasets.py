@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.codes import Code, Note
@@ -85,17 +84,13 @@ def token_dataset(sequences: Sequence[Given], tokenizer: AnyTokenizer | None) ->
     return xr.Dataset(
         {
             "token_ids": (dims, ids),
-            "tokens": (dims, shown_texts(texts)),
+            # A NUL, which an array cuts from the end of a string, is shown by its picture.
+            "tokens": (dims, np.array([[text.replace("\0", "␀") for text in row] for row in texts])),
             "special": (dims, np.isin(ids, sorted(marked))),
             "length": ((SEQUENCE,), np.array(lengths)),
         },
         attrs={"special_tokens": roles},
     )
-
-
-def shown_texts(texts: Sequence[Sequence[str]]) -> NDArray[np.str_]:
-    """The texts of tokens as an array, in which a NUL, cut from the end of a string there, is shown by its picture."""
-    return np.array([[text.replace("\0", "␀") for text in row] for row in texts])
 
 
 def joined_mixer(
