@@ -74,7 +74,7 @@ def test_one_that_is_refused_in_some_sequences_says_in_how_many(model):
     assert profile(model, [EVEN, EVEN]).attributes["skipped"] == {}
     # A mean over other texts is told wherever the number is read.
     assert (found.not_measured, found.incomplete) == ({}, {"layers.1": reason})
-    assert found.notes == {str(reason): ("layers.1",)}
+    assert found.limits["layers.1"] == (reason,)
     assert found.summary()["limits"].tolist() == [[], [Code.SOME_TEXTS.value]]
     assert "Measured in 2 of 3 sequences" in repr(found)
 

@@ -3,7 +3,6 @@
 import functools
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from oracles.profiles import same
@@ -70,26 +69,6 @@ def test_other_threads_give_a_profile_within_the_bounds(pattern):
 @pytest.mark.parametrize("pattern", PATTERNS[:2])
 def test_less_memory_gives_a_profile_within_the_bounds(pattern):
     assert_within_bounds(first(pattern), measured(pattern, 1, memory=1_000_000))
-
-
-@pytest.mark.few(1)
-@pytest.mark.parametrize("pattern", ["sa,gla", "s4d,deltanet"])
-def test_the_table_of_a_profile_is_the_same_again(pattern):
-    table = first(pattern).to_dataframe()
-    pd.testing.assert_frame_equal(table, measured(pattern, 1).to_dataframe(), check_exact=True)
-    for other in (first(pattern, 2), measured(pattern, 1, memory=1_000_000)):
-        pd.testing.assert_frame_equal(table, other.to_dataframe(), check_exact=False, rtol=1e-4, atol=1e-4)
-
-
-def test_a_study_has_the_same_bits_again():
-    # In several processes too: tests/lab/studies/engine/test_on_ray.py kills some of them meanwhile.
-    from small_studies import GRID
-
-    from statesize.lab.studies.engine.grid import training_runs
-    from statesize.lab.studies.engine.training import train_and_measure
-
-    one, other = (pd.DataFrame(train_and_measure(training_runs(GRID)[0])).drop(columns="seconds") for _ in range(2))
-    pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 @pytest.mark.slow

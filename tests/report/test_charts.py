@@ -12,11 +12,9 @@ import vl_convert
 import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.report.chart_tables import CHART_HEADS, position_tables
 from statesize.report.charts import along, show_token
-from statesize.report.names import distinct
-from statesize.report.vega import page_charts
-from statesize.report.words import headline
+from statesize.report.vega import CHART_HEADS, page_charts, position_tables
+from statesize.report.words import distinct, headline
 from statesize.spectra.dispatch import ENGINES
 from statesize.spectra.engine import EngineName
 
@@ -114,21 +112,6 @@ def test_the_library_that_draws_is_imported_when_something_is_drawn():
         "assert 'altair' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_measurement_s_repr_is_short():
-    generator = torch.Generator().manual_seed(0)
-    key, query = (torch.randn(2, 3, 12, 4, generator=generator, dtype=torch.float64) for _ in range(2))
-    decay = torch.full((2, 3, 12, 1), 0.9, dtype=torch.float64)
-    measured = statesize.measure(statesize.Recurrence(decay, key, query), outputs=("counts", "entropy", "values"))
-    assert len(repr(measured).splitlines()) <= 12
-    assert repr(measured).startswith(f"Measurement: {measured.entropy.mean():.1f} numbers per channel on average, ")
-    operator = statesize.Dense(torch.eye(4))
-    many = repr(statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)]))
-    assert len(many.splitlines()) <= 12
-    assert many.count(" at ρ = ") == 14
-    assert "entropy" not in repr(statesize.measure(operator, outputs=("counts",)))
-    assert "ceiling" not in repr(statesize.measure(operator, positions=[]))
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])

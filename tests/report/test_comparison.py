@@ -13,8 +13,8 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
-from statesize.report.names import model_title
 from statesize.report.page import page
+from statesize.report.words import model_title
 from statesize.results.summary import at_middle, ess_values, middle_ceiling
 from statesize.texts.tokens import text_sequence
 
@@ -68,15 +68,6 @@ def test_layers_count_by_their_channels():
     assert row["tss"] == (3 + 3 * 19) / 4
     first, second = given.summary()["average_entropy"]
     assert row["average_entropy"] == pytest.approx((first + 3 * second) / 4)
-
-
-def test_the_error_of_samples(bundled):
-    model, tokenizer = zoo.load("gla")
-    sampled = profile(model, TEXTS, tokenizer=tokenizer, channels=3)
-    (row,) = compare([sampled]).models
-    summary = sampled.summary()
-    assert row["total_entropy_error"] == pytest.approx(np.sqrt((summary["total_entropy_error"] ** 2).sum()))
-    assert row["average_entropy_error"] == pytest.approx(row["total_entropy_error"] / 512)
 
 
 def test_the_error_of_the_average_is_that_of_the_layers_that_it_is_of():

@@ -6,19 +6,16 @@ import torch
 from report.unpacking import unpacked
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.profiling import TOLERANCE_LADDER, Profile, profile
+from statesize.profiling import Profile, profile
 from statesize.report import head_map as extent
 from statesize.report.head_map import (
-    PAGE_HEADS,
     Extent,
     choose_extent,
     clipped,
     head_map,
-    layer_tolerances,
     packed,
-    shown_heads,
 )
-from statesize.report.names import metric_titles
+from statesize.report.page import metric_titles
 from statesize.report.page import page as report_page
 
 METRICS = {"entropy": "Entropy-ESS", "relative_count": "Counts"}
@@ -48,15 +45,6 @@ def test_page_keeps_to_the_extent(three, monkeypatch):
     assert unpacked(curves["heads"]) == pytest.approx(mixer["entropy"].values[:2, :, ::3].ravel(), abs=1e-3)
     (text,) = page["texts"].values()
     assert (len(text), len(page["models"])) == (2, 2)
-
-
-def test_heads_that_are_drawn_are_spread(three):
-    tree = three.to_xarray()
-    node = tree["layers.0.mixer"].to_dataset()
-    wide = node.isel(head=[0, 1] * 40).assign_coords(head=np.arange(0, 800, 10))
-    shown = shown_heads(wide)
-    assert len(shown) == PAGE_HEADS
-    assert (shown[0], shown[-1]) == (0, 79)
 
 
 def test_long_tokens_are_clipped():
@@ -95,21 +83,6 @@ def test_page_of_64_layers_stays_small(ladder_profile, tmp_path):
     path = report_page([big]).write(tmp_path / "big.html")
     assert path.stat().st_size < 1_700_000
     assert "one position in " in path.read_text(encoding="utf-8")
-
-
-def test_counts_are_those_of_the_profile(ladder_profile):
-    mixer = ladder_profile.mixer("layers.1.mixer").copy(deep=True)
-    # What was not measured is not counted.
-    for name in ("relative_lower", "relative_upper"):
-        mixer[name][0, :, 30:] = np.nan
-    found = layer_tolerances(mixer, np.array([0, 2]))
-    assert found["ratios"] == sorted(TOLERANCE_LADDER)
-    counts = mixer["relative_count"].values[..., np.argsort(mixer["relative_threshold"].values)]
-    assert unpacked(found["means"]) == pytest.approx(counts[0, [0, 2], 1:30].mean(1).ravel(), abs=1e-3)
-
-
-def test_few_tolerances_make_no_curve(hostile_profile):
-    assert layer_tolerances(hostile_profile.mixer("layers.0.mixer"), np.array([0])) is None
 
 
 def test_there_and_back():

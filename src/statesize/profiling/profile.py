@@ -16,10 +16,10 @@ from statesize.adapters.observation import SHARED
 from statesize.check import refuse, require_index, require_kind, require_path
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
-from statesize.report.chart_tables import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.result import Result
 from statesize.report.table import PageTable, layer_table, legend_lines, short_names
+from statesize.report.vega import Metric, metric_title
 from statesize.report.words import every_token, headline, middle_cut, run_sentence
 from statesize.results.fields import COUNTS, GROUPS, arrays, chosen
 from statesize.results.profiled import Profiled, group_rows, layer_name
@@ -41,7 +41,7 @@ class Profile(Result, Profiled):
         mixers: Names of the mixers, in the order in which the model calls them.
         tokens: Token ids, their texts and lengths, (sequence, token).
         attributes: Versions, digests and settings.
-        notes: What is to know of some mixers, with their names.
+        limits: What limits the numbers of each mixer, or why a layer has none.
         not_measured: The layers that mix positions and could not be measured, with the cause.
         plot: The charts, such as `.plot.layers()`.
     """

@@ -12,9 +12,9 @@ from statesize.check import require_index
 from statesize.errors import InputError
 from statesize.measurement.statistics import evenly_spread, finite
 from statesize.report import vega
-from statesize.report.chart_tables import Metric, Row, metric_title, position_tables, table
-from statesize.report.names import cuts_name, kind_title, model_title
 from statesize.report.table import short_names
+from statesize.report.vega import Metric, Row, metric_title, position_tables, table
+from statesize.report.words import cuts_name, kind_title, model_title
 from statesize.results.fields import LAYERS, columns
 from statesize.results.profiled import Profiled, comparable, layer_name
 from statesize.results.summary import channels_of, ess_bounds, ess_values, unit_dim

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from statesize.io.text import counted
 from statesize.measurement.settings import SINK
 from statesize.measurement.statistics import evenly_spread, finite
-from statesize.report.chart_tables import Metric
 from statesize.report.charts import show_token
-from statesize.report.names import model_title
 from statesize.report.result_page import PageChart
 from statesize.report.table import short_names
-from statesize.report.vega import page_charts
-from statesize.report.words import every_token
+from statesize.report.vega import Metric, page_charts
+from statesize.report.words import every_token, model_title
 from statesize.results.fields import Array
 from statesize.results.profiled import Profiled
 from statesize.results.summary import (

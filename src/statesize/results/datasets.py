@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -69,16 +70,13 @@ def token_dataset(sequences: Sequence[Given], tokenizer: AnyTokenizer | None) ->
     lengths = [len(sequence) for sequence in sequences]
     ids = np.full((len(sequences), max(lengths)), -1, np.int64)
     texts = [[""] * max(lengths) for _ in sequences]
-    strings = dict[int, str]()
+    text_of = cache(str if tokenizer is None else partial(token_text, tokenizer))
     for row, sequence in enumerate(sequences):
         if (known := ids_of(sequence)) is None:
             texts[row][: len(sequence)] = map(str, range(len(sequence)))
-            continue
-        ids[row, : len(sequence)] = known.numpy()
-        keys = list(map(int, ids[row, : len(sequence)]))
-        for key in set(keys) - strings.keys():
-            strings[key] = str(key) if tokenizer is None else token_text(tokenizer, key)
-        texts[row][: len(sequence)] = map(strings.__getitem__, keys)
+        else:
+            ids[row, : len(sequence)] = known.numpy()
+            texts[row][: len(sequence)] = map(text_of, known.tolist())
     marked, roles = (set[int](), dict[str, int]()) if tokenizer is None else special_ids(tokenizer)
     dims = (SEQUENCE, "token")
     return xr.Dataset(

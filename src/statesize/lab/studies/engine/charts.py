@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import altair as alt
 
 from statesize.io.json_values import json_values
-from statesize.report.chart_tables import PALETTE
+from statesize.report.vega import PALETTE
 
 SIDE = 300
 """Width and height of a chart, in pixels."""
