@@ -107,7 +107,7 @@ def test_names_of_charts_and_of_the_package_are_one_thing_each(profile, shown):
         assert all(callable(getattr(charts, name)) for name in dir(charts) if not name.startswith("_"))
     with pytest.raises(AttributeError, match=r"did you mean statesize\.lab\.length\?"):
         _ = ss.length
-    with pytest.raises(InputError, match=r"^profiles must be one list, got a Profile\."):
+    with pytest.raises(InputError, match=r"^profiles must be a list of Profiles, got "):
         ss.compare(profile)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from statesize.adapters.observation import DERIVATIVE
+from statesize.check import refuse
 from statesize.codes import Code
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
@@ -165,13 +166,8 @@ def compare(profiles: Sequence[Profiled]) -> Comparison:
     Raises:
         InputError: If there is no profile, one without a mixer, or something else.
     """
-    if isinstance(profiles, Profiled):
-        raise InputError("profiles must be one list, got a Profile. Write compare([first, second]).")
-    if not isinstance(profiles, Sequence) or not all(isinstance(held, Profiled) for held in profiles):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InputError(
-            f"profiles must be a list of Profiles, got {profiles!r:.200}. Read saved ones with ss.Profile.load."
-        )
-    if not profiles:
-        raise InputError("profiles must hold at least one, got none.")
+    given = profiles if isinstance(profiles, Sequence) else ()  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not given or not all(isinstance(profile, Profiled) for profile in given):  # pyright: ignore[reportUnnecessaryIsInstance]
+        refuse("profiles", "a list of Profiles", profiles, "Read saved ones with ss.Profile.load.")
     apart = tuple(distinct(profiles))
     return Comparison(apart, tuple(map(model_row, apart)), tuple(comparison_notes(apart)))

@@ -39,8 +39,8 @@ const map = (() => {
   const mixed = (share) => {
     const place = Math.min(share, 1) * (COLOURS.length - 1);
     const first = Math.min(Math.floor(place), COLOURS.length - 2);
-    const [one, other] = [parts(COLOURS[first]), parts(COLOURS[first + 1])];
-    return one.map((part, index) => Math.round(part + (place - first) * (other[index] - part)));
+    const [lower, upper] = [parts(COLOURS[first]), parts(COLOURS[first + 1])];
+    return lower.map((from, index) => Math.round(from + (place - first) * (upper[index] - from)));
   };
 
   const showScale = (low, high, measure, title, sink) => {
@@ -55,8 +55,8 @@ const map = (() => {
   const showTip = (cell) => {
     const box = byId("map").getBoundingClientRect();
     const { numbers, sink, name } = cell;
-    const told = Object.entries(MEASURES).filter(([key]) => key !== "sinkless" || numbers.sinkless !== numbers.entropy);
-    const lines = told.map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
+    const rows = Object.entries(MEASURES).filter(([key]) => key !== "sinkless" || numbers.sinkless !== numbers.entropy);
+    const lines = rows.map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
     if (sink !== null) lines.push(`Most attention on one token: ${shown("share", sink)}`);
     tip.replaceChildren(element("strong", {}, name), ...lines.map((line) => element("span", {}, line)));
     tip.hidden = false;
@@ -76,7 +76,7 @@ const map = (() => {
   });
 
   const makeCell = (model, measure, layer, column, share) => {
-    const { label, value, numbers, sink, led } = { ...layer.found[column], label: layer.cells.labels[column] };
+    const { label, value, numbers, sink, led } = { ...layer.values[column], label: layer.cells.labels[column] };
     const said = shown(measure, value, 1, numbers.apart[measure]);
     const name = `${layerName(layer)}, ${label}: ${said}`;
     const number = element("span", {}, value === null ? "" : said);
@@ -95,12 +95,12 @@ const map = (() => {
 
   const makeMap = (model, index, { metric, measure, share, columnsAreLayers, most, width }) => {
     const layers = model.layers.map((layer, place) =>
-      ({ ...layer, index: place, found: foundOf(layer, metric, measure) }));
+      ({ ...layer, index: place, values: valuesOf(layer, metric, measure) }));
     const cells = layers.flatMap((layer) => layer.cells.labels.map((_, column) =>
       makeCell(index, measure, layer, column, share)));
     const units = [...new Set(layers.map(({ cells: { unit } }) => unit))].join(" or ");
     // The number of a head where it is that of all layers: of many channels other ones are measured in each.
-    const longestLayer = layers.reduce((best, layer) => layer.found.length > best.found.length ? layer : best);
+    const longestLayer = layers.reduce((best, layer) => layer.values.length > best.values.length ? layer : best);
     const numbers = longestLayer.cells.labels.map((label, place) => {
       const same = layers.every(({ cells: { labels } }) => [label, undefined].includes(labels[place]));
       return same ? /^\w+ (\d+)$/.exec(label)?.[1] ?? "" : "";
@@ -140,10 +140,10 @@ const map = (() => {
     const others = !numbered ? `those ${units}s of each layer that were measured, in order` : `${units}s`;
     const sides = columnsAreLayers ? `Across: layers. Down: ${others}.` : `Across: ${others}. Down: layers.`;
     const [heading, caption] = [element("h3", {}, model.name), element("p", { className: "hint" }, sides)];
-    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, units, cells)) };
+    return { cells, figure: element("figure", {}, heading, grid, caption, extremes(model, units, cells)) };
   };
 
-  const foundOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
+  const valuesOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
     const numbers = numbersOf(layer, metric, column);
     return { numbers, value: numbers[measure], sink: layer.cells.sink[column], led: layer.cells.led[column] };
   });
@@ -189,8 +189,8 @@ const map = (() => {
 
   const drawMaps = (models, metric, measure, sink, chosen) => {
     pick = chosen;
-    const found = models.flatMap(({ layers }) => layers).flatMap((layer) => foundOf(layer, metric, measure));
-    const known = found.map(({ value }) => value).filter((value) => value !== null);
+    const values = models.flatMap(({ layers }) => layers).flatMap((layer) => valuesOf(layer, metric, measure));
+    const known = values.map(({ value }) => value).filter((value) => value !== null);
     const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 0];
     const share = (value) => high > low ? (value - low) / (high - low) : 0.5;
     const most = [Math.max(...models.map(({ layers }) => layers.length)),
@@ -204,9 +204,9 @@ const map = (() => {
     const choice = { metric, measure, share, columnsAreLayers, most: most[columnsAreLayers ? 0 : 1], width };
     hideTip();
     maps = models.map((model, index) => makeMap(model, index, choice));
-    byId("map").replaceChildren(...maps.map(({ part }) => part), tip);
+    byId("map").replaceChildren(...maps.map(({ figure }) => figure), tip);
     byId("map").classList.toggle("alone", models.length === 1);
-    showScale(low, high, measure, MEASURES[measure], found.some(({ led }) => led) && sink);
+    showScale(low, high, measure, MEASURES[measure], values.some(({ led }) => led) && sink);
   };
 
   // Counts have no number without sinks, and where there are none it says no more than ESS does.

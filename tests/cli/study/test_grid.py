@@ -77,14 +77,3 @@ def test_studies_are_listed_without_torch():
     program = "import sys; from statesize.cli import main; main(['lab', 'study']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert "regimes: Which mixers fill their state" in done.stdout
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
-def test_a_ray_address_that_is_not_there(plugin, address, capsys, tmp_path):
-    pytest.importorskip("ray")
-    output = tmp_path / "none"
-    assert main(["lab", "study", "small", *plugin, "--output", str(output), "--ray", address]) == 2
-    message = capsys.readouterr().err
-    assert "Ray address" in message
-    assert message.count("\n") == 1
-    assert not (output / "runs").exists()
