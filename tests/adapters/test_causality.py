@@ -137,7 +137,7 @@ class Leaking(nn.Module):
 def test_mixing_outside_of_the_layers_is_told_with_its_place_and_what_it_means(place, where, depends):
     model, tokens = Leaking(place), torch.arange(24)[None]
     profile = ss.profile(model, tokens, positions=4)
-    notes = [note for name in profile.mixers for note, names in profile.notes.items() if name in names]
+    notes = [note for name in profile.mixers for note in map(str, profile.limits[name])]
     told = f"The model is not causal: positions are mixed backwards {where}. What enters this layer "
     assert all(told in note for note in notes)
     assert ["layer depends on later tokens" in note for note in notes] == depends

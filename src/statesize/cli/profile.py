@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -25,12 +25,9 @@ from statesize.cli.shared.printing import Printing, command_line, print_json, pr
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
 from statesize.io.text import byte_count, counted
-from statesize.measurement.settings import MEMORY
+from statesize.measurement.settings import MEMORY, Settings
 from statesize.models.plugins import is_brought
 from statesize.results.place import MARKER, PAGE, check_destination, profiles_in, read_marker
-
-if TYPE_CHECKING:
-    from statesize.measurement.settings import Settings
 
 
 @Parameter(name="*")
@@ -51,13 +48,6 @@ class Measuring:
     positions: AllOrSome = None
     memory: Annotated[int | str, Parameter(show_default=byte_count)] = MEMORY
     ray: Ray = False
-
-    def settings(self) -> Settings:
-        """The settings, checked."""
-        from statesize.measurement.settings import Settings
-
-        asked = ("layers", "channels", "positions", "memory")
-        return Settings(**{name: getattr(self, name) for name in asked})
 
 
 def profile(
@@ -107,7 +97,7 @@ def profile(
 def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path, printing: Printing) -> None:
     """Measure a model into a folder, and draw its page there."""
     texts, measuring, loading = options
-    settings = measuring.settings()
+    settings = Settings(measuring.layers, measuring.channels, measuring.positions, memory=measuring.memory)
     cluster = ray_cluster(measuring.ray, gpus=float(loading.device.startswith("cuda")))
 
     from statesize.models.load import LoadedModel, load_model, load_model_facts
