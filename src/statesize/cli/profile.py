@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from cyclopts import Parameter
 
@@ -97,7 +97,7 @@ def profile(
 def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path, printing: Printing) -> None:
     """Measure a model into a folder, and draw its page there."""
     texts, measuring, loading = options
-    settings = Settings(measuring.layers, measuring.channels, measuring.positions, memory=measuring.memory)
+    settings = Settings(measuring.layers, measuring.channels, measuring.positions, memory=cast("int", measuring.memory))
     cluster = ray_cluster(measuring.ray, gpus=float(loading.device.startswith("cuda")))
 
     from statesize.models.load import LoadedModel, load_model, load_model_facts
@@ -144,7 +144,7 @@ def show(folders: Sequence[Path], printing: Printing) -> None:
     """Print what is known of profiles, from their documents alone, and where they lie."""
     from statesize.report.table import layer_table, legend_lines, short_names
 
-    documents = [read_marker(folder).document | {"folder": str(folder)} for folder in folders]
+    documents: list[dict[str, Any]] = [read_marker(folder).document | {"folder": str(folder)} for folder in folders]
     if printing.json:
         print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
         return

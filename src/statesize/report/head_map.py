@@ -126,7 +126,7 @@ def layer_data(mixer: xr.Dataset, metrics: Mapping[Metric, str], extent: Extent)
     """All that the page's scripts draw of a layer, as JSON values."""
     columns, rows = slice(None, None, extent.stride), slice(None, extent.sequences)
     unit, heads = unit_dim(mixer), shown_heads(mixer)
-    bounds = {metric: ess_bounds(mixer, metric) for metric in metrics}
+    bounds: dict[Metric, tuple[Array, Array]] = {metric: ess_bounds(mixer, metric) for metric in metrics}
 
     def curves(values: Array) -> dict[str, Any]:
         drawn = values[rows, :, columns]

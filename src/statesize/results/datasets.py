@@ -76,7 +76,7 @@ def token_dataset(sequences: Sequence[Given], tokenizer: AnyTokenizer | None) ->
             texts[row][: len(sequence)] = map(str, range(len(sequence)))
         else:
             ids[row, : len(sequence)] = known.numpy()
-            texts[row][: len(sequence)] = map(text_of, known.tolist())
+            texts[row][: len(sequence)] = map(text_of, cast("list[int]", known.tolist()))
     marked, roles = (set[int](), dict[str, int]()) if tokenizer is None else special_ids(tokenizer)
     dims = (SEQUENCE, "token")
     return xr.Dataset(
