@@ -153,13 +153,14 @@ def estimates(
     """Numbers with intervals from low to high, None where unknown, in a line and colour for each value of `by`."""
     legend = alt.Legend() if len({row[by] for row in rows}) > 1 else None
     base = alt.Chart(alt.Data(values=[*rows])).encode(x=x, color=by_name(by, rows, legend))
-    layers = [base.mark_line().encode(y=y), base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints))]
+    layers = [base.mark_line().encode(y=y)]
     # A layer without a number would have axes without ends.
     if any(row["low"] is not None for row in rows):
         layers.append(base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q"))
+    layers.append(base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints)))
     if threshold is not None:
         across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4])
-        layers.append(across.encode(y=alt.Y("at:Q")))
+        layers.insert(0, across.encode(y=alt.Y("at:Q")))
     return alt.LayerChart(layer=layers).properties(width=_NARROW, height=320)
 
 
