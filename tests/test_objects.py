@@ -83,35 +83,10 @@ def test_each_object_shows_a_finding_in_few_lines(shown):
         assert not lines[0].startswith((f"{type(value).__name__}(", "<", "[")), name
 
 
-@pytest.mark.parametrize("chart", ["layers", "positions"])
-def test_a_chart_says_what_it_shows_and_stays_one_of_altair(chart, profile):
-    drawn = getattr(profile.plot, chart)()
-    assert isinstance(drawn, alt.LayerChart)
-    first, *between = repr(drawn).splitlines()
-    titled = {"layers": "", "positions": "Entropy-ESS by Position in the sequence (tokens)"}[chart]
-    assert first.startswith("Chart: ")
-    assert "ESS" in first
-    assert between == [titled] * bool(titled)
-    # What altair makes of it says the same, and is the same chart.
-    wider = drawn.properties(width=700)
-    assert repr(wider) == repr(drawn)
-    assert wider.to_dict() == drawn.to_dict() | {"width": 700}
-
-
-def test_a_notebook_without_a_net_shows_the_picture_of_a_chart(profile, monkeypatch):
-    """Altair's script replaces it where it can load Vega; what a reader chose by alt.renderers stays."""
-    drawn = profile.plot.layers()
-    page = drawn._repr_mimebundle_()["text/html"]
-    style, _, rest = page.partition('<div class="statesize-chart">')
-    assert rest.startswith("<svg")
-    assert "layers.0" not in style
-    assert ">Layer<" in rest
-    assert style == "<style>.statesize-chart:has(.vega-embed) > svg, .statesize-chart .error {display: none}</style>"
-    # The names by which that style knows altair's own page.
-    assert ".vega-embed {" in rest
-    assert 'outputDiv.innerHTML = `<div class="error"' in rest
-    with alt.renderers.enable("mimetype"):
-        assert "statesize-chart" not in str(drawn._repr_mimebundle_())
+def test_a_comparison_is_a_table_in_notebooks(shown):
+    page = shown["comparison"]._repr_html_()
+    assert page.count("<tr") == 3
+    assert all(f"<p>{note}" in page for note in shown["comparison"].notes)
 
 
 def test_a_misspelt_layer_is_answered_by_its_name(profile):
@@ -130,7 +105,7 @@ def test_names_of_charts_and_of_the_package_are_one_thing_each(profile, shown):
         assert all(callable(getattr(charts, name)) for name in dir(charts) if not name.startswith("_"))
     with pytest.raises(AttributeError, match=r"did you mean statesize\.lab\.length\?"):
         _ = ss.length
-    with pytest.raises(InputError, match=r"^profiles must be one list, got a Profile\."):
+    with pytest.raises(InputError, match=r"^profiles must be a list of Profiles, got "):
         ss.compare(profile)
 
 

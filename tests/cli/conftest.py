@@ -1,8 +1,11 @@
 """Small checkpoints and the real command."""
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -41,12 +44,6 @@ def checkpoint(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("models") / "small", mixer="gla")
 
 
-@pytest.fixture(scope="session")
-def slow_checkpoint(tmp_path_factory):
-    # Many layers of attention: seconds of work, told layer by layer.
-    return write_checkpoint(tmp_path_factory.mktemp("models") / "slow", mixer="sa", layers=10)
-
-
 @pytest.fixture
 def text(tmp_path):
     path = tmp_path / "text.txt"
@@ -66,15 +63,26 @@ def run(tmp_path):
             [COMMAND, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
 
-    def start(*arguments):
-        return subprocess.Popen(
-            [COMMAND, *map(str, arguments)],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    run.folder, run.start = folder, start
+    run.folder = folder
     return run
+
+
+def written_to_a_terminal(call):
+    """What a call writes to the terminal that it is handed."""
+    leader, follower = pty.openpty()
+    pieces = []
+
+    def read():
+        # Linux says by an error that nobody holds the other end any more.
+        with contextlib.suppress(OSError):
+            while piece := os.read(leader, 1 << 16):
+                pieces.append(piece)
+
+    # Beside, because a terminal that nobody reads takes no more.
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(follower, "w", encoding="utf-8") as terminal:
+        call(terminal)
+    reader.join()
+    os.close(leader)
+    return b"".join(pieces).decode()

@@ -12,8 +12,7 @@ from report.visit import Visit, chromium
 
 from statesize.cli import main
 from statesize.lab import zoo
-from statesize.profiling import Profile
-from statesize.report.names import KINDS
+from statesize.report.words import KINDS
 from statesize.texts.inputs import bundled_sequences
 
 
@@ -78,40 +77,3 @@ def opens_without_network_and_errors(report):
         assert visit.requests == [report.as_uri()]
         assert visit.complaints == []
         visit.context.close()
-
-
-@pytest.mark.slow
-def test_a_run_that_was_ended_is_taken_up_and_one_that_is_done_measures_nothing(
-    one_sequence, here, capsys, monkeypatch
-):
-    monkeypatch.setattr(zoo, "names", lambda: ("gla",))
-
-    def end(*_, **__):
-        raise KeyboardInterrupt
-
-    truncation = cut_less(monkeypatch, documents=1, tokens=24)
-    with monkeypatch.context() as patch:
-        patch.setattr(truncation, "truncate", end)
-        assert main(["demo"]) == 130
-        assert os.listdir(here) == ["statesize-demo"]
-        measured = Profile.load("statesize-demo/gla")
-    ended = capsys.readouterr().err
-    assert "profiling gla" in ended
-    assert ended.endswith("what is finished is in statesize-demo/gla; the same command goes on from there\n")
-    assert main(["demo"]) == 0
-    first = capsys.readouterr()
-    assert "profiling gla" not in first.err
-    assert Profile.load("statesize-demo/gla").attributes["run_sha256"] == measured.attributes["run_sha256"]
-    monkeypatch.setattr(truncation, "truncate", end)
-    assert main(["demo"]) == 0
-    assert capsys.readouterr().out == first.out
-
-
-@pytest.mark.parametrize(("place", "message"), [(".", "got a folder"), ("missing/demo.html", "Make missing, or")])
-def test_a_bad_place_is_refused_before_the_work(here, capsys, place, message):
-    assert main(["demo", "--html", place]) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert message in captured.err
-    assert "profiling" not in captured.err
-    assert os.listdir(here) == []

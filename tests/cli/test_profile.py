@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import sys
 
 import pyarrow
@@ -38,28 +37,12 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
     assert document["lost"] == []
     assert tuple(document["relative_tolerances"]) == TOLERANCE_LADDER
     for mixer, row in zip(document["mixers"], summary, strict=True):
-        assert mixer["layer"] == row["layer"]
-        assert mixer["average_entropy"] == pytest.approx(row["average_entropy"])
+        assert (mixer["layer"], mixer["ceiling_utilisation"]) == (row["layer"], None)
         assert mixer["average_relative_count"][0] == pytest.approx(row["average_relative_count"])
-        assert mixer["total_entropy"] == pytest.approx(row["total_entropy"])
-        assert mixer["state_utilisation"] == pytest.approx(row["state_utilisation"])
-        assert mixer["ceiling_utilisation"] is None
         assert (mixer["kind"], mixer["units"], mixer["multiplicity"], mixer["tss"]) == ("gla", 2, 4, 4)
         # Four numbers for each of eight channels, and three tokens of 24 convolved channels, in float32.
         assert mixer["state_bytes"] == (4 * 8 + 3 * 24) * 4
         assert len(mixer["average_count"]) == 1
-
-
-def test_only_the_beginning_is_read(checkpoint, text, here, capsys):
-    assert main(["profile", str(checkpoint), "--text", str(text), "--json", "--max-tokens", "5"]) == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["tokens"] == 5
-    assert "first 5 tokens" in captured.err
-    assert os.listdir(here) == ["small-profile"]
-
-
-def test_a_folder_without_a_checkpoint(tmp_path, text, here, capsys):
-    assert "config.json" in refused(["profile", tmp_path, "--text", text], capsys)
 
 
 @pytest.mark.parametrize(
@@ -72,41 +55,12 @@ def test_texts_that_say_nothing_are_refused(checkpoint, text, here, capsys, cont
     assert os.listdir(here) == []
 
 
-@pytest.mark.parametrize(
-    ("option", "place", "message"),
-    [
-        ("--output", "folder", "which holds something else"),
-        ("--output", "file", "is a file"),
-        ("--output", "missing/result", "Make missing, or"),
-    ],
-)
-def test_bad_places_are_refused_before_the_work(checkpoint, text, here, capsys, option, place, message):
-    (here / "folder").mkdir()
+def test_a_bad_place_is_refused_before_the_work(checkpoint, text, here, capsys):
     (here / "file").write_text("mine")
-    errors = refused(["profile", checkpoint, "--text", text, option, place], capsys)
-    assert message in errors
+    errors = refused(["profile", checkpoint, "--text", text, "--output", "file"], capsys)
+    assert "is a file" in errors
     assert "profiling" not in errors
-    assert sorted(os.listdir(here)) == ["file", "folder"]
     assert (here / "file").read_text() == "mine"
-
-
-def test_interrupt_leaves_earlier_results(slow_checkpoint, text, run, monkeypatch):
-    monkeypatch.chdir(run.folder)
-    assert main(["profile", str(slow_checkpoint), "--text", str(text), "--max-tokens", "8", "--output", "result"]) == 0
-    before = Profile.load("result")
-    text.write_text("A longer text with many words. " * 20, encoding="utf-8")
-    process = run.start("profile", slow_checkpoint, "--text", text, "--output", "result")
-    while "mixer 1 of 10" not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith("statesize: error: interrupted")
-    assert "result.units" in errors
-    assert sorted(os.listdir()) == ["result", "result.units"]
-    assert Profile.load("result").tree.identical(before.tree)
 
 
 @pytest.fixture
@@ -182,13 +136,6 @@ def test_the_suffix_chooses_the_reader(checkpoint, tmp_path, here, capsys, suffi
         path.write_text("\n".join(lines[suffix]), encoding="utf-8")
     assert main(["profile", str(checkpoint), "--text", str(path), "--field", "body", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sequences"] == (1 if suffix == ".txt" else 2)
-
-
-def test_rows_that_cannot_be_read_are_told(checkpoint, tmp_path, here, capsys):
-    lines = ['{"text": "One text of words."}', "damaged", '{"text": ""}', '{"x": 1}']
-    (tmp_path / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    assert main(["profile", str(checkpoint), "--text", str(tmp_path / "texts.jsonl")]) == 0
-    assert "Left out 3:" in capsys.readouterr().err
 
 
 def test_a_model_of_transformers(tmp_path, text, here, capsys):

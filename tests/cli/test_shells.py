@@ -1,8 +1,6 @@
 """Streams that are full, and what is no file in the place of one: one line each, and nothing hangs."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -18,21 +16,6 @@ def refusal(capsys, *arguments, code=1):
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     return line
-
-
-@pytest.mark.parametrize(
-    ("arguments", "streams", "code", "said"),
-    [
-        (["--version"], ">/dev/full", 1, "statesize: error: the output cannot be written: No space left on device\n"),
-    ],
-)
-def test_streams_that_are_full(arguments, streams, code, said, tmp_path):
-    program = "import sys; from statesize.cli import main; sys.exit(main())"
-    words = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-c", program, *arguments]
-    # Buffered, as for users: what is left in the buffer must not fail again at exit.
-    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
-    assert (done.returncode, done.stderr) == (code, said)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
@@ -68,8 +51,6 @@ def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_pr
         ["profile", LONG, "--text", "TEXT"],
         ["profile", "gla", "--text", LONG],
         ["profile", "gla", "--text", "TEXT", "--output", LONG],
-        ["lab", "study", "regimes", "--preset", "smoke", "--output", LONG],
-        ["lab", "train", "text", "--mixer", "la", "--text", "TEXT", "--output", LONG],
     ],
 )
 def test_names_that_no_file_can_have(words, capsys, text, monkeypatch, tmp_path):

@@ -4,15 +4,13 @@
 """
 
 import os
-import pty
 import re
 import shutil
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pyte
 import pytest
+from cli.conftest import written_to_a_terminal
 from rich.cells import cell_len
 
 from statesize.cli import main
@@ -32,23 +30,11 @@ def in_terminal(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        leader, follower = pty.openpty()
-        pieces = []
-
-        def read():
-            # Linux says by an error that the other end is closed.
-            with suppress(OSError):
-                while piece := os.read(leader, 1 << 16):
-                    pieces.append(piece)
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        with os.fdopen(follower, "w", encoding="utf-8") as terminal:
+        def command(terminal):
             monkeypatch.setattr("sys.stdout", terminal)
             assert main([str(argument) for argument in arguments]) == 0
-        reader.join()
-        os.close(leader)
-        raw = b"".join(pieces).decode()
+
+        raw = written_to_a_terminal(command)
         screen = pyte.Screen(COLUMNS, 400)
         pyte.Stream(screen).feed(raw)
         return raw, [line.rstrip() for line in screen.display]

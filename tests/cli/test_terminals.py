@@ -4,14 +4,11 @@ import json
 import re
 
 import pytest
-import torch
 import xarray as xr
 
 from statesize.cli import main
 from statesize.codes import Code, Note
 from statesize.io.text import printable
-from statesize.lab import zoo
-from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.profiling import Profile
 
 EVIL = "a\x1b]0;owned\x07\x9b2J\u202eb\rc\u2028d\x00"
@@ -59,14 +56,3 @@ def test_errors(evil, capsys):
     assert main(["lab", "study", f"none{EVIL[:-1]}"]) == 2
     assert main(["compare", EVIL[:-1]]) in {1, 2}
     assert not STEERING.search(capsys.readouterr().err)
-
-
-def test_models_and_their_tokens(tmp_path, text, capsys, monkeypatch):
-    folder = tmp_path / "model\x1b[2J"
-    shape = ModelConfig(mixer="gla", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
-    save_checkpoint(LanguageModel(shape, torch.Generator().manual_seed(0)), folder)
-    (folder / "tokenizer.json").write_text(zoo.tokenizer().to_str(), encoding="utf-8")
-    for more in ([], ["--json"]):
-        assert main(["profile", str(folder), "--text", str(text), "--output", str(tmp_path / "o\x9b"), *more]) == 0
-        captured = capsys.readouterr()
-        assert not STEERING.search(captured.out + captured.err)

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from cli.conftest import write_checkpoint
 
 import statesize as ss
 from statesize.cli import main
@@ -25,26 +24,8 @@ def printed(capsys, *command):
 def test_a_training_is_followed_through_its_checkpoints(here, capsys):
     documents = (f"{number} tokens of the past, and {99 - number} of the future." * 4 for number in range(60))
     (here / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    assert (
-        main(
-            [
-                "lab",
-                "train",
-                "text",
-                "--text",
-                "text.txt",
-                *SMALL,
-                "--keep-every",
-                "2",
-                "--output",
-                "run",
-                "--threads",
-                "1",
-                "--quiet",
-            ]
-        )
-        == 0
-    )
+    trained = "lab train text --text text.txt --keep-every 2 --output run --threads 1 --quiet"
+    assert main([*trained.split(), *SMALL]) == 0
     asked = ["lab", "series", "run", "--sequences", "2", "--max-tokens", "24", "--output", "points"]
     assert main([*asked, "--html", "series.html"]) == 0
     captured = capsys.readouterr()
@@ -65,26 +46,6 @@ def test_lengths_are_those_of_the_api(checkpoint, here, capsys):
     )
     assert printed(capsys, "lab", "length", checkpoint, *asked, "--html", "length.html") == json_values(found.to_dict())
     assert found.headline in (here / "length.html").read_text(encoding="utf-8")
-
-
-def test_an_interrupt_says_where_the_profiles_are_and_they_are_taken_up(here, capsys, monkeypatch):
-    for step in (0, 10):
-        write_checkpoint(here / "run" / f"step-{step}", mixer="gla")
-    from statesize.lab.trends import series
-
-    asked, measure = ["lab", "series", "run", "--max-tokens", "24"], series.run_profile
-    whole = printed(capsys, *asked)
-
-    def interrupted(*given, **options):
-        if options["name"] == "step-10":
-            raise KeyboardInterrupt
-        return measure(*given, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(series, "run_profile", interrupted)
-        assert main([*asked, "--output", "points"]) == 130
-    assert "what is finished is in points/step-0; the same command goes on" in capsys.readouterr().err
-    assert printed(capsys, *asked, "--output", "points") == whole
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_one_that_is_refused_in_some_sequences_says_in_how_many(model):
     assert profile(model, [EVEN, EVEN]).attributes["skipped"] == {}
     # A mean over other texts is told wherever the number is read.
     assert (found.not_measured, found.incomplete) == ({}, {"layers.1": reason})
-    assert found.notes == {str(reason): ("layers.1",)}
+    assert found.limits["layers.1"] == (reason,)
     assert found.summary()["limits"].tolist() == [[], [Code.SOME_TEXTS.value]]
     assert "Measured in 2 of 3 sequences" in repr(found)
 
@@ -138,10 +138,9 @@ def test_the_end_of_a_sequence_says_what_its_iterator_refused():
 
 def test_what_a_mixer_does_besides_is_told():
     found = profile(tiny("zaya"), token_ids(1), positions=2)
-    ((note, layers),) = found.notes.items()
-    assert layers == found.mixers
-    assert note == Code.VALUES.sentence
-    assert note in repr(found)
+    (limit,) = found.codes
+    assert limit == (Code.VALUES, found.mixers, Code.VALUES.sentence)
+    assert limit.sentence in repr(found)
     assert [mixer["limits"] for mixer in json.loads(json.dumps(found.to_dict()))["mixers"]] == [["values"]] * 2
 
 

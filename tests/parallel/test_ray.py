@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from statesize.cli.shared.options import Workers
+from statesize.cli.shared.options import ray_cluster
 from statesize.errors import InputError, ModelError, StatesizeError
 from statesize.models.load import model_facts
 from statesize.parallel.ray import RayCluster, shared
@@ -50,23 +50,22 @@ def test_each_value_comes_once_whenever_a_worker_is_killed_and_a_task_ends_that_
 
 
 def test_the_gpus_that_a_command_asks_for_are_asked_of_ray(ray, tmp_path):
-    crew = Workers(True, ray_gpus=0.25).cluster()
-    with crew(counting(tmp_path, 9, {})) as workers, pytest.raises(InputError, match=r"1 CPU, 0\.25 GPU"):
+    with (
+        RayCluster(gpus=0.25)(counting(tmp_path, 9, {})) as workers,
+        pytest.raises(InputError, match=r"1 CPU, 0\.25 GPU"),
+    ):
         list(workers(["task"]))
 
 
 def test_processes_alone_are_on_ray_and_as_many_as_are_asked_for(ray, tmp_path):
-    assert Workers().cluster() is Workers(processes=1).cluster() is None
-    assert Workers(True).cluster(gpus=1.0) == RayCluster(gpus=1.0)
+    assert ray_cluster(False) is None
+    assert ray_cluster(True, gpus=1.0) == RayCluster(gpus=1.0)
 
     # Pickled by value, as Ray's processes do not have the modules of the tests.
     def process(task):
         yield os.getpid()
 
-    assert Workers(True, processes=2).cluster() == Workers(processes=2).cluster() == RayCluster(processes=2)
-    crew = Workers(True, processes=1).cluster()
-    assert crew == RayCluster(processes=1)
-    with crew(lambda: process) as workers:
+    with RayCluster(processes=1)(lambda: process) as workers:
         assert len({done.get() for done in workers(range(8))}) == 1
 
 

@@ -3,15 +3,13 @@
 import functools
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from oracles.profiles import same
 
 import experiments.variation.mixers  # noqa: F401
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.settings import Settings
-from statesize.profiling import RayCluster, profile
+from statesize.profiling import profile
 from statesize.results.fields import COUNTS
 
 PATTERNS = ("sa,gla", "s6,la", "s4d,deltanet", "gla-s6,wla")
@@ -70,42 +68,3 @@ def test_other_threads_give_a_profile_within_the_bounds(pattern):
 @pytest.mark.parametrize("pattern", PATTERNS[:2])
 def test_less_memory_gives_a_profile_within_the_bounds(pattern):
     assert_within_bounds(first(pattern), measured(pattern, 1, memory=1_000_000))
-
-
-@pytest.mark.few(1)
-@pytest.mark.parametrize("pattern", ["sa,gla", "s4d,deltanet"])
-def test_the_table_of_a_profile_is_the_same_again(pattern):
-    table = first(pattern).to_dataframe()
-    pd.testing.assert_frame_equal(table, measured(pattern, 1).to_dataframe(), check_exact=True)
-    for other in (first(pattern, 2), measured(pattern, 1, memory=1_000_000)):
-        pd.testing.assert_frame_equal(table, other.to_dataframe(), check_exact=False, rtol=1e-4, atol=1e-4)
-
-
-def test_a_study_has_the_same_bits_again():
-    # In several processes too: tests/lab/studies/engine/test_on_ray.py kills some of them meanwhile.
-    from small_studies import GRID
-
-    from statesize.lab.studies.engine.grid import training_runs
-    from statesize.lab.studies.engine.training import train_and_measure
-
-    one, other = (pd.DataFrame(train_and_measure(training_runs(GRID)[0])).drop(columns="seconds") for _ in range(2))
-    pd.testing.assert_frame_equal(one, other, check_exact=True)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # Ray's own
-def test_processes_on_ray_give_a_profile_within_the_bounds(tmp_path):
-    pytest.importorskip("ray")
-    from functools import partial
-
-    from statesize.models.load import load_model
-    from statesize.parallel.ray import ray_session
-    from statesize.profiling.run import run_profile
-
-    sequences = [list(range(40, 80)), list(range(30)), list(range(7, 39)), list(range(3, 43))]
-    load = partial(load_model, "gla")
-    here = profile(load().model, sequences)
-    with ray_session():
-        made = [run_profile(load, sequences, Settings(), cluster=RayCluster(cpus=cpus)) for cpus in (1, 2)]
-    assert same(here, made[0])
-    assert_within_bounds(here, made[1])

@@ -114,11 +114,6 @@ def test_a_cluster_and_one_process_go_on_from_each_other(model, tmp_path):
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_errors_are_those_of_one_process(model):
-    with pytest.raises(InputError, match=r"positions must be at most .* got 100"):
-        profile(model, SEQUENCES, positions=[100], executor=RayCluster())
-
-
 def test_a_worker_that_no_machine_has_room_for(model):
     with pytest.raises(InputError, match=r"got 1 CPU, 9,000,000,500,000,000 memory"):
         profile(model, SEQUENCES, memory="9000000 GB", executor=RayCluster())
@@ -137,8 +132,3 @@ def test_the_command(tmp_path, capsys):
     alone = json.loads(capsys.readouterr().out)
     assert alone.keys() == json.loads(spread).keys()
     assert alone["mixers"] == json.loads(spread)["mixers"]
-
-
-def test_an_address_beside_a_connection(model):
-    with pytest.raises(InputError, match="connected to a Ray cluster"):
-        profile(model, SEQUENCES, executor=RayCluster("127.0.0.1:6379"))

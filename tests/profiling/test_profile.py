@@ -8,30 +8,7 @@ import pytest
 
 import statesize as ss
 from statesize.codes import Code, Note
-from statesize.errors import InputError
 from statesize.profiling import Profile
-from statesize.results.fields import LAYERS, chosen
-
-
-def test_summary_is_the_mean_over_pairs_of_sequence_and_position(small_profile):
-    summary = small_profile.summary()
-    assert summary.columns.tolist() == list(chosen(LAYERS, {}))
-    assert summary["layer"].tolist() == ["layers.0.mixer", "layers.1.mixer"]
-    for row in summary.to_dict("records"):
-        mixer = small_profile.mixer(row["layer"])
-        entropy = mixer["entropy"].values.astype(float)
-        known = np.concatenate([entropy[0, :, 1:12].ravel(), entropy[1, :, 1:7].ravel()])
-        assert row["average_entropy"] == pytest.approx(known.mean())
-        # Two heads of four value channels each.
-        assert row["total_entropy"] == pytest.approx(8 * known.mean())
-        counts = mixer["relative_count"].values[..., 0]
-        counts = np.concatenate([counts[0, :, 1:12].ravel(), counts[1, :, 1:7].ravel()])
-        assert row["average_relative_count"] == pytest.approx(counts.mean())
-        assert row["total_relative_count"] == pytest.approx(8 * counts.mean())
-        # Cuts with three tokens before and after them.
-        shares = np.concatenate([(entropy[0, :, 3:10] / 3).ravel(), (entropy[1, :, 3:5] / 3).ravel()])
-        assert row["state_utilisation"] == pytest.approx(shares.mean())
-        assert (row["model"], row["kind"], row["tss"]) == ("tiny <gla>", "gla", 3)
 
 
 def test_the_share_of_a_cache_is_of_its_ceiling_in_the_middle_half():
@@ -70,12 +47,6 @@ def test_long_form_has_one_row_a_number(small_profile):
     assert tolerance["lower"] <= tolerance["ess"] <= tolerance["upper"]
 
 
-def test_ess_lies_between_zero_and_the_ceiling(small_profile):
-    frame = small_profile.to_dataframe()
-    assert (frame["ess"] >= 0).all()
-    assert (frame["ess"] <= frame["ceiling"] * (1 + 1e-6)).all()
-
-
 def test_frozen_and_the_copy_is_a_copy(small_profile):
     with pytest.raises(dataclasses.FrozenInstanceError):
         small_profile.tree = None
@@ -92,11 +63,6 @@ def test_a_note_of_several_layers_is_told_once(small_profile):
     assert found.codes == [("values", ("layers.0.mixer", "layers.1.mixer"), "it adds its input")]
     assert repr(found).count("it adds its input") == 1
     assert found.summary()["limits"].tolist() == [["values"]] * 2
-
-
-def test_unknown_mixer_lists_those_there(small_profile):
-    with pytest.raises(InputError, match=r"layers\.0\.mixer, layers\.1\.mixer"):
-        small_profile.mixer("layers.7")
 
 
 def test_a_report_without_a_path_has_the_name_of_the_model(small_profile, tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 
-import numpy as np
 import pytest
 import torch
 from oracles.profiles import same
@@ -202,20 +201,6 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
     assert Profile.load(tmp_path / "out").to_xarray().identical(kept)
 
 
-def test_a_profile_in_a_folder_is_that_in_memory(tmp_path):
-    result = profile(build(**SMALL), TEXTS, output=tmp_path / "out", tolerances=(1e-3, 1e-1))
-    assert same(result, profile(build(**SMALL), TEXTS, tolerances=(1e-3, 1e-1)))
-    assert np.isnan(result.mixer("layers.0.mixer")["entropy"].values[1, :, 7:]).all()
-
-
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
-    (tmp_path / "out.units").mkdir()
-    (tmp_path / "out.units" / "notes").write_text("mine")
-    with pytest.raises(FileError, match=r"out\.units.*left alone"):
-        profile(build(**SMALL), TEXTS, output=tmp_path / "out")
-    assert (tmp_path / "out.units" / "notes").read_text() == "mine"
-
-
 @pytest.mark.few(2)
 @pytest.mark.parametrize(
     "payload", [b"", b"[]", b"{}", b'{"mixers": 1, "skipped": {}}', b'{"mixers": [], "skipped": 1}']
@@ -228,20 +213,6 @@ def test_notes_with_a_right_checksum_and_wrong_content(ended_at_five, tmp_path, 
     _, kept = resumed(build(**SMALL), output)
     assert kept == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
     assert "is damaged and was removed." in caplog.text
-
-
-def test_two_processes_on_one_output(tmp_path):
-    output, refused = tmp_path / "out", []
-
-    def start_another(progress):
-        with pytest.raises(FileError, match="another process") as caught:
-            profile(build(**SMALL), TEXTS, output=output)
-        refused.append(caught.value)
-
-    result = profile(build(**SMALL), TEXTS, output=output, on_progress=start_another)
-    assert len(refused) == 6
-    assert same(result, profile(build(**SMALL), TEXTS))
-    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_units_that_are_removed_under_the_run(tmp_path):

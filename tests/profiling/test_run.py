@@ -125,33 +125,6 @@ def test_positions_are_a_number_or_a_list(model):
     assert np.isnan(entropy[1, :, 2]).all()
 
 
-def test_what_positions_leave_out_has_an_interval_also_over_texts_of_several_lengths(model):
-    def row(positions):
-        return profile(model, [LONG * 3, LONG * 2], layers="second", positions=positions).summary_rows()[0]
-
-    every, some, one = row("all"), row(6), row(1)
-    assert every["average_entropy_error"] == 0
-    assert 0 < abs(some["average_entropy"] - every["average_entropy"]) <= some["average_entropy_error"]
-    assert some["average_entropy"] == pytest.approx(every["average_entropy"], rel=0.03)
-    assert math.isnan(one["average_entropy_error"])
-    # The only cut of two tokens is all that there is.
-    assert profile(model, [LONG, SHORT[:2]]).summary_rows()[0]["average_entropy_error"] == 0
-
-
-@pytest.mark.parametrize("number", [12, None])
-def test_texts_weigh_by_their_length_where_only_some_positions_are_measured(model, number):
-    texts = [LONG * 12, SHORT, SHORT, SHORT]
-    (every,), (some,) = (
-        profile(model, texts, layers="second", positions=how).summary_rows() for how in ("all", number)
-    )
-    for name in ("average_entropy", "total_entropy", "average_relative_count", "norm"):
-        assert some[name] == pytest.approx(every[name], rel=0.05)
-    # Listed positions are what is asked for: each counts alike.
-    listed = profile(model, texts, layers="second", positions=[1, 2]).mixer("second")["entropy"].values[:, :, 1:]
-    row = profile(model, texts, layers="second", positions=[1, 2]).summary_rows()[0]
-    assert row["average_entropy"] == pytest.approx(float(listed.mean()))
-
-
 @pytest.mark.parametrize("chosen", [{"positions": [2]}, {"positions": 3}])
 def test_tss_is_that_of_the_text_wherever_it_is_cut(model, chosen):
     every, some = (profile(model, [LONG, SHORT], **options).summary_rows() for options in ({}, chosen))
@@ -173,12 +146,6 @@ def test_each_selected_mixer_counts_once(model, layers):
     told = []
     assert profile(model, LONG, layers=layers, on_progress=told.append).mixers == ("first",)
     assert [(step.mixer, step.mixers) for step in told] == [(0, 1)]
-
-
-def test_batches_do_not_matter(model):
-    together = profile(model, torch.tensor([LONG, LONG[::-1]])).mixer("second")["entropy"].values
-    apart = profile(model, LONG[::-1]).mixer("second")["entropy"].values
-    np.testing.assert_array_equal(together[1], apart[0])
 
 
 def test_threads_and_mode_are_restored_after_an_interrupt(model):
@@ -231,11 +198,6 @@ def test_windows_are_drawn_where_they_fit(model, tmp_path):
     assert all(math.isnan(row["state_utilisation"]) for row in result.summary_rows())
     assert result.to_html(tmp_path / "page.html").is_file()
     assert len(result.plot.positions(sequence=0).to_dict()["datasets"]["positions"]) == 9
-
-
-def test_windows_that_fit_into_no_sequence(model):
-    with pytest.raises(InputError, match="past and future must fit into the longest sequence, of 14 tokens"):
-        profile(model, [LONG, SHORT], settings=Settings(past=9, future=9))
 
 
 def test_a_sample_stands_for_the_layer(model):

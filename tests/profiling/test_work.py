@@ -2,7 +2,6 @@
 
 import math
 import re
-import threading
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from statesize.profiling.work import (
     captured_mixers,
     measure_captured,
     measure_mixer,
-    measure_side_by_side,
     operations_per_unit,
     plan_work,
 )
@@ -123,47 +121,6 @@ def test_maps_of_all_heads_are_refused_before_they_are_made(monkeypatch):
     # Scores, their masked copy and their softmax of 8 heads in float64.
     assert error.value.needed == int(2.4 * 8 * 32 * 32 * 8)
     assert not made
-
-
-def test_a_sample_is_the_same_units_of_the_whole(operator):
-    dataset, whole = run(operator, [], channels=4, seed=5), run(operator, [], channels="all")
-    assert dataset.sizes["head"] == 4
-    np.testing.assert_allclose(dataset["entropy"], whole["entropy"].sel(head=dataset["head"]), rtol=1e-6)
-
-
-def test_windows(operator):
-    dataset = run(operator, [], past=5, future=4, positions=[6, 9, 12, 15, 18])
-    assert dataset["position"].values.tolist() == [6, 9, 12, 15, 18]
-    expected = measure(operator, positions=dataset["position"].values.tolist(), past=5, future=4, engine="dense")
-    np.testing.assert_allclose(dataset["entropy"], expected.entropy.numpy(), rtol=1e-5)
-    assert dataset["ceiling"].values.tolist() == [[3] * 5]
-
-
-def test_mixers_side_by_side_give_the_numbers_of_one_after_another(operator):
-    threads = set()
-
-    class Noting(list):
-        def append(self, size):
-            threads.add(threading.current_thread() is threading.main_thread())
-            super().append(size)
-
-    items = [captured(operator, Noting()), captured(Dense(operator.dense()), Noting())]
-    planned = [plan_work(item, 0, LENGTH, LENGTH, Settings()) for item in items]
-    needed = max(work.shared_bytes + work.unit_bytes for work in planned)
-    torch.set_num_threads(2)
-    try:
-        for memory, here in ((2**30, False), (2 * needed - 1, True)):
-            settings = Settings(memory=memory)
-            works = [(item, plan_work(item, 0, LENGTH, LENGTH, settings)) for item in items]
-            alone = [measure_mixer(item, 0, work, settings) for item, work in works]
-            threads.clear()
-            beside = measure_side_by_side(works, 0, settings)
-            assert threads == {here}
-            for one, other in zip(alone, beside, strict=True):
-                np.testing.assert_allclose(one["entropy"], other["entropy"], rtol=1e-12)
-                assert one["count"].equals(other["count"])
-    finally:
-        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("operator_type", [Recurrence, Dense])

@@ -1,6 +1,5 @@
 """Charts of profiles: the numbers that they show, and what they refuse."""
 
-import json
 import subprocess
 import sys
 from typing import get_args
@@ -13,11 +12,9 @@ import vl_convert
 import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.measurement.statistics import evenly_spread
-from statesize.report.chart_tables import CHART_HEADS, json_number, lines
-from statesize.report.charts import along, page_charts, show_token
-from statesize.report.names import distinct
-from statesize.report.words import headline
+from statesize.report.charts import along, show_token
+from statesize.report.vega import CHART_HEADS, page_charts, position_tables
+from statesize.report.words import distinct, headline
 from statesize.spectra.dispatch import ENGINES
 from statesize.spectra.engine import EngineName
 
@@ -44,9 +41,6 @@ def drawn(chart, role):
 def test_a_profile_s_curves_are_its_counts(profile):
     mixer = profile.mixer(profile.mixers[1])
     counts = mixer["relative_count"].values
-    curve = drawn(profile.plot.tolerance(1), "mean")
-    assert list(curve) == [1e-3, 1e-2, 1e-1]
-    assert list(curve.values()) == pytest.approx([counts[:, :, 1:, place].mean() for place in (0, 2, 1)])
     positions = drawn(profile.plot.positions(-1, 1), "mean")
     assert list(positions.values()) == pytest.approx(mixer["entropy"].values[1].mean(0).tolist())
     first = drawn(profile.plot.positions(1, 1, "relative_count"), "mean")
@@ -60,21 +54,16 @@ def test_a_profile_s_curves_are_its_counts(profile):
 
 
 def test_charts_compile_without_warnings(profile, hostile_profile):
-    of_profiles = [getattr(profile.plot, name)().to_dict() for name in ("positions", "tolerance", "layers")]
+    of_profiles = [getattr(profile.plot, name)().to_dict() for name in ("positions", "layers")]
     of_profiles += [chart().to_dict() for chart in (hostile_profile.plot.layers, hostile_profile.plot.positions)]
     for chart in [*of_profiles, *page_charts().values()]:
         assert vl_convert.vegalite_to_vega(chart)["marks"]
 
 
-def test_specification_is_the_same_each_time(hostile_profile):
-    for chart in (page_charts, lambda: along([hostile_profile]).to_dict()):
-        assert json.dumps(chart()) == json.dumps(chart())
-
-
 def test_what_is_not_there_is_refused(profile):
     for message, call in {
         "metric must be one of entropy, .*, got 'rank'": lambda: profile.plot.positions(metric="rank"),
-        "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.tolerance(7),
+        "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.positions(7),
         "sequence must be a whole number from 0 to 1, got 5": lambda: profile.plot.positions(0, 5),
     }.items():
         with pytest.raises(InputError, match=message):
@@ -83,8 +72,6 @@ def test_what_is_not_there_is_refused(profile):
     bare = statesize.profile(model, [[1, 2, 3, 4]], tolerances=(), relative_tolerances=(0.01,))
     with pytest.raises(InputError, match="the profile has no count; profile with one"):
         bare.plot.positions(metric="count")
-    with pytest.raises(InputError, match="1 relative tolerances and a curve needs 3"):
-        bare.plot.tolerance()
 
 
 def test_models_along_a_text_have_the_number_of_the_headline_at_its_middle(ladder_profile):
@@ -106,29 +93,16 @@ def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
     assert [row["right"] for row in rows[:-1]] == [row["left"] for row in rows[1:]]
     assert (rows[0]["ess"], rows[0]["share"]) == (0, None)
     assert len(tables["heads"]) == 16
+    values, ends = np.arange(2.0), np.ones((40, 2))
+    many = position_tables(list(map(str, range(40))), values, (ends, ends), values)["heads"]
+    assert (len(many), many[-1]["head"]) == (2 * CHART_HEADS, "39")
     assert tables["borders"] == []
     borders = hostile_profile.plot.positions().to_dict()["datasets"]["borders"]
     assert borders == [{"position": 8, "token": "<eos>"}]
 
 
-def test_many_heads_are_thinned():
-    heads = np.random.default_rng(0).random((500, 3))
-    rows = lines([f"channel {head}" for head in range(500)], x=[1, 2, 3], y=heads)
-    assert len(rows) == 3 * CHART_HEADS
-    assert rows[-1] == {"head": "channel 499", "x": 3, "y": heads[499, 2]}
-    assert lines(["head 0"], x=[1, 2], y=heads[:1, :2]) == []
-    assert (evenly_spread(1, 32), evenly_spread(40, 2).tolist()) == ([0], [0, 39])
-
-
 def test_white_space_is_made_visible():
     assert show_token(" a\tb\n") == "␣a⇥b⏎"
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"), [(3.0, 3), (1.23456, 1.235), (float("nan"), None), (float("inf"), None), ("x", "x")]
-)
-def test_numbers_for_json(value, expected):
-    assert json_number(value) == expected
 
 
 def test_the_library_that_draws_is_imported_when_something_is_drawn():
@@ -138,21 +112,6 @@ def test_the_library_that_draws_is_imported_when_something_is_drawn():
         "assert 'altair' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_measurement_s_repr_is_short():
-    generator = torch.Generator().manual_seed(0)
-    key, query = (torch.randn(2, 3, 12, 4, generator=generator, dtype=torch.float64) for _ in range(2))
-    decay = torch.full((2, 3, 12, 1), 0.9, dtype=torch.float64)
-    measured = statesize.measure(statesize.Recurrence(decay, key, query), outputs=("counts", "entropy", "values"))
-    assert len(repr(measured).splitlines()) <= 12
-    assert repr(measured).startswith(f"Measurement: {measured.entropy.mean():.1f} numbers per channel on average, ")
-    operator = statesize.Dense(torch.eye(4))
-    many = repr(statesize.measure(operator, relative_tolerances=[10.0**-power for power in range(1, 15)]))
-    assert len(many.splitlines()) <= 12
-    assert many.count(" at ρ = ") == 14
-    assert "entropy" not in repr(statesize.measure(operator, outputs=("counts",)))
-    assert "ceiling" not in repr(statesize.measure(operator, positions=[]))
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])

@@ -13,8 +13,8 @@ from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
 from statesize.profiling import Profile, profile
 from statesize.report.comparison import compare
-from statesize.report.names import model_title
 from statesize.report.page import page
+from statesize.report.words import model_title
 from statesize.results.summary import at_middle, ess_values, middle_ceiling
 from statesize.texts.tokens import text_sequence
 
@@ -70,15 +70,6 @@ def test_layers_count_by_their_channels():
     assert row["average_entropy"] == pytest.approx((first + 3 * second) / 4)
 
 
-def test_the_error_of_samples(bundled):
-    model, tokenizer = zoo.load("gla")
-    sampled = profile(model, TEXTS, tokenizer=tokenizer, channels=3)
-    (row,) = compare([sampled]).models
-    summary = sampled.summary()
-    assert row["total_entropy_error"] == pytest.approx(np.sqrt((summary["total_entropy_error"] ** 2).sum()))
-    assert row["average_entropy_error"] == pytest.approx(row["total_entropy_error"] / 512)
-
-
 def test_the_error_of_the_average_is_that_of_the_layers_that_it_is_of():
     model, tokenizer = zoo.load("gla")
     tree = profile(model, TEXTS, tokenizer=tokenizer, channels=3).to_xarray()
@@ -115,9 +106,8 @@ def test_what_does_not_compare_is_said(bundled):
 def test_nothing_to_compare(bundled):
     with pytest.raises(InputError, match=r"must be a list of Profiles, got \['gla-p'\]\..* with ss\.Profile\.load\."):
         compare(["gla-p"])
-    with pytest.raises(InputError, match="profiles must hold at least one"):
+    with pytest.raises(InputError, match=r"must be a list of Profiles, got \[\]"):
         compare([])
-
     tree = bundled[0].to_xarray()
     tree.attrs["mixers"] = []
     with pytest.raises(InputError, match="The profile of sa holds no mixer"):

@@ -55,6 +55,9 @@ def test_what_was_found_comes_first_and_details_are_folded(browser, tmp_path):
     assert visit.page.locator("input").count() == 1
     visit.page.click("nav >> text=Details")
     expect(visit.page.locator("text=m8")).to_be_visible()
+    visit.page.locator(".tools input").fill("M7")
+    assert visit.page.locator(".tools:has(input) output").inner_text() == "1 of 9 rows"
+    assert not visit.page.locator("text=m8").is_visible()
     assert not visit.page.locator("text=How many numbers.").is_visible()
     assert not visit.page.locator("dt >> text=Threads").is_visible()
     visit.page.emulate_media(media="print")

@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from statesize.report.page import page
 from statesize.report.table import (
     MOST_LAYERS,
     PageTable,
@@ -97,10 +96,3 @@ def test_columns_of_numbers_stand_to_the_right():
 )
 def test_short_names_stay_different(names, short):
     assert list(short_names(names).values()) == short
-
-
-def test_the_page_has_every_layer_and_the_facts(small_profile):
-    made = page([small_profile])
-    assert [row[0] for row in made.tables[0].rows] == list(small_profile.mixers)
-    assert made.facts["Tokens, SHA-256"] == small_profile.attributes["tokens_sha256"]
-    assert "Command" not in made.facts

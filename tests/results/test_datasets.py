@@ -55,12 +55,6 @@ def test_cuts_and_the_one_nearest_to_the_middle(length, windows, cuts, middle):
     assert (0 in one["position"]) == (not windows)
 
 
-@pytest.mark.parametrize("length", [0, 10, 500, -1])
-def test_cut_short(dataset, length):
-    with pytest.raises(ValueError, match="holds no dataset"):
-        dataset_from_bytes(dataset_to_bytes(dataset)[:length])
-
-
 def test_sequences_together(dataset):
     datasets = {0: dataset, 2: measured(6).assign_attrs(notes=[Note(Code.UNSEEN).to_json()])}
     joined, left_out = joined_mixer([0, 2], 3, datasets.__getitem__)

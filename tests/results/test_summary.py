@@ -1,6 +1,7 @@
 """The numbers of a table by plain loops over a mixer of few numbers: what counts how often in which mean."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import xarray as xr
 
 from statesize.measurement.statistics import position_error
 from statesize.results.fields import POSITION, array_dims
-from statesize.results.profiled import comparable_layers
+from statesize.results.profiled import comparable
 from statesize.results.summary import (
     group_row,
     keeps_everything,
@@ -157,4 +158,6 @@ def test_a_cache_keeps_as_many_tokens_as_the_position_says(sizes, kind, kept):
 
 @pytest.mark.parametrize(("size", "kept"), [(7, [0, 2]), (8, [0, 1, 2]), (9, [0, 1, 2])])
 def test_a_part_of_a_layer_compares_unless_the_layer_holds_more(size, kept):
-    assert comparable_layers([("a", "attention", 8), ("a.shift", "convolution", size), ("ab", "gla", 4)]) == kept
+    layers = [("a", "attention", 8), ("a.shift", "convolution", size), ("ab", "gla", 4)]
+    rows = [dict(zip(("layer", "kind", "tss"), layer, strict=True)) for layer in layers]
+    assert comparable(SimpleNamespace(quantities=rows)) == kept

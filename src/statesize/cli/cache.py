@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 from statesize.check import require_choice
-from statesize.cli.shared.options import LoadingPieces, Output, model_for, share
+from statesize.cli.shared.options import Loading, Output, model_for, share
 from statesize.cli.shared.printing import REPORTING, Reporting
-from statesize.cli.shared.texts import LongTexts, check_all
+from statesize.cli.shared.texts import Texts, check_all
 from statesize.errors import InputError
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
@@ -18,10 +18,10 @@ def cache(
     model: Annotated[str, model_for("cache")],
     /,
     *,
-    texts: LongTexts | None = None,
+    texts: Texts | None = None,
     keep: str = "25%",
     rule: str = "expected",
-    loading: LoadingPieces | None = None,
+    loading: Loading | None = None,
     output: Output = None,
     printing: Reporting = REPORTING,
 ) -> None:
@@ -41,7 +41,7 @@ def cache(
         output: JSON file for the result; what is finished is kept beside it, and the same command goes on from there.
         printing: What is printed.
     """
-    texts, loading = texts or LongTexts(), loading or LoadingPieces()
+    texts, loading = texts or Texts(), loading or Loading()
     kept, printing, *_ = check_all(
         partial(share, "keep", keep),
         partial(printing.named, f"{Path(model).name}-cache"),
@@ -72,7 +72,7 @@ def cache(
     show_page(result.page(), result.to_dict(), printing)
 
 
-def _check_pieces(texts: LongTexts) -> None:
+def _check_pieces(texts: Texts) -> None:
     """Refuse pieces that are too short, and fewer than are needed."""
     least = FOLLOWING + LEAST_PREFIX
     if texts.max_tokens < least:

@@ -12,6 +12,7 @@ from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import REPORTING, Reporting, print_json, print_notes, print_table
 from statesize.cli.shared.texts import check_all
 from statesize.errors import InputError
+from statesize.results.place import require_profile
 
 
 def compare(
@@ -31,8 +32,6 @@ def compare(
     Raises:
         InputError: There is one profile.
     """
-    from statesize.results.place import require_profile
-
     *_, printing = check_all(
         *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
         partial(printing.named, "compared"),
@@ -42,7 +41,7 @@ def compare(
 
     from statesize.profiling import Profile
     from statesize.report.comparison import compare
-    from statesize.report.names import distinct
+    from statesize.report.words import distinct
 
     # The names of folders, or their whole paths where some names are alike.
     names = [folder.absolute().name for folder in profiles]

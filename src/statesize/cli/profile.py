@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, cast
 
 from cyclopts import Parameter
 
@@ -17,17 +17,17 @@ from statesize.cli.shared.options import (
     LayerNames,
     Loading,
     Output,
-    Workers,
+    Ray,
     check_model,
+    ray_cluster,
 )
-from statesize.cli.shared.printing import Printing, command_line, open_page, print_json, print_notes, print_table
+from statesize.cli.shared.printing import Printing, command_line, print_json, print_notes, print_table
 from statesize.cli.shared.texts import Texts
+from statesize.errors import InputError
 from statesize.io.text import byte_count, counted
-from statesize.measurement.settings import MEMORY
-
-if TYPE_CHECKING:
-    from statesize.measurement.settings import Settings
-    from statesize.results.place import Marker
+from statesize.measurement.settings import MEMORY, Settings
+from statesize.models.plugins import is_brought
+from statesize.results.place import MARKER, PAGE, check_destination, profiles_in, read_marker
 
 
 @Parameter(name="*")
@@ -47,14 +47,7 @@ class Measuring:
     channels: AllOrSome = None
     positions: AllOrSome = None
     memory: Annotated[int | str, Parameter(show_default=byte_count)] = MEMORY
-    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]", negative="", show_default=False)] = False
-
-    def settings(self) -> Settings:
-        """The settings, checked."""
-        from statesize.measurement.settings import Settings
-
-        asked = ("layers", "channels", "positions", "memory")
-        return Settings(**{name: getattr(self, name) for name in asked})
+    ray: Ray = False
 
 
 def profile(
@@ -86,40 +79,30 @@ def profile(
     Raises:
         InputError: Options contradict each other.
     """
-    from statesize.errors import InputError
-    from statesize.models.plugins import is_brought
-    from statesize.results.place import MARKER, PAGE, check_destination, profiles_in, read_marker
-
     place, printing = Path(model), Printing(json)
-    stored = [place] if (place / MARKER).is_file() else profiles_in(place)
-    if stored and not is_brought(model) and not (place / "config.json").exists():
-        if (texts, measuring, loading, output) != (None,) * 4:
-            raise InputError(f"{model} must stand alone, got options beside a profile. Give --open and --json alone.")
-        show([read_marker(folder) for folder in stored], stored, printing)
-        if open_:
-            _open_stored(stored, printing)
-        return
-    name = place.stem if place.suffix == ".gguf" else place.absolute().name
-    folder = output or Path(f"{name}-profile")
-    check_model(model, "profile")
-    check_destination(folder, "output")
-    options = texts or Texts(), measuring or Measuring(), loading or Loading()
-    _measure(model, options, folder, printing)
-    show([read_marker(folder)], [folder], printing)
+    folders = [place] if (place / MARKER).is_file() else profiles_in(place)
+    if not folders or is_brought(model) or (place / "config.json").exists():
+        name = place.stem if place.suffix == ".gguf" else place.absolute().name
+        folders = [output or Path(f"{name}-profile")]
+        check_model(model, "profile")
+        check_destination(folders[0], "output")
+        _measure(model, (texts or Texts(), measuring or Measuring(), loading or Loading()), folders[0], printing)
+    elif (texts, measuring, loading, output) != (None,) * 4:
+        raise InputError(f"{model} must stand alone, got options beside a profile. Give --open and --json alone.")
+    show(folders, printing)
     if open_:
-        open_page(folder / PAGE, printing.say)
+        _open(folders, printing)
 
 
 def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path, printing: Printing) -> None:
     """Measure a model into a folder, and draw its page there."""
     texts, measuring, loading = options
-    settings = measuring.settings()
-    cluster = Workers(ray=measuring.ray).cluster(gpus=float(loading.device.startswith("cuda")))
+    settings = Settings(measuring.layers, measuring.channels, measuring.positions, memory=cast("int", measuring.memory))
+    cluster = ray_cluster(measuring.ray, gpus=float(loading.device.startswith("cuda")))
 
     from statesize.models.load import LoadedModel, load_model, load_model_facts
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.results.place import PAGE
     from statesize.texts.documents import configured_context, vocabulary_size
 
     printing.hush_libraries()
@@ -157,14 +140,11 @@ def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path
         result.to_html(folder / PAGE)
 
 
-def show(markers: Sequence[Marker], folders: Sequence[Path], printing: Printing) -> None:
+def show(folders: Sequence[Path], printing: Printing) -> None:
     """Print what is known of profiles, from their documents alone, and where they lie."""
     from statesize.report.table import layer_table, legend_lines, short_names
-    from statesize.results.place import PAGE
 
-    documents: list[dict[str, Any]] = [
-        marker.document | {"folder": str(folder)} for marker, folder in zip(markers, folders, strict=True)
-    ]
+    documents: list[dict[str, Any]] = [read_marker(folder).document | {"folder": str(folder)} for folder in folders]
     if printing.json:
         print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
         return
@@ -182,10 +162,8 @@ def show(markers: Sequence[Marker], folders: Sequence[Path], printing: Printing)
 _OF_SOURCE = ("weights", "unused_weights", "tokenizer", "context")
 
 
-def _open_stored(folders: Sequence[Path], printing: Printing) -> None:
+def _open(folders: Sequence[Path], printing: Printing) -> None:
     """Show the page of profiles, which is drawn if none is there."""
-    from statesize.results.place import PAGE
-
     page = folders[0] / PAGE if len(folders) == 1 else folders[0].parent / PAGE
     if not page.exists():
         from statesize.profiling import Profile
@@ -193,4 +171,4 @@ def _open_stored(folders: Sequence[Path], printing: Printing) -> None:
 
         with printing.step("drawing the page"):
             report_page([Profile.load(folder) for folder in folders]).write(page)
-    open_page(page, printing.say)
+    printing.open(page)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from statesize.cli.shared.options import Listed, LoadingPieces, ModelName, Output, share, whole_numbers
+from statesize.cli.shared.options import Listed, Loading, ModelName, Output, share, whole_numbers
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts, check_all
 
@@ -18,7 +18,7 @@ def truncate(
     texts: Texts | None = None,
     cuts: Listed | None = None,
     at: str = "1%",
-    loading: LoadingPieces | None = None,
+    loading: Loading | None = None,
     output: Output = None,
     printing: Reporting = REPORTING,
 ) -> None:
@@ -40,7 +40,7 @@ def truncate(
     """
     from statesize.measurement.settings import Settings, checked_cuts
 
-    texts, loading = texts or Texts(), loading or LoadingPieces()
+    texts, loading = texts or Texts(), loading or Loading()
     settings = Settings(positions=None if cuts is None else whole_numbers("cuts", cuts))
     named = partial(printing.named, f"{Path(model).name}-truncate")
     fitting = partial(checked_cuts, settings, texts.max_tokens)

@@ -6,22 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
-from statesize.check import refuse, require_index, require_kind, require_path, require_text
+from statesize.check import refuse, require_index, require_kind, require_path
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
-from statesize.report.chart_tables import Metric, metric_title
 from statesize.report.charts import ProfileCharts
 from statesize.report.result import Result
 from statesize.report.table import PageTable, layer_table, legend_lines, short_names
+from statesize.report.vega import Metric, metric_title
 from statesize.report.words import every_token, headline, middle_cut, run_sentence
-from statesize.results.datasets import shown_texts
 from statesize.results.fields import COUNTS, GROUPS, arrays, chosen
 from statesize.results.profiled import Profiled, group_rows, layer_name
 from statesize.results.store import node_name, read_tree, write_tree
@@ -42,7 +41,7 @@ class Profile(Result, Profiled):
         mixers: Names of the mixers, in the order in which the model calls them.
         tokens: Token ids, their texts and lengths, (sequence, token).
         attributes: Versions, digests and settings.
-        notes: What is to know of some mixers, with their names.
+        limits: What limits the numbers of each mixer, or why a layer has none.
         not_measured: The layers that mix positions and could not be measured, with the cause.
         plot: The charts, such as `.plot.layers()`.
     """
@@ -66,7 +65,7 @@ class Profile(Result, Profiled):
 
     @property
     def plot(self) -> ProfileCharts:
-        """The charts `.plot.layers()`, which `.plot()` gives, `.plot.positions()` and `.plot.tolerance()`."""
+        """The charts `.plot.layers()`, which `.plot()` gives, and `.plot.positions()`."""
         return ProfileCharts(self)
 
     def table(self) -> PageTable:
@@ -221,38 +220,6 @@ class Profile(Result, Profiled):
                 if name in node.variables:
                     node[name].attrs = {"long_name": array.meaning, "units": array.unit}
         return tree
-
-    def labelled(self, labels: Sequence[object] | Sequence[Sequence[object]]) -> Self:
-        """The same profile with texts of one's own at the positions of tables and pages.
-
-        Args:
-            labels: One for each position, or a list of these for each sequence.
-
-        Returns:
-            A profile that shows them in place of tokens or numbers.
-
-        Raises:
-            InputError: If there are more or fewer than positions, or one is no Unicode text.
-
-        Example:
-            >>> from statesize import profile
-            >>> [label for _, label in profile("gla", [[5, 6, 7, 8]]).labelled("ACGT").ess().columns]
-            ['A', 'C', 'G', 'T']
-        """
-        root = self.tokens.copy()
-        lengths, width = root["length"].values.tolist(), root.sizes["token"]
-        each = all(isinstance(row, Sequence) and not isinstance(row, str) for row in labels)
-        texts = cast("Sequence[Sequence[object]]", labels if each else [labels] * len(lengths))
-        if [len(row) for row in texts] != lengths:
-            raise InputError(
-                f"labels must be one text for each position, {', '.join(map(str, lengths))} of them, got "
-                f"{', '.join(str(len(row)) for row in texts)}."
-            )
-        for label in (str(label) for row in texts for label in row):
-            require_text("labels", label)
-        padded = [[*map(str, row), *[""] * (width - len(row))] for row in texts]
-        root["tokens"] = root["tokens"].dims, shown_texts(padded)
-        return type(self)(xr.DataTree(root, children=dict(self.tree.children)), self.recapture)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the profile as a folder of `profile.json` and safetensors.

@@ -31,7 +31,7 @@ from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier_profile, profile_bar, units_folder
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
-from statesize.report.names import by_reason
+from statesize.report.words import by_reason
 from statesize.results.place import check_destination
 from statesize.texts.inputs import Given, Inputs, bundled_sequences, given_sequences, inputs_of
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer

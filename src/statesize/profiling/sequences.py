@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from statesize.adapters import Checks
+from statesize.adapters import Captured, Checks
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
 from statesize.codes import Code, Note
@@ -24,7 +25,7 @@ from statesize.io.files import digest
 from statesize.measurement.settings import Settings
 from statesize.models.load import LoadedModel, model_facts
 from statesize.parallel.threads import Step
-from statesize.profiling.work import captured_mixers, measure_side_by_side, plan_group, plan_work
+from statesize.profiling.work import MemoryNeededError, captured_mixers, measure_mixer, plan_work
 from statesize.texts.inputs import Given, counted, inputs_of, tokens_sha256
 from statesize.version import __version__
 
@@ -149,30 +150,23 @@ class SequenceWork:
                 "machines of the cluster."
             )
         sequence, given, settings = request.sequence, request.given, self.settings
-        planning, names, (inputs, axis) = (
-            (sequence, len(given), request.reference, settings),
-            list[str](),
-            inputs_of(given),
-        )
+        names, (inputs, axis) = list[str](), inputs_of(given)
         try:
             captured, index = captured_mixers(self.model, inputs, self.checks, settings, sequence, axis), 0
             for item in captured:
-                group = plan_group(item, *planning) if item.groups else ""
-                if group and isinstance(group, str):
-                    captured.skipped[item.name + SHARED] = Note(Code.NOT_MEASURED, group)
-                groups = [] if isinstance(group, str) else [group]
-                here = [item.name, *(grouped.name for grouped, _ in groups)]
-                finished = {name for name in here if request.finished and request.part(name) in request.finished}
-                works = [] if item.name in finished else [(item, plan_work(item, *planning))]
-                works += [planned for planned in groups if planned[0].name not in finished]
-                datasets = {
-                    dataset.attrs["name"]: dataset for dataset in measure_side_by_side(works, sequence, settings)
-                }
+                done = {item.name: self._measured(item, request)}
+                if (together := item.by_group()) is not None:
+                    try:
+                        done[together.name] = self._measured(together, request)
+                    except MemoryNeededError as error:
+                        # T of all heads of a group takes several times what one head does.
+                        needed = f"the joint ESS of its heads needs a memory of {math.ceil(error.needed / 10**6)}MB"
+                        captured.skipped[together.name] = Note(Code.NOT_MEASURED, needed)
                 # The names would keep this operator alive while the next is built.
-                del item, group, groups, works
-                for name in here:
-                    yield MixerDone(index, len(captured.mixers), name, datasets.get(name))
-                names += here
+                del item, together
+                for name, dataset in done.items():
+                    yield MixerDone(index, len(captured.mixers), name, dataset)
+                names += done
                 index += 1
         except NothingMeasuredError as error:
             yield SequenceDone((), error.skipped)
@@ -180,6 +174,13 @@ class SequenceWork:
         if all(name.endswith(SHARED) for name in captured.skipped):
             self.checks = self.after
         yield SequenceDone(tuple(names), dict(captured.skipped))
+
+    def _measured(self, item: Captured, request: SequenceTask) -> xr.Dataset | None:
+        """The dataset of a mixer; None where it is among the finished parts."""
+        if request.finished and request.part(item.name) in request.finished:
+            return None
+        work = plan_work(item, request.sequence, len(request.given), request.reference, self.settings)
+        return measure_mixer(item, request.sequence, work, self.settings)
 
 
 def loaded_work(

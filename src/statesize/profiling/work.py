@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
-from functools import partial
-from typing import cast
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -29,7 +27,6 @@ from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import BlockDense, Dense, Derivative, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.operators.stepped import Stepped
-from statesize.parallel.threads import in_parallel, one_torch_thread
 from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
 from statesize.spectra.cut import Cut
@@ -118,11 +115,6 @@ class Work:
     attends: bool = False  # whether T is that of attention, which may have sinks
     forms_whole: bool = False  # whether the engine makes T itself
 
-    def within(self, memory: int) -> Work | None:
-        """The same in blocks that fit into less memory; None where not even one unit does."""
-        block = min(self.block, (memory - self.shared_bytes) // max(1, self.unit_bytes))
-        return replace(self, block=block) if block > 0 else None
-
 
 def plan_work(item: Captured, sequence: int, length: int, reference: int, settings: Settings) -> Work:
     """How a captured mixer is measured; the `reference` length decides how many units, the same for all sequences."""
@@ -206,18 +198,6 @@ def operations_per_unit(operator: Operator, cut: Cut | None) -> float:
     return min(any_operator, 12.0 * states**3 * (length + positions))
 
 
-def plan_group(
-    item: Captured, sequence: int, length: int, reference: int, settings: Settings
-) -> tuple[Captured, Work] | str:
-    """The groups of a mixer whose heads share what is stored, and their work, or why there is none."""
-    # T of all heads of a group takes several times what one head does, and heads are measured all the same.
-    together = cast("Captured", item.by_group())
-    try:
-        return together, plan_work(together, sequence, length, reference, settings)
-    except MemoryNeededError as error:
-        return f"the joint ESS of its heads needs a memory of {math.ceil(error.needed / _MEGABYTE)}MB"
-
-
 def measure_captured(
     item: Captured,
     units: NDArray[np.int64],
@@ -240,17 +220,6 @@ def _operator(item: Captured, units: NDArray[np.int64], work: Work | None = None
     if work is None or not work.forms_whole or not isinstance(operator, SoftmaxAttention):
         return operator
     return Dense.of_causal(operator.to(dtype=torch.float64).dense(), operator.state_size())
-
-
-def measure_side_by_side(works: Sequence[tuple[Captured, Work]], sequence: int, settings: Settings) -> list[xr.Dataset]:
-    """The datasets of some mixers, at once on threads of their own where the memory holds a block of each."""
-    if len(works) > 1 and torch.get_num_threads() > 1:
-        each = replace(settings, memory=settings.memory // len(works))
-        beside = [(item, smaller) for item, work in works if (smaller := work.within(each.memory))]
-        if len(beside) == len(works):
-            with one_torch_thread():
-                return in_parallel([partial(measure_mixer, item, sequence, work, each) for item, work in beside])
-    return [measure_mixer(item, sequence, work, settings) for item, work in works]
 
 
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:

@@ -4,39 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import altair as alt
 import numpy as np
-import xarray as xr
-from numpy.typing import NDArray
 
 from statesize.check import require_index
 from statesize.errors import InputError
-from statesize.measurement.statistics import evenly_spread
+from statesize.measurement.statistics import evenly_spread, finite
 from statesize.report import vega
-from statesize.report.chart_tables import (
-    Metric,
-    Row,
-    json_number,
-    metric_title,
-    position_tables,
-    table,
-    tolerance_tables,
-)
-from statesize.report.names import cuts_name, kind_title, model_title
 from statesize.report.table import short_names
+from statesize.report.vega import Metric, Row, metric_title, position_tables, table
+from statesize.report.words import cuts_name, kind_title, model_title
 from statesize.results.fields import LAYERS, columns
 from statesize.results.profiled import Profiled, comparable, layer_name
-from statesize.results.summary import channels_of, ess_bounds, ess_values, known_mean, unit_dim
+from statesize.results.summary import channels_of, ess_bounds, ess_values, unit_dim
 
-FEWEST = 3
-"""Relative tolerances that a curve against the tolerance needs."""
 _ALONG = 256
 """Positions of a model along a text, beside other models."""
 
 
-class ProfileCharts:
+class Charts:
+    """Charts of several profiles.
+
+    Args:
+        profiles: The profiles.
+    """
+
+    def __init__(self, profiles: Sequence[Profiled]) -> None:
+        self._profiles = profiles
+
+    def __repr__(self) -> str:
+        return f"Charts of {', '.join(profile.model for profile in self._profiles)}: layers, positions"
+
+    def layers(self) -> alt.LayerChart:
+        """ESS of each layer of each model at the middle of the texts."""
+        return layers(self._profiles)
+
+    def positions(self) -> alt.LayerChart:
+        """ESS of each model along the first text, the mean over its layers."""
+        return along(self._profiles)
+
+    __call__ = layers
+
+
+class ProfileCharts(Charts):
     """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
 
     Args:
@@ -44,18 +55,7 @@ class ProfileCharts:
     """
 
     def __init__(self, profile: Profiled) -> None:
-        self._profile = profile
-
-    def __repr__(self) -> str:
-        return f"Charts of {self._profile.model}: layers, positions, tolerance"
-
-    def __call__(self) -> alt.LayerChart:
-        """The chart `layers`."""
-        return self.layers()
-
-    def layers(self) -> alt.LayerChart:
-        """ESS of each layer at the middle of the texts."""
-        return layers([self._profile])
+        super().__init__([profile])
 
     def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
@@ -71,7 +71,8 @@ class ProfileCharts:
         Raises:
             InputError: If the metric was not measured.
         """
-        profile, title, name = self._profile, metric_title(metric), layer_name(self._profile.mixers, layer)
+        (profile,), title = self._profiles, metric_title(metric)
+        name = layer_name(profile.mixers, layer)
         mixer, tokens = profile.mixer(name), profile.tokens
         require_index("sequence", sequence, mixer.sizes["sequence"])
         if metric != "entropy" and not mixer[metric].shape[-1]:
@@ -79,7 +80,7 @@ class ProfileCharts:
         positions, (lower, upper) = mixer["position"].values, ess_bounds(mixer, metric)
         texts = np.array([show_token(str(token)) for token in tokens["tokens"].values[sequence]])
         tables = position_tables(
-            _names(mixer),
+            [f"{unit_dim(mixer)} {index}" for index in mixer[unit_dim(mixer)].values],
             positions,
             (lower[sequence], upper[sequence]),
             mixer["ceiling"].values[sequence],
@@ -89,29 +90,6 @@ class ProfileCharts:
         special = np.flatnonzero(tokens["special"].values[sequence])
         tables["borders"] = table(position=special, token=texts[special])
         return vega.positions_chart(tables, f"{profile.model}, {name}: {title} at {cuts_name(profile)}", title)
-
-    def tolerance(self, layer: int | str = 0) -> alt.LayerChart:
-        """ESS against the profile's relative tolerances, averaged over sequences and positions.
-
-        Args:
-            layer: A mixer, by index or name.
-
-        Returns:
-            The chart.
-
-        Raises:
-            InputError: If the profile has fewer than three relative tolerances.
-        """
-        name = layer_name(self._profile.mixers, layer)
-        mixer = self._profile.mixer(name)
-        ratios, *bounds = tolerance_curves(mixer)
-        if len(ratios) < FEWEST:
-            raise InputError(
-                f"the profile has {len(ratios)} relative tolerances and a curve needs {FEWEST}; profile with some, "
-                "such as relative_tolerances=[1e-1, 1e-2, 1e-3, 1e-4]."
-            )
-        tables = tolerance_tables(_names(mixer), ratios, (bounds[0], bounds[1]))
-        return vega.tolerance_chart(tables, f"{self._profile.model}, {name}, {cuts_name(self._profile)}")
 
 
 def layers(profiles: Sequence[Profiled]) -> alt.LayerChart:
@@ -124,7 +102,7 @@ def layers(profiles: Sequence[Profiled]) -> alt.LayerChart:
         for row in profile.quantities:
             share = row["share_of_ceiling"] if math.isnan(row["share_of_state"]) else row["share_of_state"]
             texts = {"model": model_title(profile), "layer": row["layer"], "kind": kind_title(row["kind"])}
-            values = {name: json_number((row | {"share": share})[name]) for name in numbers}
+            values = {name: finite((row | {"share": share})[name]) for name in numbers}
             rows.append({**texts, "short": short[row["layer"]], **values})
     names = list(dict.fromkeys(row["model"] for row in rows))
     marks = alt.Chart(alt.NamedData("layers")).mark_bar()
@@ -136,21 +114,7 @@ def layers(profiles: Sequence[Profiled]) -> alt.LayerChart:
         tooltip=[vega.hint(name, name) for name in ("model", "layer", "kind")]
         + [vega.hint(name, lines[name], ".3~g") for name in numbers],
     )
-    return vega.drawn([marks], {"layers": rows}, "", 240)
-
-
-def tolerance_curves(mixer: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The relative tolerances above 0, (R,), ascending, each once, and bounds of the mean counts, (heads, R) each."""
-    ratios, first = np.unique(mixer["relative_threshold"].values, return_index=True)
-    first, inside = first[ratios > 0], mixer["position"].values >= 1
-    bounds = (mixer[name].values[..., first][:, :, inside] for name in ("relative_lower", "relative_upper"))
-    lower, upper = (known_mean(counts, (0, 2)) for counts in bounds)
-    return ratios[ratios > 0], lower, upper
-
-
-def _names(mixer: xr.Dataset) -> list[str]:
-    unit = unit_dim(mixer)
-    return [f"{unit} {index}" for index in mixer[unit].values]
+    return vega.drawn([marks], {"layers": rows}, 240)
 
 
 def show_token(token: str) -> str:
@@ -181,13 +145,3 @@ def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
     curves = base.mark_line(point=points).encode(y=alt.Y("ess:Q", title="Numbers per channel"), tooltip=hints)
     ceilings = base.mark_line(strokeDash=[2, 3], strokeWidth=1).encode(y=alt.Y("ceiling:Q"))
     return alt.LayerChart(layer=[ceilings, curves], data=alt.Data(values=rows))
-
-
-def page_charts() -> dict[str, Any]:
-    """The specifications of the charts of a head, without their data."""
-    charts = {
-        "positions": vega.positions_chart(None),
-        "tolerance": vega.tolerance_chart(None),
-        "strip": vega.strip_chart(),
-    }
-    return {name: vega.page_chart(chart) for name, chart in charts.items()}

@@ -28,7 +28,7 @@ const drawing = (() => {
 
   // A chart with the rows of its tables, without the layers that have none; `name` is whose curve is strong, if not the mean's.
   const filled = (spec, datasets, name) => {
-    const layer = structuredClone(spec.layer).filter((part) => datasets[part.data.name].length);
+    const layer = structuredClone(spec.layer).filter((marks) => datasets[marks.data.name].length);
     const roles = new Set(layer.map(({ transform: [step] }) => step.calculate.slice(1, -1)));
     const named = (role) => role === "mean" && name ? name : role;
     for (const { transform: [step], encoding: { color } } of layer) {

@@ -7,10 +7,11 @@ const map = (() => {
     "#fde725"];
   const BRIGHT = 0.438;
   const MEASURES = {
-    ess: "ESS, numbers per channel", sinkless: "ESS without sinks", share: "Share of the state or ceiling", ess_bytes: "ESS, bytes per head",
-    tss: "Can hold (TSS), numbers per channel", tss_bytes: "Can hold (TSS), bytes per head",
+    ess: "ESS, numbers per channel", sinkless: "ESS without sinks", share: "Share of the state or ceiling",
+    tss: "Can hold (TSS), numbers per channel",
   };
   const WIDEST = 84;
+  const EXTREMES = 5;
   const tip = byId("map-tip");
   let [maps, pick] = [[], null];
 
@@ -22,28 +23,24 @@ const map = (() => {
 
   const layerName = ({ name, short }) => short === name ? name : `layer ${short}`;
 
-  const numbersOf = ({ cells }, metric, column) => {
-    const numbers = { share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss[column],
-      entropy: cells.ess.entropy[column], sinkless: cells.sinkless[column] };
-    const bytes = (number) => number === null ? null : number * cells.numberBytes;
-    const apart = cells.apart[metric][column];
-    return { ...numbers, apart: { ess: apart, ess_bytes: bytes(apart) }, ess_bytes: bytes(numbers.ess), tss_bytes: bytes(numbers.tss) };
-  };
+  const numbersOf = ({ cells }, metric, column) => ({
+    share: cells.share[metric][column], ess: cells.ess[metric][column], tss: cells.tss, entropy: cells.ess.entropy[column],
+    sinkless: cells.sinkless[column], apart: { ess: cells.apart[metric][column] },
+  });
 
   const shown = (measure, value, digits = 1, apart = 0) => {
     if (value === null) return "not known";
     if (apart) return drawing.between(value, apart, (bound) => shown(measure, bound, digits));
     if (measure === "share") return `${Math.round(100 * value)}%`;
-    if (value >= 1000 || measure.startsWith("tss")) return Math.round(value).toLocaleString("en");
-    return value.toFixed(measure.endsWith("bytes") ? 1 : digits);
+    return value >= 1000 || measure === "tss" ? Math.round(value).toLocaleString("en") : value.toFixed(digits);
   };
 
   const parts = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
   const mixed = (share) => {
     const place = Math.min(share, 1) * (COLOURS.length - 1);
     const first = Math.min(Math.floor(place), COLOURS.length - 2);
-    const [one, other] = [parts(COLOURS[first]), parts(COLOURS[first + 1])];
-    return one.map((part, index) => Math.round(part + (place - first) * (other[index] - part)));
+    const [lower, upper] = [parts(COLOURS[first]), parts(COLOURS[first + 1])];
+    return lower.map((from, index) => Math.round(from + (place - first) * (upper[index] - from)));
   };
 
   const showScale = (low, high, measure, title, sink) => {
@@ -58,8 +55,8 @@ const map = (() => {
   const showTip = (cell) => {
     const box = byId("map").getBoundingClientRect();
     const { numbers, sink, name } = cell;
-    const told = Object.entries(MEASURES).filter(([key]) => key !== "sinkless" || numbers.sinkless !== numbers.entropy);
-    const lines = told.map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
+    const rows = Object.entries(MEASURES).filter(([key]) => key !== "sinkless" || numbers.sinkless !== numbers.entropy);
+    const lines = rows.map(([key, title]) => `${title}: ${shown(key, numbers[key], 2, numbers.apart[key])}`);
     if (sink !== null) lines.push(`Most attention on one token: ${shown("share", sink)}`);
     tip.replaceChildren(element("strong", {}, name), ...lines.map((line) => element("span", {}, line)));
     tip.hidden = false;
@@ -79,7 +76,7 @@ const map = (() => {
   });
 
   const makeCell = (model, measure, layer, column, share) => {
-    const { label, value, numbers, sink, led } = { ...layer.found[column], label: layer.cells.labels[column] };
+    const { label, value, numbers, sink, led } = { ...layer.values[column], label: layer.cells.labels[column] };
     const said = shown(measure, value, 1, numbers.apart[measure]);
     const name = `${layerName(layer)}, ${label}: ${said}`;
     const number = element("span", {}, value === null ? "" : said);
@@ -98,12 +95,12 @@ const map = (() => {
 
   const makeMap = (model, index, { metric, measure, share, columnsAreLayers, most, width }) => {
     const layers = model.layers.map((layer, place) =>
-      ({ ...layer, index: place, found: foundOf(layer, metric, measure) }));
+      ({ ...layer, index: place, values: valuesOf(layer, metric, measure) }));
     const cells = layers.flatMap((layer) => layer.cells.labels.map((_, column) =>
       makeCell(index, measure, layer, column, share)));
     const units = [...new Set(layers.map(({ cells: { unit } }) => unit))].join(" or ");
     // The number of a head where it is that of all layers: of many channels other ones are measured in each.
-    const longestLayer = layers.reduce((best, layer) => layer.found.length > best.found.length ? layer : best);
+    const longestLayer = layers.reduce((best, layer) => layer.values.length > best.values.length ? layer : best);
     const numbers = longestLayer.cells.labels.map((label, place) => {
       const same = layers.every(({ cells: { labels } }) => [label, undefined].includes(labels[place]));
       return same ? /^\w+ (\d+)$/.exec(label)?.[1] ?? "" : "";
@@ -143,10 +140,10 @@ const map = (() => {
     const others = !numbered ? `those ${units}s of each layer that were measured, in order` : `${units}s`;
     const sides = columnsAreLayers ? `Across: layers. Down: ${others}.` : `Across: ${others}. Down: layers.`;
     const [heading, caption] = [element("h3", {}, model.name), element("p", { className: "hint" }, sides)];
-    return { cells, part: element("figure", {}, heading, grid, caption, extremes(model, metric, units, cells)) };
+    return { cells, figure: element("figure", {}, heading, grid, caption, extremes(model, units, cells)) };
   };
 
-  const foundOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
+  const valuesOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
     const numbers = numbersOf(layer, metric, column);
     return { numbers, value: numbers[measure], sink: layer.cells.sink[column], led: layer.cells.led[column] };
   });
@@ -164,19 +161,20 @@ const map = (() => {
     next.button.focus();
   };
 
-  // The heads with most and with least ESS, by name.
-  const extremes = (model, metric, units, cells) => {
-    const list = (title, found) => {
-      const items = found.map(([index, label, , text]) => {
-        const name = `${layerName(model.layers[index])}, ${label}`;
+  // The cells with most and with least ESS, by name, none twice.
+  const extremes = (model, units, cells) => {
+    const list = (title, ranked) => {
+      const items = ranked.map((cell) => {
+        const name = `${layerName(model.layers[cell.layer])}, ${cell.label}`;
         const button = element("button", { type: "button", className: "named" }, name);
-        const [cell] = cells;
-        button.addEventListener("click", () => pick({ ...cell, layer: index, label }));
-        return element("li", {}, button, `: ${text}`);
+        button.addEventListener("click", () => pick(cell));
+        return element("li", {}, button, `: ${shown("ess", cell.numbers.ess, 1, cell.numbers.apart.ess)}`);
       });
       return element("div", {}, element("h4", {}, title), element("ol", {}, ...items));
     };
-    const { most, least } = model.extremes[metric];
+    const known = cells.filter(({ numbers }) => numbers.ess !== null).sort((a, b) => a.numbers.ess - b.numbers.ess);
+    const count = Math.min(EXTREMES, Math.floor(known.length / 2));
+    const [least, most] = [known.slice(0, count), known.reverse().slice(0, count)];
     const lists = [list(`The ${units}s with most ESS`, most), list(`The ${units}s with least ESS`, least)];
     return element("div", { className: "extremes" }, ...(most.length ? lists : []));
   };
@@ -191,8 +189,8 @@ const map = (() => {
 
   const drawMaps = (models, metric, measure, sink, chosen) => {
     pick = chosen;
-    const found = models.flatMap(({ layers }) => layers).flatMap((layer) => foundOf(layer, metric, measure));
-    const known = found.map(({ value }) => value).filter((value) => value !== null);
+    const values = models.flatMap(({ layers }) => layers).flatMap((layer) => valuesOf(layer, metric, measure));
+    const known = values.map(({ value }) => value).filter((value) => value !== null);
     const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 0];
     const share = (value) => high > low ? (value - low) / (high - low) : 0.5;
     const most = [Math.max(...models.map(({ layers }) => layers.length)),
@@ -206,9 +204,9 @@ const map = (() => {
     const choice = { metric, measure, share, columnsAreLayers, most: most[columnsAreLayers ? 0 : 1], width };
     hideTip();
     maps = models.map((model, index) => makeMap(model, index, choice));
-    byId("map").replaceChildren(...maps.map(({ part }) => part), tip);
+    byId("map").replaceChildren(...maps.map(({ figure }) => figure), tip);
     byId("map").classList.toggle("alone", models.length === 1);
-    showScale(low, high, measure, MEASURES[measure], found.some(({ led }) => led) && sink);
+    showScale(low, high, measure, MEASURES[measure], values.some(({ led }) => led) && sink);
   };
 
   // Counts have no number without sinks, and where there are none it says no more than ESS does.

@@ -76,8 +76,6 @@
   fill(byId("metric"), Object.entries(metrics));
   fill(byId("measure"), map.measures(models, metric()));
   refill();
-  choice.layer.value = model().telling;
-  refill();
   for (const select of Object.values(choice)) {
     select.addEventListener("change", () => {
       if (select === choice.model || select === choice.sequence) positions.setRange(null);

@@ -8,12 +8,21 @@ from typing import Any, cast
 from statesize.io.text import counted
 from statesize.report import vega
 from statesize.report.charts import along, layers
+from statesize.report.comparison import comparison_notes, model_row
 from statesize.report.head_map import head_map
-from statesize.report.model_rows import comparison_notes, model_row
-from statesize.report.names import by_reason, cuts_name, distinct, kind_title, metric_titles, model_title, position_name
 from statesize.report.result_page import RESULT, PageChart, ResultPage, told_apart
 from statesize.report.table import PageTable, field_table, legend_lines
-from statesize.report.words import comparison_headline, headline, reading
+from statesize.report.words import (
+    by_reason,
+    comparison_headline,
+    cuts_name,
+    distinct,
+    headline,
+    kind_title,
+    model_title,
+    position_name,
+    reading,
+)
 from statesize.results.fields import COUNTS, GROUPS, LAYERS, MODELS
 from statesize.results.profiled import Profiled, group_rows
 from statesize.results.summary import largest_known
@@ -24,12 +33,11 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
     profiles = distinct(profiles)
     titles = {model_title(profile): profile for profile in profiles}
     several, tables = len(profiles) > 1, _layer_tables(titles)
-    explained, facts = reading(profiles), provenance(profiles[0])
+    explained, facts = [*reading(profiles), *comparison_notes(profiles)], provenance(profiles[0])
     if several:
         models = [model_row(profile) for profile in profiles]
         tables = [field_table(MODELS, models, "Side by side", first=True), *tables]
         tables.append(field_table(MODELS, models, "All figures"))
-        explained += comparison_notes(profiles)
         rows = [{"model": title} | provenance(profile) for title, profile in titles.items()]
         measured, facts = told_apart(rows, "How each model was measured")
         tables.append(measured)
@@ -116,3 +124,13 @@ def provenance(profile: Profiled) -> dict[str, str]:
 
 def _listed(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {'default' if value is None else value}" for name, value in facts.items())
+
+
+def metric_titles(profiles: Sequence[Profiled]) -> dict[vega.Metric, str]:
+    """The metrics that a page can show of any layer, with what it calls them; entropy first."""
+    # An absolute tolerance says little without the operator's scale and stays in the profile.
+    titles: dict[vega.Metric, str] = {"entropy": vega.METRICS["entropy"]}
+    if ratios := profiles[0].tree.attrs["relative_tolerances"]:
+        above = f"singular values above {100 * ratios[0]:g} % of the largest"
+        titles["relative_count"] = f"{vega.METRICS['relative_count']}, {above}"
+    return titles

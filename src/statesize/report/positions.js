@@ -9,12 +9,12 @@ const positions = (() => {
 
   const rowsOf = ({ layer, metric, sequence, head }, { tokens, special }) => {
     const { positions: all, heads } = layer;
-    const part = (packed, places, index) => packing.read(packed, index * places, places);
+    const slice = (packed, places, index) => packing.read(packed, index * places, places);
     // Curves of the mean, or of the head chosen.
-    const curve = ({ mean, heads: single }) => head < 0 ? part(mean, all.length, sequence) : part(single, all.length, sequence * heads.length + head);
+    const curve = ({ mean, heads: single }) => head < 0 ? slice(mean, all.length, sequence) : slice(single, all.length, sequence * heads.length + head);
     const token = (position) => tokens[position] + (special.includes(position) ? " (special token)" : "");
-    const ceiling = part(layer.ceiling, all.length, sequence);
-    const norm = part(layer.norm, all.length, sequence);
+    const ceiling = slice(layer.ceiling, all.length, sequence);
+    const norm = slice(layer.norm, all.length, sequence);
     const gaps = layer.apart[metric] ? curve(layer.apart[metric]) : [];
     const rows = curve(layer.ess[metric]).flatMap((ess, place) => {
       const gap = gaps[place] ?? 0;
@@ -25,7 +25,7 @@ const positions = (() => {
     // Where the pointer finds a position.
     const middle = (row, next) => (row.position + (next ?? row).position) / 2;
     const tiled = rows.map((row, index) => ({ ...row, left: middle(row, rows[index - 1]), right: middle(row, rows[index + 1]) }));
-    const faint = heads.length === 1 ? [] : heads.flatMap((name, index) => part(layer.ess[metric].heads, all.length, sequence * heads.length + index)
+    const faint = heads.length === 1 ? [] : heads.flatMap((name, index) => slice(layer.ess[metric].heads, all.length, sequence * heads.length + index)
       .flatMap((ess, place) => ess === null ? [] : [{ position: all[place], head: name, ess }]));
     return { rows: tiled, faint };
   };
@@ -40,11 +40,11 @@ const positions = (() => {
     // Without a tokenizer tokens are numbers, which would run into each other.
     const space = tokens.every((token) => /^\d+$/.test(token)) ? " " : "";
     byId("text").replaceChildren(...tokens.map((token, position) => {
-      const part = document.createElement("span");
-      part.textContent = plain(token) + space;
-      part.dataset.position = position;
-      if (special.includes(position)) part.className = "special";
-      return part;
+      const span = document.createElement("span");
+      span.textContent = plain(token) + space;
+      span.dataset.position = position;
+      if (special.includes(position)) span.className = "special";
+      return span;
     }));
   };
 
@@ -121,12 +121,12 @@ const positions = (() => {
     const bounds = near.filter(({ gap }) => gap).map(({ position, ess, gap }) => ({ position, low: ess - gap / 2, high: ess + gap / 2 }));
     const cuts = rows.length < tokens.length ? near : [];
     const chart = drawing.filled(spec, { positions: near, cuts, borders, heads: faint.filter(inside), bounds }, name);
-    for (const part of chart.layer) {
+    for (const marks of chart.layer) {
       // What stands out of the chart would make it narrower than the strip.
-      part.mark.clip = true;
-      if (drawing.narrow()) part.encoding.x.axis.tickCount = 5;
-      if (name) part.encoding.tooltip = part.encoding.tooltip?.filter(({ field }) => field !== "norm");
-      if (part.encoding.y) Object.assign(part.encoding.y, { scale: { type: scale }, axis: ROOM });
+      marks.mark.clip = true;
+      if (drawing.narrow()) marks.encoding.x.axis.tickCount = 5;
+      if (name) marks.encoding.tooltip = marks.encoding.tooltip?.filter(({ field }) => field !== "norm");
+      if (marks.encoding.y) Object.assign(marks.encoding.y, { scale: { type: scale }, axis: ROOM });
     }
     [view, cursor] = [null, null];
     byId("line").hidden = true;

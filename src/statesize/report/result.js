@@ -8,15 +8,15 @@
   const stacked = (spec, data) => {
     const inherited = spec.data ?? data;
     const parts = spec.hconcat ?? spec.vconcat;
-    return parts ? parts.flatMap((part) => stacked(part, inherited)) : [inherited ? { ...spec, data: inherited } : spec];
+    return parts ? parts.flatMap((chart) => stacked(chart, inherited)) : [inherited ? { ...spec, data: inherited } : spec];
   };
 
   const fitted = (spec, width) => {
-    if (spec.vconcat) return { ...spec, vconcat: spec.vconcat.map((part) => fitted(part, width)) };
+    if (spec.vconcat) return { ...spec, vconcat: spec.vconcat.map((chart) => fitted(chart, width)) };
     if (!spec.hconcat) return spec.width > width - AXIS ? { ...spec, width: width - AXIS } : spec;
-    const widths = spec.hconcat.map((part) => part.width ?? 200);
-    const share = (width - (AXIS + SPACING) * widths.length) / widths.reduce((sum, one) => sum + one, 0);
-    return { ...spec, hconcat: spec.hconcat.map((part, index) => fitted(part, share * widths[index] + AXIS)) };
+    const widths = spec.hconcat.map((chart) => chart.width ?? 200);
+    const share = (width - (AXIS + SPACING) * widths.length) / widths.reduce((sum, each) => sum + each, 0);
+    return { ...spec, hconcat: spec.hconcat.map((chart, index) => fitted(chart, share * widths[index] + AXIS)) };
   };
 
   const drawOne = ({ id, clientWidth }) => {

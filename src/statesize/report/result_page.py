@@ -8,16 +8,20 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from html import escape
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from statesize.check import require_path
 from statesize.io.files import check_report_path, replace_file
 from statesize.report.table import PageTable, cell_text, html_table
+
+RESULT = "Result"
+"""The heading of notes above the charts."""
+# A first table of so many rows and columns is read at a glance, and stands above the charts.
+_ROWS, _COLUMNS = 6, 8
 
 
 @dataclass(frozen=True)
@@ -28,24 +32,32 @@ class PageChart:
         title: Its heading.
         data: What the scripts draw, as JSON values.
         caption: Below it.
+        template: The file of its HTML.
+        scripts: The files that draw it.
     """
 
     title: str
     data: Mapping[str, Any]
     caption: str = ""
-    scripts: ClassVar[tuple[str, ...]] = ("result.js",)
-
-    def html(self, key: str) -> str:
-        """The chart, with the `key` of its data, above its caption."""
-        title = escape(self.title, quote=True)
-        chart = f'<div class="chart fixed" id="{key}" role="group" aria-label="{title}"></div>'
-        return f"<figure>{_scrolled(key, chart)}<figcaption>{escape(self.caption)}</figcaption></figure>"
+    template: str = "chart.html"
+    scripts: tuple[str, ...] = ("result.js",)
 
 
-RESULT = "Result"
-"""The heading of notes above the charts."""
-# A first table of so many rows and columns is read at a glance, and stands above the charts.
-_ROWS, _COLUMNS = 6, 8
+class _Section(NamedTuple):
+    """A part of a page, as HTML, under its heading, whose id is `key`-title; a folded one shows its heading alone."""
+
+    key: str
+    title: str
+    content: str
+    folded: bool = False
+
+    @property
+    def html(self) -> str:
+        heading = f'<h2 id="{self.key}-title">{escape(self.title)}</h2>'
+        folded = f"<details><summary>{heading}</summary>{self.content}</details>"
+        return (
+            f'<section aria-labelledby="{self.key}-title">{folded if self.folded else heading + self.content}</section>'
+        )
 
 
 @dataclass(frozen=True)
@@ -77,34 +89,49 @@ class ResultPage:
         return path
 
     def render(self) -> str:
-        """The page as HTML."""
+        """The page as HTML, whose policy forbids remote content, evaluated code, and any script but its own."""
         charts = {f"chart-{index}": chart for index, chart in enumerate(self.charts)}
-        notes = [
-            Section(f"notes-{index}", title, f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>")
+        sections = self._sections(charts)
+        names = dict.fromkeys(("draw.js", *(name for chart in self.charts for name in chart.scripts), "table.js"))
+        scripts = [vega(), *map(resource, names)]
+        digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+        first, *others = self.finding.split("\n")
+        links = [(section.key, section.title) for section in sections if not section.folded]
+        # One link leads to all that is folded.
+        links += [(section.key, "Details") for section in sections if section.folded][:1]
+        parts = {
+            "hashes": " ".join(f"'sha256-{digest}'" for digest in digests),
+            "title": escape(self.title),
+            "style": resource("page.css"),
+            "finding": f"<p><strong>{escape(first)}</strong></p>" + (_listed(others) if others else ""),
+            "links": " ".join(f'<a href="#{key}-title">{escape(name)}</a>' for key, name in links),
+            "sections": "\n".join(section.html for section in sections),
+            "data": embedded_json({key: chart.data for key, chart in charts.items()}),
+            "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
+        }
+        return filled("frame.html", parts)
+
+    def _sections(self, charts: Mapping[str, PageChart]) -> list[_Section]:
+        """All parts, in their order."""
+        notes = {
+            title: _Section(f"notes-{index}", title, _listed(texts))
             for index, (title, texts) in enumerate(self.notes.items())
             if texts
-        ]
+        }
+        result = [notes.pop(RESULT)] if RESULT in notes else []
+        drawn = [
+            _Section(key, chart.title, filled(chart.template, {"key": key, "title": escape(chart.title),
+                     "caption": escape(chart.caption)}))
+            for key, chart in charts.items()
+        ]  # fmt: skip
         wide = len(self.tables[0].headings) > _COLUMNS
-        small = not wide and len(self.tables[0].rows) <= _ROWS
-        first, *others = (
-            Section(key := f"table-{index}", table.title, _table(key, table, small and not index), wide or bool(index))
+        tables = [
+            _Section(key := f"table-{index}", table.title, _table(key, table), wide or index > 0)
             for index, table in enumerate(self.tables)
-        )
-        sections = [
-            *([first] if small else []),
-            *(note for note in notes if note.title == RESULT),
-            *(Section(key, chart.title, chart.html(key)) for key, chart in charts.items()),
-            *(note for note in notes if note.title != RESULT),
-            *([] if small else [first]),
-            *others,
-            *([Section("facts", "How these numbers were made", _listed(self.facts), True)] if self.facts else []),
         ]
-        data = {key: chart.data for key, chart in charts.items()}
-        scripts = dict.fromkeys(("draw.js", *(name for chart in self.charts for name in chart.scripts), "table.js"))
-        return document(self.title, self.finding, sections, data, list(scripts))
-
-
-_LAST = ("seconds", "message", "versions", "run")
+        above = 1 if not wide and len(self.tables[0].rows) <= _ROWS else 0
+        facts = [_Section("facts", "How these numbers were made", _defined(self.facts), True)] if self.facts else []
+        return [*tables[:above], *result, *drawn, *notes.values(), *tables[above:], *facts]
 
 
 def told_apart(
@@ -121,70 +148,23 @@ def told_apart(
     return PageTable(title, differing, shown, caption), facts
 
 
-def _scrolled(key: str, content: str, kind: str = "scroll") -> str:
-    """What may be larger than the screen, in the section `key`."""
-    return f'<div class="{kind}" tabindex="0" role="region" aria-labelledby="{key}-title">{content}</div>'
+_LAST = ("seconds", "message", "versions", "run")
 
 
-def _listed(texts: Mapping[str, str]) -> str:
-    """Texts by their names."""
+def _listed(texts: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+
+
+def _defined(texts: Mapping[str, str]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in texts.items())}</dl>"
 
 
-def _table(key: str, table: PageTable, small: bool) -> str:
-    """A table below its caption, and what its columns say; table.js saves its rows, and filters those of many."""
+def _table(key: str, table: PageTable) -> str:
+    """A table below its caption, and what its columns say."""
+    terms = f"<details><summary>What the columns say</summary>{_defined(table.terms)}</details>" if table.terms else ""
     about = f"<p>{escape(table.caption)}</p>" if table.caption else ""
-    terms = f"<details><summary>What the columns say</summary>{_listed(table.terms)}</details>" if table.terms else ""
-    shown = _scrolled(key, html_table(table.headings, table.rows), "scroll tall")
-    return about + (shown + _TOOLS.format("") if small else _TOOLS.format(_SEARCH) + shown) + terms
-
-
-_SEARCH = '<label>Rows with <input type="search" placeholder="part of a text"></label>'
-_TOOLS = """
-<form class="choices tools" autocomplete="off" hidden>{}
-<button type="button">Download these rows as CSV</button> <output class="hint"></output></form>"""
-
-
-class Section(NamedTuple):
-    """A part of a page, as HTML, under its heading, whose id is `key`-title; a folded one shows its heading alone."""
-
-    key: str
-    title: str
-    content: str
-    folded: bool = False
-
-    @property
-    def html(self) -> str:
-        """The section."""
-        heading = f'<h2 id="{self.key}-title">{escape(self.title)}</h2>'
-        shown = f"<details><summary>{heading}</summary>{self.content}</details>"
-        return (
-            f'<section aria-labelledby="{self.key}-title">{shown if self.folded else heading + self.content}</section>'
-        )
-
-
-def document(
-    title: str, finding: str, sections: Sequence[Section], data: Mapping[str, object], scripts: Sequence[str]
-) -> str:
-    """A whole page, whose policy forbids remote content, evaluated code, and any script but its own."""
-    code = (vega(), *(resource(name) for name in scripts))
-    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in code]
-    first, *others = finding.split("\n")
-    items = "".join(f"<li>{escape(line)}</li>" for line in others)
-    links = [(section.key, section.title) for section in sections if not section.folded]
-    # One link leads to all that is folded.
-    links += [(section.key, "Details") for section in sections if section.folded][:1]
-    parts = {
-        "hashes": " ".join(f"'sha256-{digest}'" for digest in digests),
-        "title": escape(title),
-        "style": resource("page.css"),
-        "finding": f"<p><strong>{escape(first)}</strong></p>" + (items and f"<ul>{items}</ul>"),
-        "links": " ".join(f'<a href="#{key}-title">{escape(name)}</a>' for key, name in links),
-        "sections": "\n".join(section.html for section in sections),
-        "data": embedded_json(data),
-        "scripts": "\n".join(f"<script>{script}</script>" for script in code),
-    }
-    return filled("frame.html", parts)
+    parts = {"about": about, "key": key, "table": html_table(table.headings, table.rows), "terms": terms}
+    return filled("table.html", parts)
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:
@@ -199,7 +179,6 @@ def embedded_json(data: object) -> str:
     return re.sub("[<>&\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
 
 
-@cache
 def vega() -> str:
     """Vega, Vega-Lite and their embedding as one script."""
     # Commands use this module for tables too.

@@ -1,10 +1,12 @@
 "use strict";
 // The tables of a page: sorted by a column, filtered by a text, and as CSV.
 (() => {
+  // So few rows need no filter.
+  const GLANCE = 6;
   const content = (cell) => cell.dataset.value ?? cell.textContent;
 
-  const compare = (column, sign) => (one, other) => {
-    const [a, b] = [one.cells[column], other.cells[column]];
+  const compare = (column, sign) => (row, next) => {
+    const [a, b] = [row.cells[column], next.cells[column]];
     // What is not known comes last either way.
     if (content(a) === "" || content(b) === "") return (content(a) === "") - (content(b) === "");
     if (a.dataset.value === undefined) return sign * content(a).localeCompare(content(b), undefined, { numeric: true });
@@ -26,7 +28,7 @@
     });
   };
 
-  for (const one of document.querySelectorAll(".scroll table")) if (one.tHead) sortable(one);
+  for (const table of document.querySelectorAll(".scroll table")) if (table.tHead) sortable(table);
 
   // What scrolls says so, on whatever screen.
   const sizes = new ResizeObserver((seen) => {
@@ -46,9 +48,9 @@
     sizes.observe(box);
   }
 
-  const filter = (rows, part, count) => {
-    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(part);
-    count.textContent = part ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
+  const filter = (rows, query, count) => {
+    for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(query);
+    count.textContent = query ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
   };
 
   // A spreadsheet takes a cell that begins with one of these for a formula.
@@ -73,14 +75,15 @@
   for (const form of document.querySelectorAll(".tools")) {
     const [table, search] = [form.closest("section").querySelector("table"), form.querySelector("input")];
     const rows = [...table.tBodies[0].rows];
-    search?.addEventListener("input", () => filter(rows, search.value.trim().toLowerCase(), form.querySelector("output")));
+    if (rows.length <= GLANCE) search.parentElement.remove();
+    search.addEventListener("input", () => filter(rows, search.value.trim().toLowerCase(), form.querySelector("output")));
     form.querySelector("button").addEventListener("click", () => download(table));
     form.addEventListener("submit", (event) => event.preventDefault());
     form.hidden = false;
   }
 
   // Paper shows what is folded, and a link opens what it leads to.
-  const open = (parts) => { for (const one of parts) one.open = true; };
+  const open = (folded) => { for (const details of folded) details.open = true; };
   addEventListener("beforeprint", () => open(document.querySelectorAll("details:not(#chosen)")));
   addEventListener("hashchange", () => open([drawing.byId(location.hash.slice(1))?.closest("details") ?? {}]));
 })();

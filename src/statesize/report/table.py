@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import zip_longest
@@ -14,8 +14,7 @@ from typing import Any, TypeAlias, TypeGuard
 from rich.cells import cell_len
 
 from statesize.io.text import listed, printable
-from statesize.results.fields import LAYERS, MODELS, Field, columns
-from statesize.results.fields import cell_text as field_text
+from statesize.results.fields import LAYERS, MODELS, Field, columns, number_text
 
 Headings: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of columns, as a CSV has them; a mapping has what a reader sees instead."""
@@ -71,8 +70,12 @@ def field_table(
 
 
 def _field_cell(column: Field, row: Mapping[str, Any]) -> str | Shown:
-    text = field_text(column, row)
-    return text if column.form in ("text", "codes") else Shown(_number(row.get(column.name)), text)
+    """A text, codes, or a number with half the width of its interval."""
+    value = row.get(column.name)
+    if column.form in ("text", "codes"):
+        return str(value) if column.form == "text" else ", ".join(value or ())
+    number = _number(value)
+    return Shown(number, number_text(number, column.form, row.get(f"{column.name}_error") or 0.0))
 
 
 def layer_table(document: Mapping[str, Any]) -> PageTable:
@@ -90,17 +93,12 @@ def layer_table(document: Mapping[str, Any]) -> PageTable:
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Names without the dotted parts that all begin and end with: layers.0.mixer, layers.1.mixer are 0 and 1."""
-    levels = {name: name.split(".") for name in names}
-    start = _common(levels.values())
-    ends = {name: level[start:][::-1] for name, level in levels.items()}
-    end = _common(ends.values())
-    return {name: ".".join(level[end:][::-1]) for name, level in ends.items()}
-
-
-def _common(levels: Collection[Sequence[str]]) -> int:
-    """How many levels all begin with; one is left of each."""
-    same = [len(set(heads)) == 1 for heads in zip(*(level[:-1] for level in levels), strict=False)]
-    return [*same, False].index(False)
+    levels = [name.split(".") for name in names]
+    for _ in range(2):
+        # One level is left of each; the second time from its end.
+        same = [len(set(parts)) == 1 for parts in zip(*(level[:-1] for level in levels), strict=False)]
+        levels = [level[[*same, False].index(False) :][::-1] for level in levels]
+    return {name: ".".join(level) for name, level in zip(names, levels, strict=True)}
 
 
 def legend_lines(limits: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[str]:

@@ -1,44 +1,87 @@
-"""Charts by altair, in the colours and sizes that notebooks and pages share."""
+"""Charts by altair, in the colours and sizes that notebooks and pages share, and the tables that they show."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import altair as alt
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from statesize.report.chart_tables import COLOURS, METRICS, PALETTE, Role, Row, Tables
+from statesize.check import require_choice
+from statesize.measurement.statistics import between, evenly_spread, finite
+from statesize.results.fields import arrays
 
+Row: TypeAlias = dict[str, Any]
+Tables: TypeAlias = Mapping[str, Sequence[Row]]
+Bounds: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
+Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token"]
+Metric: TypeAlias = Literal["entropy", "relative_count", "count"]
+METRICS: dict[Metric, str] = {
+    name: arrays()[name].meaning.removesuffix(".") for name in ("entropy", "relative_count", "count")
+}
+"""What can be drawn over positions, with its title."""
+COLOURS: dict[Role, str] = {
+    "mean": "#0072B2",
+    "single heads": "#7DB9DE",
+    "ceiling": "#8C8C8C",
+    "special token": "#D55E00",
+}
+# Okabe and Ito's palette, in an order whose neighbours differ most; each has contrast on white and on near-black.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+CHART_HEADS = 32
+"""Single heads or channels that are drawn; evenly chosen where there are more."""
 Layers: TypeAlias = Sequence[tuple[Role, alt.Chart]]
 """Marks over the same axes, each by the role that has its colour."""
 _WIDTH, _NARROW = 640, 560
 LOGARITHMIC = alt.Scale(type="log", nice=False, padding=20)
 _HOVER = alt.selection_point(name="hover", fields=["position"], on="pointerover", clear="pointerout", empty=False)
 _RATIO_AXIS = alt.Axis(format=".0e", values=[10.0**-decade for decade in range(13)], labelOverlap=True)
-_OFFLINE = "<style>.statesize-chart:has(.vega-embed) > svg, .statesize-chart .error {display: none}</style>"
 
 
-class Drawn(alt.LayerChart):
-    """A chart of altair that says what it shows where it is printed, and that notebooks show without a net too."""
+def metric_title(metric: str) -> str:
+    """The title of one of METRICS; another metric is an InputError."""
+    return METRICS[cast("Metric", require_choice("metric", metric, METRICS))]
 
-    def __repr__(self) -> str:
-        drawn = cast("Any", self)
-        first: Any = drawn.layer[0].encoding
-        shown = cast("list[Any]", [axis for axis in (first.y, first.x) if isinstance(axis, alt.SchemaBase)])
-        axes = " by ".join(axis["title"] for axis in shown)
-        return f"Chart: {drawn.title}\n{axes}" if isinstance(drawn.title, str) else f"Chart: {axes}"
 
-    def _repr_mimebundle_(self, *args: Any, **kwds: Any) -> Any:
-        import vl_convert
+def table(**columns: ArrayLike) -> list[Row]:
+    """Rows from columns of equal length (N,); what is not known is None."""
+    values = [np.asarray(column).tolist() for column in columns.values()]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    return [{name: finite(value) if isinstance(value, float) else value for name, value in row.items()} for row in rows]
 
-        bundle = cast("Any", super()._repr_mimebundle_(*args, **kwds))
-        if alt.renderers.active == "default" and bundle:
-            # Altair's script loads Vega from the net, and is hidden while it has not: the picture stands in its place.
-            picture = vl_convert.vegalite_to_svg(self.to_dict())
-            bundle["text/html"] = f'{_OFFLINE}<div class="statesize-chart">{picture}{bundle["text/html"]}</div>'
-        return bundle
+
+def position_tables(
+    names: Sequence[str], positions: NDArray[Any], bounds: Bounds, ceiling: NDArray[Any], **columns: NDArray[Any]
+) -> dict[str, list[Row]]:
+    """Tables of `vega.positions_chart` where bounds of all heads, (heads, P) each, are known, with columns (P,)."""
+    heads = (bounds[0] + bounds[1]) / 2
+    inside = np.isfinite(heads).all(0)
+    at, heads, top = positions[inside], heads[:, inside], ceiling[inside]
+    low, high = (bound[:, inside].mean(0) for bound in bounds)
+    mean, middles = heads.mean(0), (at[1:] + at[:-1]) / 2
+    rows = table(
+        position=at,
+        # Where the pointer finds a position.
+        left=np.append(at[:1], middles),
+        right=np.append(middles, at[-1:]),
+        ess=mean,
+        said=[between(*ends, "{:.2f}".format) for ends in zip(low, high, strict=True)],
+        ceiling=top,
+        share=np.divide(mean, top, out=np.full(len(at), np.nan), where=top > 0),
+        **{name: values[inside] for name, values in columns.items()},
+    )
+    shown = evenly_spread(len(names), CHART_HEADS) if len(names) > 1 else ()
+    return {
+        "positions": rows,
+        # Points where a curve passes over cuts that were not measured.
+        "cuts": rows if len(at) and np.ptp(at) >= len(at) else [],
+        "heads": [{"head": names[head], **row} for head in shown for row in table(position=at, ess=heads[head])],
+        "bounds": table(low=low, high=high, position=at) if (low < high).any() else [],
+    }
 
 
 def hint(column: str, title: str, form: str = "") -> alt.Tooltip:
@@ -80,17 +123,16 @@ def layered(
         legend=stroke if legend and len(roles) > 1 else None,
     )
     # A constant role as a field, because Vega-Lite gives a datum no scale of its own.
-    return drawn([marks.transform_calculate(role=f"'{role}'").encode(color=colour) for role, marks in shown], tables,
-                 title, height)  # fmt: skip
+    marks = [marks.transform_calculate(role=f"'{role}'").encode(color=colour) for role, marks in shown]
+    return drawn(marks, tables, height, title)
 
 
-def drawn(layers: Sequence[alt.Chart], tables: Tables | None, title: str, height: int) -> alt.LayerChart:
+def drawn(layers: Sequence[alt.Chart], tables: Tables | None, height: int, title: str = "") -> alt.LayerChart:
     """Layers with their data, in the size of a notebook."""
-    chart = Drawn(layer=[*layers])
-    if tables is not None:
-        chart = chart.properties(datasets=alt.Datasets(**cast("dict[str, list[Row]]", dict(tables))))
-    chart = chart.properties(width=_WIDTH, height=height)
-    return chart.properties(title=title) if title else chart
+    chart = alt.LayerChart(layer=[*layers]).properties(width=_WIDTH, height=height, title=title)
+    if tables is None:
+        return chart
+    return chart.properties(datasets=alt.Datasets(**cast("dict[str, list[Row]]", dict(tables))))
 
 
 def by_name(column: str, rows: Sequence[Row], legend: alt.Legend | None) -> alt.Color:
@@ -111,17 +153,15 @@ def estimates(
     """Numbers with intervals from low to high, None where unknown, in a line and colour for each value of `by`."""
     legend = alt.Legend() if len({row[by] for row in rows}) > 1 else None
     base = alt.Chart(alt.Data(values=[*rows])).encode(x=x, color=by_name(by, rows, legend))
-    marks = base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints))
-    across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4]).encode(y=alt.Y("at:Q"))
+    layers = [base.mark_line().encode(y=y)]
     # A layer without a number would have axes without ends.
-    intervals = base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q")
-    layers = [
-        *([] if threshold is None else [across]),
-        base.mark_line().encode(y=y),
-        *([intervals] if any(row["low"] is not None for row in rows) else []),
-        marks,
-    ]
-    return Drawn(layer=layers).properties(width=_NARROW, height=320)
+    if any(row["low"] is not None for row in rows):
+        layers.append(base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q"))
+    layers.append(base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints)))
+    if threshold is not None:
+        across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4])
+        layers.insert(0, across.encode(y=alt.Y("at:Q")))
+    return alt.LayerChart(layer=layers).properties(width=_NARROW, height=320)
 
 
 def page_chart(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
@@ -141,7 +181,7 @@ def _band(x: alt.X, y: partial[alt.Y]) -> alt.Chart:
 def positions_chart(
     tables: Tables | None, title: str = "", metric: str = "ESS (numbers of state per channel)"
 ) -> alt.LayerChart:
-    """ESS over positions against its ceiling, from `chart_tables.position_tables`."""
+    """ESS over positions against its ceiling, from `position_tables`."""
     scale, ticks = alt.Scale(nice=False, zero=False), alt.Axis(tickCount=10, labelFlush=True)
     x = partial(alt.X, title="Position in the sequence (tokens)", scale=scale, axis=ticks)
     y = partial(alt.Y, title=metric, stack=None)
@@ -169,8 +209,14 @@ def positions_chart(
     return layered(layers, tables, title, 340)
 
 
-def tolerance_chart(tables: Tables | None, title: str = "") -> alt.LayerChart:
-    """Counts against the relative tolerance, from `chart_tables.tolerance_tables`."""
+def page_charts() -> dict[str, Any]:
+    """The specifications of the charts of a head, without their data."""
+    charts = {"positions": positions_chart(None), "tolerance": _tolerance_chart(), "strip": _strip_chart()}
+    return {name: page_chart(chart) for name, chart in charts.items()}
+
+
+def _tolerance_chart() -> alt.LayerChart:
+    """Counts against the relative tolerance; tolerance.js makes the tables."""
     metric = METRICS["relative_count"]
     ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
     y = partial(alt.Y, title=metric, stack=None)
@@ -180,10 +226,10 @@ def tolerance_chart(tables: Tables | None, title: str = "") -> alt.LayerChart:
         ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints[1:])),
         ("mean", _band(ratio, y)),
     ]
-    return layered(layers, tables, title, 280)
+    return layered(layers, None, height=280)
 
 
-def strip_chart() -> alt.Chart:
+def _strip_chart() -> alt.Chart:
     """A low chart of the rows of `positions_chart`, on which an interval can be chosen."""
     bare = alt.Axis(labels=False, ticks=False, labelFlush=True)
     x = alt.X("position:Q", title=None, axis=bare, scale=alt.Scale(nice=False, zero=False))

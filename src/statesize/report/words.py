@@ -1,32 +1,107 @@
-"""The headline of a profile and of a comparison, and what a page says of how to read them."""
+"""What pages call things, the headline of a profile and of a comparison, and how a page is read."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
-from statesize.adapters.observation import DERIVATIVE
+from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.io.text import counted, listed
-from statesize.report.names import cuts_name, cuts_of, model_title, position_name
 from statesize.report.table import short_names
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     at_middle,
-    binding,
     channels_of,
-    ess_values,
     keeps_everything,
     known_mean,
     largest_known,
+    measured_cuts,
     middle_ceiling,
 )
 
+P = TypeVar("P", bound=Profiled)
 _MOST_NAMED = 3
 """Models whose numbers a headline gives one by one."""
+
+KINDS = {
+    "sa": "softmax attention",
+    "la": "linear attention",
+    "wla": "weighted linear attention",
+    "gla": "gated linear attention",
+    "s6": "selective state space",
+    "gla-s6": "gated linear attention with S6 steps",
+    "attention": "softmax attention",
+    "sliding": "sliding-window attention",
+    "deltanet": "DeltaNet",
+    "gated-deltanet": "Gated DeltaNet",
+    "mamba": "Mamba",
+    "mamba2": "Mamba-2",
+    "retnet": "linear attention with fixed decays",
+    "hgrn": "gated linear attention with tied gates",
+    "rwkv7": "RWKV-7 rule",
+    "gated slots": "gated slot attention",
+    "bounded memory": "attention with bounded memory",
+    "kimi delta attention": "Kimi delta attention",
+    "preconditioned kimi delta attention": "preconditioned Kimi delta attention",
+}
+"""What mixers are called in full."""
+
+
+def kind_title(kind: str) -> str:
+    """A kind of mixer in full."""
+    return KINDS.get(kind, kind)
+
+
+def model_title(profile: Profiled) -> str:
+    """A model's name; of a bundled model, whose name is the abbreviation of all its mixers, in full."""
+    kinds = {str(profile.mixer(name).attrs["kind"]) for name in profile.mixers}
+    # The expressions of charts know line separators of Unicode as ends of lines.
+    return kind_title(profile.model) if kinds == {profile.model} else " ".join(profile.model.splitlines())
+
+
+def distinct(profiles: Sequence[P], places: Sequence[str] = ()) -> list[P]:
+    """The profiles; those of models that are called alike with the places that they were read from, or numbers."""
+    # A chart would add up what stands under one name.
+    titles = [model_title(profile) for profile in profiles]
+    if len(set(places)) < len(titles):
+        places = [str(number) for number in range(1, len(titles) + 1)]
+    return [
+        profile.called(f"{title} ({place})") if titles.count(title) > 1 else profile
+        for profile, title, place in zip(profiles, titles, places, strict=True)
+    ]
+
+
+def position_name(profile: Profiled) -> str:
+    """What a position of the inputs is: a token, or no more than a position where there are no token ids."""
+    return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
+
+
+def cuts_of(*profiles: Profiled) -> tuple[list[int], list[int]]:
+    """How many cuts of each text were measured in each layer, and how many there are, without texts of none."""
+    nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
+    some = np.concatenate([np.zeros(0, np.int64), *(measured_cuts(node).sum(1) for node in nodes)])
+    every = np.concatenate([np.zeros(0), *(node["cuts"].values for node in nodes)])
+    return some[some > 0].tolist(), every[some > 0].astype(np.int64).tolist()
+
+
+def cuts_name(*profiles: Profiled) -> str:
+    """How many of the cuts of a text were measured, such as "32 of 511 cuts" or "all 22 cuts"."""
+    counts = cuts_of(*profiles)
+    ends = [(min(count, default=0), max(count, default=0)) for count in counts]
+    some, every = (f"{least:,}" if least == most else f"{least:,} to {most:,}" for least, most in ends)
+    return f"all {every} cuts" if counts[0] == counts[1] else f"{some} of {every} cuts"
+
+
+def by_reason(skipped: Mapping[str, object]) -> dict[str, str]:
+    """What was left out, with the reason: names that share one in a row, the first three of them."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(str(reason), []).append(name.removesuffix(SHARED))
+    return {listed(some): reason for reason, some in names.items()}
 
 
 def headline(profile: Profiled) -> str:
@@ -108,7 +183,6 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
         f"{cuts_name(*profiles)}.",
         "The ceiling is the most that ESS could be: what the layer holds, or the tokens before or after the cut.",
         "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model.",
-        *filter(None, map(left_out_note, profiles)),
     ]
 
 
@@ -117,22 +191,14 @@ def left_out_note(profile: Profiled) -> str:
     names, kept = [*short_names(profile.mixers).values()], comparable(profile)
     by_derivative = [at for at, row in enumerate(profile.quantities) if row["kind"] == DERIVATIVE]
     if by_derivative and len(by_derivative) == len(names):
-        return (
-            "Measured by the derivative of each layer, all its channels together: the numbers are of the whole layer."
-        )
-    without = listed([names[at] for at in by_derivative])
-    inside = listed([name for at, name in enumerate(names) if at not in kept and at not in by_derivative])
-    sentences = [f"Left out here, as it has no T and is measured by its derivative: {without}."] if without else []
-    sentences += [f"Left out here, as it is a part of a layer that holds more: {inside}."] if inside else []
-    return " ".join(sentences)
-
-
-def telling_layer(profile: Profiled) -> int:
-    """The layer whose ESS changes most along the first text, relative to its mean, where its own size limits it."""
-    changes: list[float] = []
-    for name in profile.mixers:
-        node = profile.mixer(name)
-        curve = ess_values(node, "entropy")[0].mean(0)
-        inside = curve[binding(node)[0] & np.isfinite(curve)]
-        changes.append(float(inside.std() / inside.mean()) if inside.size and inside.mean() > 0 else 0.0)
-    return int(np.argmax(changes)) if changes else 0
+        return "Measured by the derivative of each layer, all its channels together: the numbers are of whole layers."
+    inside = [at for at in range(len(names)) if at not in kept and at not in by_derivative]
+    reasons = {
+        "has no T and is measured by its derivative": by_derivative,
+        "is a part of a layer that holds more": inside,
+    }
+    return " ".join(
+        f"Left out here, as it {reason}: {listed([names[at] for at in layers])}."
+        for reason, layers in reasons.items()
+        if layers
+    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.codes import Code, Note
@@ -70,32 +70,25 @@ def token_dataset(sequences: Sequence[Given], tokenizer: AnyTokenizer | None) ->
     lengths = [len(sequence) for sequence in sequences]
     ids = np.full((len(sequences), max(lengths)), -1, np.int64)
     texts = [[""] * max(lengths) for _ in sequences]
-    strings = dict[int, str]()
+    text_of = cache(str if tokenizer is None else partial(token_text, tokenizer))
     for row, sequence in enumerate(sequences):
         if (known := ids_of(sequence)) is None:
             texts[row][: len(sequence)] = map(str, range(len(sequence)))
-            continue
-        ids[row, : len(sequence)] = known.numpy()
-        keys = list(map(int, ids[row, : len(sequence)]))
-        for key in set(keys) - strings.keys():
-            strings[key] = str(key) if tokenizer is None else token_text(tokenizer, key)
-        texts[row][: len(sequence)] = map(strings.__getitem__, keys)
+        else:
+            ids[row, : len(sequence)] = known.numpy()
+            texts[row][: len(sequence)] = map(text_of, cast("list[int]", known.tolist()))
     marked, roles = (set[int](), dict[str, int]()) if tokenizer is None else special_ids(tokenizer)
     dims = (SEQUENCE, "token")
     return xr.Dataset(
         {
             "token_ids": (dims, ids),
-            "tokens": (dims, shown_texts(texts)),
+            # A NUL, which an array cuts from the end of a string, is shown by its picture.
+            "tokens": (dims, np.array([[text.replace("\0", "␀") for text in row] for row in texts])),
             "special": (dims, np.isin(ids, sorted(marked))),
             "length": ((SEQUENCE,), np.array(lengths)),
         },
         attrs={"special_tokens": roles},
     )
-
-
-def shown_texts(texts: Sequence[Sequence[str]]) -> NDArray[np.str_]:
-    """The texts of tokens as an array, in which a NUL, cut from the end of a string there, is shown by its picture."""
-    return np.array([[text.replace("\0", "␀") for text in row] for row in texts])
 
 
 def joined_mixer(

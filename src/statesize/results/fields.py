@@ -173,17 +173,6 @@ def chosen(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row.get(name, math.nan) for name in names}
 
 
-def cell_text(column: Field, row: Mapping[str, Any]) -> str:
-    """A cell as a reader sees it: a number with half the width of its interval, a text, or a dash."""
-    value = row.get(column.name)
-    if column.form == "codes":
-        return ", ".join(value or ())
-    if column.form == "text":
-        return str(value)
-    error = row.get(f"{column.name}_error")
-    return number_text(math.nan if value is None else value, column.form, error or 0.0)
-
-
 def number_text(value: float, form: str, error: float = 0.0) -> str:
     """A number by the form of a `Field`, with half the width of its interval; else a dash."""
     if not math.isfinite(value):

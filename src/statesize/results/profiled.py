@@ -19,7 +19,7 @@ from statesize.io.text import listed, meant
 from statesize.measurement.settings import MARKED, SINK
 from statesize.results.fields import LAYERS, chosen
 from statesize.results.store import node_name
-from statesize.results.summary import SummaryRow, channels_of, group_row, largest_known, summary_row
+from statesize.results.summary import SummaryRow, channels_of, group_row, summary_row
 
 _UNKNOWN_SIZE = Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two lengths tell it.")
 
@@ -112,12 +112,6 @@ class Profiled:
                 layers.setdefault((note.code, str(note)), []).append(name)
         return [Limit(code, tuple(names), sentence) for (code, sentence), names in layers.items()]
 
-    @property
-    def notes(self) -> dict[str, tuple[str, ...]]:
-        """What is to know of some mixers, with the mixers that it is of."""
-        known = (limit for limit in self.codes if limit.code is not Code.SINK and limit.layers[0] in self.mixers)
-        return {limit.sentence: limit.layers for limit in known}
-
     def limited(self, code: Code) -> dict[str, str]:
         """The mixers that a code limits, with what it says of each."""
         sentences = {name: joined(note for note in notes if note.code is code) for name, notes in self.limits.items()}
@@ -157,19 +151,14 @@ class Profiled:
 
 def comparable(profile: Profiled) -> list[int]:
     """The layers whose numbers are of one kind: those with a T; or all, where all are measured by their derivative."""
-    nodes = [(name, profile.mixer(name)) for name in profile.mixers]
-    return comparable_layers([(name, str(node.attrs["kind"]), largest_known(node, "tss")) for name, node in nodes])
-
-
-def comparable_layers(layers: Sequence[tuple[str, str, float]]) -> list[int]:
-    """The same of layers with these names, kinds and sizes."""
     # Without those inside another one that holds more, such as a token shift in attention.
-    derivatives = [kind == DERIVATIVE for _, kind, _ in layers]
+    rows = profile.quantities
+    derivatives = [row["kind"] == DERIVATIVE for row in rows]
     return [
         index
-        for index, (name, _, size) in enumerate(layers)
+        for index, row in enumerate(rows)
         if (not derivatives[index] or all(derivatives))
-        and not any(name.startswith(f"{outer}.") and size < larger for outer, _, larger in layers)
+        and not any(row["layer"].startswith(f"{outer['layer']}.") and row["tss"] < outer["tss"] for outer in rows)
     ]
 
 

@@ -53,12 +53,7 @@ def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
     """ESS as a share of the ceiling, (sequence, unit, position); NaN unless sizes bind."""
     # Copies, because torch warns of arrays that cannot be written to.
     ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), unit_limits(node)))
-    return utilisation(ess, ceiling, torch.from_numpy(binding(node))[:, None]).numpy()
-
-
-def binding(node: xr.Dataset) -> NDArray[np.bool_]:
-    """The cuts at which the layer's own size is what limits its ESS, (sequence, position)."""
-    return node["binds"].values == 1
+    return utilisation(ess, ceiling, torch.from_numpy(node["binds"].values == 1)[:, None]).numpy()
 
 
 def at_middle(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
@@ -250,28 +245,23 @@ LONG_FORM = (
 
 def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.DataFrame:
     """One mixer as a table with one row for each sequence, head, position, metric and threshold (NaN for entropy)."""
-    unit, entropy = unit_dim(node), node["entropy"].values
-    sequence, head, column = (index.ravel() for index in np.indices(entropy.shape))
-    position, unknown = node["position"].values[column], np.full_like(entropy, np.nan)
-    numbers = pd.DataFrame(
-        {
-            "head": node[unit].values[head],
-            "position": position,
-            "token": root["tokens"].values[sequence, position],
-            "sequence": sequence,
-            "norm": node["norm"].values.ravel(),
-            "token_id": root["token_ids"].values[sequence, position],
-            **{name: node[name].values[sequence, column] for name in ("ceiling", "state_size")},
-        }
-    ).assign(layer=layer, kind=node.attrs["kind"], model=model)
-    metrics = [("entropy", math.nan, [entropy, unknown, unknown])]
+    unit, unknown = unit_dim(node), xr.full_like(node["entropy"], math.nan)
+    tokens = (
+        root[["tokens", "token_ids"]].isel(token=node["position"]).rename({"tokens": "token", "token_ids": "token_id"})
+    )
+    numbers = node[["norm", "ceiling", "state_size"]].merge(tokens)
+    metrics = [("entropy", math.nan, [node["entropy"], unknown, unknown])]
     for counts in COUNTS:
-        for at, threshold in enumerate(node[counts.threshold].values):
-            metrics.append((counts.name, float(threshold), [node[name].values[..., at] for name in counts[:3]]))
+        for at, threshold in enumerate(node[counts.threshold].values.tolist()):
+            bounds = [node[name].isel({counts.threshold: at}, drop=True) for name in counts[:3]]
+            metrics.append((counts.name, threshold, bounds))
     frames = [
-        numbers.assign(metric=metric, threshold=threshold, ess=ess.ravel(), lower=lower.ravel(), upper=upper.ravel())
+        numbers.assign(ess=ess, lower=lower, upper=upper)
+        .to_dataframe(["sequence", unit, "position"])
+        .reset_index()
+        .assign(metric=metric, threshold=threshold, layer=layer, kind=node.attrs["kind"], model=model)
         for metric, threshold, (ess, lower, upper) in metrics
     ]
-    frame = cast("Any", pd.concat(frames, ignore_index=True))[[*LONG_FORM]]
+    frame = cast("Any", pd.concat(frames, ignore_index=True)).rename(columns={unit: "head"})[[*LONG_FORM]]
     # Nothing has passed before position 0, and averages are over the others.
     return frame[frame["ess"].notna() & (frame["position"] > 0)].reset_index(drop=True)

@@ -23,7 +23,7 @@ from statesize.io.steps import Steps
 from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, checked_cuts, given_settings
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
-from statesize.report.names import by_reason
+from statesize.report.words import by_reason
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.choices import RULES

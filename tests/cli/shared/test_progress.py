@@ -1,17 +1,13 @@
 """Progress in a terminal, in a log, and where it is to be quiet."""
 
 import contextlib
-import os
-import pty
 import re
-import threading
 
 import pytest
+from cli.conftest import written_to_a_terminal
 
 from statesize.cli import main
 from statesize.io.progress import Bars, duration
-from statesize.lab.cli.train import training_bar
-from statesize.lab.training import StepRecord
 from statesize.profiling.profile_run import ProfileProgress, profile_bar
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]")
@@ -26,23 +22,11 @@ def in_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
     def in_terminal(call):
-        master, slave = pty.openpty()
-        parts = []
+        def command(terminal):
+            with contextlib.redirect_stderr(terminal):
+                call()
 
-        def read():
-            # Linux says by an error that nobody holds the other end any more.
-            with contextlib.suppress(OSError):
-                while part := os.read(master, 65536):
-                    parts.append(part)
-
-        # Beside, because a terminal that nobody reads takes no more.
-        reader = threading.Thread(target=read)
-        reader.start()
-        with open(slave, "w", encoding="utf-8") as stream, contextlib.redirect_stderr(stream):
-            call()
-        reader.join()
-        os.close(master)
-        return b"".join(parts).decode()
+        return written_to_a_terminal(command)
 
     return in_terminal
 
@@ -153,25 +137,3 @@ def test_quiet_bars_say_nothing(capsys, in_terminal):
 )
 def test_times_for_people(seconds, words):
     assert duration(seconds) == words
-
-
-def train():
-    with Bars() as bars:
-        bar = training_bar(bars, "text gla", 4)
-        bar(StepRecord(2, 3.25, 0.01, 1.0, 2048, 0.5))
-        bar(StepRecord(3, 3.25, 0.01, 1.0, 2048, 0.5, {"loss": 2.125, "bits_per_byte": 1.75}))
-
-
-def test_a_training_in_a_log_has_a_line_an_evaluation(capsys, monkeypatch):
-    clock = iter(range(0, 10000, 5))
-    monkeypatch.setattr("statesize.io.progress.time.monotonic", lambda: next(clock))
-    train()
-    (line,) = capsys.readouterr().err.splitlines()
-    shown = "text gla: step 3 of 4: loss 3.250, 4,096 tokens/s, held-out loss 2.1250, held-out bits_per_byte 1.7500; "
-    assert line.startswith(shown)
-
-
-def test_a_training_in_a_terminal_has_a_bar_with_loss_and_speed(in_terminal):
-    shown = in_terminal(train)
-    for part in ("text gla", "3/4", "loss 3.250", "held-out loss 2.1250", "4,096 tokens/s"):
-        assert part in shown

@@ -1,11 +1,8 @@
 """`statesize lab study`: its documents, a kill, and bad input."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -80,40 +77,3 @@ def test_studies_are_listed_without_torch():
     program = "import sys; from statesize.cli import main; main(['lab', 'study']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert "regimes: Which mixers fill their state" in done.stdout
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
-def test_a_ray_address_that_is_not_there(plugin, address, capsys, tmp_path):
-    pytest.importorskip("ray")
-    output = tmp_path / "none"
-    assert main(["lab", "study", "small", *plugin, "--output", str(output), "--ray", address]) == 2
-    message = capsys.readouterr().err
-    assert "Ray address" in message
-    assert message.count("\n") == 1
-    assert not (output / "runs").exists()
-
-
-def written(folder):
-    """When each finished run was written."""
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("runs/small/*.parquet")}
-
-
-@pytest.mark.slow
-def test_a_kill_loses_only_the_runs_that_were_being_done(plugin, run, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    arguments = ("lab", "study", "small", "--preset", "longer", *plugin, "--output")
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = run.start(*map(str, arguments), str(killed))
-    while len(written(killed)) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    kept = written(killed)
-    assert 3 <= len(kept) < 8
-    done = run(*arguments, killed)
-    assert done.returncode == 0
-    assert done.stderr.count("run ") <= 8 - len(kept)
-    assert kept.items() <= written(killed).items()
-    assert run(*arguments, whole).returncode == 0
-    pd.testing.assert_frame_equal(read(killed / "table.parquet"), read(whole / "table.parquet"))

@@ -58,15 +58,6 @@ def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, 
     assert document["figures"]["small_recall_perplexity"] > 1
 
 
-@pytest.mark.slow
-def test_sentences_are_documents_where_full_stops_are_the_delimiter(command, tmp_path, capsys):
-    text = tmp_path / "text.txt"
-    text.write_text(" ".join(f"Sentence number {k} is about memory and what a state may hold." for k in range(12)))
-    assert main(command("delimiters", text, delimiter=".")) == 0
-    assert "Caveats" in capsys.readouterr().out
-    assert set(pd.read_parquet("found/table.parquet")["delimiter"]) == {"."}
-
-
 @pytest.mark.parametrize(
     ("content", "options", "words", "code"),
     [

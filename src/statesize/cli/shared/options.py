@@ -18,16 +18,11 @@ if TYPE_CHECKING:
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 MOST = 10**9
 """The largest count that an option takes."""
-
-_COUNT = Parameter(validator=validators.Number(gte=1, lte=MOST))
-Count: TypeAlias = Annotated[int, _COUNT]
-AtLeastTwo: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=MOST))]
-MAX_TOKENS = ("--max-tokens", "--tokens")
-"""An option with a second name."""
-MaxTokens: TypeAlias = Annotated[AtLeastTwo, Parameter(name=MAX_TOKENS)]
+Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
+MaxTokens: TypeAlias = Annotated[
+    int, Parameter(name=("--max-tokens", "--tokens"), validator=validators.Number(gte=2, lte=MOST))
+]
 Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
-
-
 Listed: TypeAlias = Annotated[list[str], Parameter(negative="", consume_multiple=1)]
 """Several values of one option, with commas or spaces between them."""
 NoOption: TypeAlias = Annotated[Any, Parameter(parse=False)]
@@ -113,45 +108,21 @@ class LoadingMany(Loading):  # noqa: D101 -- the help of its options is that of 
     revision: NoOption = None
 
 
-@dataclass(frozen=True)
-class LoadingPieces(Loading):  # noqa: D101 -- as above
-    revision: NoOption = None
-    dtype: NoOption = None
-    allow_pickle: NoOption = False
+Ray: TypeAlias = Annotated[bool | str, Parameter(metavar="[ADDRESS]", negative="", show_default=False)]
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Workers:
-    """Who measures.
+def ray_cluster(ray: bool | str, gpus: float = 0.0) -> RayCluster | None:
+    """Processes with so many GPUs each on Ray, at an address or started here; None is this process."""
+    from importlib.util import find_spec
 
-    Attributes:
-        ray: Spread the sequences over processes that each hold the model. ADDRESS is HOST:PORT or ray://HOST:PORT of a
-            Ray cluster, or auto for the one that runs here. Without an address, Ray is started on this machine.
-        ray_cpus: Cores of each of these processes.
-        ray_gpus: GPUs of each, or a share such as 0.25. Default: 1 to profile a model on a GPU, else none.
-        processes: Processes at most; more than one start Ray on this machine where --ray says no other. Default: one,
-            or with --ray as many as cores and memory allow.
-    """
+    if ray is False:
+        return None
+    # Refused before anything is loaded.
+    if find_spec("ray") is None:
+        raise FileError("Ray is not installed; pip install ray, or run without it")
+    from statesize.parallel.ray import RayCluster
 
-    ray: Annotated[bool | str, Parameter(metavar="[ADDRESS]", negative="", show_default=False)] = False
-    ray_cpus: Count = 1
-    ray_gpus: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None
-    processes: Count | None = None
-
-    def cluster(self, gpus: float = 0.0) -> RayCluster | None:
-        """Processes on Ray, by default with so many GPUs each; None is this process."""
-        from importlib.util import find_spec
-
-        if self.ray is False and (self.processes or 1) == 1:
-            return None
-        # Refused before anything is loaded.
-        if find_spec("ray") is None:
-            raise FileError("Ray is not installed; pip install ray, or run without it")
-        from statesize.parallel.ray import RayCluster
-
-        address = self.ray if isinstance(self.ray, str) else None
-        return RayCluster(address, self.ray_cpus, gpus if self.ray_gpus is None else self.ray_gpus, self.processes)
+    return RayCluster(ray if isinstance(ray, str) else None, gpus=gpus)
 
 
 def _layers(_: object, tokens: Sequence[Token]) -> list[int | str]:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import textwrap
 import webbrowser
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +72,12 @@ class Printing:
             bars.begin(description)
             yield
 
+    def open(self, page: Path) -> None:
+        """Show a page in the browser."""
+        address = page.absolute().as_uri()
+        if not webbrowser.open(address):
+            self.say(f"No browser could be started; open {address} in one.")
+
     def hush_libraries(self) -> None:
         """Keep back the warnings of transformers, and if it is to be quiet the bars of the hub; before the import."""
         os.environ.setdefault(_ERRORS_ONLY, "error")
@@ -106,18 +112,11 @@ class Reporting(Printing):
         if self.html is not None:
             self.say(f"Page: {self.html}")
             if self.open_page:
-                open_page(self.html, self.say)
+                self.open(self.html)
 
 
 TEXT, REPORTING = Printing(), Reporting()
 """The defaults of what is printed."""
-
-
-def open_page(path: Path, say: Callable[[str], None]) -> None:
-    """Show a page in the browser."""
-    address = path.absolute().as_uri()
-    if not webbrowser.open(address):
-        say(f"No browser could be started; open {address} in one.")
 
 
 def tell_left_out(problems: Sequence[str]) -> None:

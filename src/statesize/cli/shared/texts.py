@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
-from statesize.cli.shared.options import MAX_TOKENS, MOST, OFTEN, Count, Loading, MaxTokens, NoOption
+from statesize.cli.shared.options import MOST, OFTEN, Count, Loading, MaxTokens, NoOption
 from statesize.cli.shared.printing import Printing, tell_left_out
 from statesize.errors import InputError, StatesizeError
 from statesize.io.text import counted
@@ -149,9 +149,3 @@ class Texts:
 @dataclass(frozen=True)
 class WholeTexts(Texts):  # noqa: D101 -- the help of its options is that of the others
     max_tokens: NoOption = MOST
-
-
-@dataclass(frozen=True)
-class LongTexts(Texts):  # noqa: D101 -- as above
-    # The command says how many it takes, once it knows that the model is one for it.
-    max_tokens: Annotated[int, Parameter(name=MAX_TOKENS, validator=validators.Number(lte=MOST))] = 512

@@ -39,7 +39,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.model_rows import model_row
+    from statesize.report.comparison import model_row
     from statesize.report.page import page as report_page
     from statesize.report.result_page import RESULT
     from statesize.report.table import field_table
@@ -110,7 +110,7 @@ def _found(models: Sequence[SummaryRow], profiles: Sequence[Profile]) -> list[st
 
 def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
     """Whether as many numbers as ESS are enough, and what must not be concluded."""
-    from statesize.report.names import model_title
+    from statesize.report.words import model_title
 
     tested = next(one for one in profiles if one.model == _CUT)
     best = min(profiles, key=lambda one: losses[one.model])

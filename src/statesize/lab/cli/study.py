@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from statesize.check import refuse
-from statesize.cli.shared.options import Flag, Listed, Workers, listed
+from statesize.cli.shared.options import Flag, Listed, Ray, listed, ray_cluster
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.io.text import meant
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 RECORDS = (Path("results/studies"), Path("experiments"))
 """Where a clone of the repository keeps records, a folder for each study."""
 
-_HERE = Workers()
-
 
 def study(
     name: str | None = None,
@@ -35,7 +33,7 @@ def study(
     from_: Listed | None = None,
     text: Path | None = None,
     plugin: Path | None = None,
-    workers: Workers = _HERE,
+    ray: Ray = False,
     printing: Printing = TEXT,
 ) -> None:
     """Train or measure many models, and see what ESS shows.
@@ -51,7 +49,7 @@ def study(
             recall model with a seed (recall-gla-7), which is trained. Default: those of the preset.
         text: Text file that they read, or a .jsonl or .parquet file. Default: that of the preset.
         plugin: Python file that registers mixers, tasks or studies of your own.
-        workers: Who does the runs.
+        ray: Spread the runs over processes on Ray. ADDRESS is that of a cluster; without one, Ray starts here.
         printing: What is printed.
     """
     from statesize.lab.registry import load_plugin
@@ -80,7 +78,7 @@ def study(
         _verify(chosen, output)
     else:
         grid = _reading(chosen.preset(preset), listed(from_ or ()), text)
-        _run(chosen, (preset, grid), output or Path(f"statesize-study-{name}-{preset}"), workers, printing)
+        _run(chosen, (preset, grid), output or Path(f"statesize-study-{name}-{preset}"), ray, printing)
 
 
 def _reading(grid: Any, models: Sequence[str], text: Path | None) -> Any:
@@ -93,13 +91,13 @@ def _reading(grid: Any, models: Sequence[str], text: Path | None) -> Any:
     return replace(grid, reading=reading, models=tuple(models) or grid.models)
 
 
-def _run(chosen: Study, named: tuple[str, Any], folder: Path, workers: Workers, printing: Printing) -> None:
+def _run(chosen: Study, named: tuple[str, Any], folder: Path, ray: bool | str, printing: Printing) -> None:
     from statesize.cli.shared.printing import command_line
     from statesize.lab.studies.engine.run import run_study
     from statesize.parallel.threads import here
 
     printing.hush_libraries()
-    (preset, grid), crew = named, workers.cluster() or here
+    (preset, grid), crew = named, ray_cluster(ray) or here
     total = len(chosen.runs(grid))
     with printing.bars() as bars:
         bar = bars.begin(f"study {chosen.kind}", total)

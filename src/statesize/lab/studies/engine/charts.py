@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 import altair as alt
 
-from statesize.report.chart_tables import PALETTE, json_number
+from statesize.io.json_values import json_values
+from statesize.report.vega import PALETTE
 
 SIDE = 300
 """Width and height of a chart, in pixels."""
@@ -20,8 +21,7 @@ Records: TypeAlias = Sequence[Mapping[str, object]]
 
 def chart(records: Records, title: str) -> alt.Chart:
     """An empty chart of some records."""
-    values = [{name: json_number(value) for name, value in record.items()} for record in records]
-    return alt.Chart(alt.Data(values=values), title=title).properties(width=SIDE, height=SIDE)
+    return alt.Chart(alt.Data(values=json_values(list(records))), title=title).properties(width=SIDE, height=SIDE)
 
 
 def quantity(name: str, shorthand: str | None = None) -> dict[str, Any]:
