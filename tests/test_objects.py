@@ -2,7 +2,6 @@
 
 import math
 
-import altair as alt
 import numpy as np
 import pytest
 import torch
