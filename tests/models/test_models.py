@@ -74,7 +74,7 @@ def test_a_checkpoint_of_statesize_and_its_tokenizer(tmp_path):
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float64}
     assert load_model_facts(str(tmp_path / "small")).vocabulary == 4096
     (tmp_path / "small" / "tokenizer.json").write_text("{")
-    with pytest.raises(FileError, match=r"tokenizer\.json is damaged"):
+    with pytest.raises(FileError, match=r"tokenizer\.json must be a tokenizer"):
         ss.load(str(tmp_path / "small"))
 
 
@@ -133,10 +133,11 @@ def test_models_that_are_not_causal(tmp_path):
     T5ForConditionalGeneration(
         T5Config(vocab_size=300, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     ).save_pretrained(tmp_path / "t5")
-    for name, named in (("bert", "BertForMaskedLM"), ("t5", "encoder-decoder")):
-        for read in (load_model, load_tokenizer):
-            with pytest.raises(ModelError, match=named):
-                read(str(tmp_path / name))
+    with pytest.raises(FileError, match="T5"):
+        load_model(str(tmp_path / "t5"), needs_tokenizer=False)
+    model = load_model(str(tmp_path / "bert"), needs_tokenizer=False).model
+    with pytest.raises(ModelError, match="later positions"):
+        profile(model, [[5, 6, 7, 8, 9, 10]])
 
 
 @pytest.mark.parametrize(
@@ -197,33 +198,30 @@ def test_weights_of_float8_are_read_whole_on_request(tmp_path, whole):
 
 
 def test_folders_and_files_that_hold_no_model(tmp_path):
-    for folder, file in (("adapter", "adapter_config.json"), ("profile", "profile.json"), ("text", "text.txt")):
+    for folder, file in (("profile", "profile.json"), ("text", "text.txt")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text("{}")
-    named = {"adapter": "peft", "profile": "is a profile", "text": "has no config", "text/text.txt": "has no config"}
-    for path, reason in named.items():
+    for path, reason in {"profile": "is a profile", "text": "no config", "text/text.txt": "no config"}.items():
         for read in (load_model, load_tokenizer, ss.load):
             with pytest.raises(FileError, match=reason):
                 read(str(tmp_path / path))
 
 
-def test_a_model_beside_the_one_that_is_named_is_suggested(tmp_path):
-    save_tiny(tmp_path / "llama")
-    for name, suggestion in ((f"{tmp_path}/lama", f"{tmp_path}/llama"), (f"{tmp_path}", "llama"), ("softmax", "sa")):
-        with pytest.raises(FileError, match=f"Did you mean .*{suggestion}\\?"):
-            load_model(name)
+def test_a_bundled_model_that_is_meant_is_suggested():
+    with pytest.raises(FileError, match=r"Did you mean sa\?"):
+        load_model("softmax")
 
 
 def test_a_tokenizer_is_readable_where_it_is_there(tmp_path):
     folder = save_tiny(tmp_path / "llama")
     assert load_tokenizer(str(folder)).encode("a state") == tiny_tokenizer().encode("a state")
     (folder / "tokenizer_config.json").unlink()
-    for file in ("tokenizer.json", "vocab.json", "tokenizer.model"):
-        (folder / file).write_text("{")
-        for read in (load_tokenizer, ss.load):
-            with pytest.raises(FileError, match="The tokenizer of "):
-                read(str(folder))
-        (folder / file).unlink()
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(FileError, match="The tokenizer of "):
+        load_tokenizer(str(folder))
+    with pytest.warns(UserWarning, match="The tokenizer of "):
+        assert ss.load(str(folder)).tokenizer is None
+    (folder / "tokenizer.json").unlink()
     assert ss.load(str(folder)).tokenizer is None
     with pytest.raises(FileError, match=r"its vocabulary is empty|The tokenizer of "):
         load_model(str(folder))

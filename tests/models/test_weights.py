@@ -90,18 +90,6 @@ def test_a_configuration_that_names_no_model(tmp_path, content):
         load_model(str(folder))
 
 
-@pytest.mark.parametrize("held", ["_orig_mod.{}", "module._orig_mod.{}", "{layers}"])
-def test_names_of_what_held_the_model_are_left_out(tmp_path, held):
-    def named(name):
-        return held.format(name, layers=name.replace("layers.1.", "layers.1._orig_mod."))
-
-    folder = edited(tmp_path / "llama", lambda tensors: {named(name): tensor for name, tensor in tensors.items()})
-    with pytest.warns(UserWarning, match=r"_orig_mod\.' was left out"):
-        loaded = load_model(folder)
-    torch.testing.assert_close(loaded.model.state_dict(), tiny_llama().state_dict(), rtol=0, atol=0)
-    assert "unused_weights" not in loaded.source
-
-
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.int64])
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.filterwarnings("ignore:.*of the checkpoint:UserWarning")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ _OF_QWEN35 = dict.fromkeys(
 )
 # Architectures, with the keys that each has for itself.
 _ARCHITECTURES: dict[str, dict[str, str]] = {
-    **dict.fromkeys(("llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe"), dict[str, str]()),
+    **{name: {} for name in ("llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe")},
     "gemma2": _WINDOW,
     "gemma3": _WINDOW | {"attention.sliding_window_pattern": "layer_types"},
     "phi3": _WINDOW,
