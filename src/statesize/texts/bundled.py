@@ -10,8 +10,6 @@ from typing import TypeVar
 
 from tokenizers import Tokenizer
 
-from statesize.errors import FileError
-
 DATA = files("statesize.texts") / "data"
 _Parsed = TypeVar("_Parsed")
 
@@ -20,25 +18,15 @@ def documents() -> list[str]:
     """The bundled documents, plainest prose first: beginnings of what was held out in training the bundled models.
 
     Their sources and licence are in the file NOTICE beside them.
-
-    Returns:
-        The documents, without `<eos>`.
     """
     return read_bundled(DATA, "documents.json", lambda text: json.loads(text)["documents"])
 
 
 def tokenizer() -> Tokenizer:
-    """The tokenizer of the bundled models: byte-level BPE with 4096 tokens, `<eos>` among them.
-
-    Returns:
-        A new instance at every call.
-    """
+    """The tokenizer of the bundled models, new at each call: byte-level BPE with 4096 tokens, `<eos>` among them."""
     return read_bundled(DATA, "tokenizer.json", Tokenizer.from_str)
 
 
 def read_bundled(data: Traversable, name: str, parse: Callable[[str], _Parsed]) -> _Parsed:
-    """A text file of the package, parsed; a FileError where it is missing or damaged."""
-    try:
-        return parse(data.joinpath(*name.split("/")).read_text(encoding="utf-8"))
-    except Exception as error:  # the class that tokenizers raises has no narrower name
-        raise FileError(f"bundled file {name} is missing or damaged ({error}). Install statesize again.") from error
+    """A text file of the package, parsed."""
+    return parse(data.joinpath(*name.split("/")).read_text(encoding="utf-8"))

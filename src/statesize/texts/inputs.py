@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward, Measured, check_mask
 from statesize.adapters.forward import Inputs as ModelInputs
-from statesize.adapters.models.model_state import is_a, mapped, tensors_sha256
+from statesize.adapters.models.model_state import mapped, tensors_sha256
 from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError
 from statesize.texts import bundled
@@ -34,8 +34,6 @@ _HOW_TO_GIVE = "Give a LongTensor of token ids (L,) or (S, L), lists of ids, or 
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
 _OF_TEXT = _SAID_OF_TEXT | {"input_ids", "attention_mask"}
-# They take several rows of ids for a sequence.
-_MUSIC = ("MusicgenForCausalLM", "MusicgenMelodyForCausalLM")
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +226,6 @@ def _split(
         named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
         if model is not None and (named or is_more_than_ids(item)):
             yield from arguments_of(model, item, axis)
-        elif is_a(model, _MUSIC, "transformers") and (codebooks := cast("Any", model).config.num_codebooks) > 1:
-            codes = f"codes (sequences, {codebooks}, positions) for {type(model).__name__}"
-            raise _wrong(codes, type(item).__name__, "Give a tensor of that shape, and axis=2.")
         elif isinstance(item, Mapping):
             yield from (ids for row in _mapped(cast("Mapping[str, Any]", item)) for ids in _ids(row))
         elif not isinstance(item, str | Path):
