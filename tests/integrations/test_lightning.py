@@ -12,7 +12,6 @@ import torch
 pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
 
-from statesize.errors import InputError
 from statesize.integrations.lightning import StateSizeCallback
 from statesize.integrations.probe import RECORD, Probe
 from statesize.lab.mixers import LanguageModel, ModelConfig
@@ -51,11 +50,6 @@ def state_size(every=2):
     return StateSizeCallback(probe, module="model")
 
 
-def test_a_second_callback_of_readings_is_refused(tmp_path):
-    with pytest.raises(InputError, match="at most one"):
-        fit(Causal(), texts(16), tmp_path, [state_size(), state_size()])
-
-
 @pytest.mark.few(1)
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_weights_are_the_same_with_readings_which_are_lines_of_json(accumulation, tmp_path):
@@ -80,16 +74,6 @@ def test_a_callback_says_its_last_reading_and_knows_the_steps_of_the_training(tm
     assert "5 readings" in repr(callback)
     assert f"at step 8: ESS {last:.2f}" in repr(callback)
     assert callback._probing.steps == 8
-
-
-@pytest.mark.slow
-def test_two_trainings_in_one_folder_are_told_apart(tmp_path):
-    callback = state_size()
-    for _ in range(2):
-        fit(Causal(), texts(16), tmp_path, [callback])
-    runs = [json.loads(line)["run"] for line in (tmp_path / RECORD).read_text().splitlines()]
-    assert len(set(runs)) == 2
-    assert runs == sorted(runs)
 
 
 class Two(Causal):
@@ -157,9 +141,3 @@ def test_loggers_have_the_readings(tmp_path, monkeypatch):
     assert summary["ess/average"] == pytest.approx(scalars[4])
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert not (tmp_path / RECORD).exists()
-
-
-def test_steps_between_readings_are_named_once():
-    assert StateSizeCallback(texts(2)).probe.every == 100
-    with pytest.raises(InputError, match="every"):
-        StateSizeCallback(Probe(texts(2)), every=5)

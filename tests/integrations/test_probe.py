@@ -259,36 +259,12 @@ class Autocast(torch.nn.Module):
             return self.model(input_ids)
 
 
-class CastLinear(torch.nn.Linear):
-    def forward(self, hidden):
-        return torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype))
-
-
-class CastAttention(torch.nn.Module):
-    """Weights in float32 that are cast to the dtype of the hidden states, as in nanochat."""
-
-    def __init__(self):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.embedding = torch.nn.Embedding.from_pretrained(torch.randn(32, 8, generator=generator).bfloat16())
-        self.attention = torch.nn.Module()
-        self.attention.forward, self.attention.qkv = self.attend, CastLinear(8, 24, bias=False)
-
-    def attend(self, hidden):
-        query, key, value = self.attention.qkv(hidden)[:, None].chunk(3, -1)
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)[:, 0]
-
-    def forward(self, input_ids):
-        return self.attention(self.embedding(input_ids))
-
-
 @pytest.mark.parametrize(
     ("model", "precision", "bits"),
     [
         (model_of("sa"), "float32", 32),
         (model_of("sa").bfloat16(), "bfloat16", 16),
         (Autocast(model_of("sa")), "bfloat16, weights float32", 16),
-        (CastAttention(), "bfloat16, weights float32", 16),
     ],
 )
 def test_a_reading_says_in_which_precision_the_model_ran(model, precision, bits):
@@ -309,42 +285,6 @@ def test_a_layer_whose_use_has_fallen_is_named_once_until_it_rises(caplog):
         probing.step(model, step)
     texts = news(caplog)
     assert [text[: text.index("uses")] for text in texts] == ["Step 1: layers.1.mixer ", "Step 4: layers.1.mixer "]
-
-
-class SinkAttention(torch.nn.Module):
-    """Attention of one head, which its first token can draw to itself, or which can be even."""
-
-    def __init__(self):
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.embedding = torch.nn.Embedding.from_pretrained(torch.randn(32, 16, generator=generator))
-        self.attention = torch.nn.Module()
-        self.attention.forward, self.attention.qkv = self.attend, torch.nn.Linear(16, 48)
-        self.drawn, self.told_apart = 0.0, 2.0
-
-    def attend(self, hidden):
-        query, key, value = self.attention.qkv(hidden)[:, None].chunk(3, -1)
-        first = (torch.arange(hidden.shape[1]) == 0).to(key)[:, None].expand_as(key[..., :1])
-        query = torch.cat([self.told_apart * query, torch.ones_like(first)], -1)
-        key = torch.cat([self.told_apart * key, self.drawn * first], -1)
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)[:, 0]
-
-    def forward(self, input_ids):
-        return self.attention(self.embedding(input_ids))
-
-
-@pytest.mark.parametrize(("change", "has_sink"), [({"drawn": 40.0}, True), ({"told_apart": 0.1}, False)])
-def test_a_fall_names_the_sink_that_has_formed_and_no_other(change, has_sink, caplog):
-    torch.manual_seed(0)
-    model = SinkAttention()
-    probing = Probing(Probe(torch.randint(32, (2, 40)), every=1, share=math.inf, settings=Settings(positions=8)))
-    first = probing.step(model, 0)
-    vars(model).update(change)
-    then = probing.step(model, 1)
-    used, used_first = (100 * values["ess/layer_ceiling_utilisation/attention"] for values in (then, first))
-    sink = f"; a sink takes {100 * then['ess/sink_share']:.0f} % of its attention"
-    fall = f"Step 1: attention uses {used:.0f} % of its ceiling; it used {used_first:.0f} % at first"
-    assert news(caplog) == [fall + (sink if has_sink else "")]
 
 
 def test_a_probe_measures_when_it_is_asked():
