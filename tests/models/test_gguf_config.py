@@ -185,66 +185,14 @@ def experts(family, architecture, said, **settings):
 
 def lfm2():
     layers = {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3, "block_auto_adjust_ff_dim": False}
-    model = made("Lfm2", **COMMON | {"tie_word_embeddings": True}, **layers, **linear(4.0))
+    model = made("Lfm2", **COMMON | {"tie_word_embeddings": True}, **layers, **rope())
 
     def change(name, values):
         return values[:, 0] if "shortconv.conv" in name else values
 
-    said = keys(
-        value=model.config.norm_eps, shortconv__l_cache=3, attention__head_count_kv=[0, 2], **scaling("linear", 4.0)
-    )
+    said = keys(value=model.config.norm_eps, shortconv__l_cache=3, attention__head_count_kv=[0, 2])
     names = {"model.embedding_norm.weight": "token_embd_norm.weight"}
     return model, "lfm2", said, {"change": change, "names": names}
-
-
-def qwen35(family="Qwen3_5Text", architecture="qwen35", more=(), **settings):
-    turns = rope(
-        rope_type="yarn",
-        factor=4.0,
-        original_max_position_embeddings=64,
-        mrope_section=[2, 1, 1],
-        mrope_interleaved=True,
-        partial_rotary_factor=0.25,
-    )
-    linear_heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_conv_kernel_dim": 4}
-    sizes = {"head_dim": 32, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "full_attention_interval": 2}
-    model = made(family, **COMMON, **sizes, **linear_heads, **turns, **settings)
-
-    def tiled(values, size, begin=0):
-        heads = values[begin:].reshape(2, 2, size, *values.shape[1:]).swapaxes(0, 1)
-        return np.concatenate([values[:begin], heads.reshape(values[begin:].shape)])
-
-    def change(name, values):
-        if name.endswith("norm.weight") and "ssm_norm" not in name:
-            return values + 1
-        if name.endswith("ssm_a"):
-            return -np.exp(tiled(values, 1))
-        if any(part in name for part in ("ssm_dt", "ssm_alpha", "ssm_beta")):
-            return tiled(values, 1)
-        if "gate_inp_shexp" in name:
-            return values[0]
-        if "attn_gate" in name:
-            return tiled(values, 8)
-        if "attn_qkv" in name or "ssm_conv1d" in name:
-            return tiled(values[:, 0] if "conv1d" in name else values, 8, 32)
-        return tiled(values.T, 8).T if "ssm_out" in name else values
-
-    said = keys(
-        attention__key_length=32,
-        attention__value_length=32,
-        full_attention_interval=2,
-        rope__dimension_count=8,
-        rope__dimension_sections=[2, 1, 1, 0],
-        ssm__conv_kernel=4,
-        ssm__state_size=8,
-        ssm__group_count=2,
-        ssm__time_step_rank=4,
-        ssm__inner_size=32,
-        **YARN_KEYS,
-    )
-    how = apart(model)
-    how["names"]["model.layers.0.linear_attn.dt_bias"] = "blk.0.ssm_dt.bias"
-    return model, architecture, said | dict(more), how | {"change": change}
 
 
 PHI = {"vocab_size": 32064, "sliding_window": 16, "partial_rotary_factor": 0.75}
@@ -300,23 +248,6 @@ CASES = {
     ),
     "longrope": longrope,
     "lfm2": lfm2,
-    "qwen35": qwen35,
-    "qwen35moe": lambda: qwen35(
-        "Qwen3_5MoeText",
-        "qwen35moe",
-        {
-            "expert_count": 4,
-            "expert_used_count": 2,
-            "expert_feed_forward_length": 16,
-            "expert_shared_feed_forward_length": 24,
-        },
-        **{
-            "moe_intermediate_size": 16,
-            "shared_expert_intermediate_size": 24,
-            "num_experts": 4,
-            "num_experts_per_tok": 2,
-        },
-    ),
 }
 
 
@@ -365,6 +296,7 @@ def test_what_no_part_of_the_model_takes_is_refused_by_name(tmp_path, said, extr
 @pytest.mark.parametrize(
     ("case", "said", "named"),
     [
+        (lfm2, {"rope.scaling.factor": 4.0}, "lfm2.rope.scaling.factor"),
         (gemma3, {"attention.key_length": 128, "attention.value_length": 128}, "heads of 128"),
     ],
 )

@@ -1,6 +1,5 @@
 """Mixers that cannot be measured: the others are, and what is left out is told with its reason."""
 
-
 import pytest
 import torch
 from oracles.tiny_families import tiny, token_ids

@@ -29,32 +29,15 @@ _SETTINGS = {
     "pooling_type": "",
 }
 _WINDOW = {"attention.sliding_window": "sliding_window"}
-_OF_QWEN35 = dict.fromkeys(
-    (
-        *("rope.dimension_sections", "full_attention_interval", "nextn_predict_layers", "ssm.conv_kernel"),
-        *("ssm.state_size", "ssm.group_count", "ssm.time_step_rank", "ssm.inner_size"),
-    ),
-    "",
-)
-# Architectures, with the keys that each has for itself.
+# Architectures, with the keys that each has for itself. Of those of its own list transformers sets all that is stated.
 _ARCHITECTURES: dict[str, dict[str, str]] = {
     **{name: {} for name in ("llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe")},
     "gemma2": _WINDOW,
     "gemma3": _WINDOW | {"attention.sliding_window_pattern": "layer_types"},
     "phi3": _WINDOW,
-    "lfm2": {
-        "attention.head_count_kv": "",
-        "attention.layer_norm_rms_epsilon": "norm_eps",
-        "shortconv.l_cache": "conv_L_cache",
-    },
-    "qwen35": _OF_QWEN35,
-    # Files of experts alone say nothing of a dense layer's width.
-    "qwen35moe": _OF_QWEN35 | {"feed_forward_length": ""},
 }
 ROPE_FACTORS = {"llama": ("rope_freqs.weight",), "phi3": ("rope_factors_short.weight", "rope_factors_long.weight")}
 """Tensors that the configuration takes, by architecture."""
-# Architectures whose heads may turn some of their channels only.
-_PARTIAL = ("phi3", "qwen35", "qwen35moe")
 # Layers of the models of 27B parameters, whose scale of queries is that of hidden_size / heads; of no other published
 # model does it differ from that of a head of 256 (src/llama-model.cpp).
 _WIDE_QUERIES = {"gemma2": 46, "gemma3": 62}
@@ -65,10 +48,18 @@ _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias
 
 def gguf_config(library: Any, path: Path, config: Any) -> Any:
     """The configuration of transformers with what a GGUF file states; a file that states more is refused."""
+    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
+
     metadata, tensors = gguf_header(path)
     architecture = str(metadata.get("general.architecture"))
+    if architecture in GGUF_CONFIG_ARCHS:
+        if scaling := [key for key in metadata if ".rope.scal" in key]:
+            raise unread(path, scaling[0])
+        config.vocab_size = metadata.get(f"{architecture}.vocab_size", config.vocab_size)
+        return config
     if architecture not in _ARCHITECTURES:
-        raise unread(path, f"the architecture {architecture!r}, which is none of {', '.join(_ARCHITECTURES)}")
+        known = ", ".join([*_ARCHITECTURES, *GGUF_CONFIG_ARCHS])
+        raise unread(path, f"the architecture {architecture!r}, which is none of {known}")
     if config.model_type == "mistral":
         # transformers goes by general.name, and has no names of tensors for what it then takes the file for.
         stated = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "sliding_window")}
@@ -76,7 +67,7 @@ def gguf_config(library: Any, path: Path, config: Any) -> Any:
     begin = f"{architecture}."
     keys = {key.removeprefix(begin): value for key, value in metadata.items() if key.startswith(begin)}
     known = _SETTINGS | _ARCHITECTURES[architecture]
-    turning = {key: keys.pop(key) for key in [*keys] if key.startswith("rope.") and key not in known}
+    turning = {key: keys.pop(key) for key in [*keys] if key.startswith("rope.")}
     _set_stated(path, config, known, keys)
     config.vocab_size = keys.get("vocab_size", metadata.get("tokenizer.ggml.tokens", config.vocab_size))
     config.tie_word_embeddings = "output.weight" not in tensors
@@ -86,7 +77,7 @@ def gguf_config(library: Any, path: Path, config: Any) -> Any:
     if architecture in _WIDE_QUERIES:
         _set_query_scale(path, config, _WIDE_QUERIES[architecture])
     factors = [gguf_tensor(path, name).tolist() for name in ROPE_FACTORS.get(architecture, ()) if name in tensors]
-    _set_rope(path, config, turning, factors, architecture in _PARTIAL)
+    _set_rope(path, config, turning, factors)
     return config
 
 
@@ -95,15 +86,16 @@ def _set_stated(path: Path, config: Any, known: dict[str, str], keys: dict[str, 
     # Where these are left out, llama.cpp takes as many heads of keys as of queries, which share the width.
     heads, config.head_dim = keys["attention.head_count"], getattr(config, "head_dim", None)
     defaults = {"attention.head_count_kv": heads, "attention.key_length": keys["embedding_length"] // heads}
-    # The blocks that guess further tokens are no part of the decoder.
-    blocks, stated = keys["block_count"] - keys.get("nextn_predict_layers", 0), dict[str, Any]()
-    for key, value in {**defaults, **keys, "block_count": blocks}.items():
+    stated = dict[str, Any]()
+    for key, value in {**defaults, **keys}.items():
         setting = known.get(key, key)
         if not setting or (key, value) == ("attention.causal", True):
             continue
         if setting == "layer_types":
             # All but each of a period's last have a window.
-            value = [f"{'sliding' if layer % value else 'full'}_attention" for layer in range(1, blocks + 1)]
+            value = [
+                f"{'sliding' if layer % value else 'full'}_attention" for layer in range(1, keys["block_count"] + 1)
+            ]
         elif setting == "sliding_window":
             value = value or None
         elif not value and key != "attention.causal":
@@ -124,7 +116,7 @@ def _set_query_scale(path: Path, config: Any, layers_of_wide: int) -> None:
         raise unread(path, f"heads of {config.head_dim} without their scale, which is known for {_HEAD_OF_GEMMA}")
 
 
-def _set_rope(path: Path, config: Any, keys: dict[str, Any], factors: list[list[float]], partial: bool) -> None:
+def _set_rope(path: Path, config: Any, keys: dict[str, Any], factors: list[list[float]]) -> None:
     """Set the rotary embedding: base, channels, and the scaling or the factors of the frequencies."""
 
     def take(key: str, default: Any = None) -> Any:
@@ -133,7 +125,7 @@ def _set_rope(path: Path, config: Any, keys: dict[str, Any], factors: list[list[
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": take("freq_base", _FREQUENCY_BASE)}
     head = config.head_dim or config.hidden_size // config.num_attention_heads
     turned = take("dimension_count", head)
-    if partial:
+    if config.model_type == "phi3":
         # Models take the whole part of the product.
         share = turned / head
         rope["partial_rotary_factor"] = share if int(head * share) == turned else math.nextafter(share, 1)

@@ -15,10 +15,8 @@ _Parsed = TypeVar("_Parsed")
 
 
 def documents() -> list[str]:
-    """The bundled documents, plainest prose first: beginnings of what was held out in training the bundled models.
-
-    Their sources and licence are in the file NOTICE beside them.
-    """
+    """The bundled documents, plainest prose first: beginnings of what was held out in training the bundled models."""
+    # Their sources and licence are in the file NOTICE beside them.
     return read_bundled(DATA, "documents.json", lambda text: json.loads(text)["documents"])
 
 
