@@ -6,11 +6,13 @@ import logging
 import math
 import re
 
+import pandas as pd
 import pytest
 import torch
 
 pytest.importorskip("lightning")
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 from statesize.integrations.lightning import StateSizeCallback
 from statesize.integrations.probe import RECORD, Probe
@@ -109,35 +111,10 @@ def test_mixed_precision_has_readings(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [0, 2, 4]
 
 
-@pytest.mark.slow  # importing three loggers takes longer than all else here
-def test_loggers_have_the_readings(tmp_path, monkeypatch):
-    pytest.importorskip("tensorboard")
-    mlflow = pytest.importorskip("mlflow")
-    wandb = pytest.importorskip("wandb")
-    from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    for name, value in {
-        "MLFLOW_ALLOW_FILE_STORE": "true",
-        "WANDB_SILENT": "true",
-        "WANDB_DISABLE_CODE": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    store = (tmp_path / "mlruns").as_uri()
-    loggers = [
-        TensorBoardLogger(str(tmp_path), "events", version=""),
-        MLFlowLogger("probe", tracking_uri=store),
-        WandbLogger(save_dir=str(tmp_path), offline=True),
-    ]
-    fit(Causal(), texts(8), tmp_path, [state_size()], logger=loggers)
-    events = EventAccumulator(str(tmp_path / "events"))
-    events.Reload()
-    scalars = {event.step: event.value for event in events.Scalars("ess/average")}
-    history = mlflow.MlflowClient(store).get_metric_history(loggers[1].run_id, "ess/average")
-    assert sorted(scalars) == [each.step for each in history] == [0, 2, 4]
-    assert [each.value for each in history] == pytest.approx(list(scalars.values()))
-    summary = dict(loggers[2].experiment.summary)
-    wandb.finish()
-    assert summary["ess/average"] == pytest.approx(scalars[4])
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
-    assert not (tmp_path / RECORD).exists()
+def test_loggers_have_the_readings(tmp_path):
+    logger = CSVLogger(tmp_path, "", "")
+    fit(Causal(), texts(8), tmp_path / "root", [state_size()], logger=logger)
+    rows = pd.read_csv(tmp_path / "metrics.csv")
+    assert rows["step"].tolist() == [0, 2, 4]
+    assert rows["ess/average"].notna().all()
+    assert not (tmp_path / "root" / RECORD).exists()

@@ -13,7 +13,6 @@ import torch
 import transformers
 from huggingface_hub.utils import logging as hub_logging
 from oracles.pretrained import save_tiny, tiny_llama, tiny_tokenizer
-from oracles.tiny_families import tiny, token_ids
 from safetensors.torch import load_file, save_file
 
 import statesize as ss
@@ -101,15 +100,6 @@ def test_a_folder_of_transformers(tmp_path, stored, asked, held):
     assert first["state_bytes"] == 2 * 2 * 8 * tokens * (stored if asked is None else held).itemsize
 
 
-@pytest.mark.parametrize(("family", "implementation"), [("llama", "eager"), ("llama", "sdpa"), ("mamba", "eager")])
-def test_the_attention_that_a_model_runs_with(family, implementation):
-    model = tiny(family)
-    model.set_attn_implementation(implementation)
-    attributes = profile(model, token_ids(1)).attributes
-    assert attributes["kernels"] == ({"attention": implementation} if family == "llama" else {})
-    assert attributes["versions"]["transformers"] == transformers.__version__
-
-
 def test_half_precision_that_does_not_fit_in_float32_runs_as_it_is_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("statesize.models.load.free_bytes", lambda device: 1000)
     loaded = load_model(str(save_tiny(tmp_path / "llama", dtype=torch.bfloat16)))
@@ -162,17 +152,6 @@ def test_quantised_weights_that_cannot_be_measured(tmp_path, quantised, error, n
     folder = set_config(save_tiny(tmp_path / "small"), quantization_config=quantised)
     with pytest.raises(error, match=named):
         load_model(folder)
-
-
-def test_a_method_that_transformers_skips_is_refused_in_memory_too(tmp_path):
-    from transformers import AutoModelForCausalLM
-
-    folder = set_config(save_tiny(tmp_path / "small"), quantization_config={"quant_method": "modelopt"})
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    with pytest.raises(ModelError, match="modelopt"):
-        ss.profile(model, torch.arange(9))
-    del model.config.quantization_config
-    assert ss.profile(model, torch.arange(9)).mixers
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -272,15 +251,6 @@ def test_a_hub_that_does_not_have_a_model_or_does_not_answer_is_asked_once(answe
             assert sum(b"no-such-model" in request for request in asked) == 1
         server.shutdown(socket.SHUT_RDWR)
     thread.join()
-
-
-def test_a_hub_that_cannot_be_reached(monkeypatch):
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(FileError, match=r"'no-one/no-such-model'.* Connection refused"):
-        load_model("no-one/no-such-model")
 
 
 def test_wrong_options():

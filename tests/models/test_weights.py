@@ -108,15 +108,6 @@ def test_quantised_weights_without_their_scales(tmp_path, dtype, sharded):
         ss.load(folder)
 
 
-@pytest.mark.parametrize("content", ["[]", '{"weight_map": 3}', "{", '{"weight_map": {"a": 3}}'])
-def test_an_index_that_is_none(tmp_path, content):
-    folder = save_tiny(tmp_path / "llama")
-    (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(FileError, match="llama"):
-        load_model(str(folder))
-
-
 def test_a_model_is_no_longer_its_file(tmp_path):
     """Weights that are pages of their file would change with it, or end the process where it is cut off."""
     folder = save_tiny(tmp_path / "llama")
