@@ -63,29 +63,6 @@ class Arguments:
         ids = self.tensor
         return None if ids.ndim > 2 or ids.is_floating_point() else ids.flatten().long().cpu()
 
-    def beginning(self, count: int) -> Arguments:
-        """The first `count` positions, with what the other arguments say of these; what an encoder reads stays."""
-        axis = self.measured.axis or 0
-        shape = tuple(count if dim == axis else size for dim, size in enumerate(self.measured.shape))
-        # "decoder_", "future_": other names are those of the encoder's arguments.
-        prefix = f"{self.measured.name.split('_')[0]}_" if self.measured.decodes else ""
-
-        def first(value: Any, name: str = self.measured.name) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            if _has_axes(name, value):
-                return value[..., :count]
-            if value.ndim == 4 and value.shape[-2:] == (len(self), len(self)):
-                return value[..., :count, :count]
-            dim = axis if value.ndim > axis else 0
-            return value.narrow(dim, 0, count) if value.ndim and value.shape[dim] == len(self) else value
-
-        inputs: ModelInputs = first(self.inputs)
-        if isinstance(self.inputs, Mapping):
-            named = self.inputs.items()
-            inputs = {name: first(value, name) if name.startswith(prefix) else value for name, value in named}
-        return Arguments(inputs, replace(self.measured, shape=shape))
-
 
 Given: TypeAlias = Tensor | Arguments
 """One sequence: token ids (L,), or arguments."""

@@ -75,22 +75,20 @@ def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None 
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def document_ids(
-    tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False, most: int | None = None
-) -> list[int]:
+def document_ids(tokenizer: AnyTokenizer, document: Document, most: int | None = None) -> list[int]:
     """Ids of a text, or of a chat through the tokenizer's template, without tokens around it."""
     if not isinstance(document, str):
-        return plain_ids(tokenizer, chat_text(tokenizer, document), special_tokens=True)
+        return plain_ids(tokenizer, _chat_text(tokenizer, document), special_tokens=True)
     size = len(document) if most is None else 16 * (most + _MARGIN)
     while size < len(document):
-        ids = plain_ids(tokenizer, document[:size], special_tokens)
+        ids = plain_ids(tokenizer, document[:size])
         if most is not None and len(ids) >= most + _MARGIN:
             return ids[: most + 1]
         size *= 4
-    return plain_ids(tokenizer, document, special_tokens)
+    return plain_ids(tokenizer, document)
 
 
-def chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
+def _chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
     """A chat as the tokenizer's template writes it."""
     if isinstance(tokenizer, Tokenizer) or not tokenizer.chat_template:
         raise FileError(
