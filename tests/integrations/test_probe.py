@@ -81,15 +81,6 @@ class OwnLayer(torch.nn.Module):
         return (scores.tril() @ self.heads(self.value, hidden)).transpose(1, 2).flatten(2)
 
 
-def test_readings_of_an_own_layer_count_its_channels_each_time():
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), OwnLayer())
-    probing = Probing(Probe(TEXTS, every=1, share=math.inf, settings=Settings(positions=4)))
-    readings = [probing.step(model, step)["ess/total"] for step in (1, 2, 3)]
-    expected = statesize.profile(model, TEXTS, positions=4, channels="all")
-    assert readings == [statesize.compare([expected]).models[0]["total_entropy"]] * 3
-
-
 class ChangedLayer(OwnLayer):
     """The same, of which a part can be shut, and T be lost."""
 
@@ -154,21 +145,6 @@ def test_a_reading_that_waits_says_until_when_in_this_training(steps, begins, ca
     assert [bool(probing.step(model, step)) for step in (1, 2, 3)] == [True, False, False]
     (waits,) = news(caplog)
     assert waits.startswith(f"Step 2: the next reading is {begins}")
-
-
-@pytest.mark.parametrize(("length", "size"), [(35, math.nan), (60, 8)])
-def test_a_longer_probe_shows_the_size_of_a_state_that_a_shorter_one_cannot(length, size, caplog):
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Embedding(32, 16), SilentLayer())
-    texts = torch.randint(32, (1, length))
-    values = Probing(Probe(texts, share=math.inf)).step(model, 0)
-    assert ("ess/state_utilisation" in values) == math.isfinite(size)
-    shown = [
-        "35 tokens show the size of a fixed state only up to 7 numbers, and no" in message for message in news(caplog)
-    ]
-    assert shown == ([True] if math.isnan(size) else [])
-    measured = statesize.profile(model, texts, on_progress=lambda _: None).summary().tss.item()
-    np.testing.assert_equal(measured, size)
 
 
 @pytest.mark.parametrize(("steps", "advised"), [(None, True), (1000, True), (100, False)])
@@ -429,10 +405,6 @@ def test_the_answer_fits_and_one_more_does_not(cost, seconds):
 @pytest.mark.parametrize(("units", "expected"), [((1,), 1), ((1, 1), 1), ((2, 7), 7)])
 def test_with_all_the_time_every_head_is_measured(units, expected):
     assert affordable_heads(Cost(1.0, 1.0, units), 1e6) == expected
-
-
-def test_debts_afford_nothing():
-    assert affordable_heads(Cost(0.0, 1e-6, (8,)), -1.0) == 0
 
 
 def test_readings_are_added_and_a_place_that_cannot_be_written_ends_no_training(tmp_path, caplog):

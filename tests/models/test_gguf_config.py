@@ -210,17 +210,6 @@ CASES = {
     "named mistral": lambda: llama(keys(general__name="mistral")),
     "qwen2": lambda: simple("Qwen2", "qwen2", keys(**YARN_KEYS), **YARN),
     "qwen3": lambda: simple("Qwen3", "qwen3", keys(), head_dim=8),
-    "qwen2moe": lambda: experts(
-        "Qwen2Moe",
-        "qwen2moe",
-        keys(expert_feed_forward_length=16, expert_shared_feed_forward_length=24),
-        **{
-            "moe_intermediate_size": 16,
-            "shared_expert_intermediate_size": 24,
-            "num_experts": 4,
-            "num_experts_per_tok": 2,
-        },
-    ),
     "qwen3moe": lambda: experts(
         "Qwen3Moe",
         "qwen3moe",

@@ -7,9 +7,7 @@ from torch import nn
 
 from statesize.codes import Code
 from statesize.errors import ModelError, StatesizeWarning
-from statesize.measurement.settings import Settings
 from statesize.profiling import profile
-from statesize.profiling.sequences import SequenceTask, SequenceWork
 
 
 class Attention(nn.Module):
@@ -119,18 +117,6 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
     assert told == ["model.layers.0.self_attn", "model.layers.0.self_attn#shared"]
     assert found.mixers == ("model.layers.0.self_attn",)
     assert "its output when it runs again" in str(found.skipped["model.layers.1.self_attn"])
-
-
-def test_the_end_of_a_sequence_says_what_its_iterator_refused():
-    model = tiny("llama")
-    steps = SequenceWork(model, Settings())(SequenceTask(0, token_ids(1)[0], "", 23))
-    first = next(steps)
-    assert (first.index, first.mixers, first.name) == (0, 2, "model.layers.0.self_attn")
-    changed(model)
-    shared, end = steps
-    assert shared.name == f"{first.name}#shared"
-    assert end.mixers == (first.name, shared.name)
-    assert list(end.skipped) == ["model.layers.1.self_attn"]
 
 
 class SometimesLinear(nn.Module):
