@@ -203,7 +203,7 @@ class OpeningLayer(OwnLayer):
         (ahead, "2 was not measured: Mixer 2 must be causal"),
         (gated, "2: Its T is not checked"),
         (looked_ahead, "The model is not causal: positions are mixed backwards in 1"),
-        (noisy, "draws random numbers in eval mode"),
+        (noisy, "gives another last hidden state"),
     ],
 )
 def test_what_a_model_becomes_in_a_training_is_told_at_the_next_reading(change, words, caplog):
