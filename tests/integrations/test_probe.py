@@ -201,7 +201,7 @@ class OpeningLayer(OwnLayer):
     ("change", "words"),
     [
         (ahead, "2 was not measured: Mixer 2 must be causal"),
-        (gated, "2: Its T is not checked"),
+        (gated, "2: Measured in part"),
         (looked_ahead, "The model is not causal: positions are mixed backwards in 1"),
         (noisy, "gives another last hidden state"),
     ],
