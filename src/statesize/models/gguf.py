@@ -22,7 +22,9 @@ _LONGEST_ARRAY = 10_000  # entries of an array of layers; longer ones are of the
 
 # Names of splitters as llama.cpp gives them (src/llama-vocab.cpp), by what transformers splits alike; "" is GPT-2, and
 # "digits" GPT-2 behind single digits.
-_ALIKE = dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "roberta-bpe", "trillion", "mellum"), "")
+_ALIKE: dict[str, str] = dict.fromkeys(
+    ("gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "roberta-bpe", "trillion", "mellum"), ""
+)
 _ALIKE |= dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "exaone", "minerva-7b", "mellum2"), "digits")
 _ALIKE |= dict.fromkeys(("stablelm2", "hunyuan", "solar-open", "grok-2"), "qwen2")
 _ALIKE |= dict.fromkeys(("glm4", "chatglm-bpe"), "llama3")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from statesize.models.gguf import gguf_header, gguf_tensor, unread
 
@@ -48,17 +48,18 @@ _BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias
 
 def gguf_config(library: Any, path: Path, config: Any) -> Any:
     """The configuration of transformers with what a GGUF file states; a file that states more is refused."""
-    from transformers.integrations.gguf.gguf_config_mapping import GGUF_CONFIG_ARCHS
+    import transformers.integrations.gguf.gguf_config_mapping as mapping
 
+    whole = cast("Any", mapping).GGUF_CONFIG_ARCHS
     metadata, tensors = gguf_header(path)
     architecture = str(metadata.get("general.architecture"))
-    if architecture in GGUF_CONFIG_ARCHS:
+    if architecture in whole:
         if scaling := [key for key in metadata if ".rope.scal" in key]:
             raise unread(path, scaling[0])
         config.vocab_size = metadata.get(f"{architecture}.vocab_size", config.vocab_size)
         return config
     if architecture not in _ARCHITECTURES:
-        known = ", ".join([*_ARCHITECTURES, *GGUF_CONFIG_ARCHS])
+        known = ", ".join([*_ARCHITECTURES, *whole])
         raise unread(path, f"the architecture {architecture!r}, which is none of {known}")
     if config.model_type == "mistral":
         # transformers goes by general.name, and has no names of tensors for what it then takes the file for.
