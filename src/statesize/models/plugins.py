@@ -111,7 +111,8 @@ def is_gguf(path: Path) -> bool:
 def no_model(name: str, reason: str) -> str:
     """The message for a name that is none of a model, with the name of a model that is spelt almost alike."""
     kinds = ", ".join([*dict.fromkeys(_brought().values()), "a folder, a GGUF file or an id of the Hugging Face hub"])
-    return f"model must be {kinds}, got {name!r}, which {reason}. {meant(name, _brought(), 'Check the spelling.')}"
+    advice = meant(name, _brought(), "Check the spelling.")
+    return f"model must be {kinds}, got {name!r}, which {reason}.{unfinished(Path(name))} {advice}"
 
 
 def refuse_name(name: str) -> None:
