@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from tokenizers import Tokenizer
 
+from statesize.errors import FileError
+
 DATA = files("statesize.texts") / "data"
 _Parsed = TypeVar("_Parsed")
 
@@ -26,5 +28,8 @@ def tokenizer() -> Tokenizer:
 
 
 def read_bundled(data: Traversable, name: str, parse: Callable[[str], _Parsed]) -> _Parsed:
-    """A text file of the package, parsed."""
-    return parse(data.joinpath(*name.split("/")).read_text(encoding="utf-8"))
+    """A text file of the package, parsed; a FileError where it is missing or damaged."""
+    try:
+        return parse(data.joinpath(*name.split("/")).read_text(encoding="utf-8"))
+    except Exception as error:  # the class that tokenizers raises has no narrower name
+        raise FileError(f"bundled file {name} is missing or damaged ({error}). Install statesize again.") from error
