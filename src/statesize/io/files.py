@@ -61,13 +61,14 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     paths = [folder / name for name in contents]
     temporary = [folder / f".{name}.{os.getpid()}.part" for name in contents]
     try:
-        with os_errors(f"cannot write {paths[-1]}", "Give a folder that can be written"):
-            folder.mkdir(parents=True, exist_ok=True)
-            for path, written, content in zip(paths, temporary, contents.values(), strict=True):
+        for path, written, content in zip(paths, temporary, contents.values(), strict=True):
+            with os_errors(f"cannot write {path}", "Give a folder that can be written"):
+                folder.mkdir(parents=True, exist_ok=True)
                 # Moving a file over a device or a pipe would replace it.
                 if path.exists():
                     require_regular(path)
                 written.write_bytes(content)
+        with os_errors(f"cannot write to {folder}", "Give a folder that can be written"):
             if len(contents) > 1:
                 paths[-1].unlink(missing_ok=True)
             for path, written in zip(paths, temporary, strict=True):
