@@ -102,7 +102,7 @@ def test_a_misspelt_layer_is_answered_by_its_name(profile):
 def test_names_of_charts_and_of_the_package_are_one_thing_each(profile, shown):
     for charts in (shown["charts"],):
         assert all(callable(getattr(charts, name)) for name in dir(charts) if not name.startswith("_"))
-    with pytest.raises(AttributeError, match=r"did you mean statesize\.lab\.length\?"):
+    with pytest.raises(AttributeError, match="length"):
         _ = ss.length
     with pytest.raises(InputError, match=r"^profiles must be a list of Profiles, got "):
         ss.compare(profile)

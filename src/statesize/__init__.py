@@ -35,30 +35,21 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that `statesize --version` and the like need not wait for torch.
 _HOMES = {
-    "errors": ("StatesizeError",),
-    "measurement.measurement": ("Measurement", "measure"),
-    "models.capture": ("capture",),
-    "models.load": ("load",),
-    "networks.network": ("network_ess",),
-    "operators": (
-        "Convolution",
-        "Dense",
-        "Operator",
-        "Recurrence",
-        "Shared",
-        "SoftmaxAttention",
-        "StateSpace",
-    ),
-    "profiling.profile": ("Profile",),
-    "profiling.run": ("profile",),
-    "truncation.cache": ("cache",),
-    "reduction.reduce": ("reduce",),
-    "report.comparison": ("compare",),
-    "truncation.truncate": ("truncate",),
-    "measurement.settings": ("Settings",),
+    "Measurement measure": "measurement.measurement",
+    "Settings": "measurement.settings",
+    "StatesizeError": "errors",
+    "capture": "models.capture",
+    "load": "models.load",
+    "network_ess": "networks.network",
+    "Convolution Dense Operator Recurrence Shared SoftmaxAttention StateSpace": "operators",
+    "Profile": "profiling.profile",
+    "profile": "profiling.run",
+    "reduce": "reduction.reduce",
+    "compare": "report.comparison",
+    "cache": "truncation.cache",
+    "truncate": "truncation.truncate",
 }
-_PLUGGED_IN = "lab"
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_HOME = {name: home for names, home in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "Convolution",
@@ -99,9 +90,8 @@ def __getattr__(name: str) -> Any:
     # Packages inside, those that plug themselves in among them.
     if not name.startswith("_") and find_spec(f"statesize.{name}") is not None:
         return _imported(name)
-    near = f"; did you mean statesize.{_PLUGGED_IN}.{name}?" if name in _plugged_in() else ""
     # With the module, Python proposes a name that is spelt alike.
-    raise AttributeError(f"module 'statesize' has no attribute {name!r}{near}", name=name, obj=sys.modules[__name__])
+    raise AttributeError(f"module 'statesize' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 
 def _imported(name: str) -> ModuleType:
@@ -114,9 +104,4 @@ def _imported(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, _PLUGGED_IN})
-
-
-def _plugged_in() -> list[str]:
-    """What is public of the package that plugs itself in, where it is there."""
-    return [] if find_spec(f"statesize.{_PLUGGED_IN}") is None else dir(_imported(_PLUGGED_IN))
+    return sorted({*__all__, "lab"})

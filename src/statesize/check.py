@@ -167,18 +167,13 @@ def require_floating(name: str, tensor: object, *, complex_allowed: bool = False
     expected = "a floating-point or complex tensor" if complex_allowed else "a floating-point tensor"
     require_kind(name, tensor, Tensor, expected, "Convert it with torch.as_tensor.")
     tensor = cast("Tensor", tensor)
-    if tensor.is_nested:
-        raise InputError(
-            f"{name} must be a dense tensor, got a nested one. Convert it with torch.nested.to_padded_tensor."
-        )
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta:
+        got = "a nested one" if tensor.is_nested else f"layout {tensor.layout} on {tensor.device}"
+        advice = "Convert it with .to_dense() or torch.nested.to_padded_tensor, or load its numbers."
+        raise InputError(f"{name} must be a dense tensor with numbers, got {got}. {advice}")
     if not (tensor.is_floating_point() or (complex_allowed and tensor.is_complex())) or tensor.element_size() < 2:
         advice = "Convert it with .to(torch.float64)."
         raise InputError(f"{name} must be {expected} of 16 bits or more, got dtype {tensor.dtype}. {advice}")
-    if tensor.layout != torch.strided or tensor.is_meta:
-        argument = "the device meta, which holds no numbers" if tensor.is_meta else f"layout {tensor.layout}"
-        raise InputError(
-            f"{name} must be a dense tensor, got {argument}. Convert it with .to_dense() or load its numbers."
-        )
 
 
 def require_finite(name: str, tensor: Tensor) -> None:

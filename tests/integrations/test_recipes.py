@@ -1,11 +1,7 @@
 """The lines of the page on training, in the tools that they are for, or in loops that call them as those do."""
 
-import contextlib
-import inspect
-import json
 import math
 import re
-import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,17 +74,6 @@ def test_tensorboard_takes_a_reading(values, tmp_path):
     assert found.Scalars(NAME)[0].step == 7
 
 
-def test_trackio_takes_a_reading(values, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
-    trackio = pytest.importorskip("trackio")
-    trackio.init(project="readings", name="one", embed=False)
-    logged_by("Trackio", values, trackio=trackio)
-    trackio.finish()
-    with contextlib.closing(sqlite3.connect(tmp_path / "readings.db")) as store:
-        ((step, metrics),) = store.execute("SELECT step, metrics FROM metrics").fetchall()
-    assert (step, json.loads(metrics)) == (7, pytest.approx(values))
-
-
 def test_the_loop_of_nanochat_logs_readings():
     log = []
     names = {"probing": every(2), "orig_model": small_model(), "wandb_run": SimpleNamespace(log=log.append)}
@@ -126,9 +111,3 @@ def test_torchtitan_and_flame_log_readings_beside_their_own_numbers():
     assert [step for step, entry in metrics.entries.items() if NAME in entry] == [2, 4, 6]
     assert all(entry["loss"] == 2.5 for entry in metrics.entries.values())
     assert metrics.entries[1] == {"loss": 2.5, "lr": 0.1}
-
-
-def test_torchtitan_itself_is_called_as_before():
-    metrics = pytest.importorskip("torchtitan.components.metrics")
-    signature = inspect.signature(metrics.MetricsProcessor.log)
-    assert [*signature.parameters] == [*inspect.signature(Metrics.log).parameters]

@@ -61,15 +61,6 @@ def read(given, folder, **changes):
     return run, [entry for entry in run.state.log_history if "ess/average" in entry]
 
 
-def test_a_second_callback_of_readings_is_refused(tmp_path):
-    """Its numbers would have the names of the first one's."""
-    run = trainer(Causal(), texts(16), tmp_path, [], max_steps=4)
-    for _ in range(2):
-        run.add_callback(StateSizeCallback(probe(), trainer=run))
-    with pytest.raises(InputError, match="at most one"):
-        run.train()
-
-
 @pytest.mark.few(1)
 @pytest.mark.parametrize("family", ["gla", "mamba2"])
 def test_weights_and_losses_are_the_same_with_readings(family, tmp_path):
@@ -104,11 +95,6 @@ def test_readings_are_on_the_console_in_the_history_and_in_lines_of_json(known, 
     assert [message for message in news if "takes" not in message] == [f"Step 0: readings are in {tmp_path / RECORD}"]
     (callback,) = [callback for callback in run.callback_handler.callbacks if isinstance(callback, StateSizeCallback)]
     assert re.search(rf"3 readings.* at step 4: ESS {readings[-1]['ess/middle']:.2f}", repr(callback))
-
-
-def test_advice_knows_the_steps_of_the_training(tmp_path):
-    run, _ = read(Causal(), tmp_path)
-    (callback,) = [callback for callback in run.callback_handler.callbacks if isinstance(callback, StateSizeCallback)]
     assert callback._probing.steps == 4
 
 
@@ -128,13 +114,6 @@ def test_a_training_in_mixed_precision_has_readings(family, tmp_path):
     assert [entry["step"] for entry in readings] == [0, 2, 4]
 
 
-def test_a_record_that_cannot_be_written_ends_no_training(tmp_path):
-    (tmp_path / RECORD).mkdir()
-    run, readings = read(Causal(), tmp_path)
-    assert run.state.global_step == 4
-    assert [entry["step"] for entry in readings] == [0, 2, 4]
-
-
 @pytest.mark.slow
 def test_tensorboard_has_them(tmp_path, monkeypatch):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -147,41 +126,6 @@ def test_tensorboard_has_them(tmp_path, monkeypatch):
     # What the console leaves out.
     assert len(found.Scalars("train/ess/layers")) == 3
     assert not (tmp_path / RECORD).exists()
-
-
-@pytest.mark.slow
-def test_mlflow_has_them(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    store = (tmp_path / "mlruns").as_uri()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    # A test before it in this process may have set another.
-    mlflow.set_tracking_uri(store)
-    _, readings = read(Causal(), tmp_path, report_to="mlflow")
-    try:
-        client = mlflow.MlflowClient(store)
-        history = client.get_metric_history(mlflow.last_active_run().info.run_id, "ess/average")
-    finally:
-        mlflow.end_run()
-    assert [(each.step, each.value) for each in history] == [
-        (entry["step"], pytest.approx(entry["ess/average"])) for entry in readings
-    ]
-
-
-@pytest.mark.slow
-def test_wandb_has_them_offline(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
-    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true", "DISABLE_CODE": "true"}.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    # What a test before it in this process has set up would be used again.
-    wandb.teardown()
-    _, readings = read(Causal(), tmp_path, report_to="wandb")
-    try:
-        summary = dict(wandb.run.summary)
-    finally:
-        wandb.finish()
-    assert summary["train/ess/average"] == pytest.approx(readings[-1]["ess/average"])
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
 def test_other_processes_than_the_main_one_measure_nothing(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def test_what_cannot_be_locked_is_written_all_the_same(tmp_path, monkeypatch, sy
 
 
 def upper(content):
-    if content == b"refused":
+    if content in (b"", b"refused"):
         raise ValueError("no text")
     return content.decode().upper()
 
@@ -100,13 +100,10 @@ def test_without_a_folder_values_stay_in_memory():
     assert (parts.read("000001/a"), parts.names("000001"), parts.names("000002")) == ("text", ["000001/a"], [])
 
 
-@pytest.mark.parametrize("damage", [b"", b"tex", b"texT", b"refused"])
+@pytest.mark.parametrize("damage", [b"", b"refused"])
 def test_a_damaged_part_is_told_and_made_anew(parts, damage, caplog):
-    if damage == b"refused":
-        parts.write("a", damage.decode())
-    else:
-        parts.write("a", "text")
-        next(parts.folder.iterdir()).write_bytes(damage)
+    parts.write("a", "text")
+    next(parts.folder.iterdir()).write_bytes(damage)
     later = again(parts)
     assert later.read("a") is None
     assert later.read("a") is None
@@ -133,7 +130,7 @@ def test_a_part_that_is_removed(parts):
 
 def test_half_written_files_are_passed_over(parts):
     parts.folder.mkdir()
-    (parts.folder / ".a-1234.part.77.part").write_bytes(b"te")
+    (parts.folder / ".a.part.77.part").write_bytes(b"te")
     assert parts.read("a") is None
     assert len(list(parts.folder.iterdir())) == 1
 

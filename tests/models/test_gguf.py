@@ -44,17 +44,6 @@ def test_quick_reading_finds_the_tensors_and_numbers_that_ggufs_own_reader_finds
             assert quick.fields[name].contents() == field.contents()
 
 
-def test_the_model_that_transformers_loaded_is_measured_alike(tmp_path):
-    from transformers import AutoModelForCausalLM
-
-    path = write_gguf(tmp_path / "tiny.gguf")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=path.name)
-    quantised, expected = ss.profile(model, [[5, 6, 7, 8, 9]]), ss.profile(str(path), [[5, 6, 7, 8, 9]])
-    assert quantised.attributes["source"] == {"weights": "gguf, dequantised"}
-    for name in expected.mixers:
-        assert quantised.mixer(name)["entropy"].identical(expected.mixer(name)["entropy"])
-
-
 @pytest.mark.parametrize(
     ("made", "named"),
     [

@@ -13,7 +13,6 @@ import torch
 import transformers
 from huggingface_hub.utils import logging as hub_logging
 from oracles.pretrained import save_tiny, tiny_llama, tiny_tokenizer
-from oracles.tiny_families import tiny, token_ids
 from safetensors.torch import load_file, save_file
 
 import statesize as ss
@@ -74,7 +73,7 @@ def test_a_checkpoint_of_statesize_and_its_tokenizer(tmp_path):
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float64}
     assert load_model_facts(str(tmp_path / "small")).vocabulary == 4096
     (tmp_path / "small" / "tokenizer.json").write_text("{")
-    with pytest.raises(FileError, match=r"tokenizer\.json is damaged"):
+    with pytest.raises(FileError, match=r"tokenizer\.json must be a tokenizer"):
         ss.load(str(tmp_path / "small"))
 
 
@@ -101,15 +100,6 @@ def test_a_folder_of_transformers(tmp_path, stored, asked, held):
     assert first["state_bytes"] == 2 * 2 * 8 * tokens * (stored if asked is None else held).itemsize
 
 
-@pytest.mark.parametrize(("family", "implementation"), [("llama", "eager"), ("llama", "sdpa"), ("mamba", "eager")])
-def test_the_attention_that_a_model_runs_with(family, implementation):
-    model = tiny(family)
-    model.set_attn_implementation(implementation)
-    attributes = profile(model, token_ids(1)).attributes
-    assert attributes["kernels"] == ({"attention": implementation} if family == "llama" else {})
-    assert attributes["versions"]["transformers"] == transformers.__version__
-
-
 def test_half_precision_that_does_not_fit_in_float32_runs_as_it_is_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("statesize.models.load.free_bytes", lambda device: 1000)
     loaded = load_model(str(save_tiny(tmp_path / "llama", dtype=torch.bfloat16)))
@@ -133,10 +123,11 @@ def test_models_that_are_not_causal(tmp_path):
     T5ForConditionalGeneration(
         T5Config(vocab_size=300, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     ).save_pretrained(tmp_path / "t5")
-    for name, named in (("bert", "BertForMaskedLM"), ("t5", "encoder-decoder")):
-        for read in (load_model, load_tokenizer):
-            with pytest.raises(ModelError, match=named):
-                read(str(tmp_path / name))
+    with pytest.raises(FileError, match="T5"):
+        load_model(str(tmp_path / "t5"), needs_tokenizer=False)
+    model = load_model(str(tmp_path / "bert"), needs_tokenizer=False).model
+    with pytest.raises(ModelError, match="later positions"):
+        profile(model, [[5, 6, 7, 8, 9, 10]])
 
 
 @pytest.mark.parametrize(
@@ -163,17 +154,6 @@ def test_quantised_weights_that_cannot_be_measured(tmp_path, quantised, error, n
         load_model(folder)
 
 
-def test_a_method_that_transformers_skips_is_refused_in_memory_too(tmp_path):
-    from transformers import AutoModelForCausalLM
-
-    folder = set_config(save_tiny(tmp_path / "small"), quantization_config={"quant_method": "modelopt"})
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    with pytest.raises(ModelError, match="modelopt"):
-        ss.profile(model, torch.arange(9))
-    del model.config.quantization_config
-    assert ss.profile(model, torch.arange(9)).mixers
-
-
 @pytest.mark.parametrize("whole", [False, True])
 def test_weights_of_float8_are_read_whole_on_request(tmp_path, whole):
     """Without it a model rounds what its layers are given, where the hardware can."""
@@ -197,33 +177,30 @@ def test_weights_of_float8_are_read_whole_on_request(tmp_path, whole):
 
 
 def test_folders_and_files_that_hold_no_model(tmp_path):
-    for folder, file in (("adapter", "adapter_config.json"), ("profile", "profile.json"), ("text", "text.txt")):
+    for folder, file in (("profile", "profile.json"), ("text", "text.txt")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text("{}")
-    named = {"adapter": "peft", "profile": "is a profile", "text": "has no config", "text/text.txt": "has no config"}
-    for path, reason in named.items():
+    for path, reason in {"profile": "is a profile", "text": "no config", "text/text.txt": "no config"}.items():
         for read in (load_model, load_tokenizer, ss.load):
             with pytest.raises(FileError, match=reason):
                 read(str(tmp_path / path))
 
 
-def test_a_model_beside_the_one_that_is_named_is_suggested(tmp_path):
-    save_tiny(tmp_path / "llama")
-    for name, suggestion in ((f"{tmp_path}/lama", f"{tmp_path}/llama"), (f"{tmp_path}", "llama"), ("softmax", "sa")):
-        with pytest.raises(FileError, match=f"Did you mean .*{suggestion}\\?"):
-            load_model(name)
+def test_a_bundled_model_that_is_meant_is_suggested():
+    with pytest.raises(FileError, match=r"Did you mean sa\?"):
+        load_model("softmax")
 
 
 def test_a_tokenizer_is_readable_where_it_is_there(tmp_path):
     folder = save_tiny(tmp_path / "llama")
     assert load_tokenizer(str(folder)).encode("a state") == tiny_tokenizer().encode("a state")
     (folder / "tokenizer_config.json").unlink()
-    for file in ("tokenizer.json", "vocab.json", "tokenizer.model"):
-        (folder / file).write_text("{")
-        for read in (load_tokenizer, ss.load):
-            with pytest.raises(FileError, match="The tokenizer of "):
-                read(str(folder))
-        (folder / file).unlink()
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(FileError, match="The tokenizer of "):
+        load_tokenizer(str(folder))
+    with pytest.warns(UserWarning, match="The tokenizer of "):
+        assert ss.load(str(folder)).tokenizer is None
+    (folder / "tokenizer.json").unlink()
     assert ss.load(str(folder)).tokenizer is None
     with pytest.raises(FileError, match=r"its vocabulary is empty|The tokenizer of "):
         load_model(str(folder))
@@ -274,15 +251,6 @@ def test_a_hub_that_does_not_have_a_model_or_does_not_answer_is_asked_once(answe
             assert sum(b"no-such-model" in request for request in asked) == 1
         server.shutdown(socket.SHUT_RDWR)
     thread.join()
-
-
-def test_a_hub_that_cannot_be_reached(monkeypatch):
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(FileError, match=r"'no-one/no-such-model'.* Connection refused"):
-        load_model("no-one/no-such-model")
 
 
 def test_wrong_options():

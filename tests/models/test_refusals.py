@@ -1,18 +1,13 @@
 """Mixers that cannot be measured: the others are, and what is left out is told with its reason."""
 
-import json
-
 import pytest
 import torch
 from oracles.tiny_families import tiny, token_ids
 from torch import nn
 
-from statesize import capture
 from statesize.codes import Code
 from statesize.errors import ModelError, StatesizeWarning
-from statesize.measurement.settings import Settings
 from statesize.profiling import profile
-from statesize.profiling.sequences import SequenceTask, SequenceWork
 
 
 class Attention(nn.Module):
@@ -122,36 +117,6 @@ def test_one_that_fails_when_it_runs_again_is_skipped():
     assert told == ["model.layers.0.self_attn", "model.layers.0.self_attn#shared"]
     assert found.mixers == ("model.layers.0.self_attn",)
     assert "its output when it runs again" in str(found.skipped["model.layers.1.self_attn"])
-
-
-def test_the_end_of_a_sequence_says_what_its_iterator_refused():
-    model = tiny("llama")
-    steps = SequenceWork(model, Settings())(SequenceTask(0, token_ids(1)[0], "", 23))
-    first = next(steps)
-    assert (first.index, first.mixers, first.name) == (0, 2, "model.layers.0.self_attn")
-    changed(model)
-    shared, end = steps
-    assert shared.name == f"{first.name}#shared"
-    assert end.mixers == (first.name, shared.name)
-    assert list(end.skipped) == ["model.layers.1.self_attn"]
-
-
-def test_what_a_mixer_does_besides_is_told():
-    found = profile(tiny("zaya"), token_ids(1), positions=2)
-    (limit,) = found.codes
-    assert limit == (Code.VALUES, found.mixers, Code.VALUES.sentence)
-    assert limit.sentence in repr(found)
-    assert [mixer["limits"] for mixer in json.loads(json.dumps(found.to_dict()))["mixers"]] == [["values"]] * 2
-
-
-@pytest.mark.parametrize("family", ["deepseek_v32", "glm_moe_dsa", "minimax_m3_vl_text", "doge"])
-def test_a_cache_that_any_later_query_may_pick_from_is_the_whole_past(family):
-    (items, reach) = list(capture(tiny(family), token_ids(1))), list(range(23))
-    selected = [int((item.operator.dense()[0, 0, -1] > 0).sum()) for item in items]
-    assert min(selected) < 23
-    for item in items:
-        if item.kind == "attention":
-            assert item.operator.state_size().tolist() == reach
 
 
 class SometimesLinear(nn.Module):

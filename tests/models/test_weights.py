@@ -90,18 +90,6 @@ def test_a_configuration_that_names_no_model(tmp_path, content):
         load_model(str(folder))
 
 
-@pytest.mark.parametrize("held", ["_orig_mod.{}", "module._orig_mod.{}", "{layers}"])
-def test_names_of_what_held_the_model_are_left_out(tmp_path, held):
-    def named(name):
-        return held.format(name, layers=name.replace("layers.1.", "layers.1._orig_mod."))
-
-    folder = edited(tmp_path / "llama", lambda tensors: {named(name): tensor for name, tensor in tensors.items()})
-    with pytest.warns(UserWarning, match=r"_orig_mod\.' was left out"):
-        loaded = load_model(folder)
-    torch.testing.assert_close(loaded.model.state_dict(), tiny_llama().state_dict(), rtol=0, atol=0)
-    assert "unused_weights" not in loaded.source
-
-
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.int64])
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.filterwarnings("ignore:.*of the checkpoint:UserWarning")
@@ -118,15 +106,6 @@ def test_quantised_weights_without_their_scales(tmp_path, dtype, sharded):
         (folder / "model.safetensors.index.json").write_text(json.dumps(weights))
     with pytest.raises(FileError, match=rf"{name} as [IF]\d"):
         ss.load(folder)
-
-
-@pytest.mark.parametrize("content", ["[]", '{"weight_map": 3}', "{", '{"weight_map": {"a": 3}}'])
-def test_an_index_that_is_none(tmp_path, content):
-    folder = save_tiny(tmp_path / "llama")
-    (folder / "model.safetensors").unlink()
-    (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(FileError, match="llama"):
-        load_model(str(folder))
 
 
 def test_a_model_is_no_longer_its_file(tmp_path):

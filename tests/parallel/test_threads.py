@@ -1,14 +1,12 @@
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from statesize import spectra
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
-from statesize.operators import Dense, SoftmaxAttention
+from statesize.operators import Dense
 from statesize.parallel.threads import end_if_unwanted, free_threads, in_parallel, one_torch_thread
 
 
@@ -95,18 +93,3 @@ def test_an_error_ends_the_other_tasks(two_threads):
     with one_torch_thread(), pytest.raises(InputError, match="the third head"):
         in_parallel([endless, failing])
     assert ended.is_set()
-
-
-def test_large_eliminations_on_two_threads(two_threads):
-    # torch's own LU factorisation of batches is wrong on two threads from about 150 rows on.
-    g = torch.Generator().manual_seed(0)
-    query, key = (torch.randn(2, 640, 16, generator=g, dtype=torch.float64) for _ in range(2))
-    heads = SoftmaxAttention(query, key, 0.25)
-    found = measure(heads, (1e-2,), (), outputs=("counts",), engine="all_cuts")
-    expected = measure(heads, (1e-2,), (), outputs=("counts",), engine="dense", positions=[100, 300, 500])
-    assert torch.equal(found.count[:, [99, 299, 499]], expected.count)
-
-
-def test_what_engines_compute_holds_no_lock_that_others_wait_for():
-    room = Path(spectra.__file__).parent
-    assert not [path.name for path in room.rglob("*.py") if "cached_property" in path.read_text("utf-8")]

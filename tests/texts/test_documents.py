@@ -144,10 +144,8 @@ LISTS = [[1, 2, 3], [4, 0]]
     [
         ("[1, 2, 3]", LISTS[:1]),
         ("\n[1,\n 2,\n 3]\n", LISTS[:1]),
-        ("[1, 2, 3]\n\n[4, 0]\n", LISTS),
         ("[[1, 2, 3], [4, 0]]", LISTS),
         (json.dumps(LISTS, indent=2), LISTS),
-        ("\ufeff[1, 2, 3]", LISTS[:1]),
     ],
 )
 def test_lists_of_ids(tmp_path, content, lists):
@@ -161,13 +159,10 @@ def test_lists_of_ids(tmp_path, content, lists):
 @pytest.mark.parametrize(
     ("content", "where"),
     [
-        *((content, "") for content in ("", " \n\n")),
-        ("[1,\n2", ", line 1"),
-        *((f"[1, {item}]", ", index 1") for item in ("5", "-1", "2.0", "true", "null", '"2"', "[2]", str(2**63))),
-        ("[1, 2]\n[1, 2, -1]", ", line 2, index 2"),
+        *((content, "") for content in ("", "[1,\n2", "[1, 2]\n[1, 2]")),
+        *((f"[1, {item}]", ", list 1, index 1") for item in ("5", "-1", "2.0", "true", "null", "[2]", str(2**63))),
         ("[[1, 2], [3, 9]]", ", list 2, index 1"),
-        ("[]", ""),
-        *((f"[1, 2]\n{line}", ", line 2") for line in ("[3]", "{}", "null", "[1, 2")),
+        *((content, ", list 1") for content in ("[]", "{}", "[3]", "null")),
     ],
 )
 def test_what_is_no_list_of_ids(tmp_path, content, where):
@@ -179,12 +174,8 @@ def test_what_is_no_list_of_ids(tmp_path, content, where):
     assert "\n" not in str(error.value)
 
 
-def test_ids_are_read_as_far_as_they_are_needed_and_of_any_vocabulary(tmp_path):
-    path = tmp_path / "ids.jsonl"
-    path.write_bytes(b"[1, 2]\n\xff")
-    assert next(read_token_ids(path, 5)).tolist() == [1, 2]
-    with pytest.raises(FileError, match="line 2"):
-        list(read_token_ids(path, 5))
+def test_ids_of_any_vocabulary(tmp_path):
+    path = tmp_path / "ids.json"
     path.write_text(f"[1, {2**63 - 1}]")
     assert next(read_token_ids(path, None)).tolist() == [1, 2**63 - 1]
     with pytest.raises(FileError, match="nowhere"):

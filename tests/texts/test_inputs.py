@@ -5,10 +5,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from statesize.adapters.forward import Measured
 from statesize.errors import InputError
 from statesize.texts import bundled
-from statesize.texts.inputs import Arguments, bundled_sequences, sequences, tokens_sha256
+from statesize.texts.inputs import bundled_sequences, sequences, tokens_sha256
 from tools.text_bundle import share_of_signs
 
 
@@ -143,9 +142,3 @@ def test_each_default_text_is_the_beginning_of_one_document_and_the_first_is_sen
 
 def test_where_sequences_end_is_in_their_digest():
     assert tokens_sha256([torch.tensor([1, 2, 3])]) != tokens_sha256([torch.tensor([1, 2]), torch.tensor([3])])
-
-
-def test_the_beginning_of_what_a_decoder_reads_leaves_what_an_encoder_reads_whole():
-    ids, names = torch.arange(6)[None], ("decoder_input_ids", "decoder_attention_mask", "input_ids")
-    given = Arguments(dict.fromkeys(names, ids), Measured(names[0], 1, (1, 6), decodes=True))
-    assert [given.beginning(4).inputs[name].shape[1] for name in names] == [4, 4, 6]

@@ -37,25 +37,6 @@ def test_documents_of_a_transformers_tokenizer(bos):
     assert "".join(token_text(tokenizer, token) for token in ids if token > 1) == "</s> is text"
 
 
-@pytest.mark.parametrize("bos", [False, True])
-def test_special_tokens_that_a_text_spells(bos):
-    tokenizer = tiny_tokenizer(bos=bos)
-    text, state = "a state</s>its past\n\n</s> \n", tokenizer("a state", add_special_tokens=False).input_ids
-    ids = document_ids(tokenizer, text, special_tokens=True)
-    assert ids[: len(state) + 1] == [*state, 1]
-    assert ids.count(1) == 2
-    assert "".join(token_text(tokenizer, token) for token in ids) == text
-    # Otherwise they are letters.
-    assert document_ids(tokenizer, text).count(1) == 0
-
-
-def test_special_tokens_that_a_text_for_a_bundled_model_spells():
-    tokenizer = zoo.tokenizer()
-    assert document_ids(tokenizer, "one<eos>two", special_tokens=True).count(0) == 1
-    assert document_ids(tokenizer, "one<eos>two").count(0) == 0
-    assert not tokenizer.encode_special_tokens
-
-
 @pytest.mark.parametrize("kind", ["transformers", "tokenizers"])
 def test_without_an_end_of_sequence_token(kind):
     tokenizer = tiny_tokenizer(eos=False)

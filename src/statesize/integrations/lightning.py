@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from statesize.check import require_kind
 from statesize.errors import InputError
-from statesize.integrations.probe import Probe, Probing, check_alone, probe_of
+from statesize.integrations.probe import Probe, Probing, probe_of
 from statesize.texts.inputs import Inputs
 
 
@@ -44,7 +43,6 @@ class StateSizeCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and measure before the first step."""
-        check_alone(cast("Any", trainer).callbacks, StateSizeCallback)
         steps = trainer.estimated_stepping_batches
         self._probing = Probing(self.probe, int(steps) if math.isfinite(steps) else None)
         self._last = trainer.global_step or -1
@@ -72,14 +70,14 @@ class StateSizeCallback(Callback):
 def _part(pl_module: LightningModule, name: str) -> nn.Module:
     """The part of a LightningModule that is measured."""
     children = [child for child, part in pl_module.named_children() if next(part.parameters(), None) is not None]
-    if not name and type(pl_module).forward is LightningModule.forward and len(children) == 1:
-        name = children[0]
-    part: nn.Module | None = None
-    with suppress(AttributeError):
-        part = pl_module.get_submodule(name)
-    if part is None or (not name and type(pl_module).forward is LightningModule.forward):
-        raise InputError(
-            f"module must name the part of {type(pl_module).__name__} that takes token ids, got {name!r}. Name one of "
-            f"its parts with parameters, or a part of these: {', '.join(children) or 'it has none'}."
-        )
-    return part
+    is_bare = type(pl_module).forward is LightningModule.forward
+    name = children[0] if is_bare and not name and len(children) == 1 else name
+    try:
+        if name or not is_bare:
+            return pl_module.get_submodule(name)
+    except AttributeError:
+        pass
+    raise InputError(
+        f"module must name the part of {type(pl_module).__name__} that takes token ids, got {name!r}. Name one of its "
+        f"parts with parameters, or a part of these: {', '.join(children) or 'it has none'}."
+    )

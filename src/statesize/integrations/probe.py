@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -80,13 +80,6 @@ def affordable_heads(cost: Cost, seconds: float) -> int:
     most = max(cost.units)
     heads = bisect_right(range(1, most + 1), seconds, key=lambda heads: MARGIN * cost.seconds(heads))
     return heads if heads >= min(FEWEST_HEADS, most) else 0
-
-
-def check_alone(callbacks: Iterable[object], kind: type) -> None:
-    """Refuse a second callback of a Trainer that logs readings: they have the same names."""
-    count = sum(isinstance(callback, kind) for callback in callbacks)
-    if count > 1:
-        refuse("callbacks", f"at most one {kind.__name__}", count, "Give all texts to one Probe.")
 
 
 def probe_of(inputs: Inputs | Probe, every: int) -> Probe:
@@ -356,7 +349,7 @@ class Probing:
         return Profile(tree) if larger else profile
 
     def _report_falls(self, step: int, profile: Profile) -> None:
-        """Name each layer whose utilisation has fallen far, once until it has risen again, and its sink."""
+        """Name each layer whose utilisation has fallen far, once until it has risen again."""
         for row in profile.summary_rows():
             share = "state_utilisation" if math.isnan(row["ceiling_utilisation"]) else "ceiling_utilisation"
             if math.isnan(row[share]):
@@ -366,10 +359,8 @@ class Probing:
             if row[share] >= _FALLEN * first[share]:
                 self._reported.discard(layer)
                 continue
-            sink = f"; a sink takes {100 * row['sink_share']:.0f} % of its attention"
-            sink = sink if row["without_sink"] > row["ess"] else ""
             used = f"{row['layer']} uses {100 * row[share]:.0f} % of its {share.removesuffix('_utilisation')}"
-            self._report(step, f"{used}; it used {100 * first[share]:.0f} % at first{sink}", layer)
+            self._report(step, f"{used}; it used {100 * first[share]:.0f} % at first", layer)
 
 
 def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, float]:

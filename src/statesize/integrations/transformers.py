@@ -18,7 +18,7 @@ from transformers.trainer_callback import (
 from transformers.training_args import TrainingArguments
 
 from statesize.check import require_kind
-from statesize.integrations.probe import PREFIX, Probe, Probing, check_alone, probe_of
+from statesize.integrations.probe import PREFIX, Probe, Probing, probe_of
 from statesize.texts.inputs import Inputs
 
 _CONSOLE = [f"{PREFIX}{name}" for name in ("middle", "state_utilisation", "ceiling_utilisation", "sink_share")]
@@ -54,7 +54,6 @@ class StateSizeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock."""
-        check_alone(self._others(), StateSizeCallback)
         self._probing = Probing(self.probe, state.max_steps if state.max_steps > 0 else None)
 
     def on_step_begin(
@@ -71,19 +70,12 @@ class StateSizeCallback(TrainerCallback):
         if values is None or not state.is_world_process_zero:
             return
         state.log_history.append(values | {"step": state.global_step})
-        trackers = [
-            callback
-            for callback in self._others()
-            if not isinstance(callback, StateSizeCallback | PrinterCallback | ProgressCallback)
-        ]
-        for tracker in trackers:
-            tracker.on_log(args, state, control, model=model, logs=dict(values))
+        others = [] if self.trainer is None else cast("list[Any]", self.trainer.callback_handler.callbacks)
+        for other in others:
+            if not isinstance(other, StateSizeCallback | PrinterCallback | ProgressCallback):
+                other.on_log(args, state, control, model=model, logs=dict(values))
         shown = {name: f"{values[name]:.4g}" for name in _CONSOLE if name in values}
         # Above the Trainer's bar, where there is one.
         tqdm.write(str(shown | {"step": state.global_step}))
         if self.trainer is None or not args.report_to:
             self._probing.keep(Path(cast("str", args.output_dir)), state.global_step, values)
-
-    def _others(self) -> list[Any]:
-        """All callbacks of the Trainer, where it is known."""
-        return [] if self.trainer is None else cast("list[Any]", self.trainer.callback_handler.callbacks)

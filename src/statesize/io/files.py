@@ -26,7 +26,6 @@ except ImportError:  # not on Windows, where nothing is locked
     fcntl = None
 
 _LOGGER = logging.getLogger("statesize")
-_DIGITS = 24
 Value = TypeVar("Value")
 
 
@@ -59,23 +58,23 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     # All files are written under temporary names before the first is moved. The last of several is removed before the
     # others are replaced, and moved after them. So an interruption leaves the old files, the new ones, or a folder
     # without the last, but never the last of one set with others of another.
-    temporary = {folder / name: folder / f".{name}.{os.getpid()}.part" for name in contents}
-    path = folder
+    paths = [folder / name for name in contents]
+    temporary = [folder / f".{name}.{os.getpid()}.part" for name in contents]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, content in zip(temporary, contents.values(), strict=True):
-            # Moving a file over a device or a pipe would replace it.
-            if os.path.exists(path):
-                require_regular(path)
-            temporary[path].write_bytes(content)
-        if len(contents) > 1:
-            path.unlink(missing_ok=True)
-        for path, written in temporary.items():
-            written.replace(path)
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror or error}. Give a folder that can be written") from error
+        for path, written, content in zip(paths, temporary, contents.values(), strict=True):
+            with os_errors(f"cannot write {path}", "Give a folder that can be written"):
+                folder.mkdir(parents=True, exist_ok=True)
+                # Moving a file over a device or a pipe would replace it.
+                if path.exists():
+                    require_regular(path)
+                written.write_bytes(content)
+        with os_errors(f"cannot write to {folder}", "Give a folder that can be written"):
+            if len(contents) > 1:
+                paths[-1].unlink(missing_ok=True)
+            for path, written in zip(paths, temporary, strict=True):
+                written.replace(path)
     finally:
-        for written in temporary.values():
+        for written in temporary:
             with contextlib.suppress(OSError):
                 written.unlink()
 
@@ -149,61 +148,52 @@ def only_writer(folder: Path) -> Generator[None]:
 
 def digest(content: bytes) -> str:
     """The first 24 hexadecimal digits of the SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:_DIGITS]
+    return hashlib.sha256(content).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
 class Parts(Generic[Value]):
     """Finished parts of a run: a file each, so that a killed run continues, or without a folder values in memory."""
 
-    # The name of a file has the digest of its content, so a part that was cut off or changed is noticed. Only one
-    # process writes to the folder.
-
     folder: Path | None  # made for the first part
     suffix: str
     encode: Callable[[Value], bytes]
-    decode: Callable[[bytes], Value]  # raises a ValueError for wrong content
+    decode: Callable[[bytes], Value]  # raises a ValueError for what is cut off
     _values: dict[str, Value] = field(default_factory=dict[str, Value], init=False)
 
     def read(self, name: str) -> Value | None:
         """The part, or None if it has to be made."""
-        for path in self._files(name):
-            try:
-                content = require_regular(path).read_bytes()
-                if path.stem.endswith(f"-{digest(content)}"):
-                    return self.decode(content)
-            except (OSError, ValueError, FileError):
-                pass
+        if (path := self._file(name)) is None or not path.exists():
+            return self._values.get(name)
+        try:
+            return self.decode(require_regular(path).read_bytes())
+        except (OSError, ValueError, FileError):
             _LOGGER.warning("%s is damaged and was removed.", printable(str(path)))
-            with contextlib.suppress(OSError):
-                path.unlink()
-        return self._values.get(name)
+            self.remove(name)
+        return None
 
     def write(self, name: str, value: Value) -> None:
         """Store a part; FileError if the folder cannot be written."""
-        if self.folder is None:
-            self._values[name] = value
+        if path := self._file(name):
+            replace_file(path, self.encode(value))
         else:
-            content = self.encode(value)
-            replace_file(self.folder / f"{name}-{digest(content)}{self.suffix}", content)
+            self._values[name] = value
 
     def remove(self, name: str) -> None:
         """Remove a part, if it is there."""
         self._values.pop(name, None)
-        for path in self._files(name):
-            path.unlink()
+        if path := self._file(name):
+            path.unlink(missing_ok=True)
 
     def names(self, subfolder: str) -> list[str]:
         """Names of the parts in a subfolder, damaged ones included."""
         if self.folder is None:
             return [name for name in self._values if name.startswith(f"{subfolder}/")]
-        stems = (path.stem for path in sorted((self.folder / subfolder).glob(f"[!.]*{escape(self.suffix)}")))
-        return list(dict.fromkeys(f"{subfolder}/{stem.rpartition('-')[0]}" for stem in stems))
+        files = sorted((self.folder / subfolder).glob(f"[!.]*{escape(self.suffix)}"))
+        return [f"{subfolder}/{path.name.removesuffix(self.suffix)}" for path in files]
 
-    def _files(self, name: str) -> list[Path]:
-        """The files of a part; several only where one is damaged, or was made anew by another version."""
-        pattern = f"{escape(name)}-{'?' * _DIGITS}{escape(self.suffix)}"
-        return [] if self.folder is None else sorted(self.folder.glob(pattern))
+    def _file(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{name}{self.suffix}"
 
 
 @contextlib.contextmanager

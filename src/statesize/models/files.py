@@ -18,12 +18,10 @@ from statesize.io.text import counted, listed
 FILE = "tokenizer.json"
 """The file of a tokenizer."""
 _WHOLE = ("F64", "F32", "F16", "BF16")
-# Files that hold the vocabularies of tokenizers of transformers.
-_VOCABULARIES = (FILE, "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken", "*.bpe")
 
 
 def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[Any]]) -> str:
-    """Refuse a model with weights that its checkpoint does not hold; say which of the checkpoint it does not use.
+    """Refuse a model with weights that its checkpoint lacks, or has in another shape; warn of those that go unused.
 
     Args:
         name: The checkpoint.
@@ -31,18 +29,17 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
         loaded: The `output_loading_info` of transformers.
 
     Returns:
-        A sentence about unused weights, of which it warns; "" without any.
+        A sentence about unused weights; "" without any.
 
     Raises:
         FileError: Some are missing, or have another shape.
     """
-    missing, mismatched = sorted(loaded["missing_keys"]), sorted(loaded["mismatched_keys"])
-    if missing or mismatched:
-        total, wrong = sum(1 for _ in model.named_parameters()), len(missing) + len(mismatched)
-        shapes = [f"{weight} of shape {tuple(stored)}, not {tuple(wanted)}" for weight, stored, wanted in mismatched]
+    shapes = [f"{weight} of shape {tuple(stored)}" for weight, stored, _ in sorted(loaded["mismatched_keys"])]
+    if wrong := [*sorted(loaded["missing_keys"]), *shapes]:
+        total = sum(1 for _ in model.named_parameters())
         raise FileError(
-            f"{name} lacks {wrong} of the model's {total} weights, which would be random numbers: "
-            f"{listed([*missing, *shapes])}. Give a checkpoint with all of them, and its own config.json."
+            f"{name} lacks {len(wrong)} of the model's {total} weights, which would be random numbers: "
+            f"{listed(wrong)}. Give a checkpoint with all of them, and its own config.json."
         )
     if not (unused := sorted(loaded["unexpected_keys"])):
         return ""
@@ -51,26 +48,20 @@ def check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[An
     return sentence
 
 
-def check_stored(name: str, folder: Path, model: nn.Module, unused: Collection[str]) -> None:
+def check_stored(name: str, folder: Path, model: nn.Module) -> None:
     """Refuse weights in integers or in floats of 8 bits, which transformers takes as they are, without their scales."""
     parameters = [parameter for parameter, _ in model.named_parameters()]
-    for shard in sorted({*folder.glob("model.safetensors"), *folder.glob("model-*-of-*.safetensors")}):
+    for shard in (*folder.glob("model.safetensors"), *sorted(folder.glob("model-*-of-*.safetensors"))):
         with safetensors.safe_open(shard, "pt") as stream:  # pyright: ignore[reportUnknownVariableType]
             file = cast("Any", stream)
-            dtypes: dict[str, str] = {weight: file.get_slice(weight).get_dtype() for weight in file.keys()}
-        for weight, dtype in dtypes.items():
-            # Masks of older models, which are no parameters, are of bytes.
-            of_model = weight not in unused and any(key.endswith(weight) or weight.endswith(key) for key in parameters)
-            if of_model and dtype not in _WHOLE:
-                raise FileError(
-                    f"{name} must hold its weights in floating point of 16 bits or more, got {weight} as {dtype}: "
-                    "quantised, without the scales that would take it back. Give the checkpoint that it was made from."
-                )
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder has files of a tokenizer, intact or not."""
-    return any(True for pattern in _VOCABULARIES for _ in folder.glob(pattern))
+            for weight in file.keys():
+                dtype = file.get_slice(weight).get_dtype()
+                # Masks of older models are of bytes, and no parameters; a model may be stored without its head.
+                if dtype not in _WHOLE and any(key.endswith(weight) or weight.endswith(key) for key in parameters):
+                    raise FileError(
+                        f"{name} must hold its weights in floating point of 16 bits or more, got {weight} as {dtype}: "
+                        "quantised, without its scales. Give the checkpoint that it was made from."
+                    )
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
@@ -83,6 +74,4 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(folder / FILE))  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:  # the class that tokenizers raises has no narrower name
-        raise FileError(
-            f"{folder / FILE} is damaged ({error}). Copy it again from where the model was made."
-        ) from error
+        raise FileError(f"{folder / FILE} must be a tokenizer, got {error}. Copy it again.") from error

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from statesize.adapters.models.quantised import float_model, quantisation
 from statesize.errors import FileError, StatesizeError
 from statesize.io.callers import warn_caller
 from statesize.models.configurations import checked_config
-from statesize.models.files import check_loaded, check_stored, has_tokenizer
+from statesize.models.files import check_loaded, check_stored
 from statesize.models.gguf import check_tensors, quick_reading, set_splitter, stored_weights
 from statesize.models.gguf_config import ROPE_FACTORS, gguf_config
 from statesize.models.hub import ask_hub, not_given, snapshot
@@ -29,8 +27,6 @@ from statesize.texts.tokens import AnyTokenizer
 
 WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --text FILE.json."
 """What to do about a tokenizer that is not there."""
-# Parts of the names of weights where the model was saved inside what held it: torch.compile, or DataParallel.
-_HELD = r"^(?:_orig_mod\.|module\.)+|(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module)\."
 
 
 @contextmanager
@@ -79,16 +75,15 @@ class Checkpoint:
         with quick_reading(self._gguf):
             return self._config(), self._tokenizer(needs_tokenizer)
 
-    @cached_property
+    @property
     def _gguf(self) -> Path | None:
         return path if is_gguf(path := Path(self.name)) else None
 
     @property
     def _folder(self) -> Path | None:
-        """Where its files lie on this machine; None for a GGUF file."""
-        if self._gguf or Path(self.name).is_dir():
-            return None if self._gguf else Path(self.name)
-        return snapshot(self.name, self.revision or "main")
+        """Where its files lie on this machine; None for a GGUF file, and what the hub has not given yet."""
+        path = Path(self.name)
+        return path if path.is_dir() else None if self._gguf else snapshot(self.name, self.revision or "main")
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -122,21 +117,17 @@ class Checkpoint:
                     set_splitter(tokenizer, self._gguf)
                 return tokenizer
         except FileError as error:
-            if needed or ((folder := self._folder) and has_tokenizer(folder)):
-                message = f"The tokenizer of {self.name} must be readable, got: {error} {WITHOUT_TOKENIZER}"
+            message = f"The tokenizer of {self.name} must be readable, got: {error} {WITHOUT_TOKENIZER}"
+            if needed:
                 raise FileError(message) from error
-            if self._gguf:
-                warn_caller(str(error))
+            if self._gguf or ((folder := self._folder) and any(folder.glob("tokenizer.*"))):
+                warn_caller(message)
             return None
 
     def _model(self, config: Any, dtype: torch.dtype | None) -> tuple[nn.Module, dict[str, str]]:
         """The model, and its source: kind, and what else a profile keeps of it."""
-        auto, path, method = self._library.AutoModelForCausalLM, self._gguf, quantisation(config).get("quant_method")
-        model, loaded = self._read(auto, config, dtype)
-        held = [match[0] for key in sorted(loaded["unexpected_keys"]) if (match := re.search(_HELD, key))]
-        if held and loaded["missing_keys"]:
-            model, loaded = self._read(auto, config, dtype, {_HELD: ""})
-            warn_caller(f"{self.name}: {held[0]!r} was left out of the names of its weights.")
+        path, method = self._gguf, quantisation(config).get("quant_method")
+        model, loaded = self._read(self._library.AutoModelForCausalLM, config, dtype)
         base = self._library.MODEL_MAPPING.get(type(config), None)
         if loaded["missing_keys"] and base is not None and config.architectures == [base.__name__]:
             # Saved without a head, which no layer needs to be measured.
@@ -145,7 +136,7 @@ class Checkpoint:
         if path:
             check_tensors(path, model, loaded["unexpected_keys"], ROPE_FACTORS.get(config.model_type, ()))
         elif folder and not method:
-            check_stored(self.name, folder, model, loaded["unexpected_keys"])
+            check_stored(self.name, folder, model)
         model, stored = float_model(model)
         for tensor in (*model.parameters(), *model.buffers()):
             # Weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS.
@@ -158,18 +149,15 @@ class Checkpoint:
         commit = folder.name if folder else "unknown"
         return model, {"kind": "hub", "revision": self.revision or "main", "commit": commit} | facts
 
-    def _read(
-        self, kind: Any, config: Any, dtype: torch.dtype | None, names: dict[str, str] | None = None
-    ) -> tuple[nn.Module, Any]:
-        """A model, with renamed weights, and what is told of these."""
+    def _read(self, kind: Any, config: Any, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
+        """A model, and what is told of its weights."""
         with self._refusing():
             return kind.from_pretrained(
                 config=config,
                 dtype=dtype or "auto",
                 use_safetensors=None if self.allow_pickle or self._gguf else True,
                 weights_only=True,
-                key_mapping=names,
-                # What is missing or misshapen is refused below, by name.
+                # What is missing or misshapen is refused by name.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **self._arguments,

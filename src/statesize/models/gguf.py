@@ -20,10 +20,13 @@ from statesize.errors import FileError
 _PACKAGES = ("gguf", "accelerate", "transformers.integrations.gguf")
 _LONGEST_ARRAY = 10_000  # entries of an array of layers; longer ones are of the vocabulary
 
-# Names of splitters as llama.cpp gives them (src/llama-vocab.cpp), by what transformers splits alike.
-_AS_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "modern-bert", "roberta-bpe", "trillion", "mellum"}
-_DIGITS_THEN_GPT2 = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"}
-_ALIKE: dict[str, str] = dict.fromkeys(("stablelm2", "hunyuan", "solar-open", "grok-2"), "qwen2")
+# Names of splitters as llama.cpp gives them (src/llama-vocab.cpp), by what transformers splits alike; "" is GPT-2, and
+# "digits" GPT-2 behind single digits.
+_ALIKE: dict[str, str] = dict.fromkeys(
+    ("gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "roberta-bpe", "trillion", "mellum"), ""
+)
+_ALIKE |= dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "exaone", "minerva-7b", "mellum2"), "digits")
+_ALIKE |= dict.fromkeys(("stablelm2", "hunyuan", "solar-open", "grok-2"), "qwen2")
 _ALIKE |= dict.fromkeys(("glm4", "chatglm-bpe"), "llama3")
 
 
@@ -43,7 +46,6 @@ def quick_reading(path: Path | None) -> Generator[None]:
     if any(find_spec(package) is None for package in _PACKAGES):
         raise FileError(f"{path} is a GGUF file. Install what reads it: pip install -U 'statesize[gguf]'.")
     import gguf
-    import transformers.integrations.gguf.reader as header
     import transformers.modeling_gguf_pytorch_utils as reader
 
     class QuickReader(gguf.GGUFReader):
@@ -53,31 +55,25 @@ def quick_reading(path: Path | None) -> Generator[None]:
             super().__setattr__(name, np.asarray(value) if name == "data" else value)
 
         def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[Any], list[int], list[Any]]:
-            if raw_type != gguf.GGUFValueType.ARRAY:
-                return super()._get_field_parts(orig_offs, raw_type)
             stored: Any = self.data
-            element, count = struct.unpack_from("=IQ", stored, orig_offs)
-            end, kind = orig_offs + 12, gguf.GGUFValueType(element)
-            if kind == gguf.GGUFValueType.STRING:
-                for _ in range(count):
-                    end += 8 + struct.unpack_from("=Q", stored, end)[0]
-            elif kind in self.gguf_scalar_to_np and count > _LONGEST_ARRAY:
-                end += count * np.dtype(self.gguf_scalar_to_np[kind]).itemsize
-            else:
-                return super()._get_field_parts(orig_offs, raw_type)
-            return end - orig_offs, [], [], [gguf.GGUFValueType.ARRAY, kind]
+            if raw_type == gguf.GGUFValueType.ARRAY:
+                element, count = struct.unpack_from("=IQ", stored, orig_offs)
+                end, kind = orig_offs + 12, gguf.GGUFValueType(element)
+                if kind == gguf.GGUFValueType.STRING:
+                    for _ in range(count):
+                        end += 8 + struct.unpack_from("=Q", stored, end)[0]
+                    return end - orig_offs, [], [], [gguf.GGUFValueType.ARRAY, kind]
+                if count > _LONGEST_ARRAY:
+                    end += count * np.dtype(self.gguf_scalar_to_np[kind]).itemsize
+                    return end - orig_offs, [], [], [gguf.GGUFValueType.ARRAY, kind]
+            return super()._get_field_parts(orig_offs, raw_type)
 
     def without_bar(tensors: Iterable[object], **_: object) -> Iterable[object]:
         return tensors
 
-    with replaced(
-        {
-            (gguf, "GGUFReader"): QuickReader,
-            (gguf, "get_tensor_name_map"): cache(gguf.get_tensor_name_map),
-            (header, "read_gguf_metadata"): cache(cast("Any", header).read_gguf_metadata),
-            (reader, "tqdm"): without_bar,
-        }
-    ):
+    table = cache(gguf.get_tensor_name_map)
+    quick = {"GGUFReader": QuickReader, "get_tensor_name_map": table}
+    with replaced({(gguf, name): quicker for name, quicker in quick.items()} | {(reader, "tqdm"): without_bar}):
         yield
 
 
@@ -132,19 +128,15 @@ def set_splitter(tokenizer: Any, path: Path) -> None:
     if metadata.get("tokenizer.ggml.model") != "gpt2":
         return
     known: dict[str, str] = cast("Any", gguf_tokenizer_mapping).GGUF_PRE_TOKENIZER_SPLITS
-    name = str(metadata.get("tokenizer.ggml.pre", ""))
-    split, backend = known.get(_ALIKE.get(name, name)), tokenizer.backend_tokenizer
+    stated = str(metadata.get("tokenizer.ggml.pre", ""))
+    name = _ALIKE.get(stated, stated)
+    if stated not in _ALIKE and name not in known:
+        raise FileError(f"tokenizer.ggml.pre of {path} must be a known splitter, got {stated!r}. Give token ids.")
+    split = pre_tokenizers.Split(Regex(known[name]), behavior="isolated") if name in known else None
+    first = pre_tokenizers.Digits(individual_digits=True) if name == "digits" else split
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
-    if split is not None:
-        first = pre_tokenizers.Split(Regex(split), behavior="isolated")
-    elif name in _DIGITS_THEN_GPT2:
-        first = pre_tokenizers.Digits(individual_digits=True)
-    elif name in _AS_GPT2:
-        backend.pre_tokenizer = byte_level
-        return
-    else:
-        raise FileError(f"tokenizer.ggml.pre of {path} must be a known splitter, got {name!r}. Give token ids.")
-    backend.pre_tokenizer = pre_tokenizers.Sequence([first, byte_level])
+    both = pre_tokenizers.Sequence([first, byte_level]) if first else byte_level
+    tokenizer.backend_tokenizer.pre_tokenizer = both
 
 
 def _set_space(tokenizer: Any, metadata: dict[str, Any]) -> None:

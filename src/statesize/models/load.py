@@ -36,15 +36,8 @@ def training_record(name: str) -> dict[str, Any]:
 
 
 def model_facts(model: nn.Module, unknown: str = "") -> dict[str, object]:
-    """Facts on which the numbers of a model over some tokens depend, by name, without hooks and attributes.
-
-    Args:
-        model: The model.
-        unknown: Stands for the source of a class that has none; left out, it is another one in each call.
-
-    Returns:
-        The facts, for JSON; "weights" is a SHA-256.
-    """
+    """Facts for JSON on which the numbers of a model over some tokens depend, by name, without hooks and attributes."""
+    # `unknown` stands for the source of a class that has none; left out, it is another one in each call.
     config: Any = getattr(model, "config", None)
     described: Any = repr(config)
     if hasattr(config, "to_dict"):
@@ -140,7 +133,7 @@ def load_model(
     target = _device(device)
     if dtype is not None:
         require_choice("dtype", dtype, DTYPES)
-    wanted, plugin, is_here = DTYPES.get(dtype or ""), _plugin_or_none(name), Path(name).exists()
+    wanted, plugin, is_here = DTYPES.get(dtype or ""), _plugin(name), Path(name).exists()
     if revision is not None and (plugin or is_here):
         raise InputError(f"revision must be left out for a model that is not of the hub, got {revision!r} for {name}.")
     if plugin is not None:
@@ -175,13 +168,8 @@ def _device(name: str) -> torch.device:
         raise InputError(f"device must be one that can be used here, got {name!r}: {reason}") from error
 
 
-def _plugin_or_none(name: str) -> ModelPlugin | None:
+def _plugin(name: str) -> ModelPlugin | None:
     """The plug-in that knows a model, or None for one of transformers, whose name or folder is looked at first."""
-    if (Path(name) / "adapter_config.json").is_file():
-        raise FileError(
-            f"model must be more than an adapter of peft, got {name}. Load both with peft.PeftModel.from_pretrained("
-            "model, folder) and give the model, or merge them and give that folder."
-        )
     refuse_name(name)
     return plugin_of(name)
 
@@ -211,7 +199,7 @@ def load_model_facts(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
 ) -> ModelFacts:
     """The facts of a model that is loaded elsewhere; errors that need no weights are those of `load_model`."""
-    if (plugin := _plugin_or_none(name)) is not None:
+    if (plugin := _plugin(name)) is not None:
         config: Any = getattr(plugin.model(name), "config", None)
         tokenizer = _plugins_tokenizer(name, plugin, needs_tokenizer)
     else:

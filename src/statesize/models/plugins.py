@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from statesize.errors import FileError
 from statesize.io.plugins import loaded_plugins
-from statesize.io.text import LIKENESS, meant
+from statesize.io.text import meant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +27,6 @@ PROFILE_MARKER = "profile.json"
 """The file by which a folder is one of a profile."""
 _ALIKE = 0.85
 """Likeness of a name to that of a model that is here above which the hub is not queried for it."""
-_OF_MODELS = ("config.json", "adapter_config.json")
 
 
 class ModelPlugin(ABC):
@@ -100,11 +99,6 @@ def is_brought(name: str) -> bool:
     return any(name in plugin.names() for plugin in model_plugins())
 
 
-def is_profile(path: Path) -> bool:
-    """Whether a path is that of a profile's folder."""
-    return (path / PROFILE_MARKER).is_file() and not (path / "config.json").exists()
-
-
 def is_gguf(path: Path) -> bool:
     """Whether a path is that of a GGUF file, by its first bytes."""
     # What is too long for a name, or has a zero in it, is no file for os.path.
@@ -115,23 +109,20 @@ def is_gguf(path: Path) -> bool:
 
 
 def no_model(name: str, reason: str) -> str:
-    """The message for a name that is none of a model, with the model that is spelt almost alike."""
-    path, brought = Path(name).expanduser(), _brought()
-    folder = path if path.is_dir() else path.parent
-    near = {file.name: str(file) for file in folder.glob("*") if (file / "config.json").is_file() or is_gguf(file)}
-    names = near if path.is_dir() or "/" in name else near | brought
-    advice = meant(path.name, names, "Check the spelling.", 0 if path.is_dir() else LIKENESS)
-    kinds = ", ".join([*dict.fromkeys(brought.values()), "a folder, a GGUF file or an id of the Hugging Face hub"])
-    return f"model must be {kinds}, got {name!r}, which {reason}.{unfinished(path)} {advice}"
+    """The message for a name that is none of a model, with the name of a model that is spelt almost alike."""
+    kinds = ", ".join([*dict.fromkeys(_brought().values()), "a folder, a GGUF file or an id of the Hugging Face hub"])
+    advice = meant(name, _brought(), "Check the spelling.")
+    return f"model must be {kinds}, got {name!r}, which {reason}.{unfinished(Path(name))} {advice}"
 
 
 def refuse_name(name: str) -> None:
     """Refuse what is on this machine and no model, or can be none of the hub, before anything is loaded."""
     path = Path(name).expanduser()
-    if plugin_of(name) or is_gguf(path) or any((path / file).is_file() for file in _OF_MODELS):
+    if plugin_of(name) or is_gguf(path) or (path / "config.json").is_file():
         return
     if path.exists():
-        raise FileError(no_model(name, "is a profile" if is_profile(path) else "has no config.json"))
+        is_profile = (path / PROFILE_MARKER).is_file()
+        raise FileError(no_model(name, "is a profile" if is_profile else "has no config.json of a model"))
     local = path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1
     if local or ("/" not in name and meant(name, _brought(), "", _ALIKE)):
         raise FileError(no_model(name, "is not there"))

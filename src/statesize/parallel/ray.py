@@ -27,9 +27,6 @@ _KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": s
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
-# Workers beside other processes would starve at Ray's own niceness of 15.
-_FAIR = {"_system_config": {"worker_niceness": 0}}
-_REPORTS = "RAY_USAGE_STATS_ENABLED"
 
 
 @dataclass(frozen=True)
@@ -73,43 +70,44 @@ class RayCluster:
 @contextmanager
 def ray_session(address: str | None = None) -> Generator[Any]:
     """Ray, connected to a cluster, for the time of a block."""
-    # Without an address, an existing connection of the process is used and left open. If there is none, Ray is started
-    # on this machine, without dashboard and usage reports, and stopped at the end. Ray runs all code that it receives,
-    # so it listens to this machine only; other clusters listen to everybody who can reach them.
     try:
         ray: Any = importlib.import_module("ray")
     except ImportError as error:
         raise FileError("Ray is not installed. Do pip install ray, or run without it.") from error
     if ray.is_initialized():
         if address is not None:
-            raise InputError(
-                f"address must be left out in a process that is connected to a Ray cluster, got {address}. Leave it "
-                "out to use that cluster, or call ray.shutdown() before."
-            )
+            refuse("address", "left out in a process that is connected to a Ray cluster", address)
         yield ray
         return
-    if address not in {None, "auto"}:
-        _require_reachable(str(address))
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    reachable = constants.ENABLE_RAY_CLUSTER
+    if address is None:
+        # Workers beside other processes would starve at Ray's own niceness of 15.
+        options = {"address": "local", "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+        options |= {"num_cpus": available_cores()}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray runs all code that it receives, so it listens at 127.0.0.1 only, as on Windows and macOS.
+        constants.ENABLE_RAY_CLUSTER = False
+    else:
+        _require_reachable(address)
+        options = {"address": address}
     # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
     # once; the system's default would leave Ray's processes behind and is restored at the end.
     handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
     try:
         try:
-            if address is None:
-                with _private():
-                    ray.init(address="local", num_cpus=available_cores(), include_dashboard=False, **_QUIET, **_FAIR)
-            else:
-                ray.init(address=address, **_QUIET)
+            ray.init(**options, **_QUIET)
         except Exception as error:
             # Ray raises Exception itself if a node does not start in time or the head is not ready.
-            where, reason = address or "on this machine", " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:300]
             advice = "If the cluster asks for a token, set RAY_AUTH_MODE=token."
-            raise StatesizeError(f"Ray {where} cannot be started or reached: {reason}. {advice}") from error
+            raise StatesizeError(f"Ray at {options['address']} must be reachable, got {reason}. {advice}") from error
         if callable(handler):
             signal.signal(signal.SIGTERM, handler)
         yield ray
     finally:
         ray.shutdown()
+        constants.ENABLE_RAY_CLUSTER = reachable
         if handler is not None:
             signal.signal(signal.SIGTERM, handler)
 
@@ -120,32 +118,17 @@ def available_cores() -> int:
 
 
 def _require_reachable(address: str) -> None:
-    # Ray itself waits for minutes and then may end the process.
+    """Refuse an address at which nothing answers: Ray waits for minutes and then may end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
     if not host or not port.isdigit():
         refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise InputError(
-            f"the Ray address must be one that answers, got {address} ({error}). Start a cluster there with ray start "
-            "--head, or give no address."
-        ) from error
-
-
-@contextmanager
-def _private() -> Generator[None]:
-    """Let a Ray that starts listen at 127.0.0.1 only, as on Windows and macOS, and report no usage unless asked to."""
-    constants: Any = importlib.import_module("ray._private.ray_constants")
-    cluster, reports = constants.ENABLE_RAY_CLUSTER, os.environ.get(_REPORTS)
-    constants.ENABLE_RAY_CLUSTER = False
-    os.environ.setdefault(_REPORTS, "0")
-    try:
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = cluster
-        if reports is None:
-            del os.environ[_REPORTS]
+        advice = f"There: {error}. Start a cluster there with ray start --head, or give no address."
+        refuse("the Ray address", "one that answers", address, advice)
 
 
 class Worker:
@@ -202,9 +185,9 @@ class OnRay:
             while waiting and (self._idle or len(running) < room):
                 worker, task = self._idle.pop() if self._idle else self._new_worker(), waiting.popleft()
                 running[worker.values.options(num_returns="streaming").remote(task)] = worker, task
-            while self._idle and running and not waiting:
-                # A worker of a lost machine may need its place.
-                self.ray.kill(self._idle.pop())
+            if running and not waiting:
+                # A worker of a lost machine may need the place of one that has no task left.
+                self._end(self._idle)
             ready, _ = self.ray.wait(list(running), num_returns=1, timeout=_PATIENCE_SECONDS)
             for values in ready:
                 worker, task = running[values]
@@ -212,50 +195,53 @@ class OnRay:
                     answer = next(values, None)
                     if answer is None:
                         del running[values]
-                        self._idle += [worker] if self._is_fresh(worker) else []
+                        self._keep(worker)
                         continue
                     value, failure, made = self.ray.get(answer)
                 except self.ray.exceptions.RayActorError as error:
                     running.pop(values, None)
+                    self.ray.kill(worker)
                     reason = str(error).strip().splitlines()[-1].strip()[:200]
                     cause = f"{ATTEMPTS} workers in a row were lost at {task} ({reason})."
-                    yield Done(
-                        task, error=StatesizeError(f"{cause} Give them more memory, and install statesize there.")
-                    )
+                    advice = "Give them more memory, and install statesize there."
+                    yield Done(task, error=StatesizeError(f"{cause} {advice}"))
                 else:
                     if not made:
                         raise failure
                     yield Done(task, value, failure)
 
-    def _is_fresh(self, worker: Any) -> bool:
-        """Whether a worker was never lost; others end, as Ray restarts a worker so many times in all."""
+    def _keep(self, worker: Any) -> None:
+        """Keep a worker for another task, unless it was lost: Ray restarts a worker so many times in all."""
         try:
-            if not self.ray.get(worker.is_restarted.remote()):
-                return True
+            restarted = self.ray.get(worker.is_restarted.remote())
         except self.ray.exceptions.RayActorError:
-            return False
-        self.ray.kill(worker)
-        return False
+            restarted = True
+        if restarted:
+            self.ray.kill(worker)
+        else:
+            self._idle.append(worker)
 
     def end(self) -> None:
         """End all workers."""
-        for worker in [*self._idle, *(worker for worker, _ in self._running.values())]:
-            self.ray.kill(worker)
+        self._end([*self._idle, *(worker for worker, _ in self._running.values())])
+
+    def _end(self, workers: list[Any]) -> None:
+        while workers:
+            self.ray.kill(workers.pop())
 
     def _room(self) -> int:
         """The number of workers that there may be; InputError where no machine of the cluster can hold one."""
         needed = {"CPU": self.cluster.cpus, "GPU": self.cluster.gpus, "memory": self.memory}
+        needed = {name: amount for name, amount in needed.items() if amount}
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        room = sum(
-            min(machine.get(name, 0) // amount for name, amount in needed.items() if amount) for machine in machines
-        )
-        if not room:
-            asked = ", ".join(f"{amount:,} {name}" for name, amount in needed.items() if amount)
+        fitting = (min(machine.get(name, 0) // amount for name, amount in needed.items()) for machine in machines)
+        if not (room := int(sum(fitting))):
+            asked = ", ".join(f"{amount:,} {name}" for name, amount in needed.items())
             raise InputError(
                 f"a worker must fit on a machine of the Ray cluster, got {asked}. Ask for less, or give the address of "
                 "a larger cluster."
             )
-        return min(int(room), self.cluster.processes or int(room))
+        return min(room, self.cluster.processes or room)
 
     def _new_worker(self) -> Any:
         """A worker, which Ray starts as soon as there is room for it."""

@@ -12,7 +12,6 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
-from itertools import chain, islice
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
@@ -92,18 +91,21 @@ def run(
             else:
                 stored.append(Done(task, value, resumed=True))
 
-    left = missing()
-    # Without a task, no worker is started.
-    first = list(islice(left, 1))
-    for done in chain([None], executor(chain(first, left)) if first else ()):
+    for done in executor(missing()):
         while stored:
             yield stored.popleft()
-        if done is None:
-            continue
         if done.error is None and not isinstance(done.value, Step):
             parts.write(name(done.task), done.get())
         yield done
     yield from stored
+
+
+# For each thread: how many threads it may use, and the event that is set when its work is no longer wanted.
+_local = threading.local()
+
+
+NUMPY = "numpy.linalg._umath_linalg"
+"""The module of numpy that `lapack` takes."""
 
 
 class OneThread:
@@ -129,10 +131,6 @@ class OneThread:
                     self.put(self._previous)
 
 
-# For each thread: how many threads it may use, and the event that is set when its work is no longer wanted.
-_local = threading.local()
-
-
 @cache
 def lapack(module: str = "scipy.linalg.cython_blas") -> OneThread:
     """The OpenBLAS of scipy, or of numpy, one for all threads of a process; without effect for another BLAS."""
@@ -142,10 +140,6 @@ def lapack(module: str = "scipy.linalg.cython_blas") -> OneThread:
         if hasattr(library, name.format("set")):
             return OneThread(getattr(library, name.format("get")), getattr(library, name.format("set")))
     return OneThread(lambda: 1, lambda count: None)
-
-
-NUMPY = "numpy.linalg._umath_linalg"
-"""The module of numpy that `lapack` takes."""
 
 
 class _UnwantedError(Exception):

@@ -17,22 +17,13 @@ _Parsed = TypeVar("_Parsed")
 
 
 def documents() -> list[str]:
-    """The bundled documents, plainest prose first: beginnings of what was held out in training the bundled models.
-
-    Their sources and licence are in the file NOTICE beside them.
-
-    Returns:
-        The documents, without `<eos>`.
-    """
+    """The bundled documents, plainest prose first: beginnings of what was held out in training the bundled models."""
+    # Their sources and licence are in the file NOTICE beside them.
     return read_bundled(DATA, "documents.json", lambda text: json.loads(text)["documents"])
 
 
 def tokenizer() -> Tokenizer:
-    """The tokenizer of the bundled models: byte-level BPE with 4096 tokens, `<eos>` among them.
-
-    Returns:
-        A new instance at every call.
-    """
+    """The tokenizer of the bundled models, new at each call: byte-level BPE with 4096 tokens, `<eos>` among them."""
     return read_bundled(DATA, "tokenizer.json", Tokenizer.from_str)
 
 

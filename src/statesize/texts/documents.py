@@ -95,40 +95,23 @@ def read_file(
 
 
 def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
-    """The lists of token ids of a file, (L,) int64 each: a JSON list, a list of lists, or either on each line."""
-    any_read = False
-    for where, values in _json_values(path):
-        items = cast("list[Any]", values if isinstance(values, list) else [])
-        nested = bool(items) and isinstance(items[0], list)
-        for number, ids in enumerate(items if nested else [values], 1):
-            any_read = True
-            yield _checked_ids(ids, f"{where}, list {number}" if nested else where, vocabulary)
-    if not any_read:
-        raise FileError(f"{path} must hold token ids, got none. Give a JSON list of them.")
-
-
-def _json_values(path: Path) -> Iterator[tuple[str, Any]]:
-    """The JSON of a file, or of each of its lines, and where it stands."""
+    """The token ids of a file of JSON, a list or a list of lists, (L,) int64 each, below `vocabulary`."""
     with os_errors(f"{path} must be JSON", "", ValueError):
-        content = require_regular(path).read_bytes()
-        try:
-            yield str(path), json.loads(content)
-        except ValueError:
-            for where, parse in _jsonl(path):
-                with os_errors(f"{where} must be JSON", "", ValueError):
-                    yield where, parse()
+        values = json.loads(require_regular(path).read_bytes())
+    rows = cast("list[Any]", values) if isinstance(values, list) else []
+    for number, ids in enumerate(rows if rows and isinstance(rows[0], list) else [values], 1):
+        yield _checked_ids(ids, f"{path}, list {number}", 2**63 if vocabulary is None else vocabulary)
 
 
-def _checked_ids(ids: Any, where: str, vocabulary: int | None) -> Tensor:
+def _checked_ids(ids: Any, where: str, vocabulary: int) -> Tensor:
     """A list of token ids."""
     if not isinstance(ids, list) or len(cast("list[Any]", ids)) < 2:
         raise FileError(f"{where} must be a list of at least 2 token ids, got {ids!s:.40}. Give JSON.")
-    most = 2**63 if vocabulary is None else vocabulary
     for index, item in enumerate(cast("list[Any]", ids)):
-        if type(item) is not int or not 0 <= item < most:
+        if type(item) is not int or not 0 <= item < vocabulary:
             raise FileError(
-                f"{where}, index {index} must be a token id from 0 to {most - 1}, got {json.dumps(item):.40}. Make the "
-                "ids with the tokenizer that the model was trained with."
+                f"{where}, index {index} must be a token id from 0 to {vocabulary - 1}, got {item!r:.40}. Make the ids "
+                "with the tokenizer that the model was trained with."
             )
     return torch.tensor(ids, dtype=torch.int64)
 

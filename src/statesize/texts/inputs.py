@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward, Measured, check_mask
 from statesize.adapters.forward import Inputs as ModelInputs
-from statesize.adapters.models.model_state import is_a, mapped, tensors_sha256
+from statesize.adapters.models.model_state import mapped, tensors_sha256
 from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError
 from statesize.texts import bundled
@@ -34,8 +34,6 @@ _HOW_TO_GIVE = "Give a LongTensor of token ids (L,) or (S, L), lists of ids, or 
 # What tokenizers and collators return that says something of the text and is no part of what a model computes.
 _SAID_OF_TEXT = frozenset({"labels", "special_tokens_mask", "offset_mapping", "length"})
 _OF_TEXT = _SAID_OF_TEXT | {"input_ids", "attention_mask"}
-# They take several rows of ids for a sequence.
-_MUSIC = ("MusicgenForCausalLM", "MusicgenMelodyForCausalLM")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,35 +63,12 @@ class Arguments:
         ids = self.tensor
         return None if ids.ndim > 2 or ids.is_floating_point() else ids.flatten().long().cpu()
 
-    def beginning(self, count: int) -> Arguments:
-        """The first `count` positions, with what the other arguments say of these; what an encoder reads stays."""
-        axis = self.measured.axis or 0
-        shape = tuple(count if dim == axis else size for dim, size in enumerate(self.measured.shape))
-        # "decoder_", "future_": other names are those of the encoder's arguments.
-        prefix = f"{self.measured.name.split('_')[0]}_" if self.measured.decodes else ""
-
-        def first(value: Any, name: str = self.measured.name) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            if _has_axes(name, value):
-                return value[..., :count]
-            if value.ndim == 4 and value.shape[-2:] == (len(self), len(self)):
-                return value[..., :count, :count]
-            dim = axis if value.ndim > axis else 0
-            return value.narrow(dim, 0, count) if value.ndim and value.shape[dim] == len(self) else value
-
-        inputs: ModelInputs = first(self.inputs)
-        if isinstance(self.inputs, Mapping):
-            named = self.inputs.items()
-            inputs = {name: first(value, name) if name.startswith(prefix) else value for name, value in named}
-        return Arguments(inputs, replace(self.measured, shape=shape))
-
 
 Given: TypeAlias = Tensor | Arguments
 """One sequence: token ids (L,), or arguments."""
 
 
-def other_arguments(item: Mapping[str, Any]) -> list[str]:
+def _other_arguments(item: Mapping[str, Any]) -> list[str]:
     """The arguments beside token ids and their mask that a mapping holds."""
     other = {name for name, value in item.items() if value is not None} - _OF_TEXT
     if "token_type_ids" in other and not any(bool(torch.as_tensor(row).any()) for row in item["token_type_ids"]):
@@ -101,10 +76,10 @@ def other_arguments(item: Mapping[str, Any]) -> list[str]:
     return sorted(other)
 
 
-def is_more_than_ids(item: object) -> bool:
+def _is_more_than_ids(item: object) -> bool:
     """Whether something that a model takes is more than token ids (L,) or (S, L) with their mask."""
     if isinstance(item, Mapping):
-        return bool(other_arguments(cast("Mapping[str, Any]", item)))
+        return bool(_other_arguments(cast("Mapping[str, Any]", item)))
     if not isinstance(item, Tensor | np.ndarray):
         return False
     # No tensor holds an array of objects, which is refused later.
@@ -112,7 +87,7 @@ def is_more_than_ids(item: object) -> bool:
     return item.ndim > 2 or (item.ndim == 2 and is_real)
 
 
-def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Arguments]:
+def _arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Arguments]:
     """The sequences of something that a model takes, each with what the other arguments say of it."""
     module = measurable(model)
     inputs: ModelInputs = torch.as_tensor(item) if isinstance(item, np.ndarray) else item
@@ -124,17 +99,15 @@ def arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Argu
     measured = replace(measured, shape=tuple(1 if dim == across else size for dim, size in enumerate(measured.shape)))
 
     def of_row(value: Any, name: str, row: int) -> Any:
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or not value.ndim:
             return value
         dim = 1 if _has_axes(name, value) else across if value.ndim > across else 0
-        if value.ndim and value.shape[dim] == count:
-            return value.narrow(dim, row, 1)
-        if count > 1 and value.ndim > 1 and value.shape[dim] > 1:
+        if value.shape[dim] != count and count > 1 and value.ndim > 1 and value.shape[dim] > 1:
             raise InputError(
                 f"{name} must have the {count} sequences on dimension {dim}, got shape {tuple(value.shape)}. Give "
                 "a list of mappings, one for each sequence."
             )
-        return value
+        return value.narrow(dim, row, 1) if value.shape[dim] == count else value
 
     for row in range(count):
         if isinstance(inputs, Mapping):
@@ -168,8 +141,8 @@ def tokens_sha256(sequences: Sequence[Given]) -> str:
     """SHA-256 of token ids, (L,) int64 each, or of other arguments, and of where the sequences end."""
     digest = hashlib.sha256()
     for given in sequences:
-        is_ids = not isinstance(given, Arguments)
         digest.update(f"{len(given)}\n".encode())
+        is_ids = not isinstance(given, Arguments)
         digest.update(given.numpy().astype("<i8").tobytes() if is_ids else _arguments_sha256(given))
     return digest.hexdigest()
 
@@ -177,12 +150,11 @@ def tokens_sha256(sequences: Sequence[Given]) -> str:
 def _arguments_sha256(given: Arguments) -> bytes:
     tensors: dict[str, Tensor] = {}
 
-    def plain(value: Any) -> Any:
+    def plain(value: Any) -> str:
         """A value without its tensors, which are noted."""
-        if not isinstance(value, Tensor):
-            return repr(value)
-        tensors[f"{len(tensors)}"] = value
-        return f"tensor {len(tensors) - 1}"
+        if isinstance(value, Tensor):
+            tensors[f"{len(tensors)}"] = value
+        return f"tensor {len(tensors) - 1}" if isinstance(value, Tensor) else repr(value)
 
     inputs = dict(sorted(given.inputs.items())) if isinstance(given.inputs, Mapping) else given.inputs
     about = json.dumps([given.measured.name, given.measured.axis, mapped(inputs, plain)])
@@ -226,11 +198,8 @@ def _split(
     """The sequences of the items: what is more than token ids as the arguments of each, if the model is there."""
     for item in items:
         named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
-        if model is not None and (named or is_more_than_ids(item)):
-            yield from arguments_of(model, item, axis)
-        elif is_a(model, _MUSIC, "transformers") and (codebooks := cast("Any", model).config.num_codebooks) > 1:
-            codes = f"codes (sequences, {codebooks}, positions) for {type(model).__name__}"
-            raise _wrong(codes, type(item).__name__, "Give a tensor of that shape, and axis=2.")
+        if model is not None and (named or _is_more_than_ids(item)):
+            yield from _arguments_of(model, item, axis)
         elif isinstance(item, Mapping):
             yield from (ids for row in _mapped(cast("Mapping[str, Any]", item)) for ids in _ids(row))
         elif not isinstance(item, str | Path):
@@ -248,14 +217,10 @@ def _split(
 
 def _mapped(item: Mapping[str, Any]) -> list[Any]:
     """The rows of token ids in what a tokenizer returns, where a model would take nothing else."""
-    other = other_arguments(item)
+    other, masks = _other_arguments(item), item.get("attention_mask")
     if other or item.get("input_ids") is None:
         raise _wrong("a mapping of input_ids alone", f"{', '.join(other or item) or 'nothing'} in it")
-    masks = item.get("attention_mask")
     for row in () if masks is None else _batch(masks):
-        if getattr(row, "ndim", 1) > 1:
-            wanted = "a mapping with an attention_mask of shape (sequences, positions)"
-            raise _wrong(wanted, f"{row.ndim + 1} dimensions", "Leave it out: a causal model hides later positions.")
         check_mask(torch.as_tensor(row))
     return _batch(item["input_ids"])
 
@@ -281,14 +246,15 @@ def _ids(item: object) -> Iterator[Tensor]:
 
 
 def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
-    index = -1
+    any_given = False
     for index, given in enumerate(iterator):
         if len(given) < 2:
             raise InputError(f"Sequence {index} must have at least 2 tokens, got {len(given)}. Give a longer text.")
         if isinstance(given, Tensor) and (least := int(given.min())) < 0:
             raise InputError(f"Sequence {index} must have token ids of at least 0, got {least}. Leave out padding.")
+        any_given = True
         yield given
-    if index < 0:
+    if not any_given:
         raise _wrong("a sequence of 2 tokens or more", "none")
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -76,22 +75,20 @@ def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None 
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def document_ids(
-    tokenizer: AnyTokenizer, document: Document, special_tokens: bool = False, most: int | None = None
-) -> list[int]:
+def document_ids(tokenizer: AnyTokenizer, document: Document, most: int | None = None) -> list[int]:
     """Ids of a text, or of a chat through the tokenizer's template, without tokens around it."""
     if not isinstance(document, str):
-        return plain_ids(tokenizer, chat_text(tokenizer, document), special_tokens=True)
+        return plain_ids(tokenizer, _chat_text(tokenizer, document), special_tokens=True)
     size = len(document) if most is None else 16 * (most + _MARGIN)
     while size < len(document):
-        ids = plain_ids(tokenizer, document[:size], special_tokens)
+        ids = plain_ids(tokenizer, document[:size])
         if most is not None and len(ids) >= most + _MARGIN:
             return ids[: most + 1]
         size *= 4
-    return plain_ids(tokenizer, document, special_tokens)
+    return plain_ids(tokenizer, document)
 
 
-def chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
+def _chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
     """A chat as the tokenizer's template writes it."""
     if isinstance(tokenizer, Tokenizer) or not tokenizer.chat_template:
         raise FileError(
@@ -151,70 +148,42 @@ def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
 
 def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
     """A tokenizer as all of statesize reads it; None stays None, and what encodes no text is an InputError."""
-    # Those of `tokenizers` and transformers stay as they are. Others are objects with a method `encode`, as of
-    # tiktoken, or callables; both return ids, or what holds them as `input_ids` or `ids`.
     of_transformers = callable(tokenizer) and hasattr(tokenizer, "apply_chat_template")
     if tokenizer is None or isinstance(tokenizer, Tokenizer | _Encoder) or of_transformers:
         return cast("AnyTokenizer | None", tokenizer)
-    encode = getattr(tokenizer, "encode", tokenizer)
-    if isinstance(tokenizer, str | type) or not callable(encode):
-        raise InputError(
-            f"tokenizer must be one of tokenizers, transformers or tiktoken, or a function from a text to ids, got "
-            f"{tokenizer if isinstance(tokenizer, str) else type(tokenizer).__name__}. Load it first, such as by "
-            "transformers.AutoTokenizer.from_pretrained."
-        )
-    encoder = _Encoder(tokenizer, cast("Callable[..., Any]", encode))
+    encoder = _Encoder(tokenizer)
     encoder("a")
     return cast("AnyTokenizer", encoder)
 
 
-@dataclass(frozen=True, eq=False)
 class _Encoder:
-    """An encoder of texts with the methods of a tokenizer of transformers that are used; it adds no tokens."""
+    """A function from a text to ids, or an object with `encode`, as of tiktoken, as a tokenizer that adds no tokens."""
 
-    tokenizer: Any
-    encode: Callable[..., Any]
-    bos_token_id: None = None
-    pad_token_id: None = None
-    chat_template: None = None
+    bos_token_id = pad_token_id = chat_template = None
 
-    @property
-    def eos_token_id(self) -> int | None:
-        named = (whole_number(getattr(self.tokenizer, name, None)) for name in ("eot_token", "eos_token_id", "eos_id"))
-        return next((key for key in named if key is not None), None)
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.eos_token_id = whole_number(getattr(tokenizer, "eot_token", None))
+        self.all_special_ids = [] if self.eos_token_id is None else [self.eos_token_id]
 
-    @property
-    def all_special_ids(self) -> list[int]:
-        """Ids of the tokens that are no text, as far as they are known."""
-        names = getattr(self.tokenizer, "special_tokens_set", set[str]())
-        single = getattr(self.tokenizer, "encode_single_token", None)
-        known = [int(cast("Any", single)(name)) for name in names] if callable(single) else []
-        return known or ([] if self.eos_token_id is None else [self.eos_token_id])
-
-    def __call__(self, text: str, *, split_special_tokens: bool = True, **_: object) -> Any:
+    def __call__(self, text: str, **_: object) -> Any:
         """An object with `input_ids`; letters that spell a special token are text where that can be said."""
-        ordinary = getattr(self.tokenizer, "encode_ordinary", None)
-        if ordinary is None:
-            encoded = self.encode(text)
-        else:
-            encoded = ordinary(text) if split_special_tokens else self.encode(text, allowed_special="all")
-        held: Any = cast("Any", encoded).get("input_ids") if isinstance(encoded, Mapping) else encoded
-        held = getattr(held, "input_ids", getattr(held, "ids", held))
-        # A tokenizer that returns tensors returns a batch of one text.
-        held = held[0] if getattr(held, "ndim", 1) == 2 else held
-        iterable = isinstance(held, Iterable) and not isinstance(held, str | bytes | Mapping)
-        ids = [whole_number(token) for token in cast("Iterable[object]", held)] if iterable else [None]
+        encode = getattr(self._tokenizer, "encode", self._tokenizer)
+        try:
+            ids = [whole_number(token) for token in getattr(self._tokenizer, "encode_ordinary", encode)(text)]
+        except (TypeError, LookupError):
+            ids = [None]
         if None in ids:
             raise InputError(
-                "tokenizer must return token ids, a list of them or what holds one as input_ids, got "
-                f"{type(cast('object', encoded)).__name__} from {type(self.tokenizer).__name__}."
+                "tokenizer must be one of tokenizers, transformers or tiktoken, or a function from a text to a list of "
+                f"ids, got {self._tokenizer!r:.80}. Load it first, such as by transformers.AutoTokenizer."
             )
         return SimpleNamespace(input_ids=ids)
 
     def decode(self, token_ids: Sequence[int], **_: object) -> str:
         """The text of some ids, or the ids themselves where there is no way back."""
-        decode = getattr(self.tokenizer, "decode", None)
-        return str(decode(list(token_ids))) if callable(decode) else " ".join(map(str, token_ids))
+        decode = getattr(self._tokenizer, "decode", None)
+        return " ".join(map(str, token_ids)) if decode is None else str(decode(list(token_ids)))
 
     def convert_ids_to_tokens(self, ids: int) -> str:
         return self.decode([ids])
