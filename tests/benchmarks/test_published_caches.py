@@ -19,7 +19,7 @@ def priced(measured, passkeys, found, variants=VARIANTS):
         runs = tuple(CutRun(one.title, one.keep, 1.0, loss + more, 0.0) for one, more in losses)
         documents.append(CutDocument(number, 832, 768, loss, 1.0, 1.0, 1.0, 1.0, runs))
     found, shares = (found[0], 0, *found[1:]), (0.5,) * len(every)
-    return CachePrices("m", tuple(documents), "expected", 768, 1, every, shares, passkeys, found, (), (0.5, 0.25))
+    return CachePrices("m", tuple(documents), "expected", 768, 1, every, shares, passkeys, found, ())
 
 
 @pytest.mark.parametrize("name", ["published_caches", "published_caches_gemma"])

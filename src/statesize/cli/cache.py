@@ -36,7 +36,7 @@ def cache(
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
         texts: What the model reads.
         keep: Share of the tokens that is tried beside 50, 25 and 12.5 %.
-        rule: Which tokens are kept: by expected attention (expected), snapkv, h2o, or the first and last ones (recent).
+        rule: Which tokens are kept: by expected attention (expected), or the first and last ones (recent).
         loading: How the model is loaded.
         output: JSON file for the result; what is finished is kept beside it, and the same command goes on from there.
         printing: What is printed.

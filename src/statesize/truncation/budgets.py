@@ -40,6 +40,15 @@ def at_curves(available: Tensor, errors: Tensor, share: float) -> Tensor:
     return by_curves(counts, errors, total) if total > int(counts[:, 0].sum()) else equal(available, share)
 
 
+def at_layer_curves(available: Tensor, errors: Tensor, share: float, caches: Sequence[int]) -> Tensor:
+    """The same for all caches of a layer together, of which each has so many; equal budgets where they differ."""
+    first = caches[0]
+    if {*caches} != {first}:
+        return equal(available, share)
+    together = errors.unflatten(0, (-1, first)).sum(1)
+    return at_curves(available[::first], together, share).repeat_interleave(first)
+
+
 def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
     """Budgets (caches,) int64 of `total` tokens together with the least sum of errors (caches, points) at counts."""
     # Each curve is replaced by its lower convex hull; tokens then go where the error falls most for each, which is
@@ -139,11 +148,8 @@ def layer_curves(held: HeldAttention, order: Tensor, around: Around) -> Tensor:
 
 def _matrix(projection: nn.Module | None, whole: Tensor) -> Tensor:
     """The projection of mixed values (K, g, C, P) as a matrix, (H · P, D); without one, the identity."""
-    if type(projection) is nn.Linear:
-        return projection.weight.detach().mT.float()
     identity = torch.eye(whole.shape[0] * whole.shape[1] * whole.shape[-1], device=whole.device)
     if projection is None:
         return identity
-    weight = next(projection.parameters(), None)
-    identity = identity if weight is None else identity.to(weight.dtype)
+    identity = identity.to(next(projection.parameters(), identity).dtype)
     return (projection(identity) - projection(torch.zeros_like(identity[:1]))).float()

@@ -30,7 +30,7 @@ class Passkey:
 
 
 def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, count: int) -> list[Passkey]:
-    """Passkeys between tenth and four fifths of pieces of text; prefixes are of about `length` tokens."""
+    """Passkeys between tenth and four fifths of pieces of text; prefixes are of `length` tokens, or there is none."""
     task, question = (plain_ids(tokenizer, text) for text in (_TASK, _QUESTION))
     made: list[Passkey] = []
     for number in range(count if pieces else 0):
@@ -38,6 +38,8 @@ def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, cou
         key = str(draw.randint(10000, 99999))
         needle = plain_ids(tokenizer, f"\n\nThe pass key is {key}. Remember it. {key} is the pass key.\n\n")
         filler = [int(token) for token in pieces[number % len(pieces)]][: max(length - len(task) - len(needle), 0)]
+        if not filler:
+            return []
         at = int(len(filler) * draw.uniform(0.1, 0.8))
         answer = plain_ids(tokenizer, f" {key}")
         prefix = filler[:1] + task + filler[1:at] + needle + filler[at:]

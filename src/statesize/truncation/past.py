@@ -96,8 +96,3 @@ class HeldAttention:
             return scores.softmax(-1)
         total = torch.logaddexp(scores.logsumexp(-1), self.sink[..., None])
         return (scores - total[..., None]).exp_()
-
-    def past_rows(self, first: int = 0) -> Tensor:
-        """Rows of T before the cut from one on, (K, g, i − first, i)."""
-        query, key = self.query[None, :, :, first : self.cut], self.key[None, :, : self.cut]
-        return self.rows(query.float(), key.float())[0]

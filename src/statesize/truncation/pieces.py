@@ -48,24 +48,19 @@ def _numbers(texts: Sequence[Tensor]) -> list[int]:
 def two_sets(
     texts: Sequence[Tensor], length: int, most: int, tokenizer: AnyTokenizer | None
 ) -> tuple[list[Piece], list[Piece]]:
-    """Pieces of texts for curves, and held out; neighbours lie in one set."""
-    curves, held_out = list[Piece](), list[Piece]()
+    """Pieces of every third text for curves, and of the others held out; the first third of a single text."""
     # A text that is given several times would lie in both sets.
-    for number in dict.fromkeys(_numbers(texts)):
-        every = numbered_excerpts([texts[number]], length, len(texts[number]), tokenizer)
-        own = [(number, piece) for _, piece in every]
-        if len(own) >= FEWEST_PIECES:
-            border = round(_CURVES * len(own))
-            curves += own[:border]
-            held_out += own[border:]
-        else:
-            # A short text is not parted: it goes where most is missing.
-            (curves if len(curves) / _CURVES <= len(held_out) / (1 - _CURVES) else held_out).extend(own)
-    if not curves or not held_out:
+    once = [texts[number] for number in dict.fromkeys(_numbers(texts))]
+    pieces = numbered_excerpts(once, length, sum(map(len, once)), tokenizer)
+    numbers = list(dict.fromkeys(number for number, _ in pieces))
+    if len(numbers) < 2 and len(pieces) < FEWEST_PIECES:
         raise InputError(
             f"inputs must have one text of {FEWEST_PIECES * length} tokens, which is cut into {FEWEST_PIECES} pieces, "
-            f"or 2 different texts of {length}, for curves and for prices, got {len(curves) + len(held_out)} pieces of "
-            f"{length}. Give more text, or fewer tokens (--max-tokens)."
+            f"or 2 different texts of {length}, for curves and for prices, got {len(pieces)} pieces of {length}. Give "
+            "more text, or fewer tokens (--max-tokens)."
         )
-    share = round(_CURVES * most)
-    return evenly(curves, max(1, share)), evenly(held_out, max(1, most - share))
+    border = round(_CURVES * len(pieces))
+    curves = pieces[:border] if len(numbers) == 1 else [one for one in pieces if one[0] in numbers[::3]]
+    held_out = pieces[border:] if len(numbers) == 1 else [one for one in pieces if one[0] not in numbers[::3]]
+    share = max(1, round(_CURVES * most))
+    return evenly(curves, share), evenly(held_out, max(1, most - share))

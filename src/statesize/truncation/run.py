@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from os import PathLike
-from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,30 +29,34 @@ from statesize.truncation.behind import POSITIONS
 _SUFFIX = ".part"
 READ = 2048
 """Tokens of documents of one length that are read at once."""
+Made = TypeVar("Made", bound=Result)
 Keep = Callable[[str, Callable[[], Any]], Any]
 """Returns what a part was made of, by its name and as JSON values, or makes and keeps it."""
 
 
-@contextmanager
-def kept_parts(output: str | PathLike[str] | None, model: nn.Module, *setting: object) -> Generator[Keep]:
-    """Keep parts, of these weights and this setting, beside the file of a result until it is written."""
-    key, folder = "", None
-    if output is not None:
-        path = require_path("output", output)
-        check_report_path(path, "output")
-        weights = tensors_sha256(dict(model.state_dict()))
-        key, folder = digest(repr((weights, *setting)).encode()), parts_folder(path)
+def kept_result(
+    make: Callable[[Keep], Made], output: str | PathLike[str] | None, model: nn.Module, *about: Any
+) -> Made:
+    """A result, written to its file; its parts, of these weights and setting, are kept beside that until then."""
+    if output is None:
+        return make(lambda _, part: json_values(part()))
+    path = require_path("output", output)
+    check_report_path(path, "output")
+    key, folder = digest(repr((tensors_sha256(dict(model.state_dict())), *about)).encode()), parts_folder(path)
     parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), json.loads)
 
-    def kept(name: str, make: Callable[[], Any]) -> Any:
+    def keep(name: str, part: Callable[[], Any]) -> Any:
         found = parts.read(f"{key}-{name}")
         if found is None:
-            found = json_values(make())
+            found = json_values(part())
             parts.write(f"{key}-{name}", found)
         return found
 
     with parts_writer(folder, rf"[0-9a-f]+-.*\{_SUFFIX}"):
-        yield kept
+        result = make(keep)
+    result.to_json(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    return result
 
 
 @dataclass(eq=False)
@@ -80,13 +82,6 @@ class Documents:
             self.done += count
             self.report(self.done, int(sum(self.steps.costs.values())), kind, self.steps.first_left)
         return made
-
-
-def finish(output: str | PathLike[str] | None, result: Result) -> None:
-    """Write a result as JSON to its file, and remove its parts."""
-    if output is not None:
-        result.to_json(output)
-        shutil.rmtree(parts_folder(Path(output)), ignore_errors=True)
 
 
 def check_head(model: nn.Module, logits: Tensor, answers: Tensor) -> None:

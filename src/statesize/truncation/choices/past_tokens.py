@@ -25,4 +25,4 @@ class PastTokens(Basis):
         return read.masked_fill(~past.readable, -1.0).argsort(-1, descending=True)[..., None]
 
 
-RULES = (Rule("past tokens", "whole tokens", PastTokens(), (1.0, 4.0)),)
+RULES = (Rule("past tokens", "whole tokens", PastTokens(), (1.0,)),)
