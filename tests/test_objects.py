@@ -47,7 +47,7 @@ def prices(worth):
         documents.append(CutDocument(at, 97, 32, 3.0, 1.0, 1.0, 32.0, 32.0, tuple(runs), at, 200))
     return CachePrices(
         model="model", rule="recent", prefix=32, variants=variants, shares=(0.0, 0.5), documents=tuple(documents),
-        calibration=6, passkeys=0, found=(), heads=(),
+        calibration=6, heads=(),
     )  # fmt: skip
 
 

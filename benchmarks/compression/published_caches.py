@@ -13,7 +13,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from benchmarks.cases import document
+from benchmarks.compression.passkeys import found_by, passkeys
 from benchmarks.recorded import is_prose, pep_pieces, weights_of
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
@@ -34,11 +35,12 @@ from statesize.texts.rows import Document
 from statesize.texts.tokens import AnyTokenizer, document_ids, encode
 from statesize.truncation import CachePrices
 from statesize.truncation.cache import Pricing
-from statesize.truncation.passkeys import passkeys
-from statesize.truncation.pieces import two_sets
 from statesize.truncation.prices import Variant
+from statesize.truncation.run import two_sets
 
 PILOT, DOCUMENTS, TOKENS, PASSKEYS = 90, 120, 832, 40
+# The share of passkeys that the whole cache must find, so that a loss of them says something.
+_LEAST_FOUND = 0.5
 # Characters of a PEP before its prose, of a piece, and of the shortest file.
 _HEAD, _PIECE, _LEAST = 2500, 7000, 14000
 TARGETS: dict[str, dict[str, float]] = {
@@ -64,22 +66,23 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
     curves, held_out = two_sets(pieces, TOKENS, documents, loaded.tokenizer)
     prefix = TOKENS - FOLLOWING
     hidden = passkeys([piece for _, piece in held_out], loaded.tokenizer, prefix, needles)  # pyright: ignore[reportArgumentType]
-    pricing = Pricing(loaded.model, "expected", prefix, 0.25, curves, held_out, hidden, loaded.tokenizer)
+    pricing = Pricing(loaded.model, "expected", prefix, 0.25, curves, held_out, loaded.tokenizer)
     result = pricing.priced(loaded.name, lambda _, make: json_values(make()), lambda *told: print(*told, flush=True))
+    found = found_by(pricing, hidden)
     row = {
         "file": Path(model).stem,
         **weights_of(loaded),
         "texts": tokens_sha256(pieces),
         "seconds": time.process_time() - start,
-        **price_list(result),
+        **price_list(result, len(hidden), found),
         "against_equal": against_equal(result),
     }
-    made = document([row], targets=targets, verdicts=verdicts(result, targets))
+    made = document([row], targets=targets, verdicts=verdicts(result, targets, len(hidden), found))
     replace_file(path, (json.dumps(made) + "\n").encode())
     print(made["verdicts"])
 
 
-def price_list(result: CachePrices) -> dict[str, Any]:
+def price_list(result: CachePrices, passkeys: int, found: Sequence[int]) -> dict[str, Any]:
     """The prices as the records hold them."""
     prices: list[dict[str, Any]] = []
     for index, (variant, row) in enumerate(zip(result.variants, result.rows, strict=True)):
@@ -90,9 +93,9 @@ def price_list(result: CachePrices) -> dict[str, Any]:
             "nats": row.excess,
             "bits": row.bits,
         }
-        prices.append(price | {"found": result.found[index + 1] if result.found else None})
+        prices.append(price | {"found": found[index + 1] if passkeys else None})
     documents = {"calibration": result.calibration, "held_out": len(result.documents), "texts": result.texts}
-    hidden = {"hidden": result.passkeys, "found": result.found[0] if result.found else 0}
+    hidden = {"hidden": passkeys, "found": found[0]}
     more = {"documents": documents, "passkeys": hidden, "prices": prices[1:]}
     measured = [
         {"tokens": one.tokens - one.cut - 1, "bytes": one.bytes, "loss": one.loss, "worth": one.lost()}
@@ -135,7 +138,9 @@ def difference(result: CachePrices, one: Variant, other: Variant) -> Interval:
     return result.mean(lambda document: document.runs[at].loss - document.runs[to].loss)
 
 
-def verdicts(result: CachePrices, targets: dict[str, dict[str, float]]) -> dict[str, bool | None]:
+def verdicts(
+    result: CachePrices, targets: dict[str, dict[str, float]], passkeys: int, found: Sequence[int]
+) -> dict[str, bool | None]:
     """Whether each target is met; None where an interval leaves a doubt."""
     rows = dict(zip(result.variants, result.rows, strict=True))
     known: dict[str, bool | None] = {}
@@ -154,12 +159,12 @@ def verdicts(result: CachePrices, targets: dict[str, dict[str, float]]) -> dict[
             allowed = 1 - target["saved at least"]
             low, high = _ends([one.lost(at) - allowed * one.lost(to) for one in result.documents])
             known[name] = True if high <= 0 else False if low > 0 else None
-        elif not result.passkeys_informative:
+        elif found[0] < _LEAST_FOUND * passkeys or not passkeys:
             known[name] = None
         else:
             # How much of what the whole cache finds is missed: an exact interval, so that few passkeys say nothing.
-            missed = max(0, result.found[0] - result.found[at + 1])
-            ends = binomtest(missed, result.found[0]).proportion_ci()
+            missed = max(0, found[0] - found[at + 1])
+            ends = binomtest(missed, found[0]).proportion_ci()
             most = target["missed at most"]
             known[name] = True if ends.high <= most else False if ends.low > most else None
     return known

@@ -11,15 +11,14 @@ from tools.figures.on_record import read_json
 VARIANTS = tuple(Variant(keep, way) for keep in (0.5, 0.25) for way in ("equal", "curves"))
 
 
-def priced(measured, passkeys, found, variants=VARIANTS):
+def priced(measured, variants=VARIANTS):
     """A result of documents: loss, and what each variant loses more."""
     every, documents = (NOTHING, *variants), []
     for number, (loss, extra) in enumerate(measured):
         losses = zip(every, (1.0, *extra), strict=True)
         runs = tuple(CutRun(one.title, one.keep, 1.0, loss + more, 0.0) for one, more in losses)
         documents.append(CutDocument(number, 832, 768, loss, 1.0, 1.0, 1.0, 1.0, runs))
-    found, shares = (found[0], 0, *found[1:]), (0.5,) * len(every)
-    return CachePrices("m", tuple(documents), "expected", 768, 1, every, shares, passkeys, found, ())
+    return CachePrices("m", tuple(documents), "expected", 768, 1, every, (0.5,) * len(every), ())
 
 
 @pytest.mark.parametrize("name", ["published_caches", "published_caches_gemma"])
@@ -27,10 +26,10 @@ def test_verdicts_follow_from_the_rows(name):
     document = read_json(name)
     (row,) = document["rows"]
     variants = tuple(Variant(price["keep"], price["budgets"], price["precision"]) for price in row["prices"])
-    found = (row["passkeys"]["found"], *(price["found"] for price in row["prices"]))
+    found = (row["passkeys"]["found"], 0, *(price["found"] for price in row["prices"]))
     measured = [(one["loss"], one["extra"]) for one in row["measured"]]
-    result = priced(measured, row["passkeys"]["hidden"], found, variants)
-    assert verdicts(result, document["targets"]) == document["verdicts"]
+    result = priced(measured, variants)
+    assert verdicts(result, document["targets"], row["passkeys"]["hidden"], found) == document["verdicts"]
     again = [one.excess.value for one in result.rows[1:]]
     assert again == pytest.approx([price["nats"]["mean"] for price in row["prices"]], abs=1e-9)
 
@@ -48,6 +47,6 @@ def test_at_their_limits_targets_seldom_hold(targets, costs):
         extra = np.array(costs) + 0.02 * generator.standard_normal((20, 4))
         documents = [(3.0, one) for one in extra]
         found = 200 - int(generator.binomial(200, 0.05))
-        for name, verdict in verdicts(priced(documents, 200, (200, 200, found, 200, found)), targets).items():
+        for name, verdict in verdicts(priced(documents), targets, 200, (200, 0, 200, found, 200, found)).items():
             held[name] += verdict is True
     assert 0 < min(held.values()) <= max(held.values()) <= 20

@@ -25,9 +25,8 @@ from statesize.truncation.choices.choice import SINKS, kept
 from statesize.truncation.choices.expected import FUTURE
 from statesize.truncation.choices.rounding import cache_bits, rounded_keys, rounded_values
 from statesize.truncation.cutting import Cutting
-from statesize.truncation.passkeys import Passkey
-from statesize.truncation.pieces import two_sets
 from statesize.truncation.prices import NOTHING, Variant
+from statesize.truncation.run import two_sets
 
 PREFIX, FOLLOWING, CACHES = 40, 6, 2
 IDS = torch.randint(1, 64, (1, PREFIX + FOLLOWING), generator=torch.Generator().manual_seed(3))
@@ -117,7 +116,7 @@ def test_the_whole_cache_costs_nothing(family):
 def test_losses_of_many_caches_are_those_of_one_after_another(window):
     model = attention_model("llama") if window is None else attention_model("mistral", sliding_window=window)
     available, generator = PREFIX if window is None else window - 1, torch.Generator().manual_seed(1)
-    pricing = Pricing(model, "expected", PREFIX, 0.6, [], [(0, IDS[0])], [])
+    pricing = Pricing(model, "expected", PREFIX, 0.6, [], [(0, IDS[0])])
     caches = [{"layer": layer, "available": available} for layer in range(2) for _ in range(CACHES)]
     pricing.set_budgets(caches, torch.rand(4, len(GRID), generator=generator).cumsum(-1).flip(-1))
     (document,) = pricing._documents(slice(0, 1))
@@ -137,16 +136,6 @@ def test_losses_of_many_caches_are_those_of_one_after_another(window):
 
         loss = float(functional.cross_entropy(logits_of(behind, memory).double(), IDS[0, PREFIX + 1 :]))
         assert run.loss == pytest.approx(loss, abs=1e-6), variant
-
-
-def test_the_last_logits_predict_the_answer_to_a_passkey(llama):
-    behind, *_ = read(llama)
-    some = logits_of(behind, lambda _: Memory(), last=3)
-    answer = some.argmax(-1)
-    for wrong, found in ((0, True), (1, False)):
-        said = torch.cat([IDS[0, :-3], answer])
-        said[-3] = (said[-3] + wrong) % 64
-        assert Passkey(said[None], (len(said), PREFIX), 3).found(some) is found
 
 
 def test_windows_hold_their_last_tokens():
@@ -250,7 +239,7 @@ def test_curves_by_the_model_itself(family):
     """What the layer adds changes by as much as the curve says, where one cache alone is cut."""
     model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
     norms = family == "gemma3_text"
-    (caches,) = Pricing(model, "expected", PREFIX, 0.6, [(0, IDS[0])], [], [])._curves(slice(0, 1))
+    (caches,) = Pricing(model, "expected", PREFIX, 0.6, [(0, IDS[0])], [])._curves(slice(0, 1))
     assert [(one["layer"][-11], one["head"], one["curve"][-1]) for one in caches] == [
         ("0", 0, 0), ("0", 1, 0), ("1", 0, 0), ("1", 1, 0)
     ]  # fmt: skip
@@ -314,7 +303,7 @@ def test_prices_of_a_small_model(llama, tmp_path):
     assert {one.code for one in result.limits} >= {Code.FEW_TEXTS, Code.NO_FACTS, Code.UNEQUAL_CACHES}
 
 
-def priced(extras, found, passkeys, worth=1.0):
+def priced(extras, worth=1.0):
     """A result of six documents, each variant with the same extra loss in all but a little."""
     variants = (NOTHING, Variant(precision="int4"), Variant(0.5, "equal"), Variant(0.25, "curves"))
     documents = []
@@ -322,25 +311,19 @@ def priced(extras, found, passkeys, worth=1.0):
         more = [worth, *(extra + 1e-4 * (number % 2) for extra in extras)]
         runs = (CutRun(one.title, one.keep, 1.0, 2.0 + extra, extra) for one, extra in zip(variants, more, strict=True))
         documents.append(CutDocument(number, 75, 64, 2.0, 1.0, 1.0, 64.0, 64.0, tuple(runs), number, 40))
-    found = (found[0], 0, *found[1:]) if passkeys else ()
-    shares = (0.0, 0.3, 0.5, 0.25)
-    return CachePrices("m", tuple(documents), "expected", 64, 1, variants, shares, passkeys, found, ())
+    return CachePrices("m", tuple(documents), "expected", 64, 1, variants, (0.0, 0.3, 0.5, 0.25), ())
 
 
 def test_recommendations():
-    assert priced((0.001, 0.001, 0.001), (10, 10, 10, 10), 10).recommended.rule == "25 % by curves"
-    assert priced((0.001, 0.2, 0.001), (5, 5, 5, 5), 10).recommended.rule == "25 % by curves"
-    # Eviction needs passkeys of which the whole cache finds half, and may miss one of twenty.
-    for found, passkeys in (((10, 10, 10, 9), 10), ((4, 4, 4, 4), 10), ((0, 0, 0, 0), 0)):
-        result = priced((0.001, 0.2, 0.001), found, passkeys)
-        assert result.recommended.rule == "int4"
-        assert result.headline.startswith("int4 keeps 30% of the cache of m for +0.000")
-        assert (Code.NO_FACTS in [one.code for one in result.limits]) == (found[0] < 5)
-    whole = priced((0.2, 0.2, 0.2), (10, 10, 10, 10), 10)
+    assert priced((0.001, 0.001, 0.001)).recommended.rule == "25 % by curves"
+    result = priced((0.001, 0.2, 0.2))
+    assert result.recommended.rule == "int4"
+    assert result.headline.startswith("int4 keeps 30% of the cache of m for +0.000")
+    whole = priced((0.2, 0.2, 0.2))
     assert whole.recommended is None
     assert whole.headline == "No smaller cache of m surely costs at most 0.01 bits per byte over 6 texts."
     # 0.02 nats per token of 4 bytes are 0.0072 bits per byte.
-    result = priced((0.2, 0.02, 0.2), (10, 10, 10, 9), 10)
+    result = priced((0.2, 0.02, 0.2))
     chosen, listed = result.recommended, result.rows[2]
     assert chosen.rule == "50 % equal"
     assert chosen.bits.value == pytest.approx(0.02005 / 4 / np.log(2))
@@ -348,14 +331,14 @@ def test_recommendations():
     assert chosen.excess.value == listed.excess.value
     ratio = stats.t.ppf(1 - 0.025 / 3, 5) / stats.t.ppf(0.975, 5)
     assert chosen.excess.high - chosen.excess.value == pytest.approx(ratio * (listed.excess.high - listed.excess.value))
-    assert priced((0.001, 0.001, 0.001), (10, 10, 10, 10), 10, worth=0.001).recommended is None
+    assert priced((0.001, 0.001, 0.001), worth=0.001).recommended is None
+    assert [one.code for one in result.limits] == [Code.NO_FACTS, Code.UNEQUAL_CACHES]
 
 
 def test_one_table_and_one_chart():
-    result = priced((0.001, 0.002, -0.001), (10, 10, 10, 10), 10)
+    result = priced((0.001, 0.002, -0.001))
     shown = result.table()
     assert [row[0] for row in shown.rows] == [one.title for one in result.variants]
-    assert [row[-1] for row in shown.rows] == ["0 of 10", "10 of 10", "10 of 10", "10 of 10"]
     assert [row[1] for row in shown.rows] == ["0%", "30%", "50%", "25%"]
     (drawn,) = result.page().charts
     marks = [row["run"] for row in drawn.data["layer"][1]["data"]["values"]]
@@ -398,7 +381,7 @@ def test_bad_input(llama, arguments, said):
 def of_twelve(model):
     """The price list of a model by twelve texts."""
     ids = torch.cat([IDS.roll(shift, 1) for shift in range(12)])
-    return cache(model, ids, documents=12, tokens=46, needles=0, settings=Settings(future=6))
+    return cache(model, ids, documents=12, tokens=46, settings=Settings(future=6))
 
 
 def test_a_look_that_changes_the_run_is_refused(llama, monkeypatch):

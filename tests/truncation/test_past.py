@@ -6,10 +6,9 @@ from oracles.operators import random_operator
 
 from statesize.operators import Dense, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
-from statesize.truncation.blocks import PastBlock, dropped
+from statesize.truncation.blocks import Past, PastBlock, dropped
 from statesize.truncation.choices.past_rows import PastRows
 from statesize.truncation.choices.past_tokens import PastTokens
-from statesize.truncation.past import Past
 
 LENGTH, CUT = 24, 11
 FAMILIES = ["attention", "long convolution", "diagonal", "delta", "complex"]

@@ -54,7 +54,7 @@ def cache(
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
     from statesize.truncation.choices import TOKENS
-    from statesize.truncation.pieces import two_sets
+    from statesize.truncation.run import two_sets
 
     printing.hush_libraries()
     require_choice("rule", rule, TOKENS)

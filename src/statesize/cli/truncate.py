@@ -49,7 +49,7 @@ def truncate(
     from statesize.cli.shared.printing import show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.texts.documents import vocabulary_size
-    from statesize.truncation.pieces import fitting_tokens
+    from statesize.truncation.run import fitting_tokens
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
 

@@ -14,18 +14,57 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.attention import Attend, replaced_attention
+from statesize.adapters.kernels.rotation import Rotation
 from statesize.adapters.models.model_state import known_options
 from statesize.adapters.models.precision import MOST_ROUNDED, stored_dtype
 from statesize.adapters.observation import Observation, unchanged
 from statesize.adapters.replaced import source_files
 from statesize.operators import SoftmaxAttention
-from statesize.truncation.past import HeldAttention
 
 # Rounding of attention and of logits in float32, as a share of the largest number.
 _ROUNDING = 1e-4
 POSITIONS = 512
 """Positions of which several runs return logits at once: more take memory, and are hardly faster."""
 Run = TypeVar("Run")
+
+
+@dataclass(frozen=True, eq=False)
+class HeldAttention:
+    """Attention of one layer over a text of L tokens, whose K caches are each read by g heads."""
+
+    name: str  # of the module
+    cut: int  # position i; what stands before it is held
+    query: Tensor  # (K, g, L, d), as they meet the keys
+    key: Tensor  # (K, L, d)
+    value: Tensor  # (K, L, P)
+    text: int  # its number, of those that were read together
+    scale: float  # factor on the scores
+    window: int | None = None  # positions that a query sees; None for all
+    soft_cap: float | None = None  # bound on the scores; None for none
+    sink: Tensor | None = None  # logit of a column that carries nothing, (K, g); None for none
+    rotation: Rotation | None = None  # of the held positions, which may be none; None where it is not known
+
+    @property
+    def available(self) -> int:
+        """Tokens that each cache holds at the cut, the last ones."""
+        return self.cut if self.window is None else min(self.cut, self.window - 1)
+
+    def rows(self, query: Tensor, key: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Rows of T, (R, K, g, n, m), of the last n positions of m keys."""
+        # Of query (R, K, g, n, d) and key (R or 1, K, m, d); `seen` says which keys are there, (R, K, m) bool.
+        count, keys = query.shape[-2], key.shape[-2]
+        scores = (query.flatten(2, 3) @ key.mT).mul_(self.scale).reshape(*query.shape[:-1], keys)
+        if self.soft_cap is not None:
+            scores = (scores / self.soft_cap).tanh() * self.soft_cap
+        lag = torch.arange(keys - count, keys, device=key.device)[:, None] - torch.arange(keys, device=key.device)
+        hidden = (lag < 0) if self.window is None else (lag < 0) | (lag >= self.window)
+        if seen is not None:
+            hidden = hidden | ~seen[:, :, None, None]
+        scores = scores.masked_fill_(hidden, -torch.inf)
+        if self.sink is None:
+            return scores.softmax(-1)
+        total = torch.logaddexp(scores.logsumexp(-1), self.sink[..., None])
+        return (scores - total[..., None]).exp_()
 
 
 @dataclass(frozen=True, eq=False)

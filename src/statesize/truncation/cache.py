@@ -1,4 +1,4 @@
-"""What may a cache lose, and at what price? Curves on some documents, losses and passkeys on the rest."""
+"""What may a cache lose, and at what price? Curves on some documents, losses on the rest."""
 
 from __future__ import annotations
 
@@ -27,21 +27,18 @@ from statesize.models.load import measured_model
 from statesize.texts.documents import configured_context
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
-from statesize.truncation.behind import Behind, Memory
+from statesize.truncation.behind import Behind, HeldAttention, Memory
 from statesize.truncation.budgets import Around, at_curves, at_layer_curves, equal, layer_curves, watch
 from statesize.truncation.choices import TOKENS
 from statesize.truncation.choices.choice import RECENT, SINKS, kept
 from statesize.truncation.choices.rounding import BITS, Precision, cache_bits, rounded_keys, rounded_values
 from statesize.truncation.cutting import Cutting, Known
-from statesize.truncation.passkeys import Passkey, passkeys
-from statesize.truncation.past import HeldAttention
-from statesize.truncation.pieces import Piece, two_sets
 from statesize.truncation.prices import NOTHING, WHOLE, Budgets, CachePrices, Variant
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Documents, Keep, Scores, check_head, kept_result
+from statesize.truncation.run import Documents, Keep, Piece, Scores, check_head, kept_result, two_sets
 
-DOCUMENTS, PIECE, PASSKEYS = 24, 512, 8
-"""Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
+DOCUMENTS, PIECE = 24, 512
+"""Pieces of text that are read by default, and the tokens of each."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried, where more is kept than always stays."""
 
@@ -55,7 +52,6 @@ def cache(
     rule: str = "expected",
     documents: int = DOCUMENTS,
     tokens: int = PIECE,
-    needles: int = PASSKEYS,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     name: str | None = None,
     output: str | PathLike[str] | None = None,
@@ -76,7 +72,6 @@ def cache(
         rule: Which tokens are kept: "expected" attention, or "recent".
         documents: Pieces of the inputs that are read, from all parts of them.
         tokens: Tokens of each piece.
-        needles: Passkeys that are hidden in held-out documents; 0 for none. They need a tokenizer.
         tokenizer: The model's, for texts and for bytes.
         name: Name of the model, for the result.
         output: JSON file for the result. Finished documents are kept beside it until then, and are not read again.
@@ -106,7 +101,7 @@ def cache(
     settings = given_settings(settings).without("cache", *all_but("future"))
     after = require_count("future", settings.future or FOLLOWING, least=2)
     size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
-    hidden, rule = require_count("needles", needles, least=0), require_choice("rule", rule, TOKENS)
+    rule = require_choice("rule", rule, TOKENS)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     _require_cache(model)
     context = configured_context(getattr(model, "config", None))
@@ -114,9 +109,8 @@ def cache(
         refuse("tokens", f"at most {context}, the longest context that the model names", size)
     curves, held_out = two_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
     every, prefix = [piece for _, piece in (*curves, *held_out)], size - after
-    hiding = [] if tokenizer is None else passkeys(every[len(curves) :], tokenizer, prefix, hidden)
-    pricing = Pricing(model, rule, prefix, share, curves, held_out, hiding, tokenizer)
-    about = tokens_sha256(every), rule, prefix, share, hidden
+    pricing = Pricing(model, rule, prefix, share, curves, held_out, tokenizer)
+    about = tokens_sha256(every), rule, prefix, share
     with reporting(on_progress, f"pricing {name}") as report:
         return kept_result(lambda part: pricing.priced(name, part, report), output, model, *about)
 
@@ -141,7 +135,6 @@ class Pricing:
     keep: float  # share of the tokens that is tried beside RATIOS
     curves: Sequence[Piece]  # documents for curves
     held_out: Sequence[Piece]  # documents that are priced
-    needles: Sequence[Passkey]  # the passkeys that are hidden
     tokenizer: AnyTokenizer | None = None  # for bytes
     variants: tuple[Variant, ...] = field(init=False)
     tokens: dict[Variant, Tensor] = field(default_factory=dict[Variant, Tensor], init=False)  # of each cache, (caches,)
@@ -158,12 +151,10 @@ class Pricing:
     def priced(self, name: str, keep: Keep, report: Callable[..., None]) -> CachePrices:
         """The price list; `keep` makes or returns a part, `report` is called as `Documents` does."""
         place = len(self.held_out[0][1]), self.prefix
-        each: dict[str, Sequence[Any]] = {"curves": self.curves, "passkeys": self.needles, "prices": self.held_out}
-        run = Documents(keep, report, Steps({kind: len(some) for kind, some in each.items()}))
+        run = Documents(keep, report, Steps({"curves": len(self.curves), "prices": len(self.held_out)}))
         measured = run.made("curves", [place] * len(self.curves), self._curves)
         curves = torch.tensor([[one["curve"] for one in text] for text in measured], dtype=torch.float64).mean(0)
         self.set_budgets(measured[0], curves)
-        hidden = run.made("passkeys", [one.place for one in self.needles], self._found)
         prices = run.made("prices", [place] * len(self.held_out), self._documents)
         tokens = torch.stack([self.tokens[one] for one in self.variants], -1)
         caches = [
@@ -171,11 +162,8 @@ class Pricing:
             for one, curve, kept in zip(measured[0], _lists(curves), _lists(tokens), strict=True)
         ]
         shares = (self._bits(caches, one) / self._bits(caches, WHOLE) for one in self.variants)
-        found = tuple(map(sum, zip(*hidden, strict=True)))
-        documents, more = tuple(map(CutDocument.of, prices)), (len(self.needles), found, tuple(caches))
-        return CachePrices(
-            name, documents, self.rule, self.prefix, len(self.curves), self.variants, tuple(shares), *more
-        )
+        about = self.rule, self.prefix, len(self.curves), self.variants, tuple(shares), tuple(caches)
+        return CachePrices(name, tuple(map(CutDocument.of, prices)), *about)
 
     def set_budgets(self, caches: Sequence[dict[str, Any]], curves: Tensor) -> None:
         """Set the tokens of each cache by its layer, what is available, and its curve, (caches, points of GRID)."""
@@ -193,7 +181,7 @@ class Pricing:
         each = zip(caches, _lists(self.tokens[variant]), strict=True)
         return sum(cache_bits(variant.precision, one["available"], kept, *one["widths"]) for one, kept in each)
 
-    def _read(self, texts: Tensor, cut: int, *watched: Attach) -> tuple[Behind, Tensor]:
+    def read(self, texts: Tensor, cut: int, *watched: Attach) -> tuple[Behind, Tensor]:
         """A model that has read texts (D, L), behind the cut, and its logits there."""
         cutting = Cutting(Forward.of(self.model, texts), cut, self._known, sized=False)
         logits, name = cutting.read(*watched), type(self.model).__name__
@@ -214,7 +202,7 @@ class Pricing:
     def _curves(self, some: slice) -> list[list[dict[str, Any]]]:
         """The caches of some documents, each with its curve."""
         around, texts = dict[str, Around](), torch.stack([ids for _, ids in self.curves[some]])
-        held = self._read(texts, self.prefix, partial(watch, self.model, around))[0].held.values()
+        held = self.read(texts, self.prefix, partial(watch, self.model, around))[0].held.values()
         return [
             [made for one in text for made in self._caches(one, around[one.name])] for text in zip(*held, strict=True)
         ]
@@ -227,9 +215,9 @@ class Pricing:
     def _documents(self, some: slice) -> list[CutDocument]:
         """Losses of some documents."""
         pieces, known = self.held_out[some], list[CutDocument]()
-        behind, logits = self._read(torch.stack([ids for _, ids in pieces]), self.prefix)
+        behind, logits = self.read(torch.stack([ids for _, ids in pieces]), self.prefix)
         scores = [Scores(whole, ids[self.prefix + 1 :]) for whole, (_, ids) in zip(logits, pieces, strict=True)]
-        found = self._each(behind, [one.of for one in scores])
+        found = self.each(behind, [one.of for one in scores])
         size = {one: float(tokens.double().mean()) for one, tokens in self.tokens.items()}
         for number, (text, ids), score, losses in zip(range(some.start, some.stop), pieces, scores, found, strict=True):
             runs = tuple(CutRun(one.title, one.keep, size[one], *losses[one]) for one in self.variants)
@@ -239,15 +227,7 @@ class Pricing:
             known.append(CutDocument(number, len(ids), self.prefix, score.loss, *held, runs, text, said))
         return known
 
-    def _found(self, some: slice) -> list[list[int]]:
-        """Whether the whole cache finds each passkey, and each variant."""
-        needles = self.needles[some]
-        behind, logits = self._read(torch.cat([one.text for one in needles]), self.prefix)
-        known = self._each(behind, [one.found for one in needles], needles[0].answer)
-        every = zip(needles, logits, known, strict=True)
-        return [[int(one.found(whole)), *(int(found[each]) for each in self.variants)] for one, whole, found in every]
-
-    def _each(
+    def each(
         self, behind: Behind, measures: Sequence[Callable[[Tensor], Any]], last: int = 0
     ) -> list[dict[Variant, Any]]:
         """What logits behind the cut of each text tell with each cache."""

@@ -19,16 +19,15 @@ from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import known_options, mapped
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import first_calls
-from statesize.adapters.observation import ModuleStack, Observation, Product, Units
+from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import Attach, observed, reading
 from statesize.adapters.watch import ArgumentCopies
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 from statesize.operators import Dense, Operator, SoftmaxAttention
-from statesize.truncation.behind import Behind, Memory
-from statesize.truncation.blocks import dropped, past_block
+from statesize.truncation.behind import Behind, HeldAttention, Memory
+from statesize.truncation.blocks import Past, dropped, past_block
 from statesize.truncation.choices.past_rows import PastRows
-from statesize.truncation.past import HeldAttention, Past
 from statesize.truncation.plan import Mixer, PlannedRun
 from statesize.truncation.traced import OwnLayers, TracedCall
 
@@ -183,21 +182,22 @@ class Cutting:
 
     def _changed(self, seen: Observation) -> Tensor | None:
         """Y with every H_i cut as the runs say; None in the run that notes, and of a mixer that is left whole."""
-        count, order = self._calls[seen.name], seen.order
+        count = self._calls[seen.name]
         self._calls[seen.name] += 1
         name = f"{seen.name}@{count}" if count else seen.name
         if not self.known.whole.keys().isdisjoint((name, seen.name)):
             return None
+        if seen.order:
+            # Only neighbours are cut together.
+            seen = replace(seen, groups=0)
         if self._run is None:
             self._note(name, seen)
             return None
-        seen = _by_group(seen)
         lost = torch.cat([self._dropped(name, seen, text, run) for text, run in enumerate(self._run)])
         padded, units = pad(self._past_part(seen, lost), (0, 0, self.cut, 0)), slice(None)
         # Gates act on what T u becomes; biases are in both terms.
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
-        changed = seen.mixed.double() - difference
-        return changed[:, torch.tensor(order, device=changed.device).argsort()] if order else changed
+        return seen.mixed.double() - difference
 
     def _note(self, name: str, seen: Observation) -> None:
         operator, module, held = seen.operator(slice(None)), self._running.frame.module, self.behind.held
@@ -212,7 +212,7 @@ class Cutting:
             if turned is not None and is_held:
                 turned = Rotation(turned.cos[: self.cut], turned.sin[: self.cut], turned.J)
                 held[module] = [replace(one, rotation=turned) for one in held[module]]
-        self._pasts[name] = seen = _by_group(seen)
+        self._pasts[name] = seen
         for text, mixers in enumerate(self.mixers):
             if self.sized and name not in mixers:
                 mixers[name] = self._mixer(seen, text)
@@ -278,22 +278,6 @@ def whole_model(forward: Forward, cut: int) -> Forward:
     """Runs that return logits from a cut on."""
     kept = known_options(forward.model, logits_to_keep=forward.length - cut)
     return replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept})
-
-
-def _by_group(seen: Observation) -> Observation:
-    """The same mixer, its units that read one stored input behind one another."""
-    if not seen.order:
-        return seen
-    order = torch.tensor(seen.order, device=seen.values.device)
-
-    def operator(units: Units) -> Operator:
-        return seen.operator(order[units])
-
-    def passed_on(applied: Tensor, units: Units) -> Tensor:
-        return seen.passed_on(applied, order[units])
-
-    values, mixed = seen.values[:, order], seen.mixed[:, order]
-    return replace(seen, operator=operator, values=values, mixed=mixed, passed_on=passed_on, order=())
 
 
 def _of_text(seen: Observation, units: slice, text: int) -> Operator:

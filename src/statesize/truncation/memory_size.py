@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from statesize.check import refuse
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
 from statesize.measurement.statistics import FEWEST_TEXTS, FEWEST_TOKENS, Interval
-from statesize.profiling.profile import Profile
 from statesize.truncation.choices import RULES, PastRows, Rule
 from statesize.truncation.result import CutDocument, CutResult, Row
 
@@ -207,23 +205,3 @@ def _numbers_at(curve: dict[float, float], everything: float, at: float) -> floa
         if more > at:
             return low * (high / low) ** ((more - at) / (more - less))
     return points[0][0]
-
-
-def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
-    """A profile whose headlines say what the truncation test found.
-
-    Args:
-        profile: A profile of the same model.
-        result: What `truncate` returns.
-
-    Returns:
-        A copy of the profile, to be saved or drawn.
-
-    Raises:
-        InputError: The profile is of another model.
-    """
-    if profile.model != result.model:
-        refuse("profile", f"of {result.model}", profile.model, "Give a profile of the model that is cut.")
-    tree = profile.to_xarray()
-    tree.attrs["truncation"] = result.headline
-    return Profile(tree)

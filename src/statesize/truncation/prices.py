@@ -14,9 +14,6 @@ Budgets = Literal["whole", "equal", "curves", "layers"]
 _WAYS: dict[Budgets, str] = {"whole": "rounded", "equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
 """Bits per byte that a recommended cache loses at most, by the upper end of its interval."""
-# The share of passkeys that the whole cache must find, so that a loss of them says something; and the share that a
-# recommended cache may miss.
-_LEAST_FOUND, _MISSED = 0.5, 0.05
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,6 @@ class CachePrices(CutResult):
         calibration: Documents by which curves were measured.
         variants: All ways, in the order of the rows: an empty cache first.
         shares: Bytes of each, as a share of the whole cache in 16 bits.
-        passkeys: How many were hidden.
-        found: How many the whole cache finds, and each variant; empty without passkeys.
         heads: All caches: name of the layer, number in it, tokens that are available, widths of a key and a value,
             curve (squared error of the layer's output at the shares of `budgets.GRID`, relative to its input), and the
             tokens that it keeps in each variant.
@@ -74,11 +69,9 @@ class CachePrices(CutResult):
     calibration: int
     variants: tuple[Variant, ...]
     shares: tuple[float, ...]
-    passkeys: int
-    found: tuple[int, ...]
     heads: tuple[dict[str, Any], ...]
     title = "What the cache of {} may lose"
-    facts = "rule", "prefix", "ratios", "calibration", "passkeys", "found", "variants", "heads"
+    facts = "rule", "prefix", "ratios", "calibration", "variants", "heads"
     caption = "By curves and by layer: more tokens where other texts showed that losing them costs more."
     kept = "stored", "Bytes of the whole cache that are kept"
     lost = "cost", "Extra loss, in bits per byte or else in nats per token"
@@ -91,24 +84,12 @@ class CachePrices(CutResult):
 
     @property
     def recommended(self) -> Row | None:
-        """The smallest cache that surely loses hardly anything, and hardly a passkey; None where none does."""
+        """The smallest cache that surely loses hardly anything; None where none does."""
         if not self.context_matters:
             return None
         # The same documents choose and price, so that intervals hold for all variants together.
-        looks = len(self.variants) - 1
-        rows = [self.row(at, looks) for at in range(len(self.variants)) if self._keeps_facts(at)]
+        rows = [self.row(at, looks=len(self.variants) - 1) for at in range(len(self.variants))]
         return min((row for row in rows if row.cost.high <= AFFORDABLE), key=lambda row: row.stored, default=None)
-
-    def _keeps_facts(self, index: int) -> bool:
-        # Loss alone would not show that facts of the prefix are forgotten.
-        if not self.passkeys_informative:
-            return self.variants[index].budgets == "whole"
-        return self.found[index + 1] >= self.found[0] - _MISSED * self.passkeys
-
-    @property
-    def passkeys_informative(self) -> bool:
-        """Whether the whole cache finds enough passkeys for a loss of them to say something."""
-        return self.passkeys > 0 and self.found[0] >= _LEAST_FOUND * self.passkeys
 
     @property
     def headline(self) -> str:
@@ -127,11 +108,8 @@ class CachePrices(CutResult):
         return super().to_dict() | {"recommended": None if best is None else best.rule}
 
     def _own_limits(self) -> Sequence[Note]:
-        found = [Note(Code.UNEQUAL_CACHES)] if any(one.budgets in ("curves", "layers") for one in self.variants) else []
-        if not self.passkeys_informative:
-            count = self.found[0] if self.found else 0
-            found.append(Note(Code.NO_FACTS, f"the whole cache finds {count} of {self.passkeys}."))
-        return found
+        evicted = any(0 < one.keep < 1 for one in self.variants)
+        return [Note(Code.NO_FACTS), Note(Code.UNEQUAL_CACHES)] if evicted else []
 
     def _stored(self, index: int) -> float:
         return self.shares[index]
@@ -140,5 +118,4 @@ class CachePrices(CutResult):
         return self.variants[index].title, self.variants[index].way
 
     def _more_cells(self, index: int, row: Row, nats: str) -> dict[str, str]:
-        cells = {"extra bits per byte": f"{row.bits:{nats}}"} if row.cost is row.bits else {}
-        return cells | ({"passkeys": f"{self.found[index + 1]} of {self.passkeys}"} if self.passkeys else {})
+        return {"extra bits per byte": f"{row.bits:{nats}}"} if row.cost is row.bits else {}

@@ -29,10 +29,9 @@ from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.choices import RULES
 from statesize.truncation.cutting import INSIDE, Cutting, Known
 from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
-from statesize.truncation.pieces import Piece, pieces_of
 from statesize.truncation.plan import Mixer, PlannedRun, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import READ, Documents, Keep, Scores, check_head, kept_result
+from statesize.truncation.run import READ, Documents, Keep, Piece, Scores, check_head, kept_result, pieces_of
 from statesize.truncation.traced import OwnLayers
 
 DOCUMENTS, TOKENS = 12, 512

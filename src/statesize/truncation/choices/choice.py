@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from statesize.truncation.past import HeldAttention, Past
+from statesize.truncation.behind import HeldAttention
+from statesize.truncation.blocks import Past
 
 SINKS, RECENT = 4, 16
 """First and last tokens before the cut that every choice of tokens keeps."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from statesize.truncation.behind import HeldAttention
 from statesize.truncation.choices.choice import SINKS, TokenChoice
-from statesize.truncation.past import HeldAttention
 
 FUTURE = 512
 """Positions ahead over which rotations are averaged."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from statesize.truncation.blocks import Past
 from statesize.truncation.choices.choice import Basis, Rule
-from statesize.truncation.past import Past
 
 
 class Hindsight(Basis):

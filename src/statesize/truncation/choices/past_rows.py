@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from statesize.operators import Recurrence
-from statesize.truncation.blocks import directions, eigenvectors, gram, past_block, recurrence_of, state_factors
+from statesize.truncation.blocks import Past, directions, eigenvectors, gram, past_block, recurrence_of, state_factors
 from statesize.truncation.choices.choice import Basis, Rule
-from statesize.truncation.past import Past
 
 # Where queries cannot be moved, the last rows count most: half as much every so many rows before the cut.
 _HALF_LIFE = 16.0
@@ -43,7 +42,7 @@ class PastRows(Basis):
             # A state holds no more of the past than the rows of H span.
             rows = past_block(past.operator, past.cut).double().reshape(*moments.shape[:-2], -1, total)
             held = _linalg.svd(rows, full_matrices=False).Vh.mH[..., :size]
-            read = held.mT @ (moments.tril() + moments.tril(-1).mT) @ held
+            read = held.mT @ moments @ held
             return held @ eigenvectors(read).flip(-1)
         # No number is spent on what a window hides.
         columns = past.readable.nonzero().flatten()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from statesize.truncation.blocks import Past
 from statesize.truncation.choices.choice import Basis, Rule
-from statesize.truncation.past import Past
 
 # Rows before the cut by which tokens are chosen, where queries cannot be moved.
 _WINDOW = 16

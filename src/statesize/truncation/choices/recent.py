@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from statesize.truncation.behind import HeldAttention
 from statesize.truncation.choices.choice import TokenChoice
-from statesize.truncation.past import HeldAttention
 
 
 class RecentTokens(TokenChoice):

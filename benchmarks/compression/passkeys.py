@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.texts.tokens import AnyTokenizer, plain_ids
+from statesize.truncation.cache import Pricing
 
 _TASK = "There is an important pass key hidden in the text below. Find it and remember it.\n\n"
 _QUESTION = "\n\nWhat is the pass key in the text? The pass key is"
@@ -46,3 +47,14 @@ def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, cou
         text = torch.tensor([prefix + question + answer])
         made.append(Passkey(text, (text.shape[1], len(prefix)), len(answer)))
     return made
+
+
+def found_by(pricing: Pricing, needles: Sequence[Passkey]) -> tuple[int, ...]:
+    """How many passkeys the whole cache finds, and each of the caches that were priced."""
+    counts = [0] * (1 + len(pricing.variants))
+    for one in needles:
+        behind, logits = pricing.read(one.text, one.place[1])
+        (known,) = pricing.each(behind, [one.found], one.answer)
+        found = [one.found(logits[0]), *(known[variant] for variant in pricing.variants)]
+        counts = [count + again for count, again in zip(counts, found, strict=True)]
+    return tuple(counts)
