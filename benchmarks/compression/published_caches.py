@@ -66,7 +66,7 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
     curves, held_out = two_sets(pieces, TOKENS, documents, loaded.tokenizer)
     prefix = TOKENS - FOLLOWING
     hidden = passkeys([piece for _, piece in held_out], loaded.tokenizer, prefix, needles)  # pyright: ignore[reportArgumentType]
-    pricing = Pricing(loaded.model, "expected", prefix, 0.25, curves, held_out, loaded.tokenizer)
+    pricing = Pricing(loaded.model, prefix, 0.25, curves, held_out, loaded.tokenizer)
     result = pricing.priced(loaded.name, lambda _, make: json_values(make()), lambda *told: print(*told, flush=True))
     found = found_by(pricing, hidden)
     row = {

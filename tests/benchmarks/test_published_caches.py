@@ -18,7 +18,7 @@ def priced(measured, variants=VARIANTS):
         losses = zip(every, (1.0, *extra), strict=True)
         runs = tuple(CutRun(one.title, one.keep, 1.0, loss + more, 0.0) for one, more in losses)
         documents.append(CutDocument(number, 832, 768, loss, 1.0, 1.0, 1.0, 1.0, runs))
-    return CachePrices("m", tuple(documents), "expected", 768, 1, every, (0.5,) * len(every), ())
+    return CachePrices("m", tuple(documents), 768, 1, every, (0.5,) * len(every), ())
 
 
 @pytest.mark.parametrize("name", ["published_caches", "published_caches_gemma"])

@@ -20,7 +20,7 @@ def arguments(tmp_path_factory):
 
 def test_table_page_and_json(arguments, tmp_path, capsys):
     page, output = tmp_path / "cache.html", tmp_path / "cache.json"
-    assert main([*arguments, "--rule", "recent", "--html", str(page), "--output", str(output)]) == 0
+    assert main([*arguments, "--html", str(page), "--output", str(output)]) == 0
     captured = capsys.readouterr()
     # 50, 25 and 12.5 % of 36 tokens would keep fewer than the 20 that always stay.
     assert "equal" not in captured.out
@@ -33,11 +33,11 @@ def test_table_page_and_json(arguments, tmp_path, capsys):
     assert (document["calibration"], len(document["measured"]), document["texts"]) == (4, 8, 1)
     assert document["ratios"] == [0.6]
     assert len(document["heads"]) == 4
-    assert kept["rule"] == "recent"
+    assert kept["prefix"] == 36
 
 
 def test_bad_input(arguments, capsys):
     for share in ("130%", "0", "x", "nan"):
         assert main([*arguments, "--keep", share]) == 2
         assert "keep must be a share between 0 and 100 %, got" in capsys.readouterr().err
-    assert main([*arguments, "--rule", "best"]) == 2
+    assert main([*arguments, "--sequences", "2"]) == 2

@@ -20,9 +20,7 @@ from statesize.truncation import cutting as cutting_file
 from statesize.truncation.behind import Memory
 from statesize.truncation.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.truncation.cache import Pricing, cache
-from statesize.truncation.choices import TOKENS
-from statesize.truncation.choices.choice import SINKS, kept
-from statesize.truncation.choices.expected import FUTURE
+from statesize.truncation.choices.expected import FUTURE, SINKS, kept, order
 from statesize.truncation.choices.rounding import cache_bits, rounded_keys, rounded_values
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.prices import NOTHING, Variant
@@ -116,7 +114,7 @@ def test_the_whole_cache_costs_nothing(family):
 def test_losses_of_many_caches_are_those_of_one_after_another(window):
     model = attention_model("llama") if window is None else attention_model("mistral", sliding_window=window)
     available, generator = PREFIX if window is None else window - 1, torch.Generator().manual_seed(1)
-    pricing = Pricing(model, "expected", PREFIX, 0.6, [], [(0, IDS[0])])
+    pricing = Pricing(model, PREFIX, 0.6, [], [(0, IDS[0])])
     caches = [{"layer": layer, "available": available} for layer in range(2) for _ in range(CACHES)]
     pricing.set_budgets(caches, torch.rand(4, len(GRID), generator=generator).cumsum(-1).flip(-1))
     (document,) = pricing._documents(slice(0, 1))
@@ -126,7 +124,7 @@ def test_losses_of_many_caches_are_those_of_one_after_another(window):
 
         def memory(one, tokens=tokens, variant=variant):
             layer = [each.name for each in held].index(one.name)
-            seen = kept(TOKENS["expected"].order(one), tokens[layer], PREFIX)[None]
+            seen = kept(order(one), tokens[layer], PREFIX)[None]
             if variant.precision is None:
                 return Memory(seen=seen)
             keys, values = one.key[:, :PREFIX].clone(), one.value[:, :PREFIX].clone()
@@ -141,7 +139,7 @@ def test_losses_of_many_caches_are_those_of_one_after_another(window):
 def test_windows_hold_their_last_tokens():
     _, held, _ = read(attention_model("mistral"))
     assert [one.available for one in held] == [6] * 2
-    assert TOKENS["expected"].order(held[0]).sort(-1).values.tolist() == [[*range(34, 40)]] * CACHES
+    assert order(held[0]).sort(-1).values.tolist() == [[*range(34, 40)]] * CACHES
 
 
 def test_bits_count_the_scales_of_all_groups_that_were_rounded():
@@ -193,20 +191,16 @@ def test_expected_attention_by_its_formula(llama, layers):
             logits = torch.einsum("hsd,hd->hs", keys, mean) / 8**0.5
             logits += torch.einsum("hsi,hij,hsj->hs", keys, covariance, keys) / 8 / 2
             expected = logits.softmax(-1).view(CACHES, 2, -1).mean(1) * layer.value[:, SINKS:PREFIX].norm(dim=-1)
-            order = TOKENS["expected"].order(layer)
-            middle = order[:, 20:] - SINKS  # after the first 4 and the last 16
+            middle = order(layer)[:, 20:] - SINKS  # after the first 4 and the last 16
             scores = expected.gather(-1, middle)
             assert bool((scores.diff(dim=-1) <= 1e-6 * scores.max()).all())
 
 
-@pytest.mark.parametrize("rule", TOKENS)
-def test_all_rules_keep_ends_and_budgets(layers, rule):
+def test_ends_and_budgets_are_kept(layers):
     for layer in layers:
-        mask = kept(TOKENS[rule].order(layer), torch.tensor([22, 31]), PREFIX)
+        mask = kept(order(layer), torch.tensor([22, 31]), PREFIX)
         assert mask.sum(-1).tolist() == [22, 31]
         assert bool(mask[:, :4].all() and mask[:, -16:].all())
-        if rule == "recent":
-            assert TOKENS[rule].order(layer)[0].tolist() == [0, 1, 2, 3, *range(24, 40), *range(23, 3, -1)]
 
 
 def test_greedy_against_all_allocations():
@@ -239,7 +233,7 @@ def test_curves_by_the_model_itself(family):
     """What the layer adds changes by as much as the curve says, where one cache alone is cut."""
     model = attention_model(family, **({"sliding_window": 64} if family != "llama" else {}))
     norms = family == "gemma3_text"
-    (caches,) = Pricing(model, "expected", PREFIX, 0.6, [(0, IDS[0])], [])._curves(slice(0, 1))
+    (caches,) = Pricing(model, PREFIX, 0.6, [(0, IDS[0])], [])._curves(slice(0, 1))
     assert [(one["layer"][-11], one["head"], one["curve"][-1]) for one in caches] == [
         ("0", 0, 0), ("0", 1, 0), ("1", 0, 0), ("1", 1, 0)
     ]  # fmt: skip
@@ -248,7 +242,7 @@ def test_curves_by_the_model_itself(family):
     for head in range(CACHES):
         budgets = torch.full((CACHES,), PREFIX)
         budgets[head] = 30
-        mask = kept(TOKENS["expected"].order(held[0]), budgets, PREFIX)[None]
+        mask = kept(order(held[0]), budgets, PREFIX)[None]
         inputs, added, normed = [], [], []
         hooks = [
             layer.register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0])),
@@ -295,7 +289,7 @@ def test_prices_of_a_small_model(llama, tmp_path):
     # Documents that are read at once are as those that are read alone.
     for at in (0, 5, 11):
         document, (behind, _, whole) = ids[6 + at], read(llama, ids[6 + at :][:1], 64)
-        found = logits_of(behind, lambda one: Memory(seen=kept(TOKENS["expected"].order(one), half_kept, 64)[None]))
+        found = logits_of(behind, lambda one: Memory(seen=kept(order(one), half_kept, 64)[None]))
         losses = [float(functional.cross_entropy(logits.double(), document[65:])) for logits in (whole, found)]
         assert result.documents[at].loss == pytest.approx(losses[0])
         assert result.documents[at].lost(half) == pytest.approx(losses[1] - losses[0], abs=1e-6)
@@ -311,7 +305,7 @@ def priced(extras, worth=1.0):
         more = [worth, *(extra + 1e-4 * (number % 2) for extra in extras)]
         runs = (CutRun(one.title, one.keep, 1.0, 2.0 + extra, extra) for one, extra in zip(variants, more, strict=True))
         documents.append(CutDocument(number, 75, 64, 2.0, 1.0, 1.0, 64.0, 64.0, tuple(runs), number, 40))
-    return CachePrices("m", tuple(documents), "expected", 64, 1, variants, (0.0, 0.3, 0.5, 0.25), ())
+    return CachePrices("m", tuple(documents), 64, 1, variants, (0.0, 0.3, 0.5, 0.25), ())
 
 
 def test_recommendations():
@@ -361,7 +355,6 @@ def test_curves_are_of_every_third_text_or_of_the_first_third_of_one():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"rule": "best"}, "rule must be one of expected, recent, got 'best'"),
         ({"keep": 1.0}, "keep must be"),
         ({"tokens": 33, "settings": Settings(future=8)}, "tokens must be"),
         ({"settings": Settings(future=1)}, "future must be a whole number of at least 2"),

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from statesize.check import require_choice
 from statesize.cli.shared.options import LoadingPieces, Output, model_for, share
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import LongTexts, check_all
@@ -20,14 +19,13 @@ def cache(
     *,
     texts: LongTexts | None = None,
     keep: str = "25%",
-    rule: str = "expected",
     loading: LoadingPieces | None = None,
     output: Output = None,
     printing: Reporting = REPORTING,
 ) -> None:
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
-    The model is one of transformers with a cache of keys and values, such as SmolLM2. Bundled models (sa, la, gla,
+    Tokens with the least expected attention are evicted. The model is one of transformers with a cache of keys and values, such as SmolLM2. Bundled models (sa, la, gla,
     gated-deltanet) keep no such cache and are refused. Texts are read in pieces of --max-tokens, at least 96, and 24 of
     them unless --sequences, at least 6, says otherwise. A third of the pieces shows how each layer errs as its caches
     keep fewer tokens. The rest gives the prices. A text of fewer than 6 pieces serves one of these alone.
@@ -36,7 +34,6 @@ def cache(
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
         texts: What the model reads.
         keep: Share of the tokens that is tried beside 50, 25 and 12.5 %.
-        rule: Which tokens are kept: by expected attention (expected), or the first and last ones (recent).
         loading: How the model is loaded.
         output: JSON file for the result; what is finished is kept beside it, and the same command goes on from there.
         printing: What is printed.
@@ -53,11 +50,9 @@ def cache(
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
-    from statesize.truncation.choices import TOKENS
     from statesize.truncation.run import two_sets
 
     printing.hush_libraries()
-    require_choice("rule", rule, TOKENS)
     documents, size = texts.sequences or DOCUMENTS, texts.max_tokens
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
@@ -66,7 +61,7 @@ def cache(
     texts.tell_few(reached, f"priced texts of {FEWEST_PIECES * size} tokens or more, or {fewest}", printing)
     with printing.bars() as bars:
         result = run(
-            loaded.model, inputs, keep=kept, rule=rule, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
+            loaded.model, inputs, keep=kept, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
             name=loaded.name, output=output, on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import in_this_thread
 from statesize.truncation.behind import HeldAttention
-from statesize.truncation.choices.choice import RECENT, SINKS
+from statesize.truncation.choices.expected import RECENT, SINKS
 
 # Names of the map behind attention in transformers.
 _PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
@@ -51,18 +52,16 @@ def at_layer_curves(available: Tensor, errors: Tensor, share: float, caches: Seq
 
 def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
     """Budgets (caches,) int64 of `total` tokens together with the least sum of errors (caches, points) at counts."""
-    # Each curve is replaced by its lower convex hull; tokens then go where the error falls most for each, which is
-    # optimal for convex curves (Fox 1966, "Discrete optimization via marginal analysis").
+    # Each curve is replaced by its lower convex hull, whose slopes are an isotonic regression; tokens then go where the
+    # error falls most for each, which is optimal for such curves (Fox 1966, "Discrete optimization via marginal
+    # analysis").
+    regression = cast("Any", import_module("scipy.optimize")).isotonic_regression  # importing it takes time
     budgets, segments = counts[:, 0].clone(), list[tuple[float, int, int]]()
-    curves = cast("list[list[int]]", counts.tolist()), cast("list[list[float]]", errors.double().tolist())
-    for cache, (tokens, error) in enumerate(zip(*curves, strict=True)):
-        points = sorted(dict(zip(tokens, error, strict=True)).items())
-        while len(points) > 1:
-            # The next corner of the hull is that to which the error falls most steeply.
-            (start, before), *rest = points
-            slope, end = min(((after - before) / (end - start), -end) for end, after in rest)
-            segments.append((slope, cache, -end - start))
-            points = [point for point in rest if point[0] >= -end]
+    for cache, (tokens, error) in enumerate(zip(counts, errors.double(), strict=True)):
+        lengths, falls = tokens.diff(), error.diff()
+        lengths, falls = lengths[lengths > 0], falls[lengths > 0]
+        slopes = regression((falls / lengths).numpy(), weights=lengths.numpy()).x
+        segments += zip(slopes.tolist(), [cache] * len(slopes), lengths.tolist(), strict=True)
     left = total - int(budgets.sum())
     # Stable, so that the segments of a cache stay in their order.
     for _, cache, length in sorted(segments, key=lambda segment: segment[0]):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.runs import Attach
-from statesize.check import refuse, require_choice, require_count, require_real
+from statesize.check import refuse, require_count, require_real
 from statesize.errors import ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
@@ -29,8 +29,7 @@ from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.behind import Behind, HeldAttention, Memory
 from statesize.truncation.budgets import Around, at_curves, at_layer_curves, equal, layer_curves, watch
-from statesize.truncation.choices import TOKENS
-from statesize.truncation.choices.choice import RECENT, SINKS, kept
+from statesize.truncation.choices.expected import RECENT, SINKS, kept, order
 from statesize.truncation.choices.rounding import BITS, Precision, cache_bits, rounded_keys, rounded_values
 from statesize.truncation.cutting import Cutting, Known
 from statesize.truncation.prices import NOTHING, WHOLE, Budgets, CachePrices, Variant
@@ -49,7 +48,6 @@ def cache(
     inputs: Inputs | None = None,
     *,
     keep: float = 0.25,
-    rule: str = "expected",
     documents: int = DOCUMENTS,
     tokens: int = PIECE,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
@@ -69,7 +67,6 @@ def cache(
         model: A causal language model of transformers, or what `load` takes.
         inputs: Token ids, texts or files; None reads the bundled documents.
         keep: Share of the tokens that is tried beside ½, ¼ and ⅛.
-        rule: Which tokens are kept: "expected" attention, or "recent".
         documents: Pieces of the inputs that are read, from all parts of them.
         tokens: Tokens of each piece.
         tokenizer: The model's, for texts and for bytes.
@@ -101,7 +98,6 @@ def cache(
     settings = given_settings(settings).without("cache", *all_but("future"))
     after = require_count("future", settings.future or FOLLOWING, least=2)
     size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
-    rule = require_choice("rule", rule, TOKENS)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     _require_cache(model)
     context = configured_context(getattr(model, "config", None))
@@ -109,8 +105,8 @@ def cache(
         refuse("tokens", f"at most {context}, the longest context that the model names", size)
     curves, held_out = two_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
     every, prefix = [piece for _, piece in (*curves, *held_out)], size - after
-    pricing = Pricing(model, rule, prefix, share, curves, held_out, tokenizer)
-    about = tokens_sha256(every), rule, prefix, share
+    pricing = Pricing(model, prefix, share, curves, held_out, tokenizer)
+    about = tokens_sha256(every), prefix, share
     with reporting(on_progress, f"pricing {name}") as report:
         return kept_result(lambda part: pricing.priced(name, part, report), output, model, *about)
 
@@ -130,7 +126,6 @@ class Pricing:
     """One price list in the making."""
 
     model: nn.Module
-    rule: str  # which tokens are kept
     prefix: int  # tokens of a prefix
     keep: float  # share of the tokens that is tried beside RATIOS
     curves: Sequence[Piece]  # documents for curves
@@ -162,7 +157,7 @@ class Pricing:
             for one, curve, kept in zip(measured[0], _lists(curves), _lists(tokens), strict=True)
         ]
         shares = (self._bits(caches, one) / self._bits(caches, WHOLE) for one in self.variants)
-        about = self.rule, self.prefix, len(self.curves), self.variants, tuple(shares), tuple(caches)
+        about = self.prefix, len(self.curves), self.variants, tuple(shares), tuple(caches)
         return CachePrices(name, tuple(map(CutDocument.of, prices)), *about)
 
     def set_budgets(self, caches: Sequence[dict[str, Any]], curves: Tensor) -> None:
@@ -209,7 +204,7 @@ class Pricing:
 
     def _caches(self, held: HeldAttention, around: Around) -> list[dict[str, Any]]:
         about = {"layer": held.name, "available": held.available, "widths": (held.key.shape[-1], held.value.shape[-1])}
-        curves = _lists(layer_curves(held, TOKENS[self.rule].order(held), around))
+        curves = _lists(layer_curves(held, order(held), around))
         return [about | {"head": head, "curve": curve} for head, curve in enumerate(curves)]
 
     def _documents(self, some: slice) -> list[CutDocument]:
@@ -234,7 +229,7 @@ class Pricing:
         held = [layer for layer, *_ in behind.held.values()]
         ends = accumulate(len(one.key) for one in held)
         own = {one.name: slice(end - len(one.key), end) for one, end in zip(held, ends, strict=True)}
-        orders = {one: TOKENS[self.rule].order(one) for layer in behind.held.values() for one in layer}
+        orders = {one: order(one) for layer in behind.held.values() for one in layer}
 
         def remember(one: HeldAttention, some: Sequence[Variant]) -> Memory:
             tokens = torch.stack([self.tokens[variant][own[one.name]] for variant in some])

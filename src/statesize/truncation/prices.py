@@ -54,7 +54,6 @@ class CachePrices(CutResult):
     """What a cache may lose, and at which price; documents are the held-out ones.
 
     Attributes:
-        rule: Which tokens are kept.
         prefix: Tokens of a prefix.
         calibration: Documents by which curves were measured.
         variants: All ways, in the order of the rows: an empty cache first.
@@ -64,14 +63,13 @@ class CachePrices(CutResult):
             tokens that it keeps in each variant.
     """
 
-    rule: str
     prefix: int
     calibration: int
     variants: tuple[Variant, ...]
     shares: tuple[float, ...]
     heads: tuple[dict[str, Any], ...]
     title = "What the cache of {} may lose"
-    facts = "rule", "prefix", "ratios", "calibration", "variants", "heads"
+    facts = "prefix", "ratios", "calibration", "variants", "heads"
     caption = "By curves and by layer: more tokens where other texts showed that losing them costs more."
     kept = "stored", "Bytes of the whole cache that are kept"
     lost = "cost", "Extra loss, in bits per byte or else in nats per token"

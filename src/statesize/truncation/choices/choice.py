@@ -1,4 +1,4 @@
-"""What a choice is: tokens that caches keep by their scores, or a basis of numbers that a channel keeps."""
+"""What a choice of the truncation test is: a basis of numbers that a channel keeps, at some sizes."""
 
 from __future__ import annotations
 
@@ -6,43 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from statesize.truncation.behind import HeldAttention
 from statesize.truncation.blocks import Past
-
-SINKS, RECENT = 4, 16
-"""First and last tokens before the cut that every choice of tokens keeps."""
-
-
-class TokenChoice(ABC):
-    """Which tokens before the cut the caches of a layer keep: those with the highest scores.
-
-    Attributes:
-        name: As `cache` takes it.
-    """
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def scores(self, held: HeldAttention) -> Tensor:
-        """Scores of the tokens before the cut, (K, i) float32; those of the first and last tokens do not matter."""
-
-    def order(self, held: HeldAttention) -> Tensor:
-        """Positions before the cut in the order in which each cache keeps them, (K, n) of the n that it holds."""
-        scores = self.scores(held)
-        scores[:, :SINKS] = torch.inf
-        scores[:, -RECENT:] = torch.inf
-        hidden = held.cut - held.available
-        return scores[:, hidden:].argsort(dim=-1, descending=True, stable=True) + hidden
-
-
-def kept(order: Tensor, counts: Tensor, cut: int) -> Tensor:
-    """Which of the positions before the cut stay, (..., K, i) bool: so many (..., K) first ones of orders (K, n)."""
-    rank = torch.full((len(order), cut), cut, device=order.device)
-    rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-    return rank < counts.to(order.device)[..., None]
 
 
 class Basis(ABC):
