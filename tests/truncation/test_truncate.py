@@ -30,8 +30,7 @@ from statesize.truncation.choices import NOTHING, Rule
 from statesize.truncation.choices.hindsight import Hindsight
 from statesize.truncation.choices.past_rows import PastRows
 from statesize.truncation.choices.past_tokens import PastTokens
-from statesize.truncation.cutting import Cutting
-from statesize.truncation.plan import PlannedRun, planned_runs
+from statesize.truncation.cutting import Cutting, PlannedRun, planned_runs
 from statesize.truncation.run import Scores
 from statesize.truncation.truncate import truncate
 

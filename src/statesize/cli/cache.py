@@ -25,10 +25,10 @@ def cache(
 ) -> None:
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
-    Tokens with the least expected attention are evicted. The model is one of transformers with a cache of keys and values, such as SmolLM2. Bundled models (sa, la, gla,
+    The model is one of transformers with a cache of keys and values, such as SmolLM2. Bundled models (sa, la, gla,
     gated-deltanet) keep no such cache and are refused. Texts are read in pieces of --max-tokens, at least 96, and 24 of
-    them unless --sequences, at least 6, says otherwise. A third of the pieces shows how each layer errs as its caches
-    keep fewer tokens. The rest gives the prices. A text of fewer than 6 pieces serves one of these alone.
+    them unless --sequences, at least 6, says otherwise. Every third text, or the first third of a single one, shows how
+    each layer errs as its caches keep fewer tokens, those that expected attention reads most. The others give prices.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.

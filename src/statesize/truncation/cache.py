@@ -31,10 +31,11 @@ from statesize.truncation.behind import Behind, HeldAttention, Memory
 from statesize.truncation.budgets import Around, at_curves, at_layer_curves, equal, layer_curves, watch
 from statesize.truncation.choices.expected import RECENT, SINKS, kept, order
 from statesize.truncation.choices.rounding import BITS, Precision, cache_bits, rounded_keys, rounded_values
-from statesize.truncation.cutting import Cutting, Known
+from statesize.truncation.cutting import Cutting
 from statesize.truncation.prices import NOTHING, WHOLE, Budgets, CachePrices, Variant
 from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.run import Documents, Keep, Piece, Scores, check_head, kept_result, two_sets
+from statesize.truncation.traced import Known
 
 DOCUMENTS, PIECE = 24, 512
 """Pieces of text that are read by default, and the tokens of each."""

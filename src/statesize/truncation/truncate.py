@@ -27,12 +27,11 @@ from statesize.report.names import by_reason
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.choices import RULES
-from statesize.truncation.cutting import INSIDE, Cutting, Known
+from statesize.truncation.cutting import INSIDE, Cutting, Mixer, PlannedRun, mean_sizes, planned_runs
 from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
-from statesize.truncation.plan import Mixer, PlannedRun, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.run import READ, Documents, Keep, Piece, Scores, check_head, kept_result, pieces_of
-from statesize.truncation.traced import OwnLayers
+from statesize.truncation.traced import Known
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
@@ -143,7 +142,7 @@ class CutTest:
             if name not in whole and all(callable(getattr(part, one, None)) for one in by)
         }
         traced = {name: named[name] for name in (*found.layers, *declared) if name not in whole | methods}
-        known = Known(OwnLayers(methods, traced, found), whole)
+        known = Known(methods, traced, found, whole=whole)
         return cls(model, pieces, cuts, known, in_part, tuple(dict.fromkeys(captured.readers.values())))
 
     def documents(self, keep: Keep, report: Callable[..., None], tokens: int = READ) -> list[CutDocument]:
@@ -164,18 +163,17 @@ class CutTest:
     def _read(self, some: list[_Place], mixers: list[dict[str, Mixer]]) -> tuple[Cutting, Tensor]:
         if self._last is None or self._last[0] != some:
             self._last = None
-            texts, own = torch.stack([self.pieces[at][1] for at, _ in some]), self.known.own
-            cutting = Cutting(Forward.of(self.model, texts), some[0][1], self.known, mixers)
+            texts, known = torch.stack([self.pieces[at][1] for at, _ in some]), self.known
+            cutting = Cutting(Forward.of(self.model, texts), some[0][1], known, mixers)
             logits = cutting.read()
             # What cannot be replaced where it is computed, or is computed otherwise, may be so in a trace.
-            uncalled = own.by_method.keys() - cutting.mixers[0].keys()
-            again = {name for name, note in self.known.whole.items() if note is INSIDE} | uncalled
+            uncalled = known.by_method.keys() - cutting.mixers[0].keys()
+            again = {name for name, note in known.whole.items() if note is INSIDE} | uncalled
             if again:
                 named = dict(named_parts(self.model))
-                methods = {name: part for name, part in own.by_method.items() if name not in again}
-                traced = {**own.traced, **{name: named[name] for name in again}}
-                self.known.own = replace(own, by_method=methods, traced=traced)
-                self.known.whole = {name: note for name, note in self.known.whole.items() if name not in again}
+                known.by_method = {name: part for name, part in known.by_method.items() if name not in again}
+                known.traced = {**known.traced, **{name: named[name] for name in again}}
+                known.whole = {name: note for name, note in known.whole.items() if name not in again}
                 return self._read(some, mixers)
             self._last = some, cutting, logits
         return self._last[1:]
