@@ -126,7 +126,7 @@ def pieces_of(texts: Iterable[Document], tokenizer: AnyTokenizer) -> list[Tensor
 def against_equal(result: CachePrices) -> list[dict[str, Any]]:
     """What budgets by curves lose more than equal ones, nats per token, paired by documents."""
     rows: list[dict[str, Any]] = []
-    for keep in result.ratios:
+    for keep in [one.keep for one in result.variants if one.budgets == "curves" and one.precision is None]:
         found = difference(result, Variant(keep, "curves"), Variant(keep, "equal"))
         rows.append({"keep": keep, "mean": found.value, "interval": found.ends})
     return rows

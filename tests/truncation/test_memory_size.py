@@ -36,7 +36,7 @@ def test_the_size_without_hindsight_is_read_off_the_better_curve():
     expected = 4 * 2 ** ((0.02 - 0.01) / (0.02 - 0.004))
     assert size.multiple.value == size.median == size.least == size.most == pytest.approx(expected)
     assert size.multiple.ends is None
-    assert result(document(0, shares)).without_hindsight(0.7).multiple.value == 0.5
+    assert result(document(0, shares), at=0.7).without_hindsight().multiple.value == 0.5
     # Beyond all sizes that were tried, up to everything.
     shares = {"past rows": by_scale(0.9, 0.8, 0.7, 0.6, 0.5)}
     beyond = result(document(0, shares)).without_hindsight().multiple.value

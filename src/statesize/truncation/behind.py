@@ -111,11 +111,8 @@ class Behind:
     def note(self, module: nn.Module, name: str, seen: Observation) -> bool:
         """Know T of a mixer if that is the attention of what its function was given, and gives its answer."""
         given, operator = self._given.pop(module, None), seen.operator(slice(None))
-        if given is None:
-            self.refused[name] = f"is {seen.kind} by code of its own"
-            return False
-        self.refused[name] = "weighs keys by more than their products with queries"
-        if not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None or seen.order:
+        self.refused[name] = f"is {seen.kind} in code of its own, or weighs keys by more than products with queries"
+        if given is None or not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None or seen.order:
             return False
         *parts, answer = given
         query, key, value = (part.to(operator.query.dtype) for part in parts)

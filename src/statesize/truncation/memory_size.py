@@ -32,7 +32,6 @@ class CausalSize:
     """What a memory must hold that cannot see the future, by the best of the choices that were tried.
 
     Attributes:
-        at: The share of the divergence that it may lose.
         multiple: Numbers per channel in units of ESS, where each head has its own.
         median: The multiple of the median text.
         least: The smallest multiple of a text.
@@ -41,7 +40,6 @@ class CausalSize:
             NaN where layers share a cache.
     """
 
-    at: float
     multiple: Interval
     median: float
     least: float
@@ -67,7 +65,7 @@ class TruncationResult(CutResult):
     unmoved: tuple[str, ...] = ()
     shared: tuple[tuple[str, ...], ...] = ()
     title = "What {} carries, by cutting"
-    facts = "mixers", "entropy", "shared", "unmoved"
+    facts = "at", "mixers", "entropy", "shared", "unmoved"
     kept = "kept", "Numbers per channel that a head keeps past the cut"
     lost = "divergence_share", "Change of the predictions (1: nothing is kept)"
     caption = (
@@ -97,31 +95,27 @@ class TruncationResult(CutResult):
         causal = (once[rule] for rule in HEADS if rule in once)
         return once["ess"], min(causal, key=lambda row: row.divergence_share.value)
 
-    def without_hindsight(self, at: float | None = None, *, other_texts: bool = False) -> CausalSize:
-        """The least size at which the best causal choice tried changes predictions by at most a share.
+    def without_hindsight(self, *, other_texts: bool = False) -> CausalSize:
+        """The least size at which the best causal choice tried changes predictions by at most the share that counts.
 
         Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the numbers kept.
 
         Args:
-            at: The share of the divergence without context; the result's own by default.
             other_texts: Take sizes from the ESS of other texts, so that nothing of this text's future is known.
 
         Returns:
             Means over documents, with intervals by 1,000 draws of texts from five texts on; NaN where no head carries
             anything, as at the end of chunks, or sizes of other texts were not run.
         """
-        at, rules = self.at if at is None else at, OTHERS if other_texts else HEADS
-        known, none = {run.rule for run in self.documents[0].runs}, Interval(math.nan)
+        rules, known = OTHERS if other_texts else HEADS, {run.rule for run in self.documents[0].runs}
         if not self.entropy.value or known.isdisjoint(rules):
-            return CausalSize(at, none, math.nan, math.nan, math.nan, none)
-        grouped = "joint past rows" in known
-        # Without groups each head stores its own.
-        heads = rules if grouped else (*rules, *CACHES)
+            return CausalSize(Interval(math.nan), math.nan, math.nan, math.nan, Interval(math.nan))
 
         def sizes(some: Sequence[CutDocument]) -> tuple[float, float]:
             stored = fmean(one.stored for one in some)
-            numbers = _numbers(some, heads, fmean(one.inputs for one in some), at)
-            together = _numbers(some, CACHES, stored, at) if grouped else numbers
+            numbers = _numbers(some, rules, fmean(one.inputs for one in some), self.at)
+            # Without groups each head stores its own.
+            together = numbers if known.isdisjoint(CACHES) else _numbers(some, CACHES, stored, self.at)
             return numbers / fmean(one.entropy for one in some), together / stored
 
         unit = attrgetter("unit")
@@ -134,7 +128,7 @@ class TruncationResult(CutResult):
         multiple, stored = (
             Interval(*found) for found in zip(sizes(self.documents), *zip(*ends, strict=True), strict=True)
         )
-        return CausalSize(at, multiple, median(each), min(each), max(each), stored)
+        return CausalSize(multiple, median(each), min(each), max(each), stored)
 
     @property
     def headline(self) -> str:
@@ -179,7 +173,7 @@ class TruncationResult(CutResult):
         run = self.documents[0].runs[index]
         # Records hold runs by rules that are not tried any more.
         rule = RULES.get(run.rule, Rule(run.rule, run.rule, PastRows()))
-        return rule.of_size(run.scale), rule.line
+        return rule.of_size(run.scale), rule.title
 
     def _more_cells(self, index: int, row: Row, nats: str) -> dict[str, str]:
         return {"numbers per channel": f"{row.kept:.{0 if self.texts < FEWEST_TEXTS else 1}f}"}

@@ -69,16 +69,11 @@ class CachePrices(CutResult):
     shares: tuple[float, ...]
     heads: tuple[dict[str, Any], ...]
     title = "What the cache of {} may lose"
-    facts = "prefix", "ratios", "calibration", "variants", "heads"
+    facts = "prefix", "calibration", "variants", "heads"
     caption = "By curves and by layer: more tokens where other texts showed that losing them costs more."
     kept = "stored", "Bytes of the whole cache that are kept"
     lost = "cost", "Extra loss, in bits per byte or else in nats per token"
     enough = AFFORDABLE
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Shares of tokens that were tried, descending."""
-        return tuple(dict.fromkeys(one.keep for one in self.variants if 0 < one.keep < 1))
 
     @property
     def recommended(self) -> Row | None:

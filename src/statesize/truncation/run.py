@@ -54,11 +54,9 @@ def pieces_of(texts: Sequence[Tensor], length: int, most: int, tokenizer: AnyTok
     same = _numbers(texts)
     pieces = [(same[number], piece) for number, piece in numbered_excerpts(texts, length, most, tokenizer)]
     if not pieces:
-        longest = max(map(len, texts))
-        fewer = f", or --max-tokens {longest} (tokens={longest})" if longest >= LEAST_TOKENS else ""
         raise InputError(
-            f"inputs must have a text of {length if fewer else LEAST_TOKENS} tokens, got {longest} in the longest. "
-            f"Give longer texts{fewer}."
+            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
+            "texts, or fewer tokens (--max-tokens)."
         )
     return pieces
 

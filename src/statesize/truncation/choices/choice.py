@@ -33,24 +33,14 @@ class Rule:
     """How the truncation test cuts all mixers: by a basis, its sizes, and the unit that shares them."""
 
     name: str  # as rows name it
-    title: str  # as tables name it, behind the size
+    title: str  # as tables name it behind a size, and charts all its sizes
     basis: Basis
     scales: tuple[float, ...] = (0.0,)  # sizes in units of ESS, or of the joint ESS of a cache
     unit: Literal["head", "cache"] = "head"
     other_texts: bool = False  # whether ESS is the mean of other texts, not that of this text, its future included
 
-    @property
-    def line(self) -> str:
-        """As a chart names all its sizes."""
-        return f"{self.title}, once per cache" if self.unit == "cache" else self.title
-
     def of_size(self, scale: float) -> str:
         """As tables name one of its sizes."""
-        if not scale:
-            return self.title
-        if self.unit == "cache":
-            return f"{scale:g} × joint ESS, {self.line}"
-        return f"{_FRACTIONS.get(scale, f'{scale:g} × its ESS')}, {self.title}"
-
-
-_FRACTIONS = {0.25: "a quarter of its ESS", 0.5: "half its ESS", 1.0: "its ESS", 2.0: "twice its ESS"}
+        ess = "joint ESS" if self.unit == "cache" else "its ESS"
+        numbers = ess if scale == 1 else f"{scale:g} × {ess}"
+        return f"{numbers}, {self.title}" if scale else self.title

@@ -20,5 +20,5 @@ class Hindsight(Basis):
 
 RULES = (
     Rule("ess", "with hindsight", Hindsight(), (0.5, 1.0, 2.0)),
-    Rule("joint ess", "with hindsight", Hindsight(), (1.0,), "cache"),
+    Rule("joint ess", "with hindsight, once per cache", Hindsight(), (1.0,), "cache"),
 )

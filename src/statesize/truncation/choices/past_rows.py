@@ -66,7 +66,7 @@ RULES = (
         (1.0, 2.0, 4.0),
         other_texts=True,
     ),
-    Rule("joint past rows", "without hindsight", PastRows(), (2.0, 4.0, 8.0), "cache"),
+    Rule("joint past rows", "without hindsight, once per cache", PastRows(), (2.0, 4.0, 8.0), "cache"),
 )
 
 
