@@ -54,7 +54,7 @@ def found_by(pricing: Pricing, needles: Sequence[Passkey]) -> tuple[int, ...]:
     counts = [0] * (1 + len(pricing.variants))
     for one in needles:
         behind, logits = pricing.read(one.text, one.place[1])
-        (known,) = pricing.each(behind, [one.found], one.answer)
+        (known,) = pricing.each(behind, [one.found])
         found = [one.found(logits[0]), *(known[variant] for variant in pricing.variants)]
         counts = [count + again for count, again in zip(counts, found, strict=True)]
     return tuple(counts)

@@ -43,9 +43,9 @@ def read(model, ids=IDS, cut=PREFIX):
     return cutting.behind, [one for (one,) in cutting.behind.held.values()], logits
 
 
-def logits_of(behind, remember, last=0):
+def logits_of(behind, remember):
     """Logits of one run behind the cut of one text."""
-    ((logits,),) = behind.logits(remember, last=last)
+    ((logits,),) = behind.logits(remember)
     return logits
 
 
@@ -107,7 +107,6 @@ def test_the_whole_cache_costs_nothing(family):
     everything = torch.ones(1, len(held[0].key), PREFIX, dtype=torch.bool)
     for memory in (Memory(), Memory(seen=everything)):
         torch.testing.assert_close(logits_of(behind, lambda _, memory=memory: memory), expected, rtol=1e-4, atol=1e-4)
-    assert len(logits_of(behind, lambda _: Memory(), last=3)) == 3
 
 
 @pytest.mark.parametrize("window", [None, 30])
@@ -341,8 +340,7 @@ def test_one_table_and_one_chart():
 
 def test_curves_are_of_every_third_text_or_of_the_first_third_of_one():
     texts = [torch.arange(100 * n, 100 * n + 25) for n in range(4)]
-    # A text that is given several times lies in one set.
-    curves, held_out = two_sets([*texts, texts[0]], 10, 100, None)
+    curves, held_out = two_sets(texts, 10, 100, None)
     assert [int(piece[0]) for _, piece in curves] == [0, 10, 300, 310]
     assert [(number, int(piece[0])) for number, piece in held_out] == [(1, 100), (1, 110), (2, 200), (2, 210)]
     curves, held_out = two_sets([torch.arange(95)], 10, 6, None)

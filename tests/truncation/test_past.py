@@ -155,7 +155,8 @@ def test_no_number_is_spent_on_what_a_window_or_chunks_hide(operator, choice, cu
 
 def test_tokens_are_those_that_the_last_rows_read_most_of():
     T = random_operator("attention", 2, LENGTH).dense()
-    read = T[max(0, CUT - 16) : CUT, :CUT].sum(0)
+    weights = 4.0 ** (-torch.arange(CUT - 1, -1, -1, dtype=torch.float64) / 16)
+    read = (weights[:, None] * T[:CUT, :CUT].square()).sum(0)
     for rank in (0, 1, 4, CUT):
         dropped = read.argsort()[: CUT - rank]
         expected = T[CUT:, dropped] @ inputs(CUT)[dropped]

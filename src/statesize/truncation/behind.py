@@ -143,14 +143,12 @@ class Behind:
             whole = torch.cat(self.logits(lambda _: Memory(), [1] * len(logits))) if compare else logits
             self.sure = bool((whole - logits).abs().max() <= self._rounding * logits.abs().max())
 
-    def logits(
-        self, remember: Callable[[HeldAttention], Memory], runs: Sequence[int] = (1,), last: int = 0
-    ) -> list[Tensor]:
-        """Logits behind the cut without the last, (R, n − 1, V) float32 of R runs of each text; 0 or so many `last`."""
+    def logits(self, remember: Callable[[HeldAttention], Memory], runs: Sequence[int] = (1,)) -> list[Tensor]:
+        """Logits behind the cut without the last, (R, L − i − 1, V) float32 of R runs of each text."""
         forward, every = self.forward, torch.tensor(runs)
         texts = forward.args[0][:, self.cut :].repeat_interleave(every.to(forward.args[0].device), 0)
         positions = torch.arange(self.cut, forward.length, device=texts.device).expand(len(texts), -1)
-        count = last + 1 if last else forward.length - self.cut
+        count = forward.length - self.cut
         options = known_options(forward.model, position_ids=positions, logits_to_keep=count)
         part = replace(forward, backbone=forward.model, args=(texts,), kwargs={**forward.kwargs, **options})
 
@@ -163,14 +161,14 @@ class Behind:
         return _split(cast("Tensor", part.hidden(attach=attach))[:, -count:-1].float(), runs)
 
     def each(
-        self, wanted: Sequence[Sequence[Run]], remember: Callable[[HeldAttention, Sequence[Run]], Memory], last: int = 0
+        self, wanted: Sequence[Sequence[Run]], remember: Callable[[HeldAttention, Sequence[Run]], Memory]
     ) -> Iterator[tuple[int, Run, Tensor]]:
         """Number of the text, run and logits of all runs that are wanted of each text, some at once."""
         rows = [(text, run) for text, runs in enumerate(wanted) for run in runs]
-        at_once = max(1, POSITIONS // (last or self.forward.length - self.cut))
+        at_once = max(1, POSITIONS // (self.forward.length - self.cut))
         for first in range(0, len(rows), at_once):
             some = [[run for text, run in rows[first : first + at_once] if text == at] for at in range(len(wanted))]
-            found = self.logits(lambda held, some=some: remember(held, some[held.text]), [*map(len, some)], last)
+            found = self.logits(lambda held, some=some: remember(held, some[held.text]), [*map(len, some)])
             for text, (runs, logits) in enumerate(zip(some, found, strict=True)):
                 yield from ((text, run, one) for run, one in zip(runs, logits, strict=True))
 

@@ -21,6 +21,8 @@ from statesize.spectra.border_maps import border_maps
 _linalg = cast("Any", torch.linalg)
 # How far behind the cut queries of the past are asked again.
 _ASKED = (0, 4, 16, 64)
+# Where queries cannot be moved, the last rows count most: half as much every so many rows before the cut.
+_HALF_LIFE = 16.0
 
 
 def eigenvectors(symmetric: Tensor) -> Tensor:
@@ -164,22 +166,22 @@ class Past:
         """Which inputs some row behind the cut may read, (i,) bool."""
         return readable(self.operator, self.cut)
 
+    @property
+    def asks(self) -> bool:
+        """Whether the queries before the cut can be moved behind it, and so asked again."""
+        return isinstance(self.operator, SoftmaxAttention) and self.rotation is not None
+
     @cached_property
-    def asked(self) -> Tensor | None:
-        """Σ rᵀ r of what the queries before the cut read there, once each is moved behind it; None without queries."""
-        if not isinstance(self.operator, SoftmaxAttention) or self.rotation is None:
-            return None
-        attention = self.operator
-        age = torch.arange(self.cut, 0, -1, device=attention.device)
+    def moments(self) -> Tensor:
+        """Σ rᵀ r of what the queries before the cut read there: each moved behind it, or else the last ones most."""
+        age, attention = torch.arange(self.cut, 0, -1, device=self.operator.device), self.operator
+        if not isinstance(attention, SoftmaxAttention) or self.rotation is None:
+            rows = self.operator.columns(0, self.cut).double()[..., : self.cut, :]
+            return gram(torch.exp2((1 - age.double()) / _HALF_LIFE)[:, None] * rows)
         query = attention.query[..., : self.cut, :]
         moved = (self.rotation.moved(query, age + behind) for behind in _ASKED)
         read = (attention.attend(one, self.cut + behind, self.cut) for one, behind in zip(moved, _ASKED, strict=True))
         return sum(map(gram, read), torch.zeros(()))
-
-    @property
-    def rows(self) -> Tensor:
-        """T of the positions before the cut, (..., i, i) float64."""
-        return self.operator.columns(0, self.cut).double()[..., : self.cut, :]
 
 
 def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:

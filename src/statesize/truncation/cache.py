@@ -223,9 +223,7 @@ class Pricing:
             known.append(CutDocument(number, len(ids), self.prefix, score.loss, *held, runs, text, said))
         return known
 
-    def each(
-        self, behind: Behind, measures: Sequence[Callable[[Tensor], Any]], last: int = 0
-    ) -> list[dict[Variant, Any]]:
+    def each(self, behind: Behind, measures: Sequence[Callable[[Tensor], Any]]) -> list[dict[Variant, Any]]:
         """What logits behind the cut of each text tell with each cache."""
         held = [layer for layer, *_ in behind.held.values()]
         ends = accumulate(len(one.key) for one in held)
@@ -237,7 +235,7 @@ class Pricing:
             return _memory(one, kept(orders[one], tokens, one.cut), [variant.precision for variant in some])
 
         known: list[dict[Variant, Any]] = [{} for _ in measures]
-        for text, variant, logits in behind.each([self.variants] * len(measures), remember, last):
+        for text, variant, logits in behind.each([self.variants] * len(measures), remember):
             known[text][variant] = measures[text](logits)
         return known
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -70,14 +70,12 @@ class PlannedRun:
     kept: float  # mean numbers per channel that are kept
 
 
-def planned_runs(
-    mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]] = (), rules: Iterable[Rule] = RULES.values()
-) -> list[PlannedRun]:
+def planned_runs(mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]] = ()) -> list[PlannedRun]:
     """All runs of one cut, by what the whole runs show of the mixers of this text and of others."""
     grouped = any(one.joint is not None for one in mixers.values())
     states = all(one.held is not None for one in mixers.values())
     planned: list[PlannedRun] = []
-    for rule in rules:
+    for rule in RULES.values():
         texts = others if rule.other_texts else [mixers]
         if not texts or (rule.unit == "cache" and not grouped) or (states and not rule.basis.of_states):
             continue
@@ -229,8 +227,8 @@ class Cutting:
         name = f"{seen.name}@{count}" if count else seen.name
         if not self.known.whole.keys().isdisjoint((name, seen.name)):
             return None
-        if seen.order:
-            # Only neighbours are cut together.
+        if seen.order or self.known.shared:
+            # Only neighbours are cut together, and what several layers must hold together is in no run.
             seen = replace(seen, groups=0)
         if self._run is None:
             self._note(name, seen)

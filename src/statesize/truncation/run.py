@@ -51,8 +51,7 @@ def fitting_tokens(texts: Sequence[Tensor], length: int) -> int:
 
 def pieces_of(texts: Sequence[Tensor], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Piece]:
     """Pieces of texts, of so many tokens."""
-    same = _numbers(texts)
-    pieces = [(same[number], piece) for number, piece in numbered_excerpts(texts, length, most, tokenizer)]
+    pieces = numbered_excerpts(texts, length, most, tokenizer)
     if not pieces:
         raise InputError(
             f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
@@ -61,19 +60,11 @@ def pieces_of(texts: Sequence[Tensor], length: int, most: int, tokenizer: AnyTok
     return pieces
 
 
-def _numbers(texts: Sequence[Tensor]) -> list[int]:
-    """A number for each text; the same text given several times is one unit."""
-    first = dict[bytes, int]()
-    return [first.setdefault(one.cpu().numpy().tobytes(), number) for number, one in enumerate(texts)]
-
-
 def two_sets(
     texts: Sequence[Tensor], length: int, most: int, tokenizer: AnyTokenizer | None
 ) -> tuple[list[Piece], list[Piece]]:
     """Pieces of every third text for curves, and of the others held out; the first third of a single text."""
-    # A text that is given several times would lie in both sets.
-    once = [texts[number] for number in dict.fromkeys(_numbers(texts))]
-    pieces = numbered_excerpts(once, length, sum(map(len, once)), tokenizer)
+    pieces = numbered_excerpts(texts, length, sum(map(len, texts)), tokenizer)
     numbers = list(dict.fromkeys(number for number, _ in pieces))
     if len(numbers) < 2 and len(pieces) < FEWEST_PIECES:
         raise InputError(

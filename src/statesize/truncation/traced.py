@@ -40,6 +40,7 @@ class Known:
     # Mixers that are left as they are, with the reason; and rotary embeddings of queries, by name and length.
     whole: dict[str, Note] = field(default_factory=dict[str, Note])
     rotations: dict[tuple[str, int], Rotation | None] = field(default_factory=dict[tuple[str, int], "Rotation | None"])
+    shared: tuple[tuple[str, ...], ...] = ()  # mixers that read one cache, for each cache of several
     sure: bool = False  # whether runs behind a cut were seen to be those of the model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -112,7 +112,6 @@ class CutTest:
     cuts: tuple[int, ...]  # positions at which each is cut
     known: Known  # which mixers are left as they are
     in_part: dict[str, Note]  # mixers that mix by more than what is cut, with what that is, by name
-    shared: tuple[tuple[str, ...], ...]  # those that read one cache, for each cache of several
     unmoved: set[str] = field(default_factory=set[str], init=False)  # whose queries nothing moves behind a cut
     mixers: tuple[str, ...] = field(default=(), init=False)  # names of those that are cut
     # What is read twice in a row is read once.
@@ -125,8 +124,8 @@ class CutTest:
         is_own = any(is_own_code(part) for _, part in parts)
         captured = capture(model, first if is_own else first[:, :_LOOK])
         found, in_part = captured.own_mixing, dict[str, Note]()
-        whole = dict.fromkeys(found.derivatives, _NO_T)
-        whole |= dict.fromkeys([name for name, layer in found.layers.items() if layer.held], _AROUND)
+        around = [name for name, layer in found.layers.items() if layer.held]
+        whole = dict.fromkeys(found.derivatives, _NO_T) | dict.fromkeys(around, _AROUND)
         for item in captured:
             item.forget()
             if (part := [one for one in item.notes if one.code is Code.PART]) and item.name not in whole:
@@ -142,8 +141,8 @@ class CutTest:
             if name not in whole and all(callable(getattr(part, one, None)) for one in by)
         }
         traced = {name: named[name] for name in (*found.layers, *declared) if name not in whole | methods}
-        known = Known(methods, traced, found, whole=whole)
-        return cls(model, pieces, cuts, known, in_part, tuple(dict.fromkeys(captured.readers.values())))
+        shared = tuple(dict.fromkeys(captured.readers.values()))
+        return cls(model, pieces, cuts, Known(methods, traced, found, whole=whole, shared=shared), in_part)
 
     def documents(self, keep: Keep, report: Callable[..., None], tokens: int = READ) -> list[CutDocument]:
         """All pieces at all cuts, in order, so many tokens at once; what the whole runs show of all comes before."""
@@ -187,12 +186,7 @@ class CutTest:
             raise ModelError(f"No mixer of {type(self.model).__name__} can be cut. {' '.join(causes)}")
         whole = {name: note.to_json() for name, note in self.known.whole.items()}
         unmoved = [name for (name, _), rotation in self.known.rotations.items() if rotation is None]
-        # Where layers share a cache each chooses for itself, so what it must hold for all of them is in no run.
-        return [
-            {"mixers": {name: replace(one, joint=None) if self.shared else one for name, one in mixers.items()}}
-            | {"whole": whole, "unmoved": unmoved}
-            for mixers in cutting.mixers
-        ]
+        return [{"mixers": mixers, "whole": whole, "unmoved": unmoved} for mixers in cutting.mixers]
 
     def _measured(self, some: list[_Place], sizes: dict[_Place, dict[str, Mixer]]) -> list[CutDocument]:
         """All runs of some pieces at one cut, given what the whole runs of all pieces showed."""
@@ -207,7 +201,7 @@ class CutTest:
         made = list[CutDocument]()
         for (at, cut), score, own in zip(some, scores, runs, strict=True):
             entropy, most, inputs, stored = mean_sizes(sizes[at, cut])
-            kept = entropy, most, inputs, math.nan if self.shared else stored
+            kept = entropy, most, inputs, math.nan if self.known.shared else stored
             text, ids = self.pieces[at]
             made.append(CutDocument(at, len(ids), cut, score.loss, *kept, tuple(own), text))
         return made
@@ -215,4 +209,4 @@ class CutTest:
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
         whole, unmoved = self.in_part | lost_mixers(self.known.whole, self.mixers), tuple(sorted(self.unmoved))
-        return TruncationResult(name, tuple(documents), whole, len(self.mixers), at, unmoved, self.shared)
+        return TruncationResult(name, tuple(documents), whole, len(self.mixers), at, unmoved, self.known.shared)

@@ -16,8 +16,9 @@ FUTURE = 512
 """Positions ahead over which rotations are averaged."""
 
 
-def expected_attention(held: HeldAttention) -> Tensor:
-    """Attention that normally distributed queries of the next positions pay, times ‖v‖: (K, i) of the past tokens."""
+def order(held: HeldAttention) -> Tensor:
+    """Positions before the cut in the order in which each cache keeps them, (K, n) of the n that it holds."""
+    # Attention that normally distributed queries of the next positions pay, times ‖v‖.
     query, key = held.query[:, :, : held.cut].float(), held.key[:, None, SINKS : held.cut].float()
     query = (query if held.rotation is None else held.rotation.undone(query))[:, :, SINKS:]
     mean = query.mean(-2, keepdim=True)
@@ -30,12 +31,7 @@ def expected_attention(held: HeldAttention) -> Tensor:
     logits += ((key @ covariance) * key).sum(-1) * held.scale**2 / 2
     values = held.value[:, SINKS : held.cut].float()
     lengths = cast("Tensor", cast("Any", torch.linalg).vector_norm(values, dim=-1))
-    return functional.pad(logits.softmax(-1).mean(1) * lengths, (SINKS, 0), value=torch.inf)
-
-
-def order(held: HeldAttention) -> Tensor:
-    """Positions before the cut in the order in which each cache keeps them, (K, n) of the n that it holds."""
-    scores = expected_attention(held)
+    scores = functional.pad(logits.softmax(-1).mean(1) * lengths, (SINKS, 0), value=torch.inf)
     scores[:, -RECENT:] = torch.inf
     hidden = held.cut - held.available
     return scores[:, hidden:].argsort(dim=-1, descending=True, stable=True) + hidden
