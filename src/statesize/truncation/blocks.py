@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.kernels.rotation import Rotation
-from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.parallel.threads import in_parallel, lapack, one_torch_thread
@@ -124,11 +123,6 @@ class PastBlock:
         squares = gram(self.left)
         found = torch.stack(_each(_linalg.eigvalsh, squares)).reshape(squares.shape[:-1])
         return found[..., -min(self.left.shape[-2:]) :].clamp(min=0).sqrt().flip(-1)
-
-    @property
-    def entropy(self) -> Tensor:
-        """Entropy-ESS of each unit, (...); 0 where H_i is 0."""
-        return entropy_ess(self.values)
 
     @cached_property
     def _factored(self) -> tuple[Tensor, Tensor]:

@@ -85,8 +85,7 @@ def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
     """See in a run what stands around all modules that may be attention."""
 
     def enter_layer(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = args[0] if args else kwargs.get("hidden_states")
-        found[name].hidden = given if isinstance(given, Tensor) else None
+        found[name].hidden = args[0] if args else kwargs.get("hidden_states")
 
     def leave(name: str, _: nn.Module, __: object, output: Any) -> None:
         found[name].output = output[0] if isinstance(output, tuple) else output

@@ -25,6 +25,7 @@ from statesize.adapters.runs import Attach, observed, reading
 from statesize.adapters.watch import ArgumentCopies
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
+from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Dense, Operator, SoftmaxAttention
 from statesize.truncation.behind import Behind, HeldAttention, Memory
 from statesize.truncation.blocks import Past, dropped, past_block
@@ -270,8 +271,11 @@ class Cutting:
         joint = None
         if seen.groups:
             stacks = Past(_of_text(seen, slice(None), text), self.cut).block(seen.units // seen.groups)
-            joint = _numbers(stacks.entropy[0])
-        entropy, most = torch.cat([one.entropy[0] for one in blocks]), min(block.values.shape[-1], inputs, size)
+            joint = _numbers(entropy_ess(stacks.values)[0])
+        entropy, most = (
+            torch.cat([entropy_ess(one.values)[0] for one in blocks]),
+            min(block.values.shape[-1], inputs, size),
+        )
         return Mixer(seen.multiplicity, _numbers(entropy), most, inputs, held, joint)
 
     def _dropped(self, name: str, seen: Observation, text: int, run: PlannedRun, rows: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
 from statesize.measurement.statistics import FEWEST_TEXTS, FEWEST_TOKENS, Interval
-from statesize.truncation.choices import RULES, PastRows, Rule
+from statesize.truncation.choices import RULES
 from statesize.truncation.result import CutDocument, CutResult, Row
 
 NEGLIGIBLE = 0.01
@@ -164,16 +164,15 @@ class TruncationResult(CutResult):
         return found + [Note(Code.NOT_CUT, f"{name}: {note}") for name, note in self.whole.items()]
 
     def _stored(self, index: int) -> float:
-        rule = RULES.get(self.documents[0].runs[index].rule)
-        by_cache = rule is not None and rule.unit == "cache"
+        by_cache = self.documents[0].runs[index].rule in ("joint ess", *CACHES)
         stored = self.mean(lambda one: one.stored if by_cache else one.inputs).value
         return self.mean(lambda one: one.runs[index].kept).value / max(stored, 1.0)
 
     def _names(self, index: int) -> tuple[str, str]:
         run = self.documents[0].runs[index]
+        rule = RULES.get(run.rule)
         # Records hold runs by rules that are not tried any more.
-        rule = RULES.get(run.rule, Rule(run.rule, run.rule, PastRows()))
-        return rule.of_size(run.scale), rule.title
+        return (rule.of_size(run.scale), rule.title) if rule else (f"{run.scale:g} × {run.rule}", run.rule)
 
     def _more_cells(self, index: int, row: Row, nats: str) -> dict[str, str]:
         return {"numbers per channel": f"{row.kept:.{0 if self.texts < FEWEST_TEXTS else 1}f}"}

@@ -11,7 +11,7 @@ from statesize.truncation.choices.rounding import Precision
 from statesize.truncation.result import CutResult, Row
 
 Budgets = Literal["whole", "equal", "curves", "layers"]
-_WAYS: dict[Budgets, str] = {"whole": "rounded", "equal": "equal", "curves": "by curves", "layers": "by layer"}
+_WAYS: dict[Budgets, str] = {"whole": "all", "equal": "equal", "curves": "by curves", "layers": "by layer"}
 AFFORDABLE = 0.01
 """Bits per byte that a recommended cache loses at most, by the upper end of its interval."""
 
@@ -33,16 +33,15 @@ class Variant:
     @property
     def title(self) -> str:
         """As rows name it."""
-        if not self.keep:
-            return "nothing"
-        evicted = [] if self.budgets == "whole" else [f"{100 * self.keep:.4g} % {_WAYS[self.budgets]}"]
-        return ", ".join([*([self.precision] if self.precision else []), *evicted]) or "whole cache"
+        kept = f"{100 * self.keep:.4g} % {_WAYS[self.budgets]}" if self.keep else "nothing"
+        if self.budgets == "whole":
+            return self.precision or "whole cache"
+        return f"{self.precision}, {kept}" if self.precision else kept
 
     @property
     def way(self) -> str:
         """As a chart names all its sizes."""
-        rounded = f"{self.precision}, " if self.precision and self.budgets != "whole" else ""
-        return rounded + _WAYS[self.budgets]
+        return f"{self.precision}, {_WAYS[self.budgets]}" if self.precision else _WAYS[self.budgets]
 
 
 NOTHING, WHOLE = Variant(0.0, "equal"), Variant()
@@ -69,7 +68,7 @@ class CachePrices(CutResult):
     shares: tuple[float, ...]
     heads: tuple[dict[str, Any], ...]
     title = "What the cache of {} may lose"
-    facts = "prefix", "calibration", "variants", "heads"
+    facts = "prefix", "calibration", "recommended", "variants", "heads"
     caption = "By curves and by layer: more tokens where other texts showed that losing them costs more."
     kept = "stored", "Bytes of the whole cache that are kept"
     lost = "cost", "Extra loss, in bits per byte or else in nats per token"
@@ -94,11 +93,6 @@ class CachePrices(CutResult):
             return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} bits per byte {over}."
         unit = "nats per token" if best.cost is best.excess else "bits per byte"
         return f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model} for {best.cost:+.4f} {unit} {over}."
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `CutResult` has, and the cache that is recommended."""
-        best = self.recommended
-        return super().to_dict() | {"recommended": None if best is None else best.rule}
 
     def _own_limits(self) -> Sequence[Note]:
         evicted = any(0 < one.keep < 1 for one in self.variants)

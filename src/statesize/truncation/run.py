@@ -21,7 +21,7 @@ from statesize.errors import InputError, ModelError
 from statesize.io.files import Parts, check_report_path, digest, parts_writer
 from statesize.io.json_values import json_values
 from statesize.io.steps import Steps
-from statesize.measurement.settings import FEWEST_PIECES, LEAST_TOKENS
+from statesize.measurement.settings import FEWEST_PIECES
 from statesize.models.plugins import parts_folder
 from statesize.report.result import Result
 from statesize.texts.documents import vocabulary_size
@@ -40,13 +40,6 @@ READ = 2048
 Made = TypeVar("Made", bound=Result)
 Keep = Callable[[str, Callable[[], Any]], Any]
 """Returns what a part was made of, by its name and as JSON values, or makes and keeps it."""
-
-
-def fitting_tokens(texts: Sequence[Tensor], length: int) -> int:
-    """The length of pieces: as asked for where a text has it, else so many that half of the texts are read, or more."""
-    lengths = sorted(map(len, texts))
-    half = lengths[len(lengths) // 2]
-    return length if lengths[-1] >= length or half < LEAST_TOKENS else half
 
 
 def pieces_of(texts: Sequence[Tensor], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Piece]:

@@ -37,8 +37,6 @@ DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
 _LOOK = 64
 """Tokens by which layers of libraries are found: their kinds do not go with the length of a text."""
-_NO_T = Note(Code.NOT_CUT, "it has no T")
-_AROUND = Note(Code.NOT_CUT, "it mixes positions around mixers inside it")
 _Place = tuple[int, int]
 """The number of a piece, and the cut."""
 
@@ -125,7 +123,8 @@ class CutTest:
         captured = capture(model, first if is_own else first[:, :_LOOK])
         found, in_part = captured.own_mixing, dict[str, Note]()
         around = [name for name, layer in found.layers.items() if layer.held]
-        whole = dict.fromkeys(found.derivatives, _NO_T) | dict.fromkeys(around, _AROUND)
+        whole = dict.fromkeys(found.derivatives, Note(Code.NOT_CUT, "it has no T"))
+        whole |= dict.fromkeys(around, Note(Code.NOT_CUT, "it mixes positions around mixers inside it"))
         for item in captured:
             item.forget()
             if (part := [one for one in item.notes if one.code is Code.PART]) and item.name not in whole:
