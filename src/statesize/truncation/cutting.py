@@ -272,11 +272,8 @@ class Cutting:
         if seen.groups:
             stacks = Past(_of_text(seen, slice(None), text), self.cut).block(seen.units // seen.groups)
             joint = _numbers(entropy_ess(stacks.values)[0])
-        entropy, most = (
-            torch.cat([entropy_ess(one.values)[0] for one in blocks]),
-            min(block.values.shape[-1], inputs, size),
-        )
-        return Mixer(seen.multiplicity, _numbers(entropy), most, inputs, held, joint)
+        entropy, most = torch.cat([entropy_ess(one.values)[0] for one in blocks]), block.values.shape[-1]
+        return Mixer(seen.multiplicity, _numbers(entropy), min(most, inputs, size), inputs, held, joint)
 
     def _dropped(self, name: str, seen: Observation, text: int, run: PlannedRun, rows: Tensor | None = None) -> Tensor:
         """What a run drops of the inputs of a text before the cut, (1, units, i, P), where T has these rows behind."""

@@ -34,7 +34,6 @@ Piece = tuple[int, Tensor]
 """The number of a text, and token ids of a piece of it, (L,)."""
 # The share of the pieces by which curves are measured.
 _CURVES = 1 / 3
-_SUFFIX = ".part"
 READ = 2048
 """Tokens of documents of one length that are read at once."""
 Made = TypeVar("Made", bound=Result)
@@ -81,7 +80,7 @@ def kept_result(
     path = require_path("output", output)
     check_report_path(path, "output")
     key, folder = digest(repr((tensors_sha256(dict(model.state_dict())), *about)).encode()), parts_folder(path)
-    parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), json.loads)
+    parts = Parts[Any](folder, ".part", lambda value: json.dumps(value).encode(), json.loads)
 
     def keep(name: str, part: Callable[[], Any]) -> Any:
         found = parts.read(f"{key}-{name}")
@@ -90,7 +89,7 @@ def kept_result(
             parts.write(f"{key}-{name}", found)
         return found
 
-    with parts_writer(folder, rf"[0-9a-f]+-.*\{_SUFFIX}"):
+    with parts_writer(folder, r"[0-9a-f]+-.*\.part"):
         result = make(keep)
     result.to_json(path)
     shutil.rmtree(folder, ignore_errors=True)

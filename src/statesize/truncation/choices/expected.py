@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,8 +27,7 @@ def order(held: HeldAttention) -> Tensor:
         mean, covariance = mean @ R.mT, R @ covariance @ R.mT
     logits = (key @ mean.mT)[..., 0] * held.scale
     logits += ((key @ covariance) * key).sum(-1) * held.scale**2 / 2
-    values = held.value[:, SINKS : held.cut].float()
-    lengths = cast("Tensor", cast("Any", torch.linalg).vector_norm(values, dim=-1))
+    lengths = held.value[:, SINKS : held.cut].float().square().sum(-1).sqrt()
     scores = functional.pad(logits.softmax(-1).mean(1) * lengths, (SINKS, 0), value=torch.inf)
     scores[:, -RECENT:] = torch.inf
     hidden = held.cut - held.available
