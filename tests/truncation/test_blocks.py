@@ -48,17 +48,6 @@ def test_entropy_is_that_which_is_measured(family):
     torch.testing.assert_close(entropy_ess(block.values), measured.entropy[0], rtol=1e-4, atol=0)
 
 
-def test_a_rank_for_each_unit():
-    operators = torch.stack([random_operator("attention", seed, LENGTH).dense() for seed in (0, 1, 2)])
-    inputs = torch.randn(3, 10, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    block = PastBlock(operators[:, 10:, :10])
-    lost = operators[:, 10:, :10] @ lost_at(block, inputs, torch.tensor([0, 3, 10]))
-    torch.testing.assert_close(lost[0], operators[0, 10:, :10] @ inputs[0])
-    alone = lost_at(PastBlock(operators[1, 10:, :10]), inputs[1], torch.tensor(3))
-    torch.testing.assert_close(lost[1], operators[1, 10:, :10] @ alone)
-    assert float(lost[2].abs().max()) < 1e-12
-
-
 def test_several_inputs_a_position():
     generator = torch.Generator().manual_seed(2)
     B = torch.randn(2 * LENGTH, 3, generator=generator, dtype=torch.float64)

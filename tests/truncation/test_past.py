@@ -75,19 +75,6 @@ def test_a_state_keeps_what_queries_of_the_past_read_of_it(family):
         torch.testing.assert_close(lost(T, CUT, basis, rank, inputs(CUT)), expected, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("cut", [1, 3, CUT, LENGTH - 1])
-def test_a_state_that_is_read_before_its_update_is_what_is_carried(cut):
-    generator = torch.Generator().manual_seed(7)
-    A, B, C = (torch.rand(LENGTH, 3, generator=generator, dtype=torch.float64) for _ in range(3))
-    delayed = DelayedRecurrence(A, B, C, torch.zeros(LENGTH, dtype=torch.float64))
-    # It carries the state of the recurrence that is read after the update, and the same queries ask it.
-    basis, expected = past_rows(delayed, cut), past_rows(Recurrence(A, B, C), cut)
-    assert basis.shape == (cut, min(3, cut))
-    torch.testing.assert_close(basis.abs(), expected.abs(), rtol=0, atol=1e-9)
-    assert float(lost(delayed.dense(), cut, basis, min(3, cut), inputs(cut)).abs().max()) < 1e-12
-    assert PastBlock.of(delayed, cut).left.shape == (LENGTH - cut, 3)
-
-
 def reading_alike(form, cut):
     """A state whose C_t are multiples of one, with as many rows behind the cut as distances before it."""
     generator, steps = torch.Generator().manual_seed(5), 2 if form == "two inputs" else 1
