@@ -345,8 +345,8 @@ def test_curves_are_of_every_third_text_or_of_the_first_third_of_one():
     curves, held_out = two_sets([torch.arange(95)], 10, 6, None)
     assert [int(piece[0]) for _, piece in curves] == [0, 10]
     assert [int(piece[0]) for _, piece in held_out] == [30, 40, 60, 70]
-    with pytest.raises(InputError, match="inputs must have one text of 60 tokens, which is cut into 6 pieces, or 2"):
-        two_sets([torch.arange(59), torch.arange(9)], 10, 100, None)
+    with pytest.raises(InputError, match="inputs must have one text of 30 tokens, which is cut into 3 pieces, or 2"):
+        two_sets([torch.arange(29), torch.arange(9)], 10, 100, None)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_curves_are_of_every_third_text_or_of_the_first_third_of_one():
         ({"documents": 2}, "documents must be"),
         (
             {"tokens": 500},
-            "inputs must have one text of 3000 tokens, which is cut into 6 pieces, or 2 different texts",
+            "inputs must have one text of 1500 tokens, which is cut into 3 pieces, or 2 different texts",
         ),
     ],
 )

@@ -46,7 +46,6 @@ def cache(
     )
 
     from statesize.cli.shared.printing import show_page
-    from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
@@ -57,8 +56,7 @@ def cache(
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     reached = len({text for text, _ in two_sets(inputs, size, sum(map(len, inputs)), loaded.tokenizer)[1]})
-    fewest = f"{-(-3 * FEWEST_TEXTS // 2)} of {size} or more, of which two thirds are priced"
-    texts.tell_few(reached, f"priced texts of {FEWEST_PIECES * size} tokens or more, or {fewest}", printing)
+    texts.tell_few(reached, f"priced texts of {size} tokens or more, two thirds of all", printing)
     with printing.bars() as bars:
         result = run(
             loaded.model, inputs, keep=kept, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
