@@ -121,13 +121,3 @@ def test_nothing_kept_loses_all_and_no_interval_of_a_divergence_reaches_below_0(
     assert cut.divergence_share.low > 0
     # What is lost of the loss may be less than nothing.
     assert cut.share.low < 0
-
-
-def test_the_chart_has_a_mark_for_each_rule_and_size():
-    lost = {"ess": {0.5: 0.2, 1.0: 0.05}, "past rows": {0.5: 0.6, 1.0: 0.3, 4.0: 0.1}}
-    found = result(document(0, lost))
-    marks = found.plot().to_dict()["layer"][-1]["data"]["values"]
-    expected = [(10 * scale, share) for by_scale in lost.values() for scale, share in by_scale.items()]
-    assert [(one["kept"], one["lost"]) for one in marks] == expected
-    limits = found.page().notes["Limits"]
-    assert all(one.code.value in limit for one, limit in zip(found.limits, limits, strict=True))
