@@ -46,7 +46,7 @@ def at_layer_curves(available: Tensor, errors: Tensor, share: float, caches: Seq
     first = caches[0]
     if {*caches} != {first}:
         return equal(available, share)
-    together = errors.unflatten(0, (-1, first)).sum(1)
+    together = errors.view(-1, first, errors.shape[-1]).sum(1)
     return at_curves(available[::first], together, share).repeat_interleave(first)
 
 
@@ -57,11 +57,12 @@ def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
     # analysis").
     regression = cast("Any", import_module("scipy.optimize")).isotonic_regression  # importing it takes time
     budgets, segments = counts[:, 0].clone(), list[tuple[float, int, int]]()
-    for cache, (tokens, error) in enumerate(zip(counts, errors.double(), strict=True)):
+    for cache, (tokens, error) in enumerate(zip(counts.unbind(), errors.double().unbind(), strict=True)):
         lengths, falls = tokens.diff(), error.diff()
         lengths, falls = lengths[lengths > 0], falls[lengths > 0]
         slopes = regression((falls / lengths).numpy(), weights=lengths.numpy()).x
-        segments += zip(slopes.tolist(), [cache] * len(slopes), lengths.tolist(), strict=True)
+        pieces = cast("list[int]", lengths.tolist())
+        segments += zip(slopes.tolist(), [cache] * len(pieces), pieces, strict=True)
     left = total - int(budgets.sum())
     # Stable, so that the segments of a cache stay in their order.
     for _, cache, length in sorted(segments, key=lambda segment: segment[0]):

@@ -72,7 +72,11 @@ class CachePrices(CutResult):
     caption = "By curves and by layer: more tokens where other texts showed that losing them costs more."
     kept = "stored", "Bytes of the whole cache that are kept"
     lost = "cost", "Extra loss, in bits per byte or else in nats per token"
-    enough = AFFORDABLE
+
+    @property
+    def enough(self) -> float:
+        """Bits per byte that hardly cost anything."""
+        return AFFORDABLE
 
     @property
     def recommended(self) -> Row | None:

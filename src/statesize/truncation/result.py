@@ -83,9 +83,10 @@ class CutDocument:
     @classmethod
     def of(cls, values: dict[str, Any]) -> CutDocument:
         """The document that `json_values` wrote."""
-        unknown = dict.fromkeys([name for name, value in values.items() if value is None], math.nan)
-        known = {name: values.get(name) for name in ("text", "bytes")}
-        return cls(**values | unknown | known | {"runs": tuple(CutRun(**run) for run in values["runs"])})
+        unknown: dict[str, Any] = {name: math.nan for name, value in values.items() if value is None}
+        known: dict[str, Any] = {name: values.get(name) for name in ("text", "bytes")}
+        known["runs"] = tuple(CutRun(**run) for run in values["runs"])
+        return cls(**{**values, **unknown, **known})
 
     @property
     def unit(self) -> int:
