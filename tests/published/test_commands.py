@@ -88,7 +88,7 @@ def test_truncate(capsys, folder, tmp_path):
     found = json.loads(said.out)
     assert found["mixers"] == 30
     assert found["whole"] == []
-    lost = {(row["rule"], row["scale"]): row["excess"]["mean"] for row in found["rows"]}
-    assert abs(lost["ess", 2.0]) < 0.02 < lost["ess", 0.5]
+    lost = {(row["rule"], row["scale"]): row["divergence_share"]["mean"] for row in found["rows"]}
+    assert lost["ess", 2.0] < lost["ess", 1.0] < lost["ess", 0.5] < 0.05
     assert {"joint ess", "joint past rows"} <= {rule for rule, _ in lost}
     assert "carries, by cutting" in page.read_text(encoding="utf-8")
