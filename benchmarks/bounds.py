@@ -142,7 +142,6 @@ def bounds(result: TruncationResult) -> dict[str, Interval]:
         "hindsight": at_ess["ess"],
         "causal": min((at_ess[rule] for rule in HEADS if rule in at_ess), key=lambda share: share.value),
         "multiple": size.multiple,
-        "share": size.share,
         "stored": size.stored,
         "causal_others": at_ess.get(OTHERS[0], none),
         "multiple_others": result.without_hindsight(other_texts=True).multiple,

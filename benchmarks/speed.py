@@ -85,7 +85,7 @@ def truncated(loaded: LoadedModel, text: Tensor, tokens: int) -> None:
 
 
 def priced(loaded: LoadedModel, text: Tensor, tokens: int) -> None:
-    """The price list of a cache, with passkeys."""
+    """The price list of a cache."""
     ss.cache(loaded.model, text[None], tokens=tokens, tokenizer=loaded.tokenizer, on_progress=_silent)
 
 

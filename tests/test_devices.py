@@ -103,7 +103,7 @@ def test_a_probe(device):
 
 def test_the_price_of_a_cache(device):
     texts = [text[:400] for text in bundled.documents()[:6]]
-    options = {"documents": 6, "tokens": 96, "needles": 2, "tokenizer": tiny_tokenizer()}
+    options = {"documents": 6, "tokens": 96, "tokenizer": tiny_tokenizer()}
     on_cpu, there = (ss.cache(model, texts, **options) for model in both(tiny_llama(), device))
     for one, other in zip(on_cpu.documents, there.documents, strict=True):
         assert [run.loss for run in other.runs] == pytest.approx([run.loss for run in one.runs], abs=1e-4)

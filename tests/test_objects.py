@@ -43,8 +43,8 @@ def prices(worth):
         runs = (CutRun(one.title, one.keep, 1.0, loss, 0.1) for one, loss in zip(variants, losses, strict=True))
         documents.append(CutDocument(at, 97, 32, 3.0, 1.0, 1.0, 32.0, 32.0, tuple(runs), at, 200))
     return CachePrices(
-        model="model", rule="h2o", prefix=32, variants=variants, shares=(0.0, 0.5), documents=tuple(documents),
-        calibration=6, passkeys=0, found=(), heads=(), ratios=(),
+        model="model", prefix=32, variants=variants, shares=(0.0, 0.5), documents=tuple(documents),
+        calibration=6, heads=(),
     )  # fmt: skip
 
 

@@ -131,8 +131,8 @@ class Code(StrEnum):
     )
     NO_FACTS = (
         "facts untested",
-        "Passkeys do not tell which caches lose facts, so no eviction is advised: {}",
-        "Give longer pieces or another model, or read the rows.",
+        "A small mean loss does not show that no single fact of the context is lost with its tokens.",
+        "Ask a model with that cache for facts before you rely on it.",
     )
     NOT_CUT = "not cut", "It cannot be cut.", "Read the cause."
     NOT_COMPARABLE = "not comparable", "Its numbers do not compare with those of other points.", "Read the cause."

@@ -20,24 +20,24 @@ def arguments(tmp_path_factory):
 
 def test_table_page_and_json(arguments, tmp_path, capsys):
     page, output = tmp_path / "cache.html", tmp_path / "cache.json"
-    assert main([*arguments, "--rule", "recent", "--html", str(page), "--output", str(output)]) == 0
+    assert main([*arguments, "--html", str(page), "--output", str(output)]) == 0
     captured = capsys.readouterr()
-    # 50, 25 and 12.5 % of 36 tokens would keep the 20 that always stay.
-    assert "55.56 % equal" in captured.out
-    assert "55.56 % by curves" not in captured.out
+    # 50, 25 and 12.5 % of 36 tokens would keep fewer than the 20 that always stay.
+    assert "equal" not in captured.out
     # Without a tokenizer losses are in nats.
-    assert "Extra nats per token" in page.read_text(encoding="utf-8")
+    assert "extra bits" not in captured.out
+    assert "What the cache of" in page.read_text(encoding="utf-8")
     kept = json.loads(output.read_text(encoding="utf-8"))
     assert main([*arguments, "--keep", "60%", "--json", "--quiet"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["calibration"], len(document["measured"]), document["texts"]) == (4, 8, 1)
-    assert document["ratios"] == [0.6, 20 / 36]
+    assert {one["keep"] for one in document["variants"]} == {0.0, 0.6, 1.0}
     assert len(document["heads"]) == 4
-    assert kept["rule"] == "recent"
+    assert kept["prefix"] == 36
 
 
 def test_bad_input(arguments, capsys):
     for share in ("130%", "0", "x", "nan"):
         assert main([*arguments, "--keep", share]) == 2
         assert "keep must be a share between 0 and 100 %, got" in capsys.readouterr().err
-    assert main([*arguments, "--rule", "best"]) == 2
+    assert main([*arguments, "--sequences", "2"]) == 2

@@ -26,7 +26,7 @@ def test_table_page_and_output(tmp_path, capsys):
     assert sorted(tmp_path.iterdir()) == [page, output]
     assert main([*arguments, "--json", "--quiet", "--at", "20%"]) == 0
     found, kept = json.loads(capsys.readouterr().out), json.loads(output.read_text(encoding="utf-8"))
-    assert found["without_hindsight"]["at"] == 0.2
+    assert found["at"] == 0.2
     assert found["rows"] == kept["rows"]
     assert found["limits"][0]["code"] == "few texts"
 

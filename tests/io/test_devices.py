@@ -99,7 +99,7 @@ def test_what_else_runs_a_model():
     for call in (
         lambda: ss.truncate(model, IDS, documents=1, tokens=20).to_dict(),
         lambda: ss.network_ess(model, IDS[:, :12], positions=2).entropy.tolist(),
-        lambda: ss.cache(model, ids, documents=6, tokens=48, needles=0, settings=ss.Settings(future=16)).documents,
+        lambda: ss.cache(model, ids, documents=6, tokens=48, settings=ss.Settings(future=16)).documents,
         lambda: Probe(IDS).measure(model).summary().to_csv(),
         lambda: ss.reduce(OPERATORS["recurrence"], state_size=2).recurrence.dense().tolist(),
         lambda: next(ss.capture(model, IDS)).faithfulness,

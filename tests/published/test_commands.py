@@ -40,3 +40,11 @@ def test_a_profile_its_page_and_a_comparison(capsys, folder, text, tmp_path):
     run(capsys, "profile", "gla", *few, "--output", second)
     assert len(json.loads(run(capsys, "compare", first, second, "--json"))["models"]) == 2
     assert ss.Profile.load(first).attributes["source"]["kind"] == "folder"
+
+
+def test_truncate(capsys, folder):
+    found = json.loads(run(capsys, "truncate", folder, "--sequences", 1, "--max-tokens", 32, "--json"))
+    assert (found["mixers"], found["whole"]) == (30, [])
+    lost = {(row["rule"], row["scale"]): row["divergence_share"]["mean"] for row in found["rows"]}
+    assert lost["ess", 2.0] < lost["ess", 1.0] < lost["ess", 0.5] < 0.05
+    assert {"joint ess", "joint past rows"} <= {rule for rule, _ in lost}

@@ -35,9 +35,8 @@ def test_the_size_without_hindsight_is_read_off_the_better_curve():
     # From 2 % at 4 × to .4 % at 8 ×, in proportion to the logarithm.
     expected = 4 * 2 ** ((0.02 - 0.01) / (0.02 - 0.004))
     assert size.multiple.value == size.median == size.least == size.most == pytest.approx(expected)
-    assert size.share.value == pytest.approx(expected / 25.6)
     assert size.multiple.ends is None
-    assert result(document(0, shares)).without_hindsight(0.7).multiple.value == 0.5
+    assert result(document(0, shares), at=0.7).without_hindsight().multiple.value == 0.5
     # Beyond all sizes that were tried, up to everything.
     shares = {"past rows": by_scale(0.9, 0.8, 0.7, 0.6, 0.5)}
     beyond = result(document(0, shares)).without_hindsight().multiple.value
@@ -49,7 +48,7 @@ def test_what_is_stored_is_counted_once_a_group():
     size = result(document(0, shares)).without_hindsight()
     # From 4 % at 20 of 128 numbers to nothing at 80.
     assert size.stored.value == pytest.approx(20 * 4 ** (0.03 / 0.04) / 128)
-    assert size.share.value == pytest.approx(40 * 2 ** ((0.03 - 0.01) / (0.03 - 0.004)) / 256)
+    assert size.multiple.value == pytest.approx(4 * 2 ** ((0.03 - 0.01) / (0.03 - 0.004)))
 
 
 def test_sizes_of_other_texts_stand_beside_those_of_this_text():
@@ -122,22 +121,3 @@ def test_nothing_kept_loses_all_and_no_interval_of_a_divergence_reaches_below_0(
     assert cut.divergence_share.low > 0
     # What is lost of the loss may be less than nothing.
     assert cut.share.low < 0
-
-
-def test_rows_that_keep_all_that_there_is_stand_once_in_the_table():
-    one = document(0, {"past rows": by_scale(0.4, 0.3, 0.0, 0.0, 0.0)})
-    runs = tuple(replace(run, kept=min(run.kept, 20.0)) for run in one.runs)
-    rows = result(*(replace(one, runs=runs, document=at) for at in range(5))).table().rows
-    assert [row[0] for row in rows] == [
-        "nothing", "half its ESS, without hindsight", "its ESS, without hindsight", "twice its ESS, without hindsight"
-    ]  # fmt: skip
-
-
-def test_the_chart_has_a_mark_for_each_rule_and_size():
-    lost = {"ess": {0.5: 0.2, 1.0: 0.05}, "past rows": {0.5: 0.6, 1.0: 0.3, 4.0: 0.1}}
-    found = result(document(0, lost))
-    marks = found.plot().to_dict()["layer"][-1]["layer"][-1]["data"]["values"]
-    expected = [(10 * scale, share) for by_scale in lost.values() for scale, share in by_scale.items()]
-    assert [(one["numbers"], one["lost"]) for one in marks] == expected
-    limits = found.page().notes["Limits"]
-    assert all(one.code.value in limit for one, limit in zip(found.limits, limits, strict=True))

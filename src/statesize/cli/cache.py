@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from statesize.check import require_choice
 from statesize.cli.shared.options import Loading, Output, model_for, share
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts, check_all
@@ -20,7 +19,6 @@ def cache(
     *,
     texts: Texts | None = None,
     keep: str = "25%",
-    rule: str = "expected",
     loading: Loading | None = None,
     output: Output = None,
     printing: Reporting = REPORTING,
@@ -29,14 +27,13 @@ def cache(
 
     The model is one of transformers with a cache of keys and values, such as SmolLM2. Bundled models (sa, la, gla,
     gated-deltanet) keep no such cache and are refused. Texts are read in pieces of --max-tokens, at least 96, and 24 of
-    them unless --sequences, at least 6, says otherwise. A third of the pieces shows how each layer errs as its caches
-    keep fewer tokens. The rest gives the prices. A text of fewer than 6 pieces serves one of these alone.
+    them unless --sequences, at least 6, says otherwise. Every third text, or the first third of a single one, shows how
+    each layer errs as its caches keep fewer tokens, those that expected attention reads most. The others give prices.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
         texts: What the model reads.
         keep: Share of the tokens that is tried beside 50, 25 and 12.5 %.
-        rule: Which tokens are kept: by expected attention (expected), snapkv, h2o, or the first and last ones (recent).
         loading: How the model is loaded.
         output: JSON file for the result; what is finished is kept beside it, and the same command goes on from there.
         printing: What is printed.
@@ -49,24 +46,20 @@ def cache(
     )
 
     from statesize.cli.shared.printing import show_page
-    from statesize.measurement.statistics import FEWEST_TEXTS
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
-    from statesize.truncation.choices import TOKENS
-    from statesize.truncation.pieces import two_sets
+    from statesize.truncation.run import two_sets
 
     printing.hush_libraries()
-    require_choice("rule", rule, TOKENS)
     documents, size = texts.sequences or DOCUMENTS, texts.max_tokens
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     reached = len({text for text, _ in two_sets(inputs, size, sum(map(len, inputs)), loaded.tokenizer)[1]})
-    fewest = f"{-(-3 * FEWEST_TEXTS // 2)} of {size} or more, of which two thirds are priced"
-    texts.tell_few(reached, f"priced texts of {FEWEST_PIECES * size} tokens or more, or {fewest}", printing)
+    texts.tell_few(reached, f"priced texts of {size} tokens or more, two thirds of all", printing)
     with printing.bars() as bars:
         result = run(
-            loaded.model, inputs, keep=kept, rule=rule, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
+            loaded.model, inputs, keep=kept, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
             name=loaded.name, output=output, on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)

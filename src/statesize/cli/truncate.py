@@ -9,6 +9,7 @@ from pathlib import Path
 from statesize.cli.shared.options import Listed, Loading, ModelName, Output, share, whole_numbers
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts, check_all
+from statesize.measurement.settings import LEAST_TOKENS
 
 
 def truncate(
@@ -49,14 +50,13 @@ def truncate(
     from statesize.cli.shared.printing import show_page
     from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.texts.documents import vocabulary_size
-    from statesize.truncation.pieces import fitting_tokens
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
 
     printing.hush_libraries()
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
-    size = fitting_tokens(inputs, texts.max_tokens)
+    size = _fitting_tokens([len(text) for text in inputs], texts.max_tokens)
     if size < texts.max_tokens:
         printing.say(f"No text has {texts.max_tokens:,} tokens: pieces are of {size:,}.")
         texts = replace(texts, max_tokens=size)
@@ -68,3 +68,9 @@ def truncate(
             name=loaded.name, output=output, on_progress=bars.begin(f"cutting {loaded.name}").update, settings=settings,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)
+
+
+def _fitting_tokens(lengths: list[int], asked: int) -> int:
+    """The length of pieces: as asked for where a text has it, else so many that half of the texts are read, or more."""
+    half = sorted(lengths)[len(lengths) // 2]
+    return asked if max(lengths) >= asked or half < LEAST_TOKENS else half

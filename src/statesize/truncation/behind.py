@@ -14,18 +14,57 @@ from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.attention import Attend, replaced_attention
+from statesize.adapters.kernels.rotation import Rotation
 from statesize.adapters.models.model_state import known_options
 from statesize.adapters.models.precision import MOST_ROUNDED, stored_dtype
 from statesize.adapters.observation import Observation, unchanged
 from statesize.adapters.replaced import source_files
 from statesize.operators import SoftmaxAttention
-from statesize.truncation.past import HeldAttention
 
 # Rounding of attention and of logits in float32, as a share of the largest number.
 _ROUNDING = 1e-4
 POSITIONS = 512
 """Positions of which several runs return logits at once: more take memory, and are hardly faster."""
 Run = TypeVar("Run")
+
+
+@dataclass(frozen=True, eq=False)
+class HeldAttention:
+    """Attention of one layer over a text of L tokens, whose K caches are each read by g heads."""
+
+    name: str  # of the module
+    cut: int  # position i; what stands before it is held
+    query: Tensor  # (K, g, L, d), as they meet the keys
+    key: Tensor  # (K, L, d)
+    value: Tensor  # (K, L, P)
+    text: int  # its number, of those that were read together
+    scale: float  # factor on the scores
+    window: int | None = None  # positions that a query sees; None for all
+    soft_cap: float | None = None  # bound on the scores; None for none
+    sink: Tensor | None = None  # logit of a column that carries nothing, (K, g); None for none
+    rotation: Rotation | None = None  # of the held positions, which may be none; None where it is not known
+
+    @property
+    def available(self) -> int:
+        """Tokens that each cache holds at the cut, the last ones."""
+        return self.cut if self.window is None else min(self.cut, self.window - 1)
+
+    def rows(self, query: Tensor, key: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Rows of T, (R, K, g, n, m), of the last n positions of m keys."""
+        # Of query (R, K, g, n, d) and key (R or 1, K, m, d); `seen` says which keys are there, (R, K, m) bool.
+        count, keys = query.shape[-2], key.shape[-2]
+        scores = (query.flatten(2, 3) @ key.mT).mul_(self.scale).reshape(*query.shape[:-1], keys)
+        if self.soft_cap is not None:
+            scores = (scores / self.soft_cap).tanh() * self.soft_cap
+        lag = torch.arange(keys - count, keys, device=key.device)[:, None] - torch.arange(keys, device=key.device)
+        hidden = (lag < 0) if self.window is None else (lag < 0) | (lag >= self.window)
+        if seen is not None:
+            hidden = hidden | ~seen[:, :, None, None]
+        scores = scores.masked_fill_(hidden, -torch.inf)
+        if self.sink is None:
+            return scores.softmax(-1)
+        total = torch.logaddexp(scores.logsumexp(-1), self.sink[..., None])
+        return (scores - total[..., None]).exp_()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +111,8 @@ class Behind:
     def note(self, module: nn.Module, name: str, seen: Observation) -> bool:
         """Know T of a mixer if that is the attention of what its function was given, and gives its answer."""
         given, operator = self._given.pop(module, None), seen.operator(slice(None))
-        if given is None:
-            self.refused[name] = f"is {seen.kind} by code of its own"
-            return False
-        self.refused[name] = "weighs keys by more than their products with queries"
-        if not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None or seen.order:
+        self.refused[name] = f"is {seen.kind} in code of its own, or weighs keys by more than products with queries"
+        if given is None or not isinstance(operator, SoftmaxAttention) or operator.key_bias is not None or seen.order:
             return False
         *parts, answer = given
         query, key, value = (part.to(operator.query.dtype) for part in parts)
@@ -107,14 +143,12 @@ class Behind:
             whole = torch.cat(self.logits(lambda _: Memory(), [1] * len(logits))) if compare else logits
             self.sure = bool((whole - logits).abs().max() <= self._rounding * logits.abs().max())
 
-    def logits(
-        self, remember: Callable[[HeldAttention], Memory], runs: Sequence[int] = (1,), last: int = 0
-    ) -> list[Tensor]:
-        """Logits behind the cut without the last, (R, n − 1, V) float32 of R runs of each text; 0 or so many `last`."""
+    def logits(self, remember: Callable[[HeldAttention], Memory], runs: Sequence[int] = (1,)) -> list[Tensor]:
+        """Logits behind the cut without the last, (R, L − i − 1, V) float32 of R runs of each text."""
         forward, every = self.forward, torch.tensor(runs)
         texts = forward.args[0][:, self.cut :].repeat_interleave(every.to(forward.args[0].device), 0)
         positions = torch.arange(self.cut, forward.length, device=texts.device).expand(len(texts), -1)
-        count = last + 1 if last else forward.length - self.cut
+        count = forward.length - self.cut
         options = known_options(forward.model, position_ids=positions, logits_to_keep=count)
         part = replace(forward, backbone=forward.model, args=(texts,), kwargs={**forward.kwargs, **options})
 
@@ -127,14 +161,14 @@ class Behind:
         return _split(cast("Tensor", part.hidden(attach=attach))[:, -count:-1].float(), runs)
 
     def each(
-        self, wanted: Sequence[Sequence[Run]], remember: Callable[[HeldAttention, Sequence[Run]], Memory], last: int = 0
+        self, wanted: Sequence[Sequence[Run]], remember: Callable[[HeldAttention, Sequence[Run]], Memory]
     ) -> Iterator[tuple[int, Run, Tensor]]:
         """Number of the text, run and logits of all runs that are wanted of each text, some at once."""
         rows = [(text, run) for text, runs in enumerate(wanted) for run in runs]
-        at_once = max(1, POSITIONS // (last or self.forward.length - self.cut))
+        at_once = max(1, POSITIONS // (self.forward.length - self.cut))
         for first in range(0, len(rows), at_once):
             some = [[run for text, run in rows[first : first + at_once] if text == at] for at in range(len(wanted))]
-            found = self.logits(lambda held, some=some: remember(held, some[held.text]), [*map(len, some)], last)
+            found = self.logits(lambda held, some=some: remember(held, some[held.text]), [*map(len, some)])
             for text, (runs, logits) in enumerate(zip(some, found, strict=True)):
                 yield from ((text, run, one) for run, one in zip(runs, logits, strict=True))
 

@@ -1,4 +1,4 @@
-"""H_i = T[i:, :i] at one cut by its singular vectors, and what of its inputs a basis drops."""
+"""What stands before a cut: H_i = T[i:, :i] by its singular vectors, what read it, and what a basis drops of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from statesize.measurement.metrics import entropy_ess
+from statesize.adapters.kernels.rotation import Rotation
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
 from statesize.parallel.threads import in_parallel, lapack, one_torch_thread
 from statesize.spectra.border_maps import border_maps
 
 _linalg = cast("Any", torch.linalg)
+# How far behind the cut queries of the past are asked again.
+_ASKED = (0, 4, 16, 64)
+# Where queries cannot be moved, the last rows count most: half as much every so many rows before the cut.
+_HALF_LIFE = 16.0
 
 
 def eigenvectors(symmetric: Tensor) -> Tensor:
@@ -42,18 +46,9 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
 
 
 def gram(rows: Tensor) -> Tensor:
-    """Σ rᵀ r of rows (..., m, n) in float64: its lower triangle, from which eigenvalues and vectors are taken."""
-    if rows.device.type != "cpu" or torch.get_num_threads() > 2:
-        rows = rows.double()
-        return rows.mT @ rows
-    # One triangle takes half the time of all.
-    syrk = cast("Any", import_module("scipy.linalg.blas")).dsyrk
-    found = rows.new_zeros(*rows.shape[:-2], *2 * rows.shape[-1:], dtype=torch.float64)
-    with lapack().block():
-        for one, made in zip(rows.reshape(-1, *rows.shape[-2:]), found.reshape(-1, *found.shape[-2:]), strict=True):
-            # The upper triangle by columns is the lower one by rows.
-            syrk(1.0, one.double().numpy().T, c=made.numpy().T, overwrite_c=1)
-    return found
+    """Σ rᵀ r of rows (..., m, n) in float64."""
+    rows = rows.double()
+    return rows.mT @ rows
 
 
 def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:
@@ -78,9 +73,7 @@ def past_block(operator: Operator, cut: int) -> Tensor:
 
 
 def readable(operator: Operator, cut: int) -> Tensor:
-    """Which inputs of the past some row behind the cut may read, (i,) bool: those that no window or chunk hides."""
-    if isinstance(operator, SoftmaxAttention):
-        return torch.arange(cut, device=operator.device) > cut - (operator.window or operator.length)
+    """Which inputs of the past some row behind the cut reads, (i,) bool: those that no window or chunk hides."""
     if int(operator.state_size()[cut]) >= cut:
         return torch.ones(cut, dtype=torch.bool, device=operator.device)
     return (past_block(operator, cut) != 0).flatten(0, -2).any(0)
@@ -131,11 +124,6 @@ class PastBlock:
         found = torch.stack(_each(_linalg.eigvalsh, squares)).reshape(squares.shape[:-1])
         return found[..., -min(self.left.shape[-2:]) :].clamp(min=0).sqrt().flip(-1)
 
-    @property
-    def entropy(self) -> Tensor:
-        """Entropy-ESS of each unit, (...); 0 where H_i is 0."""
-        return entropy_ess(self.values)
-
     @cached_property
     def _factored(self) -> tuple[Tensor, Tensor]:
         return directions(self.left, cast("Tensor", self.right))
@@ -145,6 +133,49 @@ class PastBlock:
         if self.right is not None:
             return self._factored[1]
         return leading_eigenvectors(gram(self.left), ranks.clamp(max=min(self.left.shape[-2:])))
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """Some units at a cut."""
+
+    operator: Operator  # T
+    cut: int  # position i
+    rotation: Rotation | None = None  # of the queries, which may be none; None where what moves them is not known
+    behind: Tensor | None = None  # H_i = T[i:, :i] as one run has it, if that is not of the operator
+
+    def readers(self, ranks: Tensor) -> int:
+        """How many consecutive units read one stored input and share a basis, of which these are the ranks."""
+        return self.operator.batch_shape[-1] // ranks.shape[-1] if ranks.ndim else 1
+
+    def block(self, readers: int = 1) -> PastBlock:
+        """H_i of each unit, or of all that share a basis, one below the other."""
+        if self.behind is None and readers == 1:
+            return PastBlock.of(self.operator, self.cut)
+        rows = past_block(self.operator, self.cut) if self.behind is None else self.behind
+        return PastBlock(rows.reshape(*rows.shape[:-3], -1, readers * rows.shape[-2], rows.shape[-1]))
+
+    @cached_property
+    def readable(self) -> Tensor:
+        """Which inputs some row behind the cut may read, (i,) bool."""
+        return readable(self.operator, self.cut)
+
+    @property
+    def asks(self) -> bool:
+        """Whether the queries before the cut can be moved behind it, and so asked again."""
+        return isinstance(self.operator, SoftmaxAttention) and self.rotation is not None
+
+    @cached_property
+    def moments(self) -> Tensor:
+        """Σ rᵀ r of what the queries before the cut read there: each moved behind it, or else the last ones most."""
+        age, attention = torch.arange(self.cut, 0, -1, device=self.operator.device), self.operator
+        if not isinstance(attention, SoftmaxAttention) or self.rotation is None:
+            rows = self.operator.columns(0, self.cut).double()[..., : self.cut, :]
+            return gram(torch.exp2((1 - age.double()) / _HALF_LIFE)[:, None] * rows)
+        query = attention.query[..., : self.cut, :]
+        moved = (self.rotation.moved(query, age + behind) for behind in _ASKED)
+        read = (attention.attend(one, self.cut + behind, self.cut) for one, behind in zip(moved, _ASKED, strict=True))
+        return sum(map(gram, read), torch.zeros(()))
 
 
 def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:

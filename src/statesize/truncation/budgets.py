@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from typing import Any, cast
 
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import in_this_thread
-from statesize.truncation.choices.choice import RECENT, SINKS
-from statesize.truncation.past import HeldAttention
+from statesize.truncation.behind import HeldAttention
+from statesize.truncation.choices.expected import RECENT, SINKS
 
 # Names of the map behind attention in transformers.
 _PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")
@@ -40,20 +41,28 @@ def at_curves(available: Tensor, errors: Tensor, share: float) -> Tensor:
     return by_curves(counts, errors, total) if total > int(counts[:, 0].sum()) else equal(available, share)
 
 
+def at_layer_curves(available: Tensor, errors: Tensor, share: float, caches: Sequence[int]) -> Tensor:
+    """The same for all caches of a layer together, of which each has so many; equal budgets where they differ."""
+    first = caches[0]
+    if {*caches} != {first}:
+        return equal(available, share)
+    together = errors.view(-1, first, errors.shape[-1]).sum(1)
+    return at_curves(available[::first], together, share).repeat_interleave(first)
+
+
 def by_curves(counts: Tensor, errors: Tensor, total: int) -> Tensor:
     """Budgets (caches,) int64 of `total` tokens together with the least sum of errors (caches, points) at counts."""
-    # Each curve is replaced by its lower convex hull; tokens then go where the error falls most for each, which is
-    # optimal for convex curves (Fox 1966, "Discrete optimization via marginal analysis").
+    # Each curve is replaced by its lower convex hull, whose slopes are an isotonic regression; tokens then go where the
+    # error falls most for each, which is optimal for such curves (Fox 1966, "Discrete optimization via marginal
+    # analysis").
+    regression = cast("Any", import_module("scipy.optimize")).isotonic_regression  # importing it takes time
     budgets, segments = counts[:, 0].clone(), list[tuple[float, int, int]]()
-    curves = cast("list[list[int]]", counts.tolist()), cast("list[list[float]]", errors.double().tolist())
-    for cache, (tokens, error) in enumerate(zip(*curves, strict=True)):
-        points = sorted(dict(zip(tokens, error, strict=True)).items())
-        while len(points) > 1:
-            # The next corner of the hull is that to which the error falls most steeply.
-            (start, before), *rest = points
-            slope, end = min(((after - before) / (end - start), -end) for end, after in rest)
-            segments.append((slope, cache, -end - start))
-            points = [point for point in rest if point[0] >= -end]
+    for cache, (tokens, error) in enumerate(zip(counts.unbind(), errors.double().unbind(), strict=True)):
+        lengths, falls = tokens.diff(), error.diff()
+        lengths, falls = lengths[lengths > 0], falls[lengths > 0]
+        slopes = regression((falls / lengths).numpy(), weights=lengths.numpy()).x
+        pieces = cast("list[int]", lengths.tolist())
+        segments += zip(slopes.tolist(), [cache] * len(pieces), pieces, strict=True)
     left = total - int(budgets.sum())
     # Stable, so that the segments of a cache stay in their order.
     for _, cache, length in sorted(segments, key=lambda segment: segment[0]):
@@ -77,8 +86,7 @@ def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
     """See in a run what stands around all modules that may be attention."""
 
     def enter_layer(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = args[0] if args else kwargs.get("hidden_states")
-        found[name].hidden = given if isinstance(given, Tensor) else None
+        found[name].hidden = args[0] if args else kwargs.get("hidden_states")
 
     def leave(name: str, _: nn.Module, __: object, output: Any) -> None:
         found[name].output = output[0] if isinstance(output, tuple) else output
@@ -139,11 +147,8 @@ def layer_curves(held: HeldAttention, order: Tensor, around: Around) -> Tensor:
 
 def _matrix(projection: nn.Module | None, whole: Tensor) -> Tensor:
     """The projection of mixed values (K, g, C, P) as a matrix, (H · P, D); without one, the identity."""
-    if type(projection) is nn.Linear:
-        return projection.weight.detach().mT.float()
     identity = torch.eye(whole.shape[0] * whole.shape[1] * whole.shape[-1], device=whole.device)
     if projection is None:
         return identity
-    weight = next(projection.parameters(), None)
-    identity = identity if weight is None else identity.to(weight.dtype)
+    identity = identity.to(next(projection.parameters(), identity).dtype)
     return (projection(identity) - projection(torch.zeros_like(identity[:1]))).float()

@@ -1,8 +1,9 @@
-"""What may a cache lose, and at what price? Curves on some documents, losses and passkeys on the rest."""
+"""What may a cache lose, and at what price? Curves on some documents, losses on the rest."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.runs import Attach
-from statesize.check import refuse, require_choice, require_count, require_real
+from statesize.check import refuse, require_count, require_real
 from statesize.errors import ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
@@ -25,27 +26,21 @@ from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFI
 from statesize.models.load import measured_model
 from statesize.texts.documents import configured_context
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
-from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer
-from statesize.truncation.behind import Behind, Memory
-from statesize.truncation.budgets import Around, at_curves, equal, layer_curves, watch
-from statesize.truncation.choices import TOKENS
-from statesize.truncation.choices.choice import RECENT, SINKS, kept
+from statesize.truncation.behind import Behind, HeldAttention, Memory
+from statesize.truncation.budgets import Around, at_curves, at_layer_curves, equal, layer_curves, watch
+from statesize.truncation.choices.expected import RECENT, SINKS, kept, order
 from statesize.truncation.choices.rounding import BITS, Precision, cache_bits, rounded_keys, rounded_values
-from statesize.truncation.cutting import Cutting, Known
-from statesize.truncation.passkeys import Passkey, passkeys
-from statesize.truncation.past import HeldAttention
-from statesize.truncation.pieces import Piece, two_sets
-from statesize.truncation.prices import NOTHING, Budgets, CachePrices, Variant, losing_facts
+from statesize.truncation.cutting import Cutting
+from statesize.truncation.prices import NOTHING, WHOLE, Budgets, CachePrices, Variant
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import Documents, Keep, Scores, check_head, finish, kept_parts
+from statesize.truncation.run import Documents, Keep, Piece, Scores, check_head, kept_result, two_sets
+from statesize.truncation.traced import Known
 
-DOCUMENTS, PIECE, PASSKEYS = 24, 512, 12
-"""Pieces of text that are read by default, the tokens of each, and hidden passkeys."""
+DOCUMENTS, PIECE = 24, 512
+"""Pieces of text that are read by default, and the tokens of each."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried, where more is kept than always stays."""
-_Cache = tuple[Precision | None, tuple[int, ...]]
-"""How numbers are rounded, and the tokens of each cache."""
 
 
 @on_cpu_by_default
@@ -54,10 +49,8 @@ def cache(
     inputs: Inputs | None = None,
     *,
     keep: float = 0.25,
-    rule: str = "expected",
     documents: int = DOCUMENTS,
     tokens: int = PIECE,
-    needles: int = PASSKEYS,
     tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
     name: str | None = None,
     output: str | PathLike[str] | None = None,
@@ -69,16 +62,14 @@ def cache(
     The model reads a prefix; its cache is then made smaller once, and the tokens that follow are predicted, all layers
     computed from what is left. A third of the documents shows by how much the output of each layer errs as each of its
     caches keeps fewer tokens; budgets that share out the tokens by these curves stand beside equal ones. Prices are of
-    the rest. A third of the rest prices caches that miss passkeys, since these are not recommended at any price.
+    the rest.
 
     Args:
         model: A causal language model of transformers, or what `load` takes.
         inputs: Token ids, texts or files; None reads the bundled documents.
         keep: Share of the tokens that is tried beside ½, ¼ and ⅛.
-        rule: Which tokens are kept: "expected" attention, "snapkv", "h2o" or "recent".
         documents: Pieces of the inputs that are read, from all parts of them.
         tokens: Tokens of each piece.
-        needles: Passkeys that are hidden in held-out documents; 0 for none. They need a tokenizer.
         tokenizer: The model's, for texts and for bytes.
         name: Name of the model, for the result.
         output: JSON file for the result. Finished documents are kept beside it until then, and are not read again.
@@ -108,7 +99,6 @@ def cache(
     settings = given_settings(settings).without("cache", *all_but("future"))
     after = require_count("future", settings.future or FOLLOWING, least=2)
     size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
-    hidden, rule = require_count("needles", needles, least=0), require_choice("rule", rule, TOKENS)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     _require_cache(model)
     context = configured_context(getattr(model, "config", None))
@@ -116,24 +106,20 @@ def cache(
         refuse("tokens", f"at most {context}, the longest context that the model names", size)
     curves, held_out = two_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
     every, prefix = [piece for _, piece in (*curves, *held_out)], size - after
-    hiding = [] if tokenizer is None else passkeys(every[len(curves) :], tokenizer, prefix, hidden)
-    pricing = Pricing(model, rule, prefix, share, curves, held_out, hiding, tokenizer)
-    about = tokens_sha256(every), rule, prefix, share, hidden
-    with kept_parts(output, model, *about) as keep_part, reporting(on_progress, f"pricing {name}") as report:
-        result = pricing.priced(name, keep_part, report)
-    finish(output, result)
-    return result
+    pricing = Pricing(model, prefix, share, curves, held_out, tokenizer)
+    about = tokens_sha256(every), prefix, share
+    with reporting(on_progress, f"pricing {name}") as report:
+        return kept_result(lambda part: pricing.priced(name, part, report), output, model, *about)
 
 
 def _require_cache(model: nn.Module) -> None:
     """Refuse a model whose caches of keys and values its own layers do not have each for itself."""
     for name, module in named_parts(model):
-        if hasattr(module, "kv_lora_rank"):
+        if hasattr(module, "kv_lora_rank") or getattr(module, "is_kv_shared_layer", False):
             raise ModelError(
-                f"{name} must hold keys and values, got a latent (MLA) that its heads read. No price is known."
+                f"{name} must have a cache of keys and values of its own, got one that several heads or layers read "
+                "(MLA, or a shared cache). No price is known."
             )
-        if getattr(module, "is_kv_shared_layer", False):
-            raise ModelError(f"{name} reads the cache of another layer, so its tokens have no price of their own.")
 
 
 @dataclass(eq=False)
@@ -141,56 +127,57 @@ class Pricing:
     """One price list in the making."""
 
     model: nn.Module
-    rule: str  # which tokens are kept
     prefix: int  # tokens of a prefix
     keep: float  # share of the tokens that is tried beside RATIOS
     curves: Sequence[Piece]  # documents for curves
     held_out: Sequence[Piece]  # documents that are priced
-    needles: Sequence[Passkey]  # the passkeys that are hidden
     tokenizer: AnyTokenizer | None = None  # for bytes
-    thorough: bool = False  # whether all held-out documents price caches that miss passkeys
+    variants: tuple[Variant, ...] = field(init=False)
+    tokens: dict[Variant, Tensor] = field(default_factory=dict[Variant, Tensor], init=False)  # of each cache, (caches,)
     _known: Known = field(default_factory=Known, init=False)
-    _budgets: dict[tuple[float, Budgets], Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        least, tried = SINKS + RECENT, {*RATIOS, self.keep}
-        shared = tuple(sorted((one for one in tried if round(one * self.prefix) > least), reverse=True))
-        self.ratios = shared if len(shared) == len(tried) else (*shared, least / self.prefix)
-        ways: dict[float, tuple[Budgets, ...]] = dict.fromkeys(self.ratios, ("equal",))
-        ways |= dict.fromkeys(shared, ("equal", "layers", "curves"))
-        every = [NOTHING, *(Variant(precision=precision) for precision in BITS)]
-        every += [Variant(ratio, way) for ratio in self.ratios for way in ways[ratio]]
-        self.variants = (*every, *(Variant(ratio, ways[ratio][-1], "int4") for ratio in self.ratios))
+        tried = sorted({*RATIOS, self.keep}, reverse=True)
+        ratios = [ratio for ratio in tried if round(ratio * self.prefix) > SINKS + RECENT]
+        ways: tuple[Budgets, ...] = "equal", "layers", "curves"
+        rounded = [Variant(precision=precision) for precision in BITS]
+        evicted = [Variant(ratio, way) for ratio in ratios for way in ways]
+        self.variants = (NOTHING, *rounded, *evicted, *(Variant(ratio, "curves", "int4") for ratio in ratios))
 
     def priced(self, name: str, keep: Keep, report: Callable[..., None]) -> CachePrices:
         """The price list; `keep` makes or returns a part, `report` is called as `Documents` does."""
         place = len(self.held_out[0][1]), self.prefix
-        each: dict[str, Sequence[Any]] = {"curves": self.curves, "prices": self.held_out, "passkeys": self.needles}
-        run = Documents(keep, report, Steps({kind: len(some) for kind, some in each.items()}))
+        run = Documents(keep, report, Steps({"curves": len(self.curves), "prices": len(self.held_out)}))
         measured = run.made("curves", [place] * len(self.curves), self._curves)
-        layers: list[dict[str, Any]] = measured[0]["layers"]
-        curves = torch.stack([torch.tensor(one["curves"], dtype=torch.float64) for one in measured]).mean(0)
-        self._set_budgets(layers, curves)
-        hidden = run.made("passkeys", [one.place for one in self.needles], self._found)
-        found = tuple(map(sum, zip(*hidden, strict=True)))
-        lost = () if self.thorough else losing_facts(self.variants, found, len(self.needles))
-        few = evenly(range(len(self.held_out)), max(FEWEST_PIECES, -(-len(self.held_out) // 3)))
-        brief = [one for one in self.variants if one is NOTHING or one not in lost]
-        tried = [self.variants if number in few else brief for number in range(len(self.held_out))]
-        prices = run.made("prices", [place] * len(tried), lambda some: self._documents(some, tried[some]))
-        tokens = torch.stack([self._budgets[ratio, "curves"] for ratio in self.ratios], -1)
-        each_head = [(layer, head) for layer in layers for head in range(layer["caches"])]
-        heads = [
-            {"layer": layer["name"], "head": head, "available": layer["available"], "curve": curve, "tokens": kept}
-            for (layer, head), curve, kept in zip(each_head, _lists(curves), _lists(tokens), strict=True)
+        curves = torch.tensor([[one["curve"] for one in text] for text in measured], dtype=torch.float64).mean(0)
+        self.set_budgets(measured[0], curves)
+        prices = run.made("prices", [place] * len(self.held_out), self._documents)
+        tokens = torch.stack([self.tokens[one] for one in self.variants], -1)
+        caches = [
+            one | {"curve": curve, "tokens": kept}
+            for one, curve, kept in zip(measured[0], _lists(curves), _lists(tokens), strict=True)
         ]
-        return CachePrices(
-            name, tuple(map(CutDocument.of, prices)), self.rule, self.prefix, len(self.curves), self.variants,
-            tuple(self._bytes_share(layers, one) for one in self.variants), len(self.needles), found, tuple(heads),
-            self.ratios,
-        )  # fmt: skip
+        shares = (self._bits(caches, one) / self._bits(caches, WHOLE) for one in self.variants)
+        about = self.prefix, len(self.curves), self.variants, tuple(shares), tuple(caches)
+        return CachePrices(name, tuple(map(CutDocument.of, prices)), *about)
 
-    def _read(self, texts: Tensor, cut: int, *watched: Attach) -> tuple[Behind, Tensor]:
+    def set_budgets(self, caches: Sequence[dict[str, Any]], curves: Tensor) -> None:
+        """Set the tokens of each cache by its layer, what is available, and its curve, (caches, points of GRID)."""
+        available = torch.tensor([one["available"] for one in caches])
+        of_layer = [*Counter(one["layer"] for one in caches).values()]
+        for one in (WHOLE, *self.variants):
+            made = available if one.budgets == "whole" else equal(available, one.keep)
+            if one.budgets == "layers":
+                made = at_layer_curves(available, curves, one.keep, of_layer)
+            elif one.budgets == "curves":
+                made = at_curves(available, curves, one.keep)
+            self.tokens[one] = made if one.keep else torch.zeros_like(made)
+
+    def _bits(self, caches: Sequence[dict[str, Any]], variant: Variant) -> int:
+        each = zip(caches, _lists(self.tokens[variant]), strict=True)
+        return sum(cache_bits(variant.precision, one["available"], kept, *one["widths"]) for one, kept in each)
+
+    def read(self, texts: Tensor, cut: int, *watched: Attach) -> tuple[Behind, Tensor]:
         """A model that has read texts (D, L), behind the cut, and its logits there."""
         cutting = Cutting(Forward.of(self.model, texts), cut, self._known, sized=False)
         logits, name = cutting.read(*watched), type(self.model).__name__
@@ -208,110 +195,60 @@ class Pricing:
             )
         return cutting.behind, logits
 
-    def _curves(self, some: slice) -> list[dict[str, Any]]:
-        """Curves of the caches of some documents, (caches, points), and what their layers hold."""
+    def _curves(self, some: slice) -> list[list[dict[str, Any]]]:
+        """The caches of some documents, each with its curve."""
         around, texts = dict[str, Around](), torch.stack([ids for _, ids in self.curves[some]])
-        held = self._read(texts, self.prefix, partial(watch, self.model, around))[0].held.values()
-        layers = [
-            {"name": one.name, "caches": len(one.key), "available": one.available}
-            | {"widths": (one.key.shape[-1], one.value.shape[-1])}
-            for one, *_ in held
+        held = self.read(texts, self.prefix, partial(watch, self.model, around))[0].held.values()
+        return [
+            [made for one in text for made in self._caches(one, around[one.name])] for text in zip(*held, strict=True)
         ]
-        choice = TOKENS[self.rule]
-        curves = [
-            torch.cat([layer_curves(one, choice.order(one), around[one.name]) for one in text])
-            for text in zip(*held, strict=True)
-        ]
-        return [{"curves": made, "layers": layers} for made in curves]
 
-    def _set_budgets(self, layers: Sequence[dict[str, Any]], curves: Tensor) -> None:
-        """Tokens of each cache, (caches,), by share and way."""
-        caches = [layer["caches"] for layer in layers]
-        available = torch.tensor([layer["available"] for layer in layers]).repeat_interleave(torch.tensor(caches))
-        self._budgets = {(1.0, "whole"): available, (0.0, "equal"): torch.zeros_like(available)}
-        for ratio in self.ratios:
-            self._budgets[ratio, "equal"] = by_layer = equal(available, ratio)
-            self._budgets[ratio, "curves"] = at_curves(available, curves, ratio)
-            if len(set(caches)) == 1:
-                errors = curves.view(len(layers), caches[0], -1).sum(1)
-                by_layer = at_curves(available[:: caches[0]], errors, ratio).repeat_interleave(caches[0])
-            self._budgets[ratio, "layers"] = by_layer
+    def _caches(self, held: HeldAttention, around: Around) -> list[dict[str, Any]]:
+        about = {"layer": held.name, "available": held.available, "widths": (held.key.shape[-1], held.value.shape[-1])}
+        curves = _lists(layer_curves(held, order(held), around))
+        return [about | {"head": head, "curve": curve} for head, curve in enumerate(curves)]
 
-    def _bytes_share(self, layers: Sequence[dict[str, Any]], variant: Variant) -> float:
-        """Bytes that a cache keeps, as a share of the whole one in 16 bits."""
-        held = [(one["available"], one["widths"]) for one in layers for _ in range(one["caches"])]
-
-        def bits(one: Variant) -> int:
-            each = zip(held, _lists(self._budgets[one.keep, one.budgets]), strict=True)
-            return sum(cache_bits(one.precision, count, own, *widths) for (count, widths), own in each)
-
-        return bits(variant) / bits(Variant())
-
-    def _documents(self, some: slice, tried: Sequence[Sequence[Variant]]) -> list[CutDocument]:
-        """Losses of some documents; NaN for variants that are not tried."""
-        behind, logits = self._read(torch.stack([ids for _, ids in self.held_out[some]]), self.prefix)
-        answers = [ids[self.prefix + 1 :] for _, ids in self.held_out[some]]
-        scores = list(map(Scores, logits, answers))
-        documents, none = list[CutDocument](), (math.nan, math.nan)
-        size = {one: float(self._budgets[one.keep, one.budgets].double().mean()) for one in (*self.variants, Variant())}
-        known = self._each(behind, tried, [one.of for one in scores])
-        for number, (answer, score, found) in enumerate(zip(answers, scores, known, strict=True), some.start):
-            runs = tuple(CutRun(one.title, one.keep, size[one], *found.get(one, none)) for one in self.variants)
+    def _documents(self, some: slice) -> list[CutDocument]:
+        """Losses of some documents."""
+        pieces, known = self.held_out[some], list[CutDocument]()
+        behind, logits = self.read(torch.stack([ids for _, ids in pieces]), self.prefix)
+        scores = [Scores(whole, ids[self.prefix + 1 :]) for whole, (_, ids) in zip(logits, pieces, strict=True)]
+        found = self.each(behind, [one.of for one in scores])
+        size = {one: float(tokens.double().mean()) for one, tokens in self.tokens.items()}
+        for number, (text, ids), score, losses in zip(range(some.start, some.stop), pieces, scores, found, strict=True):
+            runs = tuple(CutRun(one.title, one.keep, size[one], *losses[one]) for one in self.variants)
+            answer = ids[self.prefix + 1 :]
             said = None if self.tokenizer is None else len(str(self.tokenizer.decode(_lists(answer))).encode())
-            text, ids = self.held_out[number]
-            facts = score.loss, *none, size[Variant()], size[Variant()], runs, text, said
-            documents.append(CutDocument(number, len(ids), self.prefix, *facts))
-        return documents
+            held = math.nan, math.nan, size[WHOLE], size[WHOLE]
+            known.append(CutDocument(number, len(ids), self.prefix, score.loss, *held, runs, text, said))
+        return known
 
-    def _found(self, some: slice) -> list[list[int]]:
-        """Whether the whole cache finds each passkey, and each variant."""
-        needles = self.needles[some]
-        behind, logits = self._read(torch.cat([one.text for one in needles]), needles[0].place[1])
-        known = self._each(behind, [self.variants] * len(needles), [one.found for one in needles], needles[0].answer)
-        every = zip(needles, logits, known, strict=True)
-        return [[int(one.found(whole)), *(int(found[each]) for each in self.variants)] for one, whole, found in every]
-
-    def _each(
-        self,
-        behind: Behind,
-        tried: Sequence[Sequence[Variant]],
-        measures: Sequence[Callable[[Tensor], Any]],
-        last: int = 0,
-    ) -> list[dict[Variant, Any]]:
+    def each(self, behind: Behind, measures: Sequence[Callable[[Tensor], Any]]) -> list[dict[Variant, Any]]:
         """What logits behind the cut of each text tell with each cache."""
         held = [layer for layer, *_ in behind.held.values()]
-        available = torch.tensor([one.available for one in held for _ in one.key])
         ends = accumulate(len(one.key) for one in held)
         own = {one.name: slice(end - len(one.key), end) for one, end in zip(held, ends, strict=True)}
-        orders = {one: TOKENS[self.rule].order(one) for layer in behind.held.values() for one in layer}
-        # Where each layer has one cache, budgets by layer and by curves are the same.
-        caches = dict[Variant, _Cache]()
-        for one in self.variants:
-            # They are in proportion to the length of the prefix.
-            budgets = (self._budgets[one.keep, one.budgets] * (behind.cut / self.prefix)).round().long()
-            tokens = available if one.budgets == "whole" else budgets.minimum(available)
-            caches[one] = one.precision, tuple(_lists(tokens))
+        orders = {one: order(one) for layer in behind.held.values() for one in layer}
 
-        def remember(one: HeldAttention, some: Sequence[_Cache]) -> Memory:
-            return _memory(one, orders[one], [(precision, tokens[own[one.name]]) for precision, tokens in some])
+        def remember(one: HeldAttention, some: Sequence[Variant]) -> Memory:
+            tokens = torch.stack([self.tokens[variant][own[one.name]] for variant in some])
+            return _memory(one, kept(orders[one], tokens, one.cut), [variant.precision for variant in some])
 
-        wanted = [[*dict.fromkeys(caches[one] for one in some)] for some in tried]
-        made = {(at, run): measures[at](logits) for at, run, logits in behind.each(wanted, remember, last)}
-        return [{one: made[at, caches[one]] for one in some} for at, some in enumerate(tried)]
+        known: list[dict[Variant, Any]] = [{} for _ in measures]
+        for text, variant, logits in behind.each([self.variants] * len(measures), remember):
+            known[text][variant] = measures[text](logits)
+        return known
 
 
 def _lists(numbers: Tensor) -> list[Any]:
     return cast("list[Any]", numbers.tolist())
 
 
-def _memory(held: HeldAttention, order: Tensor, caches: Sequence[_Cache]) -> Memory:
-    """What stands in the caches of a layer in several runs: so many tokens each, rounded before they are evicted."""
-    precisions: list[Precision | None] = [precision for precision, _ in caches]
-    first = held.cut - held.available
-    seen = kept(order, torch.tensor([tokens for _, tokens in caches]), held.cut)
+def _memory(held: HeldAttention, seen: Tensor, precisions: Sequence[Precision | None]) -> Memory:
+    """What stands in the caches of a layer in several runs: what is seen, rounded before others were evicted."""
     if not any(precisions):
         return Memory(seen=seen)
-    keys, values = held.key[:, : held.cut], held.value[:, : held.cut]
+    first = held.cut - held.available
 
     def stacked(whole: Tensor, rounded: Callable[[Tensor, Precision], Tensor]) -> Tensor:
         parts: dict[Precision | None, Tensor] = {None: whole}
@@ -319,4 +256,5 @@ def _memory(held: HeldAttention, order: Tensor, caches: Sequence[_Cache]) -> Mem
             parts[one] = torch.cat([whole[:, :first], rounded(whole[:, first:], one)], 1)
         return torch.stack([parts[one] for one in precisions])
 
+    keys, values = held.key[:, : held.cut], held.value[:, : held.cut]
     return Memory(stacked(values, rounded_values)[:, :, None], stacked(keys, rounded_keys), seen)

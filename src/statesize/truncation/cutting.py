@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -19,33 +20,71 @@ from statesize.adapters.kernels.rotation import Rotation, rotation_of
 from statesize.adapters.models.model_state import known_options, mapped
 from statesize.adapters.models.precision import BOUNDS, relative_difference, stored_dtype
 from statesize.adapters.module_call import first_calls
-from statesize.adapters.observation import ModuleStack, Observation, Product, Units
+from statesize.adapters.observation import ModuleStack, Observation, Product
 from statesize.adapters.runs import Attach, observed, reading
 from statesize.adapters.watch import ArgumentCopies
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
+from statesize.measurement.metrics import entropy_ess
 from statesize.operators import Dense, Operator, SoftmaxAttention
-from statesize.truncation.behind import Behind, Memory
-from statesize.truncation.blocks import dropped, past_block
-from statesize.truncation.choices.past_rows import PastRows
-from statesize.truncation.past import HeldAttention, Past
-from statesize.truncation.plan import Mixer, PlannedRun
-from statesize.truncation.traced import OwnLayers, TracedCall
+from statesize.truncation.behind import Behind, HeldAttention, Memory
+from statesize.truncation.blocks import Past, dropped, past_block
+from statesize.truncation.choices import RULES, PastRows, Rule
+from statesize.truncation.traced import Known, TracedCall
 
 # Units whose blocks are held at once.
 _UNITS = 256
 INSIDE = Note(Code.NOT_CUT, "what it mixes is computed inside one of its parts, where it cannot be replaced")
 
 
-@dataclass(eq=False)
-class Known:
-    """What is known of the mixers of a model from the texts that it has read."""
+@dataclass(frozen=True)
+class Mixer:
+    """What the whole run shows of one mixer at a cut."""
 
-    own: OwnLayers = field(default_factory=OwnLayers)
-    # Mixers that are left as they are, with the reason; and rotary embeddings of queries, by name and length.
-    whole: dict[str, Note] = field(default_factory=dict[str, Note])
-    rotations: dict[tuple[str, int], Rotation | None] = field(default_factory=dict[tuple[str, int], "Rotation | None"])
-    sure: bool = False  # whether runs behind a cut were seen to be those of the model
+    multiplicity: int  # channels of each unit
+    entropy: Sequence[float]  # entropy-ESS of each unit
+    most: int  # the largest rank that H_i can have, of any unit
+    inputs: int  # inputs of the past, or numbers of a state, that there are to choose from
+    held: int | None  # numbers of a state that there are behind the cut; None for what keeps inputs themselves
+    joint: Sequence[float] | None  # entropy-ESS of the stack of each group's units, or None without groups
+
+    def sizes(self, unit: str) -> Tensor:
+        """Entropy-ESS of what a unit of a rule is, (units,) or (groups,)."""
+        sizes = self.entropy if unit == "head" or self.joint is None else self.joint
+        return torch.tensor(sizes, dtype=torch.float64)
+
+    def ranks(self, rule: Rule, numbers: Tensor) -> Tensor:
+        """⌈numbers⌉ of each unit of a rule, at most what there is."""
+        # The stack of a group may have more rows, and a larger rank, than one of its units; without hindsight a choice
+        # may need all that there is. A state holds no more numbers than there were inputs.
+        most = self.most if rule.unit == "head" and rule.basis.hindsight else self.inputs
+        return torch.ceil(numbers - 1e-9).clamp(0, most if self.held is None else min(most, self.held)).long()
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """One run of the model in which every mixer is cut."""
+
+    rule: Rule
+    scale: float
+    ranks: dict[str, Tensor]  # for each mixer by its name the rank of each unit of the rule
+    kept: float  # mean numbers per channel that are kept
+
+
+def planned_runs(mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]] = ()) -> list[PlannedRun]:
+    """All runs of one cut, by what the whole runs show of the mixers of this text and of others."""
+    grouped = any(one.joint is not None for one in mixers.values())
+    states = all(one.held is not None for one in mixers.values())
+    planned: list[PlannedRun] = []
+    for rule in RULES.values():
+        texts = others if rule.other_texts else [mixers]
+        if not texts or (rule.unit == "cache" and not grouped) or (states and not rule.basis.of_states):
+            continue
+        sizes = {name: torch.stack([one[name].sizes(rule.unit) for one in texts]).mean(0) for name in mixers}
+        for scale in rule.scales:
+            ranks = {name: mixers[name].ranks(rule, scale * size) for name, size in sizes.items()}
+            planned.append(PlannedRun(rule, scale, ranks, _mean(mixers, ranks)))
+    return planned
 
 
 @dataclass(eq=False)
@@ -72,8 +111,8 @@ class Cutting:
     def __post_init__(self) -> None:
         self.behind = Behind(self.forward, self.cut)
         self.mixers = self.mixers or [{} for _ in range(self.forward.sequences)]
-        if self.known.own.traced:
-            first_calls(self.forward, self.known.own.traced.values())
+        if self.known.traced:
+            first_calls(self.forward, self.known.traced.values())
 
     def read(self, *attach: Attach) -> Tensor:
         """Logits of the whole model from the cut on without the last, (S, L − i − 1, V) float32; mixers are noted."""
@@ -118,11 +157,11 @@ class Cutting:
         def attach_own(stack: ExitStack) -> None:
             for one in attach:
                 one(stack)
-            for name, module in self.known.own.by_method.items():
+            for name, module in self.known.by_method.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
                 stack.callback(vars(module).pop, "mixed_values")
-            leave = {module: partial(self._leave, name) for name, module in self.known.own.traced.items()}
+            leave = {module: partial(self._leave, name) for name, module in self.known.traced.items()}
             reading(dict.fromkeys(leave, self._enter), leave, stack)
 
         self._running = ModuleStack(forward.parts, forward.length, sequences=forward.sequences, sources=forward.sources)
@@ -154,7 +193,7 @@ class Cutting:
             return output
         try:
             with self._running.unseen():
-                call = TracedCall.of(self.forward, name, module, self._entered.pop(module), self.known.own)
+                call = TracedCall.of(self.forward, name, module, self._entered.pop(module), self.known)
         except ModelError as error:
             if self._run is not None:
                 raise
@@ -164,7 +203,8 @@ class Cutting:
         return output if changed is None else call.changed(output, changed)
 
     def _observe(self, make: Callable[[], Observation], product: Product | None = None) -> Tensor | None:
-        if any(frame.module in self.known.own for frame in self._running.frames):
+        own = {*self.known.by_method.values(), *self.known.traced.values()}
+        if any(frame.module in own for frame in self._running.frames):
             return None
         # Products that are taken here are none of the model's.
         with torch._C.DisableTorchFunction():  # pyright: ignore[reportPrivateUsage]
@@ -183,21 +223,22 @@ class Cutting:
 
     def _changed(self, seen: Observation) -> Tensor | None:
         """Y with every H_i cut as the runs say; None in the run that notes, and of a mixer that is left whole."""
-        count, order = self._calls[seen.name], seen.order
+        count = self._calls[seen.name]
         self._calls[seen.name] += 1
         name = f"{seen.name}@{count}" if count else seen.name
         if not self.known.whole.keys().isdisjoint((name, seen.name)):
             return None
+        if seen.order or self.known.shared:
+            # Only neighbours are cut together, and what several layers must hold together is in no run.
+            seen = replace(seen, groups=0)
         if self._run is None:
             self._note(name, seen)
             return None
-        seen = _by_group(seen)
         lost = torch.cat([self._dropped(name, seen, text, run) for text, run in enumerate(self._run)])
         padded, units = pad(self._past_part(seen, lost), (0, 0, self.cut, 0)), slice(None)
         # Gates act on what T u becomes; biases are in both terms.
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
-        changed = seen.mixed.double() - difference
-        return changed[:, torch.tensor(order, device=changed.device).argsort()] if order else changed
+        return seen.mixed.double() - difference
 
     def _note(self, name: str, seen: Observation) -> None:
         operator, module, held = seen.operator(slice(None)), self._running.frame.module, self.behind.held
@@ -205,14 +246,14 @@ class Cutting:
         if isinstance(operator, SoftmaxAttention):
             if place not in self.known.rotations:
                 # The layers of this library have no rotary embeddings.
-                is_ours = type(self.known.own.by_method.get(seen.name)).__module__.startswith("statesize.")
+                is_ours = type(self.known.by_method.get(seen.name)).__module__.startswith("statesize.")
                 query = operator.query
                 self.known.rotations[place] = Rotation.none(query) if is_ours else rotation_of(self._running, query)
             turned = self.known.rotations[place]
             if turned is not None and is_held:
                 turned = Rotation(turned.cos[: self.cut], turned.sin[: self.cut], turned.J)
                 held[module] = [replace(one, rotation=turned) for one in held[module]]
-        self._pasts[name] = seen = _by_group(seen)
+        self._pasts[name] = seen
         for text, mixers in enumerate(self.mixers):
             if self.sized and name not in mixers:
                 mixers[name] = self._mixer(seen, text)
@@ -230,9 +271,9 @@ class Cutting:
         joint = None
         if seen.groups:
             stacks = Past(_of_text(seen, slice(None), text), self.cut).block(seen.units // seen.groups)
-            joint = _numbers(stacks.entropy[0])
-        entropy, most = torch.cat([one.entropy[0] for one in blocks]), min(block.values.shape[-1], inputs, size)
-        return Mixer(seen.multiplicity, _numbers(entropy), most, inputs, held, joint)
+            joint = _numbers(entropy_ess(stacks.values)[0])
+        entropy, most = torch.cat([entropy_ess(one.values)[0] for one in blocks]), block.values.shape[-1]
+        return Mixer(seen.multiplicity, _numbers(entropy), min(most, inputs, size), inputs, held, joint)
 
     def _dropped(self, name: str, seen: Observation, text: int, run: PlannedRun, rows: Tensor | None = None) -> Tensor:
         """What a run drops of the inputs of a text before the cut, (1, units, i, P), where T has these rows behind."""
@@ -280,22 +321,6 @@ def whole_model(forward: Forward, cut: int) -> Forward:
     return replace(forward, backbone=forward.model, kwargs={**forward.kwargs, **kept})
 
 
-def _by_group(seen: Observation) -> Observation:
-    """The same mixer, its units that read one stored input behind one another."""
-    if not seen.order:
-        return seen
-    order = torch.tensor(seen.order, device=seen.values.device)
-
-    def operator(units: Units) -> Operator:
-        return seen.operator(order[units])
-
-    def passed_on(applied: Tensor, units: Units) -> Tensor:
-        return seen.passed_on(applied, order[units])
-
-    values, mixed = seen.values[:, order], seen.mixed[:, order]
-    return replace(seen, operator=operator, values=values, mixed=mixed, passed_on=passed_on, order=())
-
-
 def _of_text(seen: Observation, units: slice, text: int) -> Operator:
     return seen.operator(units)[text : text + 1]
 
@@ -318,3 +343,17 @@ def _placed(changed: Tensor, seen: Tensor, result: Tensor) -> Tensor:
     offset = seen.storage_offset() - result.storage_offset()
     copy.as_strided(seen.shape, seen.stride(), offset).copy_(changed)
     return copy
+
+
+def mean_sizes(mixers: dict[str, Mixer]) -> tuple[float, float, float, float]:
+    """Means per channel: entropy-ESS, largest rank, inputs that can be kept, and the same over stored channels."""
+    each, inputs = mixers.values(), [one.inputs for one in mixers.values()]
+    channels, stored = ([one.multiplicity * len(one.sizes(unit)) for one in each] for unit in ("head", "cache"))
+    entropy, most = fmean([fmean(one.entropy) for one in each], channels), fmean([one.most for one in each], channels)
+    return entropy, most, fmean(inputs, channels), fmean(inputs, stored)
+
+
+def _mean(mixers: dict[str, Mixer], numbers: dict[str, Tensor]) -> float:
+    """Mean over all channels of a number for each unit, or over all stored channels of one for each group."""
+    total = sum(float(numbers[name].sum()) * one.multiplicity for name, one in mixers.items())
+    return total / sum(len(numbers[name]) * one.multiplicity for name, one in mixers.items())

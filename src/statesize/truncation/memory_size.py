@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from operator import attrgetter
 from statistics import fmean, median
-from typing import Any, cast
+from typing import Any
 
-import altair as alt
 import numpy as np
 
-from statesize.check import refuse
 from statesize.codes import Code, Note
 from statesize.io.json_values import json_values
 from statesize.measurement.statistics import FEWEST_TEXTS, FEWEST_TOKENS, Interval
-from statesize.profiling.profile import Profile
-from statesize.report import vega
 from statesize.truncation.choices import RULES
-from statesize.truncation.result import CutDocument, CutResult, Row, ends_of
+from statesize.truncation.result import CutDocument, CutResult, Row
 
 NEGLIGIBLE = 0.01
 """Share of the divergence without context that counts as nothing, by default."""
@@ -36,22 +32,18 @@ class CausalSize:
     """What a memory must hold that cannot see the future, by the best of the choices that were tried.
 
     Attributes:
-        at: The share of the divergence that it may lose.
         multiple: Numbers per channel in units of ESS, where each head has its own.
         median: The multiple of the median text.
         least: The smallest multiple of a text.
         most: The largest.
-        share: The multiple as a share of all that a head can keep.
         stored: Numbers of a stored channel as a share of all that it can keep, where the heads of a group share them;
             NaN where layers share a cache.
     """
 
-    at: float
     multiple: Interval
     median: float
     least: float
     most: float
-    share: Interval
     stored: Interval
 
 
@@ -73,11 +65,18 @@ class TruncationResult(CutResult):
     unmoved: tuple[str, ...] = ()
     shared: tuple[tuple[str, ...], ...] = ()
     title = "What {} carries, by cutting"
-    facts = "mixers", "entropy", "shared", "unmoved"
+    facts = "at", "mixers", "entropy", "shared", "unmoved"
+    kept = "kept", "Numbers per channel that a head keeps past the cut"
+    lost = "divergence_share", "Change of the predictions (1: nothing is kept)"
     caption = (
         "Change: how far the predictions after the cut move, as a share of how far they move if nothing is kept. With "
         "hindsight: the numbers with which outputs are closest; without: those that tokens before the cut would read."
     )
+
+    @property
+    def enough(self) -> float:
+        """The share of the divergence that counts as nothing."""
+        return self.at
 
     @property
     def entropy(self) -> Interval:
@@ -96,42 +95,40 @@ class TruncationResult(CutResult):
         causal = (once[rule] for rule in HEADS if rule in once)
         return once["ess"], min(causal, key=lambda row: row.divergence_share.value)
 
-    def without_hindsight(self, at: float | None = None, *, other_texts: bool = False) -> CausalSize:
-        """The least size at which the best causal choice tried changes predictions by at most a share.
+    def without_hindsight(self, *, other_texts: bool = False) -> CausalSize:
+        """The least size at which the best causal choice tried changes predictions by at most the share that counts.
 
         Between the sizes that were run, shares are taken to fall in proportion to the logarithm of the numbers kept.
 
         Args:
-            at: The share of the divergence without context; the result's own by default.
             other_texts: Take sizes from the ESS of other texts, so that nothing of this text's future is known.
 
         Returns:
             Means over documents, with intervals by 1,000 draws of texts from five texts on; NaN where no head carries
             anything, as at the end of chunks, or sizes of other texts were not run.
         """
-        at, rules = self.at if at is None else at, OTHERS if other_texts else HEADS
-        known, none = {run.rule for run in self.documents[0].runs}, Interval(math.nan)
+        rules, known = OTHERS if other_texts else HEADS, {run.rule for run in self.documents[0].runs}
         if not self.entropy.value or known.isdisjoint(rules):
-            return CausalSize(at, none, math.nan, math.nan, math.nan, none, none)
-        grouped = "joint past rows" in known
-        # Without groups each head stores its own.
-        heads = rules if grouped else (*rules, *CACHES)
+            return CausalSize(Interval(math.nan), math.nan, math.nan, math.nan, Interval(math.nan))
 
-        def sizes(some: Sequence[CutDocument]) -> tuple[float, float, float]:
-            inputs, stored = fmean(one.inputs for one in some), fmean(one.stored for one in some)
-            numbers = _numbers(some, heads, inputs, at)
-            together = _numbers(some, CACHES, stored, at) if grouped else numbers
-            return numbers / fmean(one.entropy for one in some), numbers / inputs, together / stored
+        def sizes(some: Sequence[CutDocument]) -> tuple[float, float]:
+            stored = fmean(one.stored for one in some)
+            numbers = _numbers(some, rules, fmean(one.inputs for one in some), self.at)
+            # Without groups each head stores its own.
+            together = numbers if known.isdisjoint(CACHES) else _numbers(some, CACHES, stored, self.at)
+            return numbers / fmean(one.entropy for one in some), together / stored
 
         unit = attrgetter("unit")
         units = [list(some) for _, some in groupby(sorted(self.documents, key=unit), unit)]
-        each, found = [sizes(some)[0] for some in units], [Interval(value) for value in sizes(self.documents)]
+        each, ends = [sizes(some)[0] for some in units], [[math.nan] * 2] * 2
         if self.texts >= FEWEST_TEXTS:
             draws: list[list[int]] = np.random.default_rng(0).integers(len(units), size=(1000, len(units))).tolist()
             drawn = [sizes([one for k in draw for one in units[k]]) for draw in draws]
-            ends: list[list[float]] = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
-            found = [Interval(one.value, *both) for one, both in zip(found, ends, strict=True)]
-        return CausalSize(at, found[0], median(each), min(each), max(each), *found[1:])
+            ends = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
+        multiple, stored = (
+            Interval(*found) for found in zip(sizes(self.documents), *zip(*ends, strict=True), strict=True)
+        )
+        return CausalSize(multiple, median(each), min(each), max(each), stored)
 
     @property
     def headline(self) -> str:
@@ -147,29 +144,6 @@ class TruncationResult(CutResult):
             f"{changes} {ess:.1%} with hindsight, {causal:.1%} without, where {100 * self.at:.4g}% takes about "
             f"{size.multiple.value:.1f} × ESS ({size.least:.1f} to {size.most:.1f}, median {size.median:.1f})."
         )
-
-    def plot(self) -> alt.LayerChart:
-        """Draw the change against the numbers that are kept: a line a rule, shaded between both bounds."""
-        known = [
-            row
-            for row in self.rows
-            if row.rule in RULES and row.kept > 0 and not math.isnan(row.divergence_share.value)
-        ]
-        rows = [
-            {"of": RULES[row.rule].line, "numbers": row.kept, "run": RULES[row.rule].of_size(row.scale)}
-            | ends_of(row.divergence_share)
-            for row in known
-        ]
-        x = alt.X("numbers:Q", title="Numbers per channel that a head keeps past the cut", scale=vega.LOGARITHMIC)
-        # Nearly linear below 1 %, where intervals reach 0.
-        scale, values = alt.Scale(type="symlog", constant=0.01, nice=False), [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
-        moved, axis = "Change of the predictions (100%: nothing is kept)", alt.Axis(format=".0%", values=values)
-        y = alt.Y("lost:Q", title=moved, scale=scale, axis=axis)
-        hints = vega.hint("run", "run"), vega.hint("numbers", "numbers", ".1f"), vega.hint("lost", "lost", ".2%")
-        measured = alt.Chart(alt.Data(values=[{"numbers": self.entropy.value, "name": "ESS"}])).encode(x=x)
-        words = measured.mark_text(align="left", dx=4, dy=6).encode(y=alt.value(0), text="name:N")
-        lines = vega.estimates(rows, x, y, "of", hints, self.at)
-        return cast("alt.LayerChart", alt.layer(measured.mark_rule(strokeDash=[1, 3]), words, lines))
 
     def to_dict(self) -> dict[str, Any]:
         """What `CutResult` has, and sizes without hindsight."""
@@ -190,20 +164,18 @@ class TruncationResult(CutResult):
         return found + [Note(Code.NOT_CUT, f"{name}: {note}") for name, note in self.whole.items()]
 
     def _stored(self, index: int) -> float:
-        rule = RULES.get(self.documents[0].runs[index].rule)
-        by_cache = rule is not None and rule.unit == "cache"
+        by_cache = self.documents[0].runs[index].rule in ("joint ess", *CACHES)
         stored = self.mean(lambda one: one.stored if by_cache else one.inputs).value
         return self.mean(lambda one: one.runs[index].kept).value / max(stored, 1.0)
 
-    def _cells(self) -> list[dict[str, str]]:
-        # A row that keeps all that there is stands for those after it.
-        shown = {(row.rule, round(row.kept, 6)): row for row in reversed(self.rows) if row.rule in RULES}
-        form = ".0f" if self.texts < FEWEST_TEXTS else ".1f"
-        return [
-            {"each head keeps": RULES[row.rule].of_size(row.scale), "numbers per channel": f"{row.kept:{form}}"}
-            | {"of what is stored": f"{row.stored:.0%}", **self._change(row)}
-            for row in reversed(shown.values())
-        ]
+    def _names(self, index: int) -> tuple[str, str]:
+        run = self.documents[0].runs[index]
+        rule = RULES.get(run.rule)
+        # Records hold runs by rules that are not tried any more.
+        return (rule.of_size(run.scale), rule.title) if rule else (f"{run.scale:g} × {run.rule}", run.rule)
+
+    def _more_cells(self, index: int, row: Row, nats: str) -> dict[str, str]:
+        return {"numbers per channel": f"{row.kept:.{0 if self.texts < FEWEST_TEXTS else 1}f}"}
 
 
 def _numbers(documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float) -> float:
@@ -226,23 +198,3 @@ def _numbers_at(curve: dict[float, float], everything: float, at: float) -> floa
         if more > at:
             return low * (high / low) ** ((more - at) / (more - less))
     return points[0][0]
-
-
-def with_truncation(profile: Profile, result: TruncationResult) -> Profile:
-    """A profile whose headlines say what the truncation test found.
-
-    Args:
-        profile: A profile of the same model.
-        result: What `truncate` returns.
-
-    Returns:
-        A copy of the profile, to be saved or drawn.
-
-    Raises:
-        InputError: The profile is of another model.
-    """
-    if profile.model != result.model:
-        refuse("profile", f"of {result.model}", profile.model, "Give a profile of the model that is cut.")
-    tree = profile.to_xarray()
-    tree.attrs["truncation"] = result.headline
-    return Profile(tree)

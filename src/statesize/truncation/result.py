@@ -22,6 +22,7 @@ from statesize.measurement.statistics import (
     ratio_interval,
     texts_of,
 )
+from statesize.report import vega
 from statesize.report.result import Result
 from statesize.report.result_page import PageChart, ResultPage
 from statesize.report.table import PageTable
@@ -38,7 +39,7 @@ class CutRun:
         rule: Its rule, or the way in which a cache is made smaller.
         scale: Its size: a multiple of ESS, or a share of the tokens.
         kept: Mean numbers per channel, or tokens per cache, that are kept.
-        loss: Cross-entropy of the tokens after the cut, nats per token; NaN where it was not measured.
+        loss: Cross-entropy of the tokens after the cut, nats per token.
         divergence: Kullback-Leibler divergence from the whole model's predictions there, nats per token.
     """
 
@@ -82,14 +83,10 @@ class CutDocument:
     @classmethod
     def of(cls, values: dict[str, Any]) -> CutDocument:
         """The document that `json_values` wrote."""
-
-        def known(fields: dict[str, Any]) -> dict[str, Any]:
-            optional = "text", "bytes"
-            return {name: math.nan if one is None and name not in optional else one for name, one in fields.items()}
-
-        fields = known(values)
-        fields["runs"] = tuple(CutRun(**known(run)) for run in values["runs"])
-        return cls(**fields)
+        unknown: dict[str, Any] = {name: math.nan for name, value in values.items() if value is None}
+        known: dict[str, Any] = {name: values.get(name) for name in ("text", "bytes")}
+        known["runs"] = tuple(CutRun(**run) for run in values["runs"])
+        return cls(**{**values, **unknown, **known})
 
     @property
     def unit(self) -> int:
@@ -155,6 +152,8 @@ class CutResult(Result):
     title: ClassVar[str]
     caption: ClassVar[str]
     facts: ClassVar[tuple[str, ...]]  # what else its document has
+    kept: ClassVar[tuple[str, str]]  # what of a row is kept, as its chart shows it: an attribute, and its title
+    lost: ClassVar[tuple[str, str]]  # what is lost by that
 
     @property
     def texts(self) -> int:
@@ -195,13 +194,35 @@ class CutResult(Result):
         """A line for each limit, with what helps."""
         return [f"{one.code.value}: {one} {one.code.cure}" for one in self.limits]
 
+    @property
     @abstractmethod
+    def enough(self) -> float:
+        """What is lost at most where hardly anything is."""
+
     def plot(self) -> alt.LayerChart:
-        """Draw what is lost against what is kept."""
+        """Draw what is lost against what is kept: a mark for each row, a line for each rule."""
+        (kept, share), (lost, change) = self.kept, self.lost
+        drawn = [(self._names(at), getattr(row, kept), getattr(row, lost)) for at, row in enumerate(self.rows)]
+        rows = [
+            {"of": line, "run": name, "kept": number, "lost": found.value}
+            | {"low": finite(found.low), "high": finite(found.high)}
+            for (name, line), number, found in drawn
+            if number > 0 and not math.isnan(found.value)
+        ]
+        x = alt.X("kept:Q", title=share, scale=vega.LOGARITHMIC)
+        # Nearly linear below 1 %, where intervals reach 0.
+        y = alt.Y("lost:Q", title=change, scale=alt.Scale(type="symlog", constant=0.01, nice=False))
+        hints = [vega.hint("run", "kept"), vega.hint("kept", share, ".3~g"), vega.hint("lost", change, ".4f")]
+        return vega.estimates(rows, x, y, "of", hints, self.enough)
 
     def table(self) -> PageTable:
-        """A line a rule and size: what it keeps, and what that changes."""
-        cells = self._cells()
+        """A line a rule and size: what it keeps, and what that changes; few texts tell few digits."""
+        share, nats = (".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1%", "+.4f")
+        cells = list[dict[str, str]]()
+        for at, row in enumerate(self.rows):
+            cells.append({"kept": self._names(at)[0], "of what is stored": f"{row.stored:.0%}"})
+            cells[-1]["change"] = f"{row.divergence_share:{share}}" if row.kept or row.scale else "100%"
+            cells[-1] |= {"extra nats per token": f"{row.excess:{nats}}"} | self._more_cells(at, row, nats)
         return PageTable("Each size", [*cells[0]], [[*one.values()] for one in cells], self.caption)
 
     def page(self) -> ResultPage:
@@ -226,10 +247,8 @@ class CutResult(Result):
         )  # fmt: skip
 
     def mean(self, number: Callable[[CutDocument], float], looks: int = 1) -> Interval:
-        """The mean of a number over documents that have it, with an interval that holds for so many looks together."""
-        found = [(number(one), one.unit) for one in self.documents]
-        known = [(value, unit) for value, unit in found if not math.isnan(value)]
-        return mean_interval(np.array([value for value, _ in known]), [unit for _, unit in known], looks)
+        """The mean of a number over documents, with an interval that holds for so many looks together."""
+        return mean_interval(np.array([number(one) for one in self.documents]), self._units, looks)
 
     def to_dict(self) -> dict[str, Any]:
         """Means, intervals, limits, and each document's own numbers, as JSON values."""
@@ -244,22 +263,18 @@ class CutResult(Result):
         """What a run keeps of what is stored."""
 
     @abstractmethod
-    def _cells(self) -> list[dict[str, str]]:
-        """The lines of the table, by their headings."""
+    def _names(self, index: int) -> tuple[str, str]:
+        """A run as tables name it, and as a chart names all runs of its line."""
 
-    def _change(self, row: Row) -> dict[str, str]:
-        """What a row changes; few texts tell few digits."""
-        share, nats = (".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1%", "+.4f")
-        change = f"{row.divergence_share:{share}}" if row.kept or row.scale else "100%"
-        return {"change": change, "extra nats per token": f"{row.excess:{nats}}"}
+    @abstractmethod
+    def _more_cells(self, index: int, row: Row, nats: str) -> dict[str, str]:
+        """What else the table has of a run, by the headings."""
+
+    @property
+    def _units(self) -> list[int]:
+        return [one.unit for one in self.documents]
 
     def _share(self, lost: Callable[[CutDocument, int], float], index: int) -> Interval:
-        """What a run loses of what that loses which keeps nothing, over documents that have both."""
-        known = [one for one in self.documents if not math.isnan(lost(one, index))]
-        more, without = (np.array([lost(one, at) for one in known]) for at in (index, 0))
-        return ratio_interval(more, without, [one.unit for one in known])
-
-
-def ends_of(lost: Interval) -> dict[str, float | None]:
-    """What is lost as `vega.estimates` draws it."""
-    return {"lost": lost.value, "low": finite(lost.low), "high": finite(lost.high)}
+        """What a run loses of what that loses which keeps nothing."""
+        more, without = (np.array([lost(one, at) for one in self.documents]) for at in (index, 0))
+        return ratio_interval(more, without, self._units)

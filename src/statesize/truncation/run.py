@@ -1,60 +1,98 @@
-"""Documents that are read some at once; those that are finished are kept, and an interrupted run goes on from there."""
+"""From texts to pieces of one length that are read some at once; finished ones are kept for an interrupted run."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from os import PathLike
-from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from statesize.adapters.models.model_state import tensors_sha256
 from statesize.check import require_path
-from statesize.errors import ModelError
+from statesize.errors import InputError, ModelError
 from statesize.io.files import Parts, check_report_path, digest, parts_writer
 from statesize.io.json_values import json_values
 from statesize.io.steps import Steps
 from statesize.models.plugins import parts_folder
 from statesize.report.result import Result
 from statesize.texts.documents import vocabulary_size
+from statesize.texts.inputs import numbered_excerpts
+from statesize.texts.rows import evenly
+from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.behind import POSITIONS
 
-_SUFFIX = ".part"
+Piece = tuple[int, Tensor]
+"""The number of a text, and token ids of a piece of it, (L,)."""
+# The share of the pieces by which curves are measured, and the pieces of which a single text serves both.
+_CURVES, _LEAST_PIECES = 1 / 3, 3
 READ = 2048
 """Tokens of documents of one length that are read at once."""
+Made = TypeVar("Made", bound=Result)
 Keep = Callable[[str, Callable[[], Any]], Any]
 """Returns what a part was made of, by its name and as JSON values, or makes and keeps it."""
 
 
-@contextmanager
-def kept_parts(output: str | PathLike[str] | None, model: nn.Module, *setting: object) -> Generator[Keep]:
-    """Keep parts, of these weights and this setting, beside the file of a result until it is written."""
-    key, folder = "", None
-    if output is not None:
-        path = require_path("output", output)
-        check_report_path(path, "output")
-        weights = tensors_sha256(dict(model.state_dict()))
-        key, folder = digest(repr((weights, *setting)).encode()), parts_folder(path)
-    parts = Parts[Any](folder, _SUFFIX, lambda value: json.dumps(value).encode(), json.loads)
+def pieces_of(texts: Sequence[Tensor], length: int, most: int, tokenizer: AnyTokenizer | None) -> list[Piece]:
+    """Pieces of texts, of so many tokens."""
+    pieces = numbered_excerpts(texts, length, most, tokenizer)
+    if not pieces:
+        raise InputError(
+            f"inputs must have a text of {length} tokens, got {max(map(len, texts))} in the longest. Give longer "
+            "texts, or fewer tokens (--max-tokens)."
+        )
+    return pieces
 
-    def kept(name: str, make: Callable[[], Any]) -> Any:
+
+def two_sets(
+    texts: Sequence[Tensor], length: int, most: int, tokenizer: AnyTokenizer | None
+) -> tuple[list[Piece], list[Piece]]:
+    """Pieces of every third text for curves, and of the others held out; the first third of a single text."""
+    pieces = numbered_excerpts(texts, length, sum(map(len, texts)), tokenizer)
+    numbers = list(dict.fromkeys(number for number, _ in pieces))
+    if len(numbers) < 2 and len(pieces) < _LEAST_PIECES:
+        raise InputError(
+            f"inputs must have one text of {_LEAST_PIECES * length} tokens, which is cut into {_LEAST_PIECES} pieces, "
+            f"or 2 different texts of {length}, for curves and for prices, got {len(pieces)} pieces of {length}. Give "
+            "more text, or fewer tokens (--max-tokens)."
+        )
+    border = round(_CURVES * len(pieces))
+    curves = pieces[:border] if len(numbers) == 1 else [one for one in pieces if one[0] in numbers[::3]]
+    held_out = pieces[border:] if len(numbers) == 1 else [one for one in pieces if one[0] not in numbers[::3]]
+    share = max(1, round(_CURVES * most))
+    return evenly(curves, share), evenly(held_out, max(1, most - share))
+
+
+def kept_result(
+    make: Callable[[Keep], Made], output: str | PathLike[str] | None, model: nn.Module, *about: Any
+) -> Made:
+    """A result, written to its file; its parts, of these weights and setting, are kept beside that until then."""
+    if output is None:
+        return make(lambda _, part: json_values(part()))
+    path = require_path("output", output)
+    check_report_path(path, "output")
+    key, folder = digest(repr((tensors_sha256(dict(model.state_dict())), *about)).encode()), parts_folder(path)
+    parts = Parts[Any](folder, ".part", lambda value: json.dumps(value).encode(), json.loads)
+
+    def keep(name: str, part: Callable[[], Any]) -> Any:
         found = parts.read(f"{key}-{name}")
         if found is None:
-            found = json_values(make())
+            found = json_values(part())
             parts.write(f"{key}-{name}", found)
         return found
 
-    with parts_writer(folder, rf"[0-9a-f]+-.*\{_SUFFIX}"):
-        yield kept
+    with parts_writer(folder, r"[0-9a-f]+-.*\.part"):
+        result = make(keep)
+    result.to_json(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    return result
 
 
 @dataclass(eq=False)
@@ -80,13 +118,6 @@ class Documents:
             self.done += count
             self.report(self.done, int(sum(self.steps.costs.values())), kind, self.steps.first_left)
         return made
-
-
-def finish(output: str | PathLike[str] | None, result: Result) -> None:
-    """Write a result as JSON to its file, and remove its parts."""
-    if output is not None:
-        result.to_json(output)
-        shutil.rmtree(parts_folder(Path(output)), ignore_errors=True)
 
 
 def check_head(model: nn.Module, logits: Tensor, answers: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from statesize.adapters.forward import Forward
+from statesize.adapters.kernels.rotation import Rotation
 from statesize.adapters.models.model_state import mapped
 from statesize.adapters.models.precision import stored_dtype
 from statesize.adapters.module_call import ModuleCall
@@ -21,24 +22,26 @@ from statesize.adapters.trace.replay import Piece
 from statesize.adapters.trace.run import ROUNDING, Place
 from statesize.adapters.trace.trace import Trace, TracedMixing
 from statesize.adapters.watch import ArgumentCopies, Call, first_argument
+from statesize.codes import Note
 from statesize.errors import ModelError
 from statesize.operators import Operator
 
 
-@dataclass(frozen=True, eq=False)
-class OwnLayers:
-    """Modules that no adapter knows, by name."""
+@dataclass(eq=False)
+class Known:
+    """What is known of the mixers of a model, of which one is a module that no adapter knows, or its name."""
 
-    # Those with methods `operator`, `values` and `mixed_values`; those of which T is read from a trace, and what is
+    # Modules with methods `operator`, `values` and `mixed_values`; those of which T is read from a trace, and what is
     # known of these; and what earlier calls have shown, such as sizes, which are not found for each call anew.
     by_method: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     traced: Mapping[str, nn.Module] = field(default_factory=dict[str, nn.Module])
     found: OwnMixing = field(default_factory=OwnMixing)
     earlier: dict[str, FoundMixer] = field(default_factory=dict[str, FoundMixer])
-
-    def __contains__(self, module: nn.Module) -> bool:
-        """Whether a module speaks for all that is mixed in it."""
-        return module in self.by_method.values() or module in self.traced.values()
+    # Mixers that are left as they are, with the reason; and rotary embeddings of queries, by name and length.
+    whole: dict[str, Note] = field(default_factory=dict[str, Note])
+    rotations: dict[tuple[str, int], Rotation | None] = field(default_factory=dict[tuple[str, int], "Rotation | None"])
+    shared: tuple[tuple[str, ...], ...] = ()  # mixers that read one cache, for each cache of several
+    sure: bool = False  # whether runs behind a cut were seen to be those of the model
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +54,18 @@ class TracedCall:
     _mixing: TracedMixing
 
     @classmethod
-    def of(cls, forward: Forward, name: str, module: nn.Module, arguments: Any, own: OwnLayers) -> Self:
+    def of(cls, forward: Forward, name: str, module: nn.Module, arguments: Any, known: Known) -> Self:
         """Trace a module with the arguments and keyword arguments of a call; a ModelError where it has no T."""
         args, kwargs = mapped(arguments, ArgumentCopies())
         call = ModuleCall.of(forward, Call(name, module, args, kwargs, [], stored_dtype(module)))
-        call = replace(call, named=own.found.part_of(module))
+        call = replace(call, named=known.found.part_of(module))
         trace = Trace(call)
         if (mixing := trace.mixing()) is None:
             raise ModelError(f"{name} mixes positions in its first call, and none in this one.")
-        layer = own.found.layers.get(name)
-        earlier = own.earlier.get(name) if layer is None else layer.found
+        layer = known.found.layers.get(name)
+        earlier = known.earlier.get(name) if layer is None else layer.found
         seen = observe(name, call, mixing, earlier)
-        own.earlier[name] = seen.found
+        known.earlier[name] = seen.found
         if hasattr(module, "operator"):
             stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
             T = mixing.matrix

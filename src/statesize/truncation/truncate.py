@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -27,21 +27,16 @@ from statesize.report.words import by_reason
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.choices import RULES
-from statesize.truncation.cutting import INSIDE, Cutting, Known
+from statesize.truncation.cutting import INSIDE, Cutting, Mixer, PlannedRun, mean_sizes, planned_runs
 from statesize.truncation.memory_size import NEGLIGIBLE, TruncationResult
-from statesize.truncation.pieces import Piece, pieces_of
-from statesize.truncation.plan import Mixer, mean_sizes, planned_runs
 from statesize.truncation.result import CutDocument, CutRun
-from statesize.truncation.run import READ, Documents, Keep, Scores, check_head, finish, kept_parts
-from statesize.truncation.traced import OwnLayers
+from statesize.truncation.run import READ, Documents, Keep, Piece, Scores, check_head, kept_result, pieces_of
+from statesize.truncation.traced import Known
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
-_LOOK = 128
+_LOOK = 64
 """Tokens by which layers of libraries are found: their kinds do not go with the length of a text."""
-_NO_T = Note(Code.NOT_CUT, "it has no T")
-_AROUND = Note(Code.NOT_CUT, "it mixes positions around mixers inside it")
-_UNCALLED = Note(Code.NOT_CUT, "its forward does not call its mixed_values")
 _Place = tuple[int, int]
 """The number of a piece, and the cut."""
 
@@ -100,10 +95,10 @@ def truncate(
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     test = CutTest.of(model, pieces_of(whole_texts(inputs, tokenizer), length, wanted, tokenizer), cuts)
     about = tokens_sha256([piece for _, piece in test.pieces]), cuts, [(one.name, one.scales) for one in RULES.values()]
-    with kept_parts(output, model, *about) as keep, reporting(on_progress, f"cutting {name}") as report:
-        result = test.result(name, test.documents(keep, report), negligible)
-    finish(output, result)
-    return result
+    with reporting(on_progress, f"cutting {name}") as report:
+        return kept_result(
+            lambda keep: test.result(name, test.documents(keep, report), negligible), output, model, *about
+        )
 
 
 @dataclass(eq=False)
@@ -115,7 +110,6 @@ class CutTest:
     cuts: tuple[int, ...]  # positions at which each is cut
     known: Known  # which mixers are left as they are
     in_part: dict[str, Note]  # mixers that mix by more than what is cut, with what that is, by name
-    shared: tuple[tuple[str, ...], ...]  # those that read one cache, for each cache of several
     unmoved: set[str] = field(default_factory=set[str], init=False)  # whose queries nothing moves behind a cut
     mixers: tuple[str, ...] = field(default=(), init=False)  # names of those that are cut
     # What is read twice in a row is read once.
@@ -128,23 +122,26 @@ class CutTest:
         is_own = any(is_own_code(part) for _, part in parts)
         captured = capture(model, first if is_own else first[:, :_LOOK])
         found, in_part = captured.own_mixing, dict[str, Note]()
-        whole = dict.fromkeys(found.derivatives, _NO_T)
-        whole |= dict.fromkeys([name for name, layer in found.layers.items() if layer.held], _AROUND)
+        around = [name for name, layer in found.layers.items() if layer.held]
+        whole = dict.fromkeys(found.derivatives, Note(Code.NOT_CUT, "it has no T"))
+        whole |= dict.fromkeys(around, Note(Code.NOT_CUT, "it mixes positions around mixers inside it"))
         for item in captured:
             item.forget()
             if (part := [one for one in item.notes if one.code is Code.PART]) and item.name not in whole:
                 in_part[item.name] = Note(Code.NOT_CUT, joined(part))
         whole |= captured.skipped
-        declared = {name: part for name, part in find_mixers(parts).items() if name not in whole}
+        named = {name or type(part).__name__: part for name, part in parts}
+        declared = find_mixers(parts)
         # Those that say what they mix, and mix by a method.
         by = "values", "mixed_values"
         methods = {
-            name: part for name, part in declared.items() if all(callable(getattr(part, one, None)) for one in by)
+            name: part
+            for name, part in declared.items()
+            if name not in whole and all(callable(getattr(part, one, None)) for one in by)
         }
-        named = {name or type(part).__name__: part for name, part in parts}
         traced = {name: named[name] for name in (*found.layers, *declared) if name not in whole | methods}
-        known = Known(OwnLayers(methods, traced, found), whole)
-        return cls(model, pieces, cuts, known, in_part, tuple(dict.fromkeys(captured.readers.values())))
+        shared = tuple(dict.fromkeys(captured.readers.values()))
+        return cls(model, pieces, cuts, Known(methods, traced, found, whole=whole, shared=shared), in_part)
 
     def documents(self, keep: Keep, report: Callable[..., None], tokens: int = READ) -> list[CutDocument]:
         """All pieces at all cuts, in order, so many tokens at once; what the whole runs show of all comes before."""
@@ -164,15 +161,17 @@ class CutTest:
     def _read(self, some: list[_Place], mixers: list[dict[str, Mixer]]) -> tuple[Cutting, Tensor]:
         if self._last is None or self._last[0] != some:
             self._last = None
-            texts, cut, known = torch.stack([self.pieces[at][1] for at, _ in some]), some[0][1], self.known
-            cutting = Cutting(Forward.of(self.model, texts), cut, known, mixers)
+            texts, known = torch.stack([self.pieces[at][1] for at, _ in some]), self.known
+            cutting = Cutting(Forward.of(self.model, texts), some[0][1], known, mixers)
             logits = cutting.read()
-            if inside := [name for name, note in known.whole.items() if note is INSIDE]:
-                # What cannot be replaced where it is computed may be so in a trace.
+            # What cannot be replaced where it is computed, or is computed otherwise, may be so in a trace.
+            uncalled = known.by_method.keys() - cutting.mixers[0].keys()
+            again = {name for name, note in known.whole.items() if note is INSIDE} | uncalled
+            if again:
                 named = dict(named_parts(self.model))
-                known.own = replace(known.own, traced={**known.own.traced, **{name: named[name] for name in inside}})
-                for name in inside:
-                    del known.whole[name]
+                known.by_method = {name: part for name, part in known.by_method.items() if name not in again}
+                known.traced = {**known.traced, **{name: named[name] for name in again}}
+                known.whole = {name: note for name, note in known.whole.items() if name not in again}
                 return self._read(some, mixers)
             self._last = some, cutting, logits
         return self._last[1:]
@@ -181,38 +180,32 @@ class CutTest:
         """What the whole run shows of the mixers of some pieces at one cut."""
         cutting, logits = self._read(some, [])
         check_head(self.model, logits, self.pieces[some[0][0]][1])
-        known, cut = self.known, cutting.mixers[0]
-        known.whole |= dict.fromkeys(known.own.by_method.keys() - cut.keys() - known.whole.keys(), _UNCALLED)
-        if not cut:
-            causes = (f"{names}: {reason.removesuffix('.')}." for names, reason in by_reason(known.whole).items())
+        if not cutting.mixers[0]:
+            causes = (f"{names}: {why.removesuffix('.')}." for names, why in by_reason(self.known.whole).items())
             raise ModelError(f"No mixer of {type(self.model).__name__} can be cut. {' '.join(causes)}")
-        whole = {name: note.to_json() for name, note in known.whole.items()}
-        unmoved = [name for (name, _), rotation in known.rotations.items() if rotation is None]
-        # Where layers share a cache each chooses for itself, so what it must hold for all of them is in no run.
-        return [
-            {"mixers": {name: replace(one, joint=None) if self.shared else one for name, one in mixers.items()}}
-            | {"whole": whole, "unmoved": unmoved}
-            for mixers in cutting.mixers
-        ]
+        whole = {name: note.to_json() for name, note in self.known.whole.items()}
+        unmoved = [name for (name, _), rotation in self.known.rotations.items() if rotation is None]
+        return [{"mixers": mixers, "whole": whole, "unmoved": unmoved} for mixers in cutting.mixers]
 
     def _measured(self, some: list[_Place], sizes: dict[_Place, dict[str, Mixer]]) -> list[CutDocument]:
         """All runs of some pieces at one cut, given what the whole runs of all pieces showed."""
-        cut, numbers = some[0][1], [self.pieces[at][0] for at, _ in some]
-        cutting, logits = self._read(some, [dict(sizes[place]) for place in some])
-        scores = [Scores(whole, self.pieces[at][1][cut + 1 :]) for whole, (at, _) in zip(logits, some, strict=True)]
-        others = [[sizes[at, cut] for at, (text, _) in enumerate(self.pieces) if text != number] for number in numbers]
-        wanted = [planned_runs(sizes[place], other) for place, other in zip(some, others, strict=True)]
-        runs: list[list[CutRun]] = [[] for _ in some]
+        cutting, logits = self._read(some, [sizes[place] for place in some])
+        scores = [Scores(whole, self.pieces[at][1][cut + 1 :]) for whole, (at, cut) in zip(logits, some, strict=True)]
+        wanted, runs = list[list[PlannedRun]](), [list[CutRun]() for _ in some]
+        for at, cut in some:
+            others = [sizes[other, cut] for other, (text, _) in enumerate(self.pieces) if text != self.pieces[at][0]]
+            wanted.append(planned_runs(sizes[at, cut], others))
         for text, run, found in cutting.logits(wanted):
             runs[text].append(CutRun(run.rule.name, run.scale, run.kept, *scores[text].of(found)))
         made = list[CutDocument]()
-        for (at, _), number, score, own in zip(some, numbers, scores, runs, strict=True):
+        for (at, cut), score, own in zip(some, scores, runs, strict=True):
             entropy, most, inputs, stored = mean_sizes(sizes[at, cut])
-            kept = entropy, most, inputs, math.nan if self.shared else stored
-            made.append(CutDocument(at, len(self.pieces[at][1]), cut, score.loss, *kept, tuple(own), number))
+            kept = entropy, most, inputs, math.nan if self.known.shared else stored
+            text, ids = self.pieces[at]
+            made.append(CutDocument(at, len(ids), cut, score.loss, *kept, tuple(own), text))
         return made
 
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""
         whole, unmoved = self.in_part | lost_mixers(self.known.whole, self.mixers), tuple(sorted(self.unmoved))
-        return TruncationResult(name, tuple(documents), whole, len(self.mixers), at, unmoved, self.shared)
+        return TruncationResult(name, tuple(documents), whole, len(self.mixers), at, unmoved, self.known.shared)

@@ -129,7 +129,7 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
     from statesize.io.files import Parts
     from statesize.lab import zoo
     from statesize.parallel.threads import one_by_one, run
-    from statesize.truncation import with_truncation
+    from statesize.profiling import Profile
     from statesize.truncation.truncate import truncate
 
     def cut(name: str) -> Iterator[dict[str, Any]]:
@@ -137,7 +137,9 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
         with printing.bars() as bars:
             update = bars.begin(f"cutting {name}").update
             result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=name, on_progress=update)
-        profiles[name] = with_truncation(profiles[name], result)
+        tree = profiles[name].to_xarray()
+        tree.attrs["truncation"] = result.headline
+        profiles[name] = Profile(tree)
         profiles[name].save(folder / name)
         yield result.to_dict()
 

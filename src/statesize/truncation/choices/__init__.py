@@ -3,16 +3,12 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from statesize.truncation.choices.choice import Basis, Rule, TokenChoice
+from statesize.truncation.choices.choice import Rule
 from statesize.truncation.choices.past_rows import PastRows
 
 _FILES = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__)]
-TOKENS: dict[str, TokenChoice] = {kind.name: kind() for kind in TokenChoice.__subclasses__()}
-"""Choices of whole tokens of a cache, by name."""
 NOTHING = Rule("nothing", "nothing", PastRows())
 RULES: dict[str, Rule] = {
     rule.name: rule for rule in (NOTHING, *(one for file in _FILES for one in vars(file).get("RULES", ())))
 }
 """Rules of the truncation test, by name."""
-
-__all__ = ["NOTHING", "RULES", "TOKENS", "Basis", "Rule", "TokenChoice"]

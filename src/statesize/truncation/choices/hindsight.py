@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from statesize.truncation.blocks import Past
 from statesize.truncation.choices.choice import Basis, Rule
-from statesize.truncation.past import Past
 
 
 class Hindsight(Basis):
@@ -20,5 +20,5 @@ class Hindsight(Basis):
 
 RULES = (
     Rule("ess", "with hindsight", Hindsight(), (0.5, 1.0, 2.0)),
-    Rule("joint ess", "with hindsight", Hindsight(), (1.0,), "cache"),
+    Rule("joint ess", "with hindsight, once per cache", Hindsight(), (1.0,), "cache"),
 )

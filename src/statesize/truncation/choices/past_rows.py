@@ -9,12 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from statesize.operators import Recurrence
-from statesize.truncation.blocks import directions, eigenvectors, gram, past_block, recurrence_of, state_factors
+from statesize.truncation.blocks import Past, directions, eigenvectors, past_block, recurrence_of, state_factors
 from statesize.truncation.choices.choice import Basis, Rule
-from statesize.truncation.past import Past
 
-# Where queries cannot be moved, the last rows count most: half as much every so many rows before the cut.
-_HALF_LIFE = 16.0
 # Inputs that are kept as they are: the first, on which attention falls where it has nothing to read; and the last, but
 # for queries that are asked again.
 _FIRST, _LAST = 1, 2
@@ -35,7 +32,7 @@ class PastRows(Basis):
         """See `Basis`."""
         if (found := recurrence_of(past.operator)) is not None:
             return _of_state(*found, past.cut)
-        moments, last = (past.asked, 0) if past.asked is not None else (_recent_gram(past.rows), _LAST)
+        moments, last = past.moments, 0 if past.asks else _LAST
         total, readers = moments.shape[-1], past.readers(ranks)
         groups = (*moments.shape[:-3], -1, readers, total, total)
         moments = moments.reshape(groups).sum(-3) if readers > 1 else moments.clone()
@@ -43,7 +40,7 @@ class PastRows(Basis):
             # A state holds no more of the past than the rows of H span.
             rows = past_block(past.operator, past.cut).double().reshape(*moments.shape[:-2], -1, total)
             held = _linalg.svd(rows, full_matrices=False).Vh.mH[..., :size]
-            read = held.mT @ (moments.tril() + moments.tril(-1).mT) @ held
+            read = held.mT @ moments @ held
             return held @ eigenvectors(read).flip(-1)
         # No number is spent on what a window hides.
         columns = past.readable.nonzero().flatten()
@@ -62,12 +59,12 @@ RULES = (
     Rule("past rows", "without hindsight", PastRows(), (0.5, 1.0, 2.0, 4.0, 8.0)),
     Rule(
         "past rows, other texts",
-        "without hindsight, sizes of other texts",
+        "without hindsight, sizes of others",
         PastRows(),
         (1.0, 2.0, 4.0),
         other_texts=True,
     ),
-    Rule("joint past rows", "without hindsight", PastRows(), (2.0, 4.0, 8.0), "cache"),
+    Rule("joint past rows", "without hindsight, once per cache", PastRows(), (2.0, 4.0, 8.0), "cache"),
 )
 
 
@@ -82,9 +79,3 @@ def _of_state(recurrence: Recurrence, steps: int, cut: int) -> Tensor:
         later = state_factors(recurrence.between(0, cut), steps)[0]
         read = torch.where(alike[..., None, None], functional.pad(later, (0, 0, steps, 0)), read)
     return directions(read, held)[1]
-
-
-def _recent_gram(rows: Tensor) -> Tensor:
-    """Σ w rᵀ r of rows (..., i, i), of which the last count most."""
-    age = torch.arange(rows.shape[-1] - 1, -1, -1, dtype=torch.float64, device=rows.device)
-    return gram(torch.exp2(-age / _HALF_LIFE)[:, None] * rows)

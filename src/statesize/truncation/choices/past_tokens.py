@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from statesize.truncation.blocks import Past
 from statesize.truncation.choices.choice import Basis, Rule
-from statesize.truncation.past import Past
-
-# Rows before the cut by which tokens are chosen, where queries cannot be moved.
-_WINDOW = 16
 
 
 class PastTokens(Basis):
-    """The inputs that queries before the cut read most of, each moved behind it; or else the last rows before it."""
+    """The inputs that queries before the cut read most of, each moved behind it where that can be."""
 
     of_states = False
 
     def vectors(self, past: Past, ranks: Tensor) -> Tensor:
         """See `Basis`."""
-        if past.asked is not None:
-            read = past.asked.diagonal(dim1=-2, dim2=-1)
-        else:
-            read = past.rows[..., -_WINDOW:, :].abs().sum(-2)
+        read = past.moments.diagonal(dim1=-2, dim2=-1)
         return read.masked_fill(~past.readable, -1.0).argsort(-1, descending=True)[..., None]
 
 
-RULES = (Rule("past tokens", "whole tokens", PastTokens(), (1.0, 4.0)),)
+RULES = (Rule("past tokens", "whole tokens", PastTokens(), (1.0,)),)

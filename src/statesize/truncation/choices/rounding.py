@@ -21,20 +21,15 @@ def rounded_keys(keys: Tensor, precision: Precision) -> Tensor:
     # The last group is filled up by copies of its last token, which widen no range.
     missing = keys[..., -1:, :].expand(*keys.shape[:-2], -count % GROUP, -1)
     filled = torch.cat([keys, missing], -2).mT
-    return _rounded(filled.reshape(*filled.shape[:-1], -1, GROUP), BITS[precision]).flatten(-2)[..., :count].mT
+    return rounded_values(filled.reshape(*filled.shape[:-1], -1, GROUP), precision).flatten(-2)[..., :count].mT
 
 
 def rounded_values(values: Tensor, precision: Precision) -> Tensor:
-    """Values (..., n, d), each token rounded."""
-    return _rounded(values, BITS[precision])
-
-
-def _rounded(numbers: Tensor, bits: int) -> Tensor:
-    """Numbers (..., m) at the nearest of 2^bits levels between the smallest and the largest of each row."""
-    low, high = numbers.amin(-1, keepdim=True), numbers.amax(-1, keepdim=True)
-    step = (high - low) / (2**bits - 1)
+    """Values (..., n, d), each token at the nearest of 2^bits levels between its smallest and its largest number."""
+    low, high = values.amin(-1, keepdim=True), values.amax(-1, keepdim=True)
+    step = (high - low) / (2 ** BITS[precision] - 1)
     step = torch.where(step > 0, step, torch.ones_like(step))
-    return ((numbers - low) / step).round() * step + low
+    return ((values - low) / step).round() * step + low
 
 
 def cache_bits(precision: Precision | None, available: int, kept: int, key_width: int, value_width: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from statesize.texts.tokens import AnyTokenizer, plain_ids
+from statesize.truncation.cache import Pricing
 
 _TASK = "There is an important pass key hidden in the text below. Find it and remember it.\n\n"
 _QUESTION = "\n\nWhat is the pass key in the text? The pass key is"
@@ -30,7 +31,7 @@ class Passkey:
 
 
 def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, count: int) -> list[Passkey]:
-    """Passkeys between tenth and four fifths of pieces of text; prefixes are of about `length` tokens."""
+    """Passkeys between tenth and four fifths of pieces of text; prefixes are of `length` tokens, or there is none."""
     task, question = (plain_ids(tokenizer, text) for text in (_TASK, _QUESTION))
     made: list[Passkey] = []
     for number in range(count if pieces else 0):
@@ -38,9 +39,22 @@ def passkeys(pieces: Sequence[Tensor], tokenizer: AnyTokenizer, length: int, cou
         key = str(draw.randint(10000, 99999))
         needle = plain_ids(tokenizer, f"\n\nThe pass key is {key}. Remember it. {key} is the pass key.\n\n")
         filler = [int(token) for token in pieces[number % len(pieces)]][: max(length - len(task) - len(needle), 0)]
+        if not filler:
+            return []
         at = int(len(filler) * draw.uniform(0.1, 0.8))
         answer = plain_ids(tokenizer, f" {key}")
         prefix = filler[:1] + task + filler[1:at] + needle + filler[at:]
         text = torch.tensor([prefix + question + answer])
         made.append(Passkey(text, (text.shape[1], len(prefix)), len(answer)))
     return made
+
+
+def found_by(pricing: Pricing, needles: Sequence[Passkey]) -> tuple[int, ...]:
+    """How many passkeys the whole cache finds, and each of the caches that were priced."""
+    counts = [0] * (1 + len(pricing.variants))
+    for one in needles:
+        behind, logits = pricing.read(one.text, one.place[1])
+        (known,) = pricing.each(behind, [one.found])
+        found = [one.found(logits[0]), *(known[variant] for variant in pricing.variants)]
+        counts = [count + again for count, again in zip(counts, found, strict=True)]
+    return tuple(counts)
