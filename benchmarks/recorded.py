@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,12 @@ def weights_of(loaded: LoadedModel) -> Row:
 def prose(tokenizer: AnyTokenizer | None) -> Tensor:
     """The held-out documents as one text, (L,), whatever stands between documents for the model."""
     return torch.tensor(encode(tokenizer, "\n\n".join(held_out())))  # pyright: ignore[reportArgumentType]
+
+
+def pep_pieces(folder: Path, piece: slice, least_bytes: int = 0) -> list[str]:
+    """A piece of each of the files pep-*.rst of github.com/python/peps that are longer, by their names."""
+    texts = [path.read_text("utf-8") for path in sorted(folder.glob("pep-*.rst"))]
+    return [text[piece] for text in texts if len(text.encode()) > least_bytes]
 
 
 def is_prose(text: str, least: float) -> bool:

@@ -110,19 +110,24 @@ def joined_mixer(
         if form != forms[called[0]]
     }
     measured, positions = forms.keys() - left_out.keys(), np.array(sorted(cuts or {0}), np.int64)
-    # A mixer over a sequence in which it was not called.
-    empty = read(called[0]).isel({POSITION: slice(0, 0)})
-    known = (name for name, array in arrays().items() if POSITION not in (array.dims or ()))
-    empty = empty.assign({name: xr.full_like(empty[name], np.nan) for name in known})
-    datasets = (read(sequence) if sequence in measured else empty for sequence in range(count))
+    first = read(called[0])
+    datasets = (read(sequence) if sequence in measured else _uncalled(first) for sequence in range(count))
     aligned = [
         dataset if np.array_equal(dataset[POSITION].values, positions) else dataset.reindex(position=positions)
         for dataset in datasets
     ]
     # What has no sequences is the same in all.
-    joined = xr.concat(aligned, SEQUENCE, data_vars="minimal", coords="minimal", compat="override", join="override")
-    joined.attrs = {name: empty.attrs[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(engines))}
+    options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+    joined = xr.concat(aligned, SEQUENCE, **options) if count > 1 else aligned[0].copy()
+    joined.attrs = {name: first.attrs[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(engines))}
     return joined, left_out
+
+
+def _uncalled(measured: xr.Dataset) -> xr.Dataset:
+    """A mixer over a sequence in which it was not called, as beside one in which it was."""
+    empty = measured.isel({POSITION: slice(0, 0)})
+    known = (name for name, array in arrays().items() if POSITION not in (array.dims or ()))
+    return empty.assign({name: xr.full_like(empty[name], np.nan) for name in known})
 
 
 def _form(facts: Mapping[str, Any]) -> str:
