@@ -1,4 +1,4 @@
-"""Stored results are shown again: a profile by `statesize profile FOLDER`, a study by `statesize lab study FOLDER`."""
+"""Stored profiles are shown again by `statesize profile FOLDER`."""
 
 import contextlib
 import io
@@ -9,14 +9,10 @@ import sys
 import warnings
 from pathlib import Path
 
-import altair as alt
 import pytest
 
 import statesize as ss
 from statesize.cli import main
-from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.lab.studies.engine.run import write_page
-from statesize.lab.studies.engine.table import table_content
 
 
 @pytest.fixture(scope="module")
@@ -100,30 +96,3 @@ def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, c
     assert "warning: gla holds another profile: of gla over 1 sequence, " in capsys.readouterr().err
     # A bundled name stands for the model and not for the folder.
     assert ss.load("gla")
-
-
-def test_study(here, capsys):
-    (here / "study").mkdir()
-    assert main(["lab", "study", "study"]) == 1
-    assert "folder must be that of a finished study, got study without conclusion.json" in capsys.readouterr().err
-    (here / "study" / "runs").mkdir()
-    (here / "study" / "table.parquet").write_bytes(table_content([{"kv": 1}, {"kv": 2}]))
-    assert main(["lab", "study", "study"]) == 1
-    assert "without conclusion.json" in capsys.readouterr().err
-    chart = alt.vconcat(alt.Chart(alt.Data(values=[{"kv": 1}])).mark_point().encode(x="kv:Q"))
-    said = Conclusion("regimes", "One claim.", True, {"pearson": 0.5}, ("A caveat.",))
-    write_page(said, chart, [{"kv": 1}, {"kv": 2}], here / "study", "statesize lab study regimes")
-    assert main(["lab", "study", "study"]) == 0
-    captured = capsys.readouterr()
-    assert captured.out.splitlines()[0] == "Holds here: One claim."
-    assert captured.err == ""
-    page = (here / "study" / "study.html").read_text(encoding="utf-8")
-    assert "Holds here: One claim." in page
-    assert "<dt>Command</dt><dd>statesize lab study regimes</dd>" in page
-    assert main(["lab", "study", "study", "--json"]) == 0
-
-
-def test_without_a_folder_the_studies_are_listed(capsys):
-    assert main(["lab", "study"]) == 0
-    out = capsys.readouterr().out
-    assert "regimes: Which mixers" in out

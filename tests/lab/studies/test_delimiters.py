@@ -71,8 +71,7 @@ def found(corpus):
 
 
 def rows_of(models):
-    named = {"delimiter": "eos", "past": 5, "future": 5}
-    return [{"model": model.model, **named, **vars(dip)} for model in models for dip in model.dips]
+    return [{"model": model.model, **vars(dip)} for model in models for dip in model.dips]
 
 
 def delimiters(models):
@@ -82,7 +81,7 @@ def delimiters(models):
 def test_values_are_those_of_the_definition(corpus):
     aligned = aligned_sequences(corpus, WINDOWS)[0]
     model = Model(0.3)
-    response = respond(model, aligned, WINDOWS, 16)
+    response = respond(model, aligned, WINDOWS)
     matrix = model.mixer.operator(aligned.ids[..., None]).dense()
     references = [WINDOWS.offsets.index(offset) for offset in WINDOWS.references]
     for event in (0, 11):
@@ -105,12 +104,6 @@ def test_values_are_those_of_the_definition(corpus):
             }
             for metric in METRICS:
                 assert response.values[metric][event, head] == pytest.approx(expected[metric].numpy(), rel=1e-4)
-
-
-def test_channels_are_drawn(corpus):
-    aligned = aligned_sequences(corpus, WINDOWS)[0]
-    response = respond(Model(), aligned, WINDOWS, 1)
-    assert (len(response.units), response.values["norm"].shape[1]) == (1, 1)
 
 
 def test_the_one_that_forgets_dips_beyond_all_controls_and_the_other_does_not(found):

@@ -19,16 +19,15 @@ from statesize.lab.studies.engine.study import Study, study
 from statesize.lab.studies.engine.table import Row, StudyTable, grouped
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC, ModelDips, models_of
-from statesize.lab.studies.texts.reading import Reading, TextGrid, TextRun, text_runs
+from statesize.lab.studies.texts.reading import TextGrid, TextRun, text_runs
 from statesize.lab.studies.texts.recall import CLAIM, RECALLED, add_recall
 from statesize.lab.studies.texts.responses import METRICS
 from statesize.lab.studies.texts.sequences import CONTROLS, MISPLACED, OBSERVED
 
 # The bundled models of re-binding recall, one of each mixer.
-SMOKE = TextGrid(Reading(documents=100))
+SMOKE = TextGrid()
 
 RECORD = TextGrid(
-    Reading(documents=100),
     models=tuple(f"recall-gla-{seed}" for seed in range(200, 205)),
     claim=Claim(
         statement="Where a delimiter stands, the effective state-size of models of at least one mixer dips by more "
@@ -41,7 +40,7 @@ RECORD = TextGrid(
 )
 
 # One model of each mixer.
-RECALL = TextGrid(Reading(documents=200), claim=CLAIM)
+RECALL = TextGrid(documents=200, claim=CLAIM)
 
 CAVEATS = (
     "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "

@@ -48,7 +48,7 @@ def record_files(study: Study, preset: str, made: Made, rows: Sequence[Row]) -> 
         "study": study.kind,
         "preset": preset,
         "done_on": made.machine,
-        "seeds": sorted({int(row["seed"]) for row in rows}),
+        "seeds": sorted({int(row["seed"]) for row in rows if "seed" in row}),
         "done": done,
         "total": len(keys),
         "table_sha256": hashlib.sha256(table).hexdigest(),

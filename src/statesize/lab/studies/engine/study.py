@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from statesize.check import refuse, require_choice
@@ -53,6 +51,12 @@ class Study(ABC):
     """Grids by name; "smoke" takes seconds."""
     caveats: ClassVar[tuple[str, ...]]
     """How far its conclusions reach."""
+
+    @classmethod
+    def question(cls) -> str:
+        """The first paragraph of its file, or of its docstring where the file is a plug-in."""
+        text = getattr(sys.modules.get(cls.__module__), "__doc__", None) or cls.__doc__ or ""
+        return text.partition("\n\n")[0].replace("\n", " ")
 
     @abstractmethod
     def analyse(self, table: StudyTable, findings: Findings) -> None:
@@ -112,14 +116,3 @@ def _check(kind: type) -> None:
 
 study: Registry[type[Study]] = Registry("study", "statesize.lab.studies", _check)
 """Makes a class that inherits `Study` known by a name."""
-
-
-def questions() -> dict[str, str]:
-    """What each study of the package asks, by its name, read from its file without importing it."""
-    found: dict[str, str] = {}
-    for module in study.modules():
-        spec = find_spec(f"{study.folder}.{module}")
-        if spec is not None and spec.origin is not None and spec.submodule_search_locations is None:
-            docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""
-            found[module] = docstring.partition("\n\n")[0].replace("\n", " ")
-    return found

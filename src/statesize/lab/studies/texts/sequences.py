@@ -61,28 +61,16 @@ class Windows:
         return tuple(sorted({*self.references, 0, *after, *before}))
 
 
-def choose_windows(corpus: DocumentCorpus, size: int | None = None) -> Windows:
-    """Windows that fit into documents.
-
-    Args:
-        corpus: The documents.
-        size: Size of past and future; None takes the largest of `WINDOWS` that fits into half of the documents.
-
-    Returns:
-        The windows.
-
-    Raises:
-        InputError: If the documents are too short.
-    """
+def choose_windows(corpus: DocumentCorpus) -> Windows:
+    """The largest of `WINDOWS` that fit into half of the documents; an InputError where none does."""
     lengths = [len(document) for document in corpus.documents]
     fitting = [width for width in WINDOWS if Windows(width, width).reach <= median(lengths)]
-    if size is None and not fitting:
+    if not fitting:
         raise InputError(
             f"Half of the {len(lengths)} documents have {median(lengths):.0f} tokens or fewer, and the smallest window "
-            f"needs {Windows(WINDOWS[-1], WINDOWS[-1]).reach}. Give longer documents or another delimiter."
+            f"needs {Windows(WINDOWS[-1], WINDOWS[-1]).reach}. Give longer documents."
         )
-    width = fitting[0] if size is None else size
-    return Windows(width, width)
+    return Windows(fitting[0], fitting[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +110,7 @@ def aligned_sequences(corpus: DocumentCorpus, windows: Windows, seed: int = 0) -
     if any(len(aligned.ids) < 2 for aligned in sequences):
         raise InputError(
             f"Fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, which windows of "
-            f"{windows.past} need. Give longer documents, more of them, or a smaller window."
+            f"{windows.past} need. Give longer documents, or more of them."
         )
     return sequences
 
