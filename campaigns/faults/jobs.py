@@ -169,7 +169,7 @@ class TrainJob(Job):
         numbers = {"steps": self.steps, "batch": 1, "length": 4, "evaluate-every": 4, "checkpoint-every": 3}
         options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
         where = ["--text", str(folder / "inputs" / "text.txt"), "--output", str(output)]
-        begun = ["lab", "train", "text", "--mixer", "gla", "--threads", "1", *where, *options]
+        begun = ["lab", "train", "text", "--mixer", "gla", *where, *options]
         return [*begun, *["--resume"] * there, "--json"]
 
     def finished(self, output: Path) -> set[str]:

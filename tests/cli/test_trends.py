@@ -38,8 +38,6 @@ def test_a_training_is_followed_through_its_checkpoints(here, capsys):
                 "2",
                 "--output",
                 "run",
-                "--threads",
-                "1",
                 "--quiet",
             ]
         )

@@ -130,7 +130,7 @@ def test_a_finished_run_is_resumed_without_a_step_and_what_was_lost_comes_back(e
 @pytest.mark.parametrize("name", ["log.jsonl", "best", "state.safetensors"])
 def test_files_that_are_there_are_not_overwritten(name, echo, make_model, tmp_path):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(FileError, match=rf"folder must be a new one, got .* with {name}"):
+    with pytest.raises(FileError, match=rf"folder must be new or empty, got .* with {name}"):
         run(make_model(), echo, tmp_path)
     assert contents(tmp_path) == {tmp_path / name: b"mine"}
 

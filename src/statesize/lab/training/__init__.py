@@ -1,7 +1,7 @@
 """Training: one loop, its settings and its folder; students; terms of a loss."""
 
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil, operator_error, student_of
+from statesize.lab.training.distillation import Discrepancy, discrepancy, distil, operator_error, student_of
 from statesize.lab.training.folder import RunFolder, StepRecord
 from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.lab.training.regularisation import (
@@ -16,7 +16,6 @@ __all__ = [
     "Discrepancy",
     "DivergenceError",
     "MixerCall",
-    "Objective",
     "Regularisation",
     "RunFolder",
     "StepRecord",

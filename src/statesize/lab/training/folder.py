@@ -103,7 +103,7 @@ class RunFolder:
 
         Raises:
             InputError: The run to be resumed was made with other settings or data, or there are no steps.
-            FileError: The folder holds a run and `resume` is False, or none and it is True; or cannot be written.
+            FileError: The folder holds something and `resume` is False, or no run and it is True; or cannot be written.
         """
         if config.steps == 0:
             raise InputError("steps must be at least 1 to train a model, got 0.")
@@ -114,11 +114,10 @@ class RunFolder:
             if self.resume:
                 self._load(state)
             else:
-                for name in (STATE, BEST, LOG):
-                    if os.path.lexists(self.path / name):
-                        raise FileError(
-                            f"folder must be a new one, got {self.path} with {name}. Resume it, or give another."
-                        )
+                for there in self.path.iterdir():
+                    raise FileError(
+                        f"folder must be new or empty, got {self.path} with {there.name}. Resume, or give another."
+                    )
                 self._keep_model(state)
                 self._save(state)
             # Steps and best weights after the checkpoint come anew.
