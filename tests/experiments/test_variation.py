@@ -5,9 +5,8 @@ import json
 
 import pytest
 
-from experiments.variation import KINDS, Variation
+from experiments.variation import Variation
 from statesize.cli import main
-from statesize.lab.studies.engine.table import StudyTable
 
 STUDY = Variation()
 
@@ -62,11 +61,6 @@ def test_what_only_one_of_two_mixers_has_makes_no_further_pairs():
     found = STUDY.conclude(rows, METRIC, CLAIM).figures
     assert found["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.25)
     assert found["claim_mqar_varying_decay_accuracy_gain_units"] == 3
-
-
-def test_charts_name_the_kinds():
-    drawn = json.dumps(STUDY.draw(StudyTable(table(dict.fromkeys(KINDS, 0.2)), METRIC)).to_dict())
-    assert all(kind.replace("_", " ") in drawn for kind in KINDS.values())
 
 
 def test_the_presets_have_equal_states():

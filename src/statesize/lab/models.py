@@ -47,10 +47,10 @@ class LabModels(ModelPlugin):
 
     def model(self, name: str) -> nn.Module:
         """From the package or the folder."""
+        from statesize.lab import zoo
         from statesize.lab.mixers.checkpoint import load_checkpoint
-        from statesize.lab.zoo import load_bundled
 
-        return load_bundled(name) if _is_bundled(name) else load_checkpoint(name)
+        return zoo.load(name)[0] if _is_bundled(name) else load_checkpoint(name)
 
     def tokenizer(self, name: str) -> AnyTokenizer | None:
         """`statesize lab train` keeps it in the folder of the run, and the best weights in a folder inside that."""

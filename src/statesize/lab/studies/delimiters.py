@@ -7,6 +7,7 @@ models whose memory is modulated more recall better: the preset recall asks that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import altair as alt
@@ -38,6 +39,9 @@ RECORD = TextGrid(
         thresholds={"beyond_controls_gla": 0.0},
     ),
 )
+
+# Five minutes of a core: three new models, which show how deep the dips are; a verdict takes five.
+LAPTOP = replace(RECORD, models=tuple(f"recall-gla-{seed}" for seed in range(300, 303)))
 
 # One model of each mixer.
 RECALL = TextGrid(documents=200, claim=CLAIM)
@@ -100,7 +104,7 @@ def recall_rows(rows: Sequence[Row]) -> list[Row]:
 class Delimiters(Study):
     """The study of delimiters."""
 
-    presets: ClassVar = {"smoke": SMOKE, "recall": RECALL, "record": RECORD}
+    presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "recall": RECALL, "record": RECORD}
     caveats = CAVEATS
 
     def runs(self, grid: TextGrid) -> tuple[TextRun, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import altair as alt
@@ -50,6 +50,9 @@ RECORD = Grid(
         | {"distillation": {"key_sizes": [4], "steps": 400, "batch_size": 16, "rate": 0.01}}
     ],
 )
+
+# Four minutes of a core: twelve new teachers, which show the correlation; its verdict needs twice as many.
+LAPTOP = replace(RECORD, tasks=[RECORD.tasks[0] | {"pairs": [10, 24]}], training=RECORD.training | {"seed": [300, 301]})
 
 CAVEATS = (
     "Teachers differ in the number of pairs, in the weight λ of their regularisation and in success at once, and ESS "
@@ -161,7 +164,7 @@ def _add_size(size: int, students: Sequence[DistilledStudent], findings: Finding
 class Distillation(Study):
     """The study of distillation."""
 
-    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:

@@ -7,6 +7,7 @@ hybrids by the ESS of their layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import ClassVar
 
@@ -57,6 +58,11 @@ RECORD = Grid(
     training=SCHEDULE | {"steps": 400, "batch_size": 32, "rate": 0.006, "seed": [300, 301]},
     measuring=RunMeasurements(every=40, sequences=4),
     tasks=[{"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64}],
+)
+
+# Four minutes of a core: one layer of attention in each place, with new seeds.
+LAPTOP = replace(
+    RECORD, model=RECORD.model | {"mixer": PLACEMENTS[:6]}, training=RECORD.training | {"seed": [400, 401]}
 )
 
 CAVEATS = (
@@ -158,7 +164,7 @@ def _add_foresights(runs: Sequence[FinalRun], findings: Findings) -> None:
 class Hybrids(Study):
     """The study of hybrids."""
 
-    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:

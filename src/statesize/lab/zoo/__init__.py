@@ -25,7 +25,7 @@ def names() -> tuple[str, ...]:
     """Names of the bundled models, which are those of their mixers: softmax and (gated) linear attention, delta rule.
 
     Returns:
-        The names, in this order.
+        The names.
 
     Example:
         >>> names()
@@ -59,15 +59,10 @@ def load(name: str) -> tuple[LanguageModel, Tokenizer]:
     Returns:
         Both.
     """
-    return load_bundled(name), load_tokenizer(name)
-
-
-def load_bundled(name: str) -> LanguageModel:
-    """A bundled model alone."""
     from statesize.lab.mixers.checkpoint import load_checkpoint
 
     with as_file(DATA / _known(name)) as folder:
-        return load_checkpoint(folder)
+        return load_checkpoint(folder), load_tokenizer(name)
 
 
 def load_tokenizer(name: str) -> Tokenizer:

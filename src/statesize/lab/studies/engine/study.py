@@ -62,9 +62,24 @@ class Study(ABC):
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """Adds to findings what a table says."""
 
-    @abstractmethod
     def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """The charts of a table."""
+        """The charts of a table, here accuracy against the share of the state, one a task."""
+        import altair as alt
+
+        from statesize.lab.studies.engine.charts import points
+        from statesize.lab.studies.engine.table import grouped
+
+        tasks = grouped(table.runs, lambda run: run.task)
+        records = {
+            task: [
+                {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed}
+                | {"ESS / TSS": run.share, "accuracy": run.accuracy}
+                for run in runs
+            ]
+            for task, runs in tasks.items()
+        }
+        drawn = (points(of, task, "ESS / TSS", "accuracy", "mixer", shape="n:N") for task, of in records.items())
+        return alt.vconcat(alt.hconcat(*drawn))
 
     def runs(self, grid: Any) -> tuple[Any, ...]:
         """The runs of a grid."""

@@ -36,19 +36,8 @@ class DocumentCorpus:
 
 
 def make_corpus(texts: Iterable[Document], tokenizer: AnyTokenizer, most: int) -> DocumentCorpus:
-    """Documents as tokens, cut wherever the end-of-text token occurs in them.
-
-    Args:
-        texts: The documents; letters that spell a special token are text. Chats go through the tokenizer's template.
-        tokenizer: That of the model.
-        most: How many documents are kept.
-
-    Returns:
-        The corpus.
-
-    Raises:
-        InputError: The tokenizer has no end-of-text token, or there are fewer than two documents.
-    """
+    """At most so many documents as tokens, cut at ends of text; an InputError with fewer than 2, or without an end."""
+    # Letters that spell a special token are text. Chats go through the tokenizer's template.
     special, roles = special_ids(tokenizer)
     if "eos" not in roles:
         raise InputError("tokenizer must have an end-of-text token, got one without. Take another model.")
