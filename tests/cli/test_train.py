@@ -62,7 +62,6 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "best",
         "log.jsonl",
-        "provenance.json",
         "state.safetensors",
         "tokenizer.json",
     }

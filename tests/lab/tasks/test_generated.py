@@ -6,7 +6,6 @@ import math
 import pickle
 from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -199,10 +198,6 @@ def test_training_loop_takes_it(task, tmp_path):
     assert 0 <= last.held_out["accuracy"] <= 1
 
 
-def test_numbers_are_made_plain():
-    assert [type(value) for value in dataclasses.astuple(MQAR(np.int64(4), np.int32(32)))] == [int] * 5
-
-
 @pytest.mark.parametrize(
     ("name", "numbers", "words"),
     [
@@ -210,7 +205,7 @@ def test_numbers_are_made_plain():
         ("mqar", {"pairs": 6, "length": 12}, ["length must be at least 13, for 6 pairs and a query, got 12."]),
         ("mqar", {"pairs": 1}, ["pairs must be ", "at least 2", "got 1."]),
         ("mqar", {"pairs": "4"}, ["pairs must be ", "whole number", "got '4'."]),
-        ("mqar", {"pair": 4}, ["number of task mqar must be one of", "got 'pair'. Did you mean pairs?"]),
+        ("mqar", {"pair": 4}, ["Task mqar cannot be built", "'pair'", "Its numbers are pairs, length"]),
         ("mqr", {}, ["task name must be one of compression, mqar, ", "got 'mqr'"]),
         (["mqar"], {}, ["task name must be one of ", "got ['mqar']"]),
         ("selective_copying", {"tokens": 40}, ["length must be at least 80, for 40 tokens and a marker each, got 64."]),

@@ -104,7 +104,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(echo, make_model):
 @pytest.mark.parametrize("stopped", [1, 5, 7, 10])
 def test_a_resumed_run_ends_with_the_same_weights_and_log(stopped, echo, make_model, tmp_path):
     """Stopped at a checkpoint, between checkpoints, after an evaluation; with dropout and regularisation."""
-    config = dataclasses.replace(CONFIG, identity_weight=0.3, utilisation_weight=0.5)
+    config = dataclasses.replace(CONFIG, identity_weight=0.3)
     whole, resumed = make_model(dropout=0.3), make_model(dropout=0.3, seed=77)
     expected = run(whole, echo, tmp_path / "whole", config, keep_every=5)
     run(make_model(dropout=0.3), echo, tmp_path / "run", config, stopped, keep_every=5)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.io.files import replace_file
 from statesize.io.kept import FOLDERS
-from statesize.version import installed
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from statesize.io.progress import Bars
     from statesize.lab.training.folder import StepRecord
 
@@ -82,6 +77,7 @@ def train(
     from statesize.lab.tasks.text import TextTask, train_tokenizer
     from statesize.lab.training import RunFolder, TrainingConfig
     from statesize.lab.training import train as run
+    from statesize.models.files import write_tokenizer
     from statesize.texts.bundled import documents as bundled_documents
 
     del task
@@ -109,7 +105,7 @@ def train(
         update = training_bar(bars, f"train text {mixer}", steps)
         for number, record in enumerate(run(model, text_task, config, folder=folder)):
             if number == 0:
-                _save_beside(tokenizer, output)
+                write_tokenizer(output, tokenizer)
             update(record)
     report = {"mixer": mixer, "step": folder.best_step, **folder.best}
     if printing.json:
@@ -139,14 +135,3 @@ def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], No
         bar.update(record.step, steps, detail, line=record.held_out is not None)
 
     return update
-
-
-def _save_beside(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write what a run keeps of how it came about: its tokenizer, and the command line, versions and machine."""
-    from statesize.cli.shared.printing import command_line
-    from statesize.io.machine import machine
-    from statesize.models.files import write_tokenizer
-
-    made = {"command": command_line(), "versions": installed("torch", "numpy", "tokenizers"), "machine": machine()}
-    replace_file(folder / "provenance.json", (json.dumps(made, indent=1) + "\n").encode())
-    write_tokenizer(folder, tokenizer)

@@ -144,24 +144,12 @@ class Delimiters(Study):
             for model, dip in dips
             if dip.layer == ALL
         ]
-        heads = [
-            {"model": model, "layer": dip.layer, "head": dip.head, "depth": dip.depth}
-            for model, dip in dips
-            if dip.condition == OBSERVED and dip.head != ALL
-        ]
         base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
             y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
         )
         rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
         drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
-        cells = chart(heads, "Depth of each head at the delimiter").mark_rect(tooltip=SHOWN)
-        by_head = cells.properties(height=alt.Step(20)).encode(
-            x="head:O",
-            y=alt.Y("layer:N", title=None),
-            row=alt.Row("model:N", title=None),
-            color=alt.Color("depth:Q", scale=alt.Scale(scheme="blueorange", domainMid=0)),
-        )
-        drawn = alt.vconcat(*curves, drawn, by_head)
+        drawn = alt.vconcat(*curves, drawn)
         if RECALLED in table.rows[0]:
             recalled = [
                 {"model": row["model"], "depth": row["depth"], "ESS": row["ess"], "perplexity": row[RECALLED]}

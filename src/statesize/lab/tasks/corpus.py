@@ -61,17 +61,7 @@ def split(documents: Iterable[str]) -> Corpus:
 
 
 def read_text(path: str | Path) -> Corpus:
-    """A file as a corpus: the documents of UTF-8 text, or the rows of a JSONL or Parquet file, then `split`.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The two parts; nothing is held out of a file with a single document.
-
-    Raises:
-        FileError: the file cannot be read, or a row is a chat or holds no text.
-    """
+    """The documents of UTF-8 text, or the rows of a JSONL or Parquet file, split; a FileError for chats."""
     documents = tuple(read_file(require_path("path", path)))
     texts = [document for document in documents if isinstance(document, str)]
     if len(texts) < len(documents):

@@ -6,17 +6,15 @@ from statesize.lab.training.folder import RunFolder, StepRecord
 from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.lab.training.regularisation import (
     MixerCall,
-    Regularisation,
     identity_distance,
+    identity_penalty,
     mixer_calls,
-    utilisation_distance,
 )
 
 __all__ = [
     "Discrepancy",
     "DivergenceError",
     "MixerCall",
-    "Regularisation",
     "RunFolder",
     "StepRecord",
     "TrainingConfig",
@@ -24,10 +22,10 @@ __all__ = [
     "distil",
     "evaluate",
     "identity_distance",
+    "identity_penalty",
     "mixer_calls",
     "operator_error",
     "student_of",
     "train",
-    "utilisation_distance",
 ]
 __dir__ = __all__.copy

@@ -19,7 +19,7 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.folder import StepRecord
-from statesize.lab.training.loop import DivergenceError, evaluating, require_task, train
+from statesize.lab.training.loop import DivergenceError, evaluating, train
 from statesize.operators import Operator, Recurrence
 
 LOSSES = ("operators", "hidden", "logits")
@@ -79,7 +79,6 @@ def distil(
 def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batch_size: int) -> Discrepancy:
     """Compares a student with its teacher on the held-out data of a task, of which there must be some, in batches."""
     _require_alike(teacher, student)
-    require_task(task)
     batch_size = require_count("batch_size", batch_size)
     with evaluating(student):
         batches = [_distances(teacher, student, batch, ("operators", "logits")) for batch in task.held_out(batch_size)]
@@ -210,9 +209,6 @@ def student_of(teacher: LanguageModel, key_size: int, generator: torch.Generator
 
     Returns:
         A model on the teacher's device, in its dtype.
-
-    Raises:
-        InputError: The size does not fit the mixer.
 
     Example:
         >>> from statesize.lab.mixers import ModelConfig

@@ -21,9 +21,6 @@ class Claim:
         least_units: With fewer units the runs cannot tell.
         pilot: The runs from which claim, threshold and unit were chosen, and which never count as its test.
         thresholds: Figures of the study, each of which must lie above its number.
-
-    Raises:
-        InputError: A value does not fit.
     """
 
     statement: str
