@@ -155,7 +155,7 @@ def delimiters(figures: Figures, rows: Rows) -> str:
         for name in ("tolerance_0.01", "tolerance_0.1", "tolerance", "tolerance_0.6", "entropy", "norm")
     }
     taus = ", ".join(f"{dips[name]:.2f}" for name in list(dips)[:4])
-    place = {"condition": MISPLACED, "metric": CLAIM_METRIC, "layer": ALL, "head": ALL}
+    place = {"condition": MISPLACED, "metric": CLAIM_METRIC, "layer": ALL, "head": ALL, "offset": 0}
     inside = fmean(row["depth"] for row in rows if place.items() <= row.items())
     return (
         f"The past fades: the norm dips by {dips['norm']:.2f}, entropy-ESS by {dips['entropy']:.2f}. The dip claimed "

@@ -17,7 +17,7 @@ from statesize.lab.studies.texts.documents import DocumentCorpus
 from statesize.lab.studies.texts.recall import CLAIM, add_recall, perplexities, repeated
 from statesize.lab.studies.texts.responses import METRICS, respond
 from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
-from statesize.operators import Dense, Recurrence
+from statesize.operators import Recurrence
 
 STUDY = Delimiters()
 
@@ -158,26 +158,11 @@ def test_the_verdict_is_over_models_of_a_mixer(found):
     assert figures["claim_beyond_controls_gla"] == pytest.approx(found[0].beyond)
 
 
-def test_the_table_holds_all_conditions_metrics_heads_and_offsets(found):
-    # The model at each offset; at the cut one layer and its two heads too.
-    assert len(rows_of(found)) == 2 * len(CONDITIONS) * len(METRICS) * (len(WINDOWS.offsets) + 3)
-
-
 def test_an_operator_that_is_not_finite_is_named(corpus):
     model = Model()
     model.mixer.vectors[0, 7] = float("nan")
     with pytest.raises(InputError, match=r"[Mm]ixer mixer"):
         list(measure_dips(model, corpus, WINDOWS))
-
-
-def test_operators_without_a_recurrence_are_measured_too(corpus):
-    model = Model()
-    whole = model.mixer.operator
-    model.mixer.operator = lambda hidden: Dense(whole(hidden).dense())
-    dense, own = (ModelDips("one", tuple(measure_dips(one, corpus, WINDOWS))) for one in (model, Model()))
-    for metric in METRICS:
-        assert dense.dip(OBSERVED, metric).depth == pytest.approx(own.dip(OBSERVED, metric).depth, abs=1e-6)
-    assert np.isfinite(own.dip(OBSERVED).depth)
 
 
 def test_a_rise_is_no_dip_however_low_the_controls_are(found):

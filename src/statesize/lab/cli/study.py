@@ -91,12 +91,11 @@ def _run(chosen: Study, named: tuple[str, Any], folder: Path, workers: Workers, 
         result = run_study(chosen, grid, folder, crew, partial(_tell, bar, total), command_line())
     printing.say(f"Table: {result.path}")
     printing.say(f"Report: {result.path.with_name('study.html')}")
-    conclusion = result.conclusion
     if printing.json:
         made = {"preset": preset, "runs": total, "seconds": result.seconds, "table": str(result.path)}
-        print_json({**conclusion.to_dict(), **made, "command": command_line()})
+        print_json({**result.conclusion.to_dict(), **made, "command": command_line()})
     else:
-        print_page(conclusion.page())
+        print_page(result.conclusion.page())
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:

@@ -62,12 +62,7 @@ def train(
         resume: Continue the run in OUTPUT. The final weights are those of a run without a stop.
         plugin: Python file that registers a mixer of your own.
         printing: What is printed.
-
-    Raises:
-        InputError: A value is out of its range, or the run to be resumed has other settings.
-        FileError: A folder or file cannot be read or written.
     """
-    # The heavy imports wait until there is something to train.
     import torch
 
     from statesize.cli.shared.printing import print_json

@@ -29,9 +29,6 @@ def save_checkpoint(
 ) -> None:
     """Writes a model's configuration and weights; those of another model that are there are replaced.
 
-    An interruption leaves the old model, the new one, or a folder without config.json, which is refused when it is
-    loaded; it never leaves the weights of one model with the configuration of another.
-
     Args:
         model: The model.
         folder: Where; made where it is missing.

@@ -17,11 +17,7 @@ from statesize.lab.mixers.config import ModelConfig, mixer
 
 
 class GatedMLP(nn.Module):
-    """SwiGLU: W₂ (silu(W_g x) ⊙ W_u x), without biases (Shazeer 2020).
-
-    Args:
-        config: Shape of the model; the hidden width is mlp_factor · width.
-    """
+    """SwiGLU: W₂ (silu(W_g x) ⊙ W_u x), without biases, of hidden width mlp_factor · width (Shazeer 2020)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -53,12 +49,7 @@ class LocalDropout(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: h ← h + mixer(norm(h)), then h ← h + mlp(norm(h)).
-
-    Args:
-        config: Shape of the model.
-        layer: Which layer it is, from 0; `config.mixer` says what mixes there.
-    """
+    """One layer, counted from 0: h ← h + mixer(norm(h)), then h ← h + mlp(norm(h))."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()

@@ -61,9 +61,8 @@ RECORD = Grid(
 )
 
 # Four minutes of a core: one layer of attention in each place, with new seeds.
-LAPTOP = replace(
-    RECORD, model=RECORD.model | {"mixer": PLACEMENTS[:6]}, training=RECORD.training | {"seed": [400, 401]}
-)
+_ONE, _NEW = {"mixer": PLACEMENTS[:6]}, {"seed": [400, 401]}
+LAPTOP = replace(RECORD, model=RECORD.model | _ONE, training=RECORD.training | _NEW)
 
 CAVEATS = (
     "Which placement wins depends on the task, the size and the number of steps, of which there is one each. In the "
@@ -87,7 +86,7 @@ def layers_of(run: FinalRun) -> list[str]:
 
 
 def attention_of(run: FinalRun) -> list[int]:
-    """The layers of a run that are attention."""
+    """Its layers that are attention."""
     return [layer for layer, mixer in enumerate(layers_of(run)) if mixer == ATTENTION]
 
 

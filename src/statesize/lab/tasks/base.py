@@ -73,9 +73,6 @@ class SyntheticTask(ABC):
     Attributes:
         held_out_sequences: Sequences to evaluate on.
         held_out_seed: Which ones; they are drawn apart from what any training seed gives.
-
-    Raises:
-        InputError: A number is of another type than its field, or not finite, or the held-out ones are out of range.
     """
 
     held_out_sequences: int = 256

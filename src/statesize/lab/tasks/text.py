@@ -102,10 +102,6 @@ class TextTask:
         held_out_bytes: what bits per byte divides by: the UTF-8 bytes of the held-out documents, and one for each
             `<eos>`.
         vocabulary_size: number of token ids.
-
-    Raises:
-        InputError: a stream is too short or of another dtype, an id is outside the vocabulary, or a number is not
-            positive.
     """
 
     train_tokens: Tensor = field(repr=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.check import all_finite, refuse, require_count
+from statesize.check import all_finite, require_count
 from statesize.errors import InputError
 from statesize.lab.mixers.base import Mixer
 from statesize.lab.mixers.chunk import MINIMUM_LOG_DECAY, mix_chunked
@@ -63,9 +63,8 @@ def distil(
         The record of each step, after it.
 
     Raises:
-        InputError: Teacher and student do not fit, the device is missing, or the task has more tokens than the models.
+        InputError: The device is missing, or the task has more tokens than the models.
     """
-    _require_alike(teacher, student)
 
     def loss(*batch: Tensor) -> Tensor:
         distances = _distances(teacher, student, batch, losses).values()
@@ -78,7 +77,6 @@ def distil(
 @torch.no_grad()
 def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batch_size: int) -> Discrepancy:
     """Compares a student with its teacher on the held-out data of a task, of which there must be some, in batches."""
-    _require_alike(teacher, student)
     batch_size = require_count("batch_size", batch_size)
     with evaluating(student):
         batches = [_distances(teacher, student, batch, ("operators", "logits")) for batch in task.held_out(batch_size)]
@@ -184,15 +182,6 @@ def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tenso
         for block in teacher.blocks:
             hooks.callback(block.register_forward_hook(store).remove)
         return calls, teacher(input_ids)
-
-
-def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
-    if teacher is student:
-        raise InputError("student must be another model than its teacher. Make it with student_of(teacher, n).")
-    for name in ("vocabulary_size", "width", "heads", "layers"):
-        theirs, ours = getattr(teacher.config, name), getattr(student.config, name)
-        if theirs != ours:
-            refuse(f"{name} of the student", f"{theirs}, that of the teacher", ours)
 
 
 def student_of(teacher: LanguageModel, key_size: int, generator: torch.Generator | None = None) -> LanguageModel:

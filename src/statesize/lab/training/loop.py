@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.check import require_count, require_kind
+from statesize.check import require_count
 from statesize.errors import InputError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import IGNORED, Task
@@ -90,18 +90,15 @@ def train(
 
 def _begin(model: LanguageModel, task: Task, config: TrainingConfig) -> TrainingState:
     """The state of a run before its first step."""
-    require_kind("model", model, LanguageModel, "a LanguageModel")
     if task.vocabulary_size > model.config.vocabulary_size:
-        raise InputError(
-            f"model must have at least the {task.vocabulary_size} tokens of the task, got "
-            f"{model.config.vocabulary_size}."
-        )
+        known = model.config.vocabulary_size
+        raise InputError(f"model must have at least the {task.vocabulary_size} tokens of the task, got {known}.")
     try:
         model.to(config.device).train()
         dropout = torch.Generator(device=config.device).manual_seed(config.seed + 1)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"device must be one that torch can use here, got {config.device!r} ({error}). Use 'cpu'."
+            f"device must be one that torch has here, got {config.device!r} ({error}). Use 'cpu'."
         ) from error
     model.set_dropout_generator(dropout)
     matrices, vectors = (
@@ -169,7 +166,6 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
     Raises:
         InputError: The held-out data have no target.
     """
-    require_kind("model", model, LanguageModel, "a LanguageModel")
     batch_size = require_count("batch_size", batch_size)
     nats = right = scored = positions = whole = sequences = 0.0
     with evaluating(model):

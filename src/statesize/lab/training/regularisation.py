@@ -61,7 +61,6 @@ def mixer_calls(model: nn.Module) -> Generator[list[MixerCall]]:
         >>> calls[0].sampled(1, 2, torch.Generator()).batch_shape
         torch.Size([1, 2])
     """
-    require_kind("model", model, nn.Module, "a torch module", "Give statesize.load(NAME).model, or another.")
     calls: list[MixerCall] = []
 
     def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

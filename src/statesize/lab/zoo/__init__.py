@@ -22,28 +22,12 @@ __dir__ = __all__.copy
 
 
 def names() -> tuple[str, ...]:
-    """Names of the bundled models, which are those of their mixers: softmax and (gated) linear attention, delta rule.
-
-    Returns:
-        The names.
-
-    Example:
-        >>> names()
-        ('sa', 'la', 'gla', 'gated-deltanet')
-    """
+    """Names of the bundled models, which are those of their mixers: softmax, (gated) linear, delta rule."""
     return NAMES
 
 
 def recall_names() -> tuple[str, ...]:
-    """Names of the bundled models of re-binding recall, small siblings of the others.
-
-    Returns:
-        Softmax, linear, weighted linear and gated linear attention.
-
-    Example:
-        >>> recall_names()[0]
-        'recall-sa'
-    """
+    """Names of the bundled models of re-binding recall, small siblings of the others."""
     return RECALL_NAMES
 
 

@@ -8,12 +8,10 @@ import torch
 from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.lab.mixers.checkpoint import save_weights
 from statesize.lab.studies.delimiters import Delimiters
 from statesize.lab.studies.texts.documents import default_texts, rebinding_task
 from statesize.lab.studies.texts.reading import TextGrid, train_recall
 from statesize.lab.tasks import build_task
-from statesize.models.files import write_tokenizer
 
 STUDY = Delimiters()
 
@@ -72,26 +70,3 @@ def test_others_read_prose():
     assert default_texts("gla") == default_texts("some/model") == zoo.documents()
     assert rebinding_task("gla") is None
     assert rebinding_task("recall-gla").length == 116
-
-
-def test_a_second_run_in_a_process_reads_the_weights_and_the_text_as_they_are_then(tmp_path):
-    folder, text = tmp_path / "model", tmp_path / "text.txt"
-
-    def write(scale, values):
-        loaded = zoo.load("recall-la")
-        weights = {name: scale * weight for name, weight in loaded[0].state_dict().items()}
-        save_weights(loaded[0].config, weights, folder)
-        write_tokenizer(folder, loaded[1])
-        documents = (" ".join(f"k{key} v{(row * values + key) % 10}" for key in range(7)) for row in range(40))
-        text.write_text("\n\n".join(documents), encoding="utf-8")
-
-    def key():
-        (run,) = STUDY.runs(TextGrid(12, (str(folder),), text=str(text)))
-        return run.key
-
-    keys = []
-    for scale, values in ((1.0, 3), (0.5, 3), (0.5, 1), (1.0, 3)):
-        write(scale, values)
-        keys.append(key())
-    assert len(set(keys)) == 3
-    assert keys[0] == keys[-1]

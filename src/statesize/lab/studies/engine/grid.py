@@ -60,7 +60,7 @@ class RunMeasurements:
 
     @property
     def claim_metric(self) -> str:
-        """The column of the metric for which claims are made, the relative tolerance-ESS of the first ρ."""
+        """The column for which claims are made, of the first relative tolerance."""
         return self.metrics[1]
 
 
