@@ -25,8 +25,8 @@ from statesize.lab.studies.texts.recall import CLAIM, RECALLED, add_recall
 from statesize.lab.studies.texts.responses import METRICS
 from statesize.lab.studies.texts.sequences import CONTROLS, MISPLACED, OBSERVED
 
-# The bundled models of re-binding recall, one of each mixer.
-SMOKE = TextGrid()
+# One of the bundled models of re-binding recall.
+SMOKE = TextGrid(documents=10, models=("recall-gla",))
 
 RECORD = TextGrid(
     models=tuple(f"recall-gla-{seed}" for seed in range(200, 205)),
