@@ -62,7 +62,7 @@ def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, 
     ("content", "words", "code"),
     [
         (b"one two three", ["at least 2 documents, got 1"], 2),
-        (b"one\n\ntwo\n\nthree", ["Half of the documents must have"], 1),
+        (b"one\n\ntwo\n\nthree", ["Half of the documents must have"], 2),
         ("größer\n\n".encode() + "größer".encode("latin-1"), ["must be UTF-8 text", "position 12"], 1),
         (None, ["cannot be read"], 1),
     ],
