@@ -92,6 +92,6 @@ def test_missing_and_truncated_files_are_named(copy, file, call):
     with pytest.raises(FileError, match=file) as truncated:
         call()
     (copy / file).unlink()
-    with pytest.raises(FileError, match=f"{file}.* missing") as missing:
+    with pytest.raises(FileError, match=file) as missing:
         call()
     assert "\n" not in str(truncated.value) + str(missing.value)

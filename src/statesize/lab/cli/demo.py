@@ -58,7 +58,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
             profiles[name] = run_profile(
                 model,
                 inputs,
-                Settings(positions=24),
+                Settings(),
                 tokenizer=tokenizer,
                 output=folder / name,
                 name=name,
