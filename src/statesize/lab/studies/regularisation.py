@@ -39,7 +39,7 @@ RECORD = Grid(
     tasks=[{"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64}],
 )
 
-# Two minutes of a core: the record with as many new seeds, enough for its verdict.
+# Five minutes of a core: the record with as many new seeds, enough for its verdict.
 LAPTOP = replace(RECORD, training=RECORD.training | {"seed": [*range(300, 308)]})
 
 CAVEATS = (
