@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,16 @@ import torch
 from torch import Tensor
 
 from statesize.adapters.models.model_state import tensors_sha256
-from statesize.lab.tasks.corpus import python_prose
+from statesize.lab import zoo
 from statesize.models.load import LoadedModel
 from statesize.texts.tokens import AnyTokenizer, encode
 
 Row = dict[str, Any]
 
 
-@cache
 def held_out() -> tuple[str, ...]:
-    """Prose of the running CPython that no model trained on the rest has seen; that of 3.11 is on record."""
-    return python_prose().held_out
+    """The bundled documents, which no bundled model has seen."""
+    return tuple(zoo.documents())
 
 
 def weights_of(loaded: LoadedModel) -> Row:

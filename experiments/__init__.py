@@ -1,1 +1,10 @@
-"""Studies beyond the paper, each plugged in as a package of a user would: python -m experiments.rank --preset smoke."""
+"""Studies beyond the paper, each plugged in as a user's package would be."""
+
+import sys
+
+from statesize.cli import main
+
+
+def run(study: str) -> None:
+    """Run a study with the arguments of its command line."""
+    sys.exit(main(["lab", "study", study, *sys.argv[1:]]))

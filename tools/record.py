@@ -17,9 +17,8 @@ from PIL import Image
 from statesize.io.files import replace_files
 from statesize.lab.studies import Study
 from statesize.lab.studies import study as studies
-from statesize.lab.studies.engine.conclusion import read_conclusion
 from statesize.lab.studies.engine.record import RECORD, Made, read_rows, record_files
-from statesize.lab.studies.engine.run import stored_rows
+from statesize.lab.studies.engine.run import CONCLUSION, stored_rows
 from statesize.lab.studies.engine.table import StudyTable
 from tools.figures.on_record import record_folder
 
@@ -41,9 +40,8 @@ def _git(*arguments: str) -> str:
 def record(study: Study, folder: Path, preset: str) -> None:
     """Put the runs of a preset in the folder of `statesize lab study` on record, those done, with their picture."""
     command = f"statesize lab study {study.kind} --preset {preset}"
-    made = Made(
-        fixing_commit(study), command, datetime.now(UTC).date().isoformat(), str(read_conclusion(folder)[1]["machine"])
-    )
+    machine = json.loads((folder / CONCLUSION).read_bytes())["machine"]
+    made = Made(fixing_commit(study), command, datetime.now(UTC).date().isoformat(), machine)
     rows = stored_rows(study, study.runs(study.preset(preset)), folder)
     kept = ROOT / record_folder(study.kind)
     replace_files(kept, record_files(study, preset, made, rows))

@@ -117,7 +117,7 @@ def _train(folder: Path) -> list[str]:
     options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
     where = ["--text", str(folder / "inputs" / "text.txt"), "--output", str(output)]
     resume = ["--resume"] * (output / "state.safetensors").is_file()
-    return ["lab", "train", "text", "--mixer", "gla", "--threads", "1", *where, *options, *resume, "--json"]
+    return ["lab", "train", "text", "--mixer", "gla", *where, *options, *resume, "--json"]
 
 
 def _train_table(output: Path) -> str:

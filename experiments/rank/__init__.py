@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import altair as alt
 import torch
 from torch import Tensor
 
@@ -21,7 +20,6 @@ import experiments.rank.mixers  # noqa: F401
 from experiments.rank.low_rank import run_with_past_cut, run_with_states_cut
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies import Study, study
-from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, TrainingRun, smoke, training_runs
 from statesize.lab.studies.engine.statistics import (
@@ -45,7 +43,6 @@ from statesize.lab.tasks.base import SyntheticTask
 from statesize.lab.training.loop import evaluating
 from statesize.metrics import entropy_ess
 
-NAME = "rank"
 RULES: dict[str, dict[str, Any]] = {
     "la": {"mixer": "la"},
     "retnet": {"mixer": "retnet"},
@@ -95,6 +92,15 @@ RECORD = Grid(
     ],
 )
 
+# Five minutes of a core: four rules on one task, with new seeds; a verdict takes far more.
+LAPTOP = dataclasses.replace(
+    RECORD,
+    variants=[RULES[rule] for rule in ["la", "gla", "gla-open", "deltanet"]],
+    model=RECORD.model | {"key_size": 8},
+    training=RECORD.training | {"seed": [9500, 9501, 9502, 9503]},
+    tasks=RECORD.tasks[:1],
+)
+
 ACROSS = Claim(
     statement="Over update rules at equal n, those with the higher entropy-ESS/kv have the higher accuracy (rank "
     "correlation above 0), also given their ESS at initialisation.",
@@ -114,9 +120,6 @@ CUT = Claim(
 
 STATELESS = "sa"
 
-LESS = ", less its mean"
-"""The end of a quantity of charts that is taken inside cells."""
-
 MEASURES = {
     "ess": "entropy",
     "state_rank": "state_rank",
@@ -126,6 +129,8 @@ MEASURES = {
     "norm": "norm",
 }
 """What may tell accuracy, by the names of its figures: columns of a table, each divided by kv."""
+
+GIVEN = ("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm")
 
 CAVEATS = (
     "The rules share embedding, MLP, value width, short convolution and norm. The delta rules and that of RWKV-7 have "
@@ -185,10 +190,6 @@ def rule_of(run: FinalRun) -> str:
     return next(name for name, fields in RULES.items() if fields.items() <= model.items())
 
 
-def _with_state(table: StudyTable) -> list[FinalRun]:
-    return [run for run in table.runs if run.mixer != STATELESS]
-
-
 def _per_item(run: FinalRun, row: Row, name: str) -> float:
     return float(row[MEASURES[name]]) / run.kv
 
@@ -201,29 +202,21 @@ def _inside_cells(runs: Sequence[FinalRun]) -> tuple[Indices, dict[str, Numbers]
     return cells, {name: within_cells(values, cells) for name, values in columns.items()}
 
 
-def _add_seeds(runs: Sequence[FinalRun], findings: Findings) -> None:
-    """How accuracy goes with each measure among runs that differ in their seed only."""
+def _add_seeds(name: str, runs: Sequence[FinalRun], findings: Findings) -> None:
+    """How accuracy goes with each measure among runs that differ in their seed only, and given another measure."""
     cells, left = _inside_cells(runs)
-    accuracy = left["accuracy"]
 
     def lead(other: str) -> Evidence:
-        of_ess, of_other = (correlating(left[name], accuracy) for name in ("ess", other))
+        of_ess, of_other = (correlating(left[measure], left["accuracy"]) for measure in ("ess", other))
         return jackknife(lambda rows: of_ess(rows) - of_other(rows), cells)
 
-    for name in MEASURES:
-        findings.add(f"seeds_{name}", correlation_evidence(left[name], accuracy, cells))
-    for name in ("state_rank", "stable_rank"):
-        findings.add(f"seeds_ess_less_{name}", lead(name))
-
-
-def _add_learned(runs: Sequence[FinalRun], findings: Findings) -> None:
-    """The same among runs that have left guessing, and given another measure: asked after the runs."""
-    cells, left = _inside_cells(runs)
-    for name in MEASURES:
-        findings.add(f"learned_{name}", correlation_evidence(left[name], left["accuracy"], cells))
-    for one, other in (("ess", "stable_rank"), ("stable_rank", "ess"), ("ess", "norm")):
+    for measure in MEASURES:
+        findings.add(f"{name}_{measure}", correlation_evidence(left[measure], left["accuracy"], cells))
+    for other in ("state_rank", "stable_rank") if name == "seeds" else ():
+        findings.add(f"{name}_ess_less_{other}", lead(other))
+    for one, other in GIVEN if name == "learned" else ():
         given = correlation_evidence(left[one], left["accuracy"], cells, left[other])
-        findings.add(f"learned_{one}_given_{other}", given)
+        findings.add(f"{name}_{one}_given_{other}", given)
 
 
 def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
@@ -256,11 +249,11 @@ def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
         findings.add(f"state_lost_at_{name}", of_mean(whole - state))
 
 
-@study(NAME)
+@study("rank")
 class Rank(Study):
     """The study of rank."""
 
-    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
 
     def runs(self, grid: Grid) -> tuple[TrainingRun, ...]:
@@ -275,34 +268,14 @@ class Rank(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """Which measure tells accuracy between seeds and between rules, and what cuts lose."""
-        runs = _with_state(table)
-        _add_seeds(runs, findings)
+        runs = [run for run in table.runs if run.mixer != STATELESS]
+        _add_seeds("seeds", runs, findings)
         _add_rules(runs, findings)
         learned = [run for run in runs if not run.guesses]
         _add_cuts(learned, findings)
-        _add_learned(learned, findings)
+        # Asked after the runs.
+        _add_seeds("learned", learned, findings)
         for name, further in (("across", ACROSS), ("cut", CUT)) if findings.claim else ():
             told = Findings(further, evidence=findings.evidence).conclusion("rank", ())
             holds = math.nan if told.holds is None else float(told.holds)
             findings.figures |= {**told.figures, f"{name}_holds": holds}
-
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Accuracy against ESS, and against the ranks of the state: less their means in cells, and over rules."""
-        runs = _with_state(table)
-        _, left = _inside_cells(runs)
-        titles = {"ess": "ess / kv", "state_rank": "state rank / kv", "stable_rank": "stable rank / kv"}
-        records = [
-            {"rule": rule_of(run), "task": run.task, "kv": run.kv, "n": run.key_size, "seed": run.seed}
-            | {title: _per_item(run, run.last, name) for name, title in titles.items()}
-            | {"accuracy": run.accuracy}
-            | {f"{title}{LESS}": left[name][index] for name, title in (titles | {"accuracy": "accuracy"}).items()}
-            for index, run in enumerate(runs)
-        ]
-        rows = [
-            [
-                points(records, f"Accuracy and {x.removesuffix(' / kv')}", f"{x}{end}", f"accuracy{end}", "rule")
-                for x in titles.values()
-            ]
-            for end in (LESS, "")
-        ]
-        return alt.vconcat(*(alt.hconcat(*row) for row in rows))

@@ -1,9 +1,6 @@
 """Runs the study: python -m experiments.rank --preset smoke."""
 
-import sys
+from experiments import run
+from experiments.rank import Rank
 
-import experiments.rank
-from statesize.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["lab", "study", experiments.rank.NAME, *sys.argv[1:]]))
+run(Rank.kind)

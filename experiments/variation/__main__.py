@@ -1,9 +1,6 @@
 """Runs the study: python -m experiments.variation --preset smoke."""
 
-import sys
+from experiments import run
+from experiments.variation import Variation
 
-import experiments.variation
-from statesize.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main(["lab", "study", experiments.variation.NAME, *sys.argv[1:]]))
+run(Variation.kind)

@@ -37,7 +37,7 @@ def cut_less(monkeypatch, **fewer):
 
 
 def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys, monkeypatch):
-    truncation = cut_less(monkeypatch, documents=1, tokens=64)
+    cut_less(monkeypatch, documents=1, tokens=64)
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     page = (here / "statesize-demo.html").read_text(encoding="utf-8")
@@ -54,8 +54,8 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     opens_without_network_and_errors(here / "statesize-demo.html")
     assert main(["profile", "statesize-demo"]) == 0
     assert capsys.readouterr().out.count("numbers per channel past token 64 of 128") == 4
-    # What is there is taken up.
-    monkeypatch.setattr(truncation, "truncate", None)
+    # What is profiled is taken up.
+    monkeypatch.setattr(importlib.import_module("statesize.profiling.work"), "measure_captured", None)
     assert main(["demo", "--json", "--html", "other.html"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["report"] == "other.html"

@@ -1,4 +1,4 @@
-"""Stored results are shown again: a profile by `statesize profile FOLDER`, a study by `statesize lab study FOLDER`."""
+"""Stored profiles are shown again by `statesize profile FOLDER`."""
 
 import contextlib
 import io

@@ -58,7 +58,6 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "best",
         "log.jsonl",
-        "provenance.json",
         "state.safetensors",
         "tokenizer.json",
     }
@@ -70,7 +69,6 @@ def test_a_run_leaves_a_model_a_log_and_a_report_on_stdout(run, text, tmp_path):
     [
         (["--mixer", "mambo"], 2, "mambo"),
         (["--mixer", "gla", "--steps", "0"], 2, '"0" for --steps'),
-        (["--mixer", "gla", "--threads", "0"], 2, '"0" for --threads'),
         (["--mixer", "gla", "--resume"], 1, "must hold a run to resume"),
     ],
 )

@@ -24,7 +24,7 @@ def printed(capsys, *command):
 def test_a_training_is_followed_through_its_checkpoints(here, capsys):
     documents = (f"{number} tokens of the past, and {99 - number} of the future." * 4 for number in range(60))
     (here / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    trained = "lab train text --text text.txt --keep-every 2 --output run --threads 1 --quiet"
+    trained = "lab train text --text text.txt --keep-every 2 --output run --quiet"
     assert main([*trained.split(), *SMALL]) == 0
     asked = ["lab", "series", "run", "--sequences", "2", "--max-tokens", "24", "--output", "points"]
     assert main([*asked, "--html", "series.html"]) == 0

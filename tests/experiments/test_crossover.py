@@ -6,7 +6,6 @@ import json
 import pytest
 
 from experiments.crossover import ARMS, Crossover
-from statesize.cli import main
 
 STUDY = Crossover()
 
@@ -49,19 +48,6 @@ def test_the_other_way_round_it_does_not_hold():
     assert STUDY.conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), METRIC, CLAIM).holds is False
 
 
-def test_it_is_told_how_far_plain_runs_are_alike_and_how_full():
-    found = STUDY.conclude(table(GAINS), METRIC, CLAIM).figures
-    assert found["plain_difference"] == pytest.approx(0)
-    assert found["saturated_plain_utilisation"] == pytest.approx(0.9)
-    assert found["collapsed_plain_utilisation"] == pytest.approx(0.3)
-    assert (found["saturated_plain_learned"], found["plain_difference_interval"]) == (4, pytest.approx((0, 0)))
-
-
-def test_a_seed_counts_only_with_all_of_its_runs():
-    rows = [row for row in table(GAINS) if row["run"] != "collapsedlarger024"]
-    assert STUDY.conclude(rows, METRIC, CLAIM).figures["claim_saturated_larger_units"] == 3
-
-
 def test_a_seed_is_one_unit_of_all_settings_that_it_has_whole():
     """The order of the grid does not matter, and a setting without one of its runs is left out of its seed."""
     easy, hard = table(GAINS), table({("saturated", "larger"): 0.1}, pairs=32)
@@ -76,11 +62,3 @@ def test_a_seed_is_one_unit_of_all_settings_that_it_has_whole():
 def test_the_runs_of_a_seed_stand_together():
     seeds = [run.training.seed for run in STUDY.runs(STUDY.preset("record"))]
     assert seeds == sorted(seeds)
-
-
-@pytest.mark.slow
-def test_the_smoke_preset(tmp_path, capsys):
-    assert main(["lab", "study", "crossover", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert (document["runs"], document["holds"]) == (12, None)
-    assert "collapsed_opened_utilisation" in document["figures"]

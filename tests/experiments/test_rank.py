@@ -1,6 +1,5 @@
 """Cuts of H and of the state are those of the definition, no two runs share a seed, and planted claims are found."""
 
-import json
 import math
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 
 from experiments.rank import RULES, Rank, border_of, measure_border
 from experiments.rank.low_rank import run_with_past_cut, run_with_states_cut
-from statesize.cli import main
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import IGNORED
 from statesize.lab.tasks.mqar import MQAR
@@ -123,17 +121,3 @@ def test_the_claim_holds_in_0_of_200_where_nothing_is_and_the_further_claims_sel
     assert sum(one.holds is True for one in found) == 0
     for name in ("across_holds", "cut_holds"):
         assert sum(one.figures[name] == 1 for one in found) <= 13
-
-
-@pytest.mark.slow
-def test_the_smoke_preset(tmp_path, capsys):
-    arguments = ["lab", "study", "rank", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]
-    assert main(arguments) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["runs"] == 14
-    assert document["holds"] is None
-    assert "Accuracy and stable rank" in (tmp_path / "study" / "study.html").read_text(encoding="utf-8")
-    assert main(arguments) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out)["figures"] == document["figures"]
-    assert "run " not in err

@@ -1,7 +1,5 @@
 """S4D: its kernel by the equations, the same at every input."""
 
-import math
-
 import pytest
 import torch
 
@@ -15,14 +13,6 @@ def mixer_of(states=6):
     return LanguageModel(config, torch.Generator().manual_seed(0)).double().blocks[0].mixer
 
 
-def test_modes_start_as_in_s4d_lin():
-    mixer = mixer_of()
-    torch.testing.assert_close(mixer.log_rate.exp().detach(), torch.full((8, 3), 0.5).double(), rtol=1e-6, atol=0)
-    expected = (math.pi * torch.arange(3)).double().expand(8, -1)
-    torch.testing.assert_close(mixer.frequency.detach(), expected, rtol=1e-6, atol=0)
-    assert (mixer.log_step.diff() > 0).all()
-
-
 def test_the_kernel_is_the_impulse_response_of_the_discretised_model():
     """By zero-order hold: x' = A x + u with u constant over a step, for the mode and its conjugate."""
     mixer = mixer_of()
@@ -34,13 +24,6 @@ def test_the_kernel_is_the_impulse_response_of_the_discretised_model():
         for t in range(10):
             response = weight * ((mode * step * (t + 1)).exp() - (mode * step * t).exp()) / mode
             torch.testing.assert_close(matrix[:, 9, 9 - t], 2 * response.sum(-1).real)
-
-
-def test_the_operator_depends_on_the_shape_of_the_input_only():
-    mixer, hidden = mixer_of(), torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(0))
-    operator = mixer.operator(hidden.double())
-    assert torch.equal(operator.dense(), mixer.operator(torch.zeros(2, 12, 8)).dense())
-    assert torch.equal(operator[0].dense(), operator[1].dense())
 
 
 @pytest.mark.parametrize("states", [2, 6])

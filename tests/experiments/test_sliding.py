@@ -21,16 +21,3 @@ def test_it_is_the_formula_of_vaswani(window):
     expected = torch.cat(heads, -1) @ mixer.output_projection.weight.mT
     torch.testing.assert_close(mixer(hidden), expected, rtol=1e-10, atol=1e-12)
     assert sum(part.numel() for part in mixer.parameters()) == (10 + 10 + 12 + 12) * 12
-
-
-@pytest.mark.parametrize("window", [1, 2, 8])
-def test_steps_keep_the_window_and_no_more(window):
-    config = ModelConfig("sliding", 8, width=12, heads=2, key_size=5, layers=1, window=window)
-    mixer = LanguageModel(config, torch.Generator().manual_seed(1)).double().blocks[0].mixer
-    hidden = torch.randn(2, 20, 12, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    expected, cache = mixer(hidden), mixer.initial_cache(2)
-    for t in range(20):
-        output, cache = mixer.step(hidden[:, t], cache)
-        torch.testing.assert_close(output, expected[:, t], rtol=1e-10, atol=1e-12)
-        held = sum(part.nbytes for part in cache) // 2
-        assert held == mixer.cache_bytes(t + 1) == min(t + 1, window - 1) * 2 * (5 + 6) * 8

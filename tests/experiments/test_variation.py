@@ -5,9 +5,7 @@ import json
 
 import pytest
 
-from experiments.variation import KINDS, Variation
-from statesize.cli import main
-from statesize.lab.studies.engine.table import StudyTable
+from experiments.variation import Variation
 
 STUDY = Variation()
 
@@ -56,29 +54,8 @@ def test_pairs_are_alike_in_all_settings_but_the_mixer():
     assert "do not give mqar_varying_decay_accuracy_gain" in unlike.reason
 
 
-def test_what_only_one_of_two_mixers_has_makes_no_further_pairs():
-    """Two biases of decays are two runs of one mixer beside one of the other, which has none."""
-    rows = [row for bias in (0, 3) for row in table({"s4d": 0.1, "gla": 0.2 + 0.1 * bias}, model={"decay_bias": bias})]
-    found = STUDY.conclude(rows, METRIC, CLAIM).figures
-    assert found["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.25)
-    assert found["claim_mqar_varying_decay_accuracy_gain_units"] == 3
-
-
-def test_charts_name_the_kinds():
-    drawn = json.dumps(STUDY.draw(StudyTable(table(dict.fromkeys(KINDS, 0.2)), METRIC)).to_dict())
-    assert all(kind.replace("_", " ") in drawn for kind in KINDS.values())
-
-
 def test_the_presets_have_equal_states():
     for preset in STUDY.presets:
         for run in STUDY.runs(STUDY.preset(preset)):
             assert run.model.window == run.model.key_size + 1
             assert run.model.positions >= run.task.length
-
-
-@pytest.mark.slow
-def test_the_smoke_preset(tmp_path, capsys):
-    assert main(["lab", "study", "variation", "--preset", "smoke", "--output", str(tmp_path / "study"), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert (document["runs"], document["holds"]) == (16, None)
-    assert "compression_window_of_attention_share" in document["figures"]

@@ -60,7 +60,7 @@ def findings() -> dict[str, str]:
         rows.append((claim, link, f"{effects} ({counts}: {claimed.unit})"))
         objections.append(f"- *{claim.partition(' (')[0]}.* {caveats['sentences'][name]}")
     false = read_json("false_positives")
-    designs = [row for row in false["designs"] if (row["study"], row["preset"] or "") in presets]
+    designs = [row for row in false["designs"] if not row["preset"] or (row["study"], row["preset"]) in presets]
     shown = [
         (
             row["study"],

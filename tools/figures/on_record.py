@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.lab.studies.engine.study import questions
 from statesize.lab.studies.engine.table import parse_rows
 from statesize.measurement.statistics import Interval
 
@@ -46,7 +45,7 @@ def value(name: str) -> str:
 def quoted() -> dict[str, str]:
     """The figures of all studies that have intervals, as STUDY_FIGURE, and how many models dip at delimiters."""
     found: dict[str, str] = {}
-    for study in (*questions(), *EXPERIMENTS):
+    for study in (*sorted(path.parent.name for path in RESULTS.glob("studies/*/record.json")), *EXPERIMENTS):
         figures = read_record(study)["figures"]
         names = [name for name in figures if (figures.get(f"{name}_interval") or [None])[0] is not None]
         found |= {f"{study}_{name}".replace(".", "_"): figure(figures, name) for name in names}

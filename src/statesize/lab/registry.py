@@ -64,15 +64,11 @@ class Registry(Generic[Kind]):
         """All names, in alphabetical order."""
         if not self._looked:
             self._looked = True
-            for module in self.modules():
-                import_module(f"{self.folder}.{module}")
+            for module in iter_modules(import_module(self.folder).__path__):
+                import_module(f"{self.folder}.{module.name}")
             for entry in entry_points(group=PLUGINS):
                 entry.load()
         return tuple(sorted(self._classes))
-
-    def modules(self) -> tuple[str, ...]:
-        """Names of the modules of the folder, without importing them."""
-        return tuple(module.name for module in iter_modules(import_module(self.folder).__path__))
 
     def __getitem__(self, name: str) -> Kind:
         """The class of a name; an InputError where there is none."""

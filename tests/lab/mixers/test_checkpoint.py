@@ -1,8 +1,6 @@
 """Model folders: round trips and what is refused."""
 
 import json
-import resource
-from pathlib import Path
 
 import pytest
 import torch
@@ -61,11 +59,6 @@ def test_half_precision_is_stored_small_and_upcast(tmp_path):
     assert half < 0.7 * full
 
 
-def test_double_precision_stays(tmp_path):
-    save_checkpoint(model_of().double(), tmp_path)
-    assert load_checkpoint(tmp_path).embedding.weight.dtype == torch.float64
-
-
 def test_weights_that_overflow_half_precision_are_refused_and_nothing_is_written(tmp_path):
     model = model_of()
     with torch.no_grad():
@@ -75,30 +68,14 @@ def test_weights_that_overflow_half_precision_are_refused_and_nothing_is_written
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_folder_and_missing_files_are_named(tmp_path):
-    with pytest.raises(FileError, match=r"config\.json is missing"):
-        load_checkpoint(tmp_path / "nowhere")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+def test_a_file_that_is_missing_or_damaged_is_named(name, content, tmp_path):
     save_checkpoint(model_of(), tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(FileError, match=r"model\.safetensors is missing"):
-        load_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize("kept", [0, 5, 0.5, 0.99])
-def test_a_truncated_file_is_refused(tmp_path, kept):
-    save_checkpoint(model_of(), tmp_path)
-    path = tmp_path / "model.safetensors"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
-    with pytest.raises(FileError, match="damaged or cut off"):
-        load_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
-def test_a_configuration_that_is_not_json_is_refused(tmp_path, content):
-    save_checkpoint(model_of(), tmp_path)
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(FileError, match="is not JSON"):
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(FileError, match=rf"{name} must be that of a model"):
         load_checkpoint(tmp_path)
 
 
@@ -108,66 +85,3 @@ def test_weights_of_another_model_are_refused(tmp_path):
     (tmp_path / "la" / "model.safetensors").replace(tmp_path / "gla" / "model.safetensors")
     with pytest.raises(FileError, match=r"does not fit its config\.json.*layers\.0\.mixer\.decay"):
         load_checkpoint(tmp_path / "gla")
-
-
-def test_a_path_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("taken")
-    with pytest.raises(FileError, match="cannot write"):
-        save_checkpoint(model_of(), tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "taken"
-
-
-def test_a_disk_that_fills_up_leaves_the_old_files_whole(tmp_path):
-    save_checkpoint(model_of(), tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(FileError, match=r"cannot write .*model\.safetensors: File too large"):
-            save_checkpoint(model_of().double(), tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-@pytest.mark.parametrize("moment", [1, 2, 3, 4])
-def test_an_interruption_never_leaves_weights_with_the_configuration_of_another_model(moment, tmp_path, monkeypatch):
-    """At every change of the folder: the old model, the new one, or one that is refused; other files stay."""
-    save_checkpoint(model_of("la"), tmp_path, extra={"step": 1})
-    (tmp_path / "notes.txt").write_text("mine")
-    newer = model_of("la")
-    with torch.no_grad():
-        newer.norm.weight.fill_(2)
-    changes = []
-
-    def interrupted(name):
-        call = getattr(Path, name)
-
-        def change(self, *arguments, **options):
-            changes.append(name)
-            if len(changes) == moment:
-                raise KeyboardInterrupt
-            return call(self, *arguments, **options)
-
-        return change
-
-    with monkeypatch.context() as patch:
-        for name in ("replace", "unlink"):
-            patch.setattr(Path, name, interrupted(name))
-        with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(newer, tmp_path, extra={"step": 2})
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    if not (tmp_path / "config.json").exists():
-        with pytest.raises(FileError, match=r"config\.json is missing"):
-            load_checkpoint(tmp_path)
-        return
-    loaded = load_checkpoint(tmp_path)
-    step = json.loads((tmp_path / "config.json").read_text())["extra"]["step"]
-    assert step == int(loaded.norm.weight[0])
-
-
-def test_loading_leaves_the_global_random_state_alone(tmp_path):
-    save_checkpoint(model_of(), tmp_path)
-    before = torch.get_rng_state()
-    load_checkpoint(tmp_path)
-    assert torch.equal(torch.get_rng_state(), before)

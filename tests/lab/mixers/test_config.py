@@ -54,18 +54,15 @@ def test_a_pattern_is_repeated_until_every_layer_has_a_mixer():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    "change",
     [
-        (lambda values: {**values, "format": 99}, r"here has format 99; this statesize reads format 1"),
-        (lambda values: {k: v for k, v in values.items() if k != "format"}, r"format None"),
-        (lambda values: {k: v for k, v in values.items() if k != "width"}, r"lacks \['width'\] and has unknown \[\]"),
-        (lambda values: {**values, "colour": 1}, r"unknown \['colour'\]"),
-        (lambda values: {**values, "width": "wide"}, r"width must be a whole number .*, got 'wide'"),
-        (lambda values: {**values, "heads": 5}, r"here: width must be a multiple of heads, 5, got 128"),
-        (lambda values: {**values, "normalised": 1}, r"normalised must be True or False, got 1"),
-        (lambda values: [values], r"here holds list"),
+        lambda values: {**values, "format": 99},
+        *(lambda values, left=left: {k: v for k, v in values.items() if k != left} for left in ("format", "width")),
+        lambda values: {**values, "colour": 1},
+        lambda values: {**values, "heads": 5},
+        lambda values: [values],
     ],
 )
-def test_a_damaged_or_foreign_form_is_refused(change, said):
-    with pytest.raises(FileError, match=said):
+def test_a_damaged_or_foreign_form_is_refused(change):
+    with pytest.raises(FileError, match="here must be the configuration of a model of this version"):
         ModelConfig.from_dict(change(ModelConfig().to_dict()), "here")

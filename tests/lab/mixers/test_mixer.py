@@ -8,8 +8,6 @@ from campaigns.layers.campaign import largest_share
 from statesize import capture
 from statesize.lab.mixers import HeadMixer, LanguageModel, ModelConfig, mixer
 from statesize.lab.mixers.base import ShortConvolution
-from statesize.operators import Recurrence
-from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
 MIXERS = mixer.names()
 HEADS = {name for name in MIXERS if issubclass(mixer[name], HeadMixer)}
@@ -23,11 +21,6 @@ def mixer_of(name, dtype=torch.float64, **changes):
 
 def hidden_of(length, dtype=torch.float64, width=24):
     return torch.randn(2, length, width, generator=torch.Generator().manual_seed(length), dtype=torch.float64).to(dtype)
-
-
-def test_each_mixer_has_its_name():
-    assert {"sa", "la", "wla", "gla", "s6", "gla-s6", "deltanet", "gated-deltanet"} <= set(MIXERS)
-    assert all(mixer[name].kind == name for name in MIXERS)
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -70,15 +63,6 @@ def test_no_ess_exceeds_its_ceiling(name):
     for item in capture(model, tokens):
         parts = [item] if item.by_group() is None else [item, item.by_group()]
         assert all(largest_share(part) <= 1 for part in parts)
-
-
-def test_layers_without_an_mlp_only_mix():
-    model = LanguageModel(ModelConfig("la", 8, width=24, heads=3, key_size=6, layers=1, mlp_factor=0)).double()
-    block, hidden = model.blocks[0], hidden_of(5)
-    assert not [name for name, _ in block.named_parameters() if "mlp" in name]
-    torch.testing.assert_close(block(hidden), hidden + block.mixer(block.mixer_norm(hidden)))
-    output, _ = block.step(hidden[:, 0], block.mixer.initial_cache(2))
-    torch.testing.assert_close(output, block(hidden[:, :1])[:, 0])
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -138,26 +122,6 @@ def test_decays_beyond_the_bound_are_the_same_in_step_training_form_and_operator
     for t in range(70):
         last, cache = layer.step(hidden[:, t], cache)
     torch.testing.assert_close(last, outputs[:, -1], rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", MIXERS)
-def test_kinds_of_operators_and_their_state(name):
-    layer, hidden = mixer_of(name), hidden_of(9)
-    operator = layer.operator(hidden)
-    assert layer.multiplicity == (8 if name in HEADS else 1)
-    if name in ("sa", "sliding"):
-        assert isinstance(operator, SoftmaxOperator)
-        assert operator.state_size().tolist() == list(range(9))
-    else:
-        assert isinstance(operator, Recurrence)
-        assert operator.state_size().tolist() == [6] * 9
-
-
-def test_only_gated_decays_depend_on_the_input():
-    first, second = hidden_of(6), hidden_of(7)[:, :6]
-    assert mixer_of("la").log_decay(first) is None
-    assert torch.equal(mixer_of("wla").log_decay(first), mixer_of("wla").log_decay(second))
-    assert not torch.equal(mixer_of("gla").log_decay(first), mixer_of("gla").log_decay(second))
 
 
 @pytest.mark.parametrize("name", ["wla", "gla"])

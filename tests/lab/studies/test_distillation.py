@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from statesize.lab.studies.distillation import Distillation, students_of
+from statesize.lab.studies.distillation import Distillation
 from statesize.lab.studies.engine.table import StudyTable
 
 STUDY = Distillation()
@@ -77,22 +77,10 @@ def test_a_teacher_with_two_students_of_a_size_is_one_unit():
     assert found.figures["claim_n4_spearman_units"] == 12
 
 
-def test_the_untrained_teacher_is_no_student():
-    rows = [row | {"step": 0} for row in table(lambda ess, size: 0.1) if row["step"] or "alone" in row["run"]]
-    assert all(student.initial_ess == student.teacher_ess for student in students_of(rows))
-
-
 def test_it_does_not_where_the_size_of_the_claim_is_against_it():
     found = distillation(table(lambda ess, size: 0.1 * ess if size != 4 else 0.1 / ess), METRIC)
     assert found.holds is False
     assert found.figures["n4_spearman"] == pytest.approx(-1)
-
-
-def test_it_cannot_tell_without_students():
-    rows = [row for row in table(lambda ess, size: 0.1) if "alone" in row["run"]]
-    found = distillation(rows, METRIC)
-    assert found.holds is None
-    assert found.figures["frontier_alone_n4_accuracy"] == pytest.approx(0.4)
 
 
 def test_the_bound_and_the_frontier():
@@ -101,13 +89,6 @@ def test_the_bound_and_the_frontier():
     # Four bytes, two layers, width 32.
     assert found["frontier_distilled_n8_bytes"] == 4 * 2 * 32 * 8
     assert found["frontier_alone_n2_bytes"] == 4 * 2 * 32 * 2
-
-
-def test_diverged_runs_are_counted_and_left_out():
-    rows = table(lambda ess, size: 0.1 * ess / size)
-    rows.append(row("lost", 0.0, math.nan, status="diverged", accuracy=math.nan))
-    found = distillation(rows, METRIC)
-    assert (found.figures["diverged"], found.figures["n2_students"]) == (1, 12)
 
 
 def test_copies_of_teachers_are_in_no_correlation():
@@ -119,10 +100,3 @@ def test_copies_of_teachers_are_in_no_correlation():
     (drawn,) = STUDY.draw(StudyTable([one | {"key_size": 4} for one in rows], METRIC)).to_dict()["vconcat"]
     assert len(drawn["hconcat"][0]["data"]["values"]) == 24
     assert len(found.figures) < len(distillation(rows, METRIC).figures)
-
-
-def test_charts_hold_every_student():
-    drawn = STUDY.draw(StudyTable(table(lambda ess, size: 0.1), METRIC)).to_dict()
-    (row,) = drawn["vconcat"]
-    by_student, by_layer, by_model = (one["data"]["values"] for one in row["hconcat"])
-    assert (len(by_student), len(by_layer), len(by_model)) == (36, 72, 36 + 18)

@@ -8,7 +8,7 @@ from small_studies import run_rows
 
 from statesize.lab.studies.engine.table import StudyTable
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.hybrids import Hybrids, by_accuracy, early_row, layers_of, over_training
+from statesize.lab.studies.hybrids import Hybrids, by_accuracy, early_row, layers_of
 
 STUDY = Hybrids()
 
@@ -68,27 +68,6 @@ def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
     assert found.figures["early_spearman"] > 0.95
     assert found.figures["early_spearman_inside_interval"][0] > 0.5
     assert found.figures["early_attention_spearman"] > 0.95
-
-
-def test_one_setting_is_one_of_all_settings():
-    """Long runs with a higher ESS and a higher accuracy than short ones say nothing inside a setting."""
-    generator = np.random.default_rng(0)
-
-    def drawn(level):
-        return lambda layers, seed: level + 0.1 * generator.random()
-
-    rows = [row for level in (0.2, 0.8) for row in table(drawn(level), drawn(level), batch_size=round(10 * level))]
-    found = hybrids(rows, METRIC)
-    assert found.figures["early_attention_spearman"] > 0.7
-    assert abs(found.figures["early_attention_spearman_inside"]) < 0.4
-
-
-def test_students_are_no_measurements_on_the_way():
-    rows = table(lambda layers, seed: 1.0, lambda layers, seed: place(layers))
-    student = rows[3] | {"student_divergence": 0.1, "accuracy": 0.9}
-    lost = student | {"status": "diverged", "accuracy": float("nan"), "student_divergence": float("nan")}
-    own, other = (StudyTable(one, METRIC).runs for one in (rows, [*rows[:4], student, lost, *rows[4:]]))
-    assert list(map(over_training, own)) == list(map(over_training, other))
 
 
 def test_what_the_place_tells_is_told_apart_from_what_ess_tells():

@@ -75,13 +75,6 @@ def test_students_are_no_runs():
         assert charts[0]["vconcat"][0]["hconcat"][0]["data"] == charts[1]["vconcat"][0]["hconcat"][0]["data"]
 
 
-def test_no_order_no_claim():
-    assert regimes(table(dict.fromkeys(SHARES, 0.5)), METRIC).holds is None
-    assert regimes(table({"la": 0.5, "wla": 0.4, "gla": 0.6}), METRIC).holds is False
-    assert STUDY.conclude(table(SHARES), METRIC).holds is None
-    assert regimes(table({"la": 0.5}), METRIC).holds is None
-
-
 def test_interventions_are_controls_and_take_no_part_in_the_claim():
     plain = regimes(table(SHARES), METRIC)
     both = regimes(table(SHARES) + table({"gla": 0.3}, "open_gates", gain=0.5), METRIC)

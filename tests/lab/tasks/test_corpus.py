@@ -1,57 +1,9 @@
 import re
-import shutil
-import sys
-import sysconfig
-from pathlib import Path
 
 import pytest
 
 from statesize.errors import FileError
-from statesize.lab.tasks.corpus import Corpus, python_prose, read_text, sha256_of, split
-
-
-def five_word_runs(document):
-    words = document.split()
-    return {tuple(words[start : start + 5]) for start in range(len(words) - 4)}
-
-
-@pytest.fixture(scope="module")
-def prose(tmp_path_factory):
-    """The prose of a part of the library: of all of it, it takes seconds."""
-    folder = tmp_path_factory.mktemp("library")
-    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("[a-d]*.py")):
-        shutil.copy(path, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sysconfig.get_path", lambda name: str(folder))
-        return python_prose()
-
-
-@pytest.mark.slow
-def test_prose_is_real_text_of_the_expected_amount():
-    prose = python_prose()
-    size = sum(len(document.encode()) for document in prose.train)
-    assert size > 1_000_000
-    held_out = sum(len(document.encode()) for document in prose.held_out)
-    assert 0.03 < held_out / size < 0.09
-    assert any("statement" in document for document in prose.held_out)
-
-
-def test_prose_documents_are_about_400_characters(prose):
-    lengths = sorted(map(len, prose.train + prose.held_out))
-    assert lengths[0] >= 200
-    assert 380 < lengths[len(lengths) // 2] < 500
-
-
-def test_prose_held_out_is_not_found_in_train(prose):
-    train = set().union(*map(five_word_runs, prose.train))
-    for document in prose.held_out:
-        runs = five_word_runs(document)
-        # Later train documents may quote an earlier held-out one for less than 30 % of their own text.
-        assert len(runs & train) < 0.5 * max(len(runs), 1), document
-
-
-def test_prose_has_no_module_of_tests(prose):
-    assert not any("test.support" in document and "regrtest" in document for document in prose.train + prose.held_out)
+from statesize.lab.tasks.corpus import Corpus, read_text, sha256_of, split
 
 
 def test_split_is_by_document_whatever_else_there_is():
@@ -100,19 +52,3 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         read_text(tmp_path / "nowhere.txt")
     with pytest.raises(FileError, match="must have rows with text"):
         read_text(tmp_path)
-
-
-def test_a_python_without_its_prose_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    with pytest.raises(FileError, match="sources of its standard library"):
-        python_prose()
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "pydoc_data.topics", None)
-        with pytest.raises(FileError, match=r"must have pydoc_data\.topics"):
-            python_prose()
-    sentences = [f"Sentence {number} of a docstring tells what a function of that name gives." for number in range(8)]
-    (tmp_path / "good.py").write_text(f'"""{" ".join(sentences)}"""', encoding="utf-8")
-    # As the templates among the library's files.
-    (tmp_path / "template.py").write_text("def {{ name }}(", encoding="utf-8")
-    prose = python_prose()
-    assert " ".join(sentences) in prose.train + prose.held_out

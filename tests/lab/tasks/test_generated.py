@@ -2,11 +2,9 @@
 
 import dataclasses
 import itertools
-import math
 import pickle
 from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,11 +12,9 @@ from hypothesis import strategies as st
 from oracles.task_solvers import solve_compression, solve_copying, solve_rebinding, solve_recall
 
 from statesize.errors import InputError
-from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.tasks import IGNORED, MQAR, Compression, Rebinding, SelectiveCopying, build_task
 from statesize.lab.tasks.base import distinct
 from statesize.lab.tasks.symbols import most_frequent_share
-from statesize.lab.training import RunFolder, TrainingConfig, train
 
 TASKS = [MQAR(), MQAR(3, 12), SelectiveCopying(), Compression(), Rebinding()]
 every_task = pytest.mark.parametrize("task", TASKS, ids=repr)
@@ -104,12 +100,6 @@ def test_copying_draws_places_and_symbols_evenly():
     assert_uniform(targets[:, 4] * 3 + targets[:, 5], 9)
 
 
-def test_compression_draws_symbols_and_the_order_of_places_evenly():
-    inputs, _ = Compression(tokens=3, symbols=2).sample(40_000, torch.Generator().manual_seed(0))
-    for part, base, outcomes in ((inputs[:, 4:] - 3, 3, math.factorial(3)), (inputs[:, :3], 2, 2**3)):
-        assert_uniform((part @ (base ** torch.arange(3))).unique(return_inverse=True)[1], outcomes)
-
-
 def test_rebinding_asks_each_key_once_and_one_who_does_not_forget_is_mostly_wrong():
     few, task, wrong, asked = Rebinding(documents=1, pairs=2, unbound=1, keys=3), Rebinding(), 0, 0
     inputs, targets = few.sample(30_000, torch.Generator().manual_seed(0))
@@ -151,12 +141,6 @@ def test_the_share_of_the_most_frequent_symbol_is_its_mean_over_all_sequences(dr
     assert most_frequent_share(draws, symbols) == pytest.approx(sum(largest) / draws / len(largest), abs=1e-10)
 
 
-def test_the_share_of_the_most_frequent_of_many_symbols():
-    # Two symbols: the largest count is n/2 + |difference|/2, whose mean the central binomial coefficient gives.
-    assert most_frequent_share(5000, 2) == pytest.approx(0.5 + 0.5 * (2 / math.pi / 5000) ** 0.5, rel=1e-6)
-    assert 1 / 3000 < most_frequent_share(1000, 3000) < 10 / 1000
-
-
 @every_task
 def test_batches_depend_on_the_generator_alone(task):
     state = torch.get_rng_state()
@@ -190,19 +174,6 @@ def test_tasks_of_equal_numbers_are_equal_and_survive_pickling_and_their_setting
     assert len(set(TASKS)) == len(TASKS)
 
 
-@every_task
-def test_training_loop_takes_it(task, tmp_path):
-    model = LanguageModel(ModelConfig("la", task.vocabulary_size, width=8, heads=1, layers=1))
-    small = dataclasses.replace(task, held_out_sequences=6)
-    *_, last = train(model, small, TrainingConfig(steps=2, batch_size=4), folder=RunFolder(tmp_path / "run"))
-    assert last.held_out["chance"] == task.chance
-    assert 0 <= last.held_out["accuracy"] <= 1
-
-
-def test_numbers_are_made_plain():
-    assert [type(value) for value in dataclasses.astuple(MQAR(np.int64(4), np.int32(32)))] == [int] * 5
-
-
 @pytest.mark.parametrize(
     ("name", "numbers", "words"),
     [
@@ -210,7 +181,7 @@ def test_numbers_are_made_plain():
         ("mqar", {"pairs": 6, "length": 12}, ["length must be at least 13, for 6 pairs and a query, got 12."]),
         ("mqar", {"pairs": 1}, ["pairs must be ", "at least 2", "got 1."]),
         ("mqar", {"pairs": "4"}, ["pairs must be ", "whole number", "got '4'."]),
-        ("mqar", {"pair": 4}, ["number of task mqar must be one of", "got 'pair'. Did you mean pairs?"]),
+        ("mqar", {"pair": 4}, ["Task mqar cannot be built", "'pair'", "Its numbers are pairs, length"]),
         ("mqr", {}, ["task name must be one of compression, mqar, ", "got 'mqr'"]),
         (["mqar"], {}, ["task name must be one of ", "got ['mqar']"]),
         ("selective_copying", {"tokens": 40}, ["length must be at least 80, for 40 tokens and a marker each, got 64."]),

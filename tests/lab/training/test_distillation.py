@@ -9,7 +9,7 @@ from statesize.errors import InputError
 from statesize.lab.mixers import mixer as mixers
 from statesize.lab.tasks import MQAR
 from statesize.lab.training import DivergenceError, TrainingConfig
-from statesize.lab.training.distillation import Objective, discrepancy, distil, operator_error, student_of
+from statesize.lab.training.distillation import LOSSES, discrepancy, distil, operator_error, student_of
 
 CONFIG = TrainingConfig(steps=25, batch_size=8, rate=1e-2, weight_decay=0.0)
 
@@ -24,19 +24,18 @@ def teacher(make_model):
     return make_model(vocabulary_size=8, layers=2, key_size=4, dropout=0.1)
 
 
-@pytest.mark.parametrize("part", ["operators", "hidden", "logits"])
-def test_each_objective_lowers_its_own_distance_on_held_out_data(part, teacher, task):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss_falls_and_with_it_its_distance_on_held_out_data(loss, teacher, task):
     student = student_of(teacher, 2, torch.Generator().manual_seed(1))
     before = discrepancy(teacher, student, task, 8)
-    weights = dict.fromkeys(("operators", "hidden", "logits"), 0.0) | {part: 1.0}
-    records = list(distil(teacher, student, task, CONFIG, Objective(**weights)))
+    records = list(distil(teacher, student, task, CONFIG, (loss,)))
     after = discrepancy(teacher, student, task, 8)
     assert [record.step for record in records] == list(range(1, 26))
-    if part == "logits":
+    assert records[-1].loss < 0.9 * records[0].loss
+    if loss == "logits":
         assert after.divergence < 0.8 * before.divergence
-    else:
-        pairs = zip(getattr(after, part), getattr(before, part), strict=True)
-        assert all(one < 0.9 * other for one, other in pairs)
+    elif loss == "operators":
+        assert all(one < 0.9 * other for one, other in zip(after.operators, before.operators, strict=True))
 
 
 def test_the_discrepancy_is_the_mean_of_the_distances(teacher, task):
@@ -47,15 +46,10 @@ def test_the_discrepancy_is_the_mean_of_the_distances(teacher, task):
     hook = teacher.blocks[1].register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
     with torch.no_grad():
         p, q = (model(input_ids).double().softmax(-1)[targets != -100] for model in (teacher, student.eval()))
-        inputs = kept[0]
-        theirs, ours = (
-            model.blocks[1].mixer.operator(teacher.blocks[1].mixer_norm(inputs)) for model in (teacher, student)
-        )
-        added, wanted = (model.blocks[1](inputs) - inputs for model in (student, teacher))
+        hidden = teacher.blocks[1].mixer_norm(kept[0])
+        theirs, ours = (model.blocks[1].mixer.operator(hidden) for model in (teacher, student))
     hook.remove()
     assert found.operators[1] == pytest.approx(float(operator_error(theirs, ours).mean()))
-    relative = (wanted - added).norm(dim=(1, 2)) / wanted.norm(dim=(1, 2))
-    assert found.hidden[1] == pytest.approx(float(relative.mean()), rel=1e-5)
     assert found.divergence == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), rel=1e-4)
     again = discrepancy(teacher, student, task, 5)
     assert (again.divergence, *again.operators) == pytest.approx((found.divergence, *found.operators))
@@ -74,11 +68,9 @@ def test_the_teacher_and_all_modes_are_left_as_found(teacher, task):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_does_not_fit_is_refused(teacher, make_model, task, monkeypatch):
-    with pytest.raises(InputError, match="width of the student must be 16, that of the teacher, got 32"):
-        next(distil(teacher, make_model(vocabulary_size=8, layers=2, width=32), task, CONFIG))
-    with pytest.raises(InputError, match="student must be another model"):
-        discrepancy(teacher, teacher, task, 8)
+def test_what_does_not_fit_is_refused(teacher, task, monkeypatch):
+    with pytest.raises(InputError, match=r"key_size must be .*got 0"):
+        student_of(teacher, 0)
     ignored = (torch.zeros(2, 12, dtype=torch.long), torch.full((2, 12), -100))
     with monkeypatch.context() as patch:
         patch.setattr(MQAR, "held_out", lambda task, batch_size: iter([ignored]))
@@ -88,65 +80,22 @@ def test_what_does_not_fit_is_refused(teacher, make_model, task, monkeypatch):
         list(distil(teacher, student_of(teacher, 2), task, dataclasses.replace(CONFIG, rate=1e30)))
 
 
-@pytest.mark.parametrize("weights", [(-1, 1, 1), (float("inf"), 1, 1), (True, 1, 1)])
-def test_bad_weights(weights):
-    with pytest.raises(InputError, match=r"^operators must be .*got"):
-        Objective(*weights)
-    with pytest.raises(InputError, match="must not all be 0"):
-        Objective(0, 0, 0)
-
-
-def test_all_that_does_not_depend_on_the_state_is_the_teachers(make_model):
-    teacher = make_model(layers=2, key_size=4)
-    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    student = student_of(teacher, 2, torch.Generator().manual_seed(1))
-    given, taken = teacher.state_dict(), student.state_dict()
-    assert student.config.key_size == 2
-    assert {block.mixer.key_size for block in student.blocks} == {2}
-    for name, tensor in taken.items():
-        if tensor.shape == given[name].shape:
-            assert torch.equal(tensor, given[name]), name
-    for part in ("projection", "convolution"):
-        name = f"layers.1.mixer.{part}.weight"
-        assert torch.equal(taken[name][-16:], given[name][-16:])
-        assert not torch.equal(taken[name][:8], given[name][:8])
-    with torch.no_grad():
-        student.embedding.weight.zero_()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
-
-
 @pytest.mark.few(3)
 @pytest.mark.parametrize("mixer", mixers.names())
-def test_the_values_of_both_are_the_same(mixer, make_model):
-    teacher = make_model(mixer, key_size=4)
+@pytest.mark.parametrize("size", [2, 4])
+def test_all_that_does_not_depend_on_the_state_is_the_teachers(mixer, size, make_model):
+    teacher = make_model(mixer, layers=2, key_size=4)
     with torch.no_grad():
         for parameter in teacher.parameters():
             parameter += 0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    student = student_of(teacher, 2)
+    student = student_of(teacher, size, torch.Generator().manual_seed(1))
+    given, taken = teacher.state_dict(), student.state_dict()
+    assert {block.mixer.key_size for block in student.blocks} == {size}
+    assert all(torch.equal(taken[name], given[name]) for name in taken if taken[name].shape == given[name].shape)
     hidden = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(student.blocks[0].mixer.values(hidden), teacher.blocks[0].mixer.values(hidden))
-
-
-def test_a_student_of_another_mixer_keeps_all_but_the_mixing(make_model):
-    teacher = make_model("sa", layers=2, key_size=8)
-    student = student_of(teacher, 2, torch.Generator().manual_seed(0), mixer="gla")
-    assert student.config.mixer == "gla"
-    assert [block.mixer.kind for block in student.blocks] == ["gla", "gla"]
-    hidden = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(teacher.blocks[0].mixer.values(hidden), student.blocks[0].mixer.values(hidden))
-    assert torch.equal(teacher.embedding.weight, student.embedding.weight)
-    with pytest.raises(InputError, match="mixer must be"):
-        student_of(teacher, 2, mixer="none")
-
-
-def test_a_student_of_equal_size_starts_as_its_teacher(make_model):
-    teacher = make_model(key_size=4)
-    ids = torch.arange(5)[None]
-    student = student_of(teacher, 4, torch.Generator().manual_seed(1))
-    assert torch.equal(student(ids), teacher(ids))
-    assert all(torch.equal(tensor, teacher.state_dict()[name]) for name, tensor in student.state_dict().items())
-
-
-def test_sizes_that_do_not_fit(make_model):
-    with pytest.raises(InputError, match=r"key_size must be .*got 0"):
-        student_of(make_model(), 0)
+    if size == 4:
+        assert torch.equal(student(torch.arange(5)[None]), teacher(torch.arange(5)[None]))
+    with torch.no_grad():
+        student.embedding.weight.zero_()
+    assert teacher.embedding.weight.any()

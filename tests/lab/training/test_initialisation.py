@@ -63,15 +63,3 @@ def test_mixers_without_rates_are_left():
     assert changed == {"layers.0.mixer.log_rate"}
     with pytest.raises(ModelError, match="none of the mixers of la has a parameter log_rate"):
         initialise(built("la"), 0.8)
-
-
-def test_the_state_of_the_model_and_of_torch_is_left_as_it_was():
-    model = built("s6", positions=48).train()
-    model.norm.eval()
-    state = torch.random.get_rng_state()
-    initialise(model, 0.3)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert model.training
-    assert not model.norm.training
-    assert torch.is_grad_enabled()
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())

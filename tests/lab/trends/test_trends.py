@@ -154,18 +154,6 @@ def test_points_are_profiles_that_the_same_call_takes_up(kind, run, tmp_path):
     assert measured == []
 
 
-@pytest.mark.filterwarnings("ignore:.*holds another profile.*")
-def test_a_checkpoint_with_other_weights_is_measured_again(run, tmp_path):
-    first = ss.lab.series(run, IDS[:1], output=tmp_path / "kept")
-    save_checkpoint(model(seed=77), run / "step-1000")
-    again = ss.lab.series(run, IDS[:1], output=tmp_path / "kept")
-    assert (again.values()[:2] == first.values()[:2]).all()
-    assert again.values()[2] != first.values()[2]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="cannot write to"):
-        ss.lab.series(run, IDS[:1], output=tmp_path / "file")
-
-
 def test_a_point_that_cannot_be_measured_is_named(run):
     (run / "step-100" / "model.safetensors").write_bytes(b"nothing")
     save_checkpoint(model(vocabulary_size=40), run / "step-400")
@@ -211,12 +199,6 @@ def test_a_layer_that_is_not_measured_at_all_points_is_left_out():
     assert some.values() == pytest.approx((some.values("1") + some.values("3")) / 2)
     with pytest.raises(InputError, match="points must be of models that share a layer"):
         found((16,), (32,))
-
-
-def test_means_are_over_the_texts_that_all_points_have(run):
-    found = ss.lab.series(run, [*IDS, [5, 9, 3] * 3], settings=ss.Settings(positions=[12]))
-    assert found.values().shape == (3, 5)
-    assert set(found.rows["text"]) == set(range(5))
 
 
 def test_checkpoints_are_found_with_their_steps(tmp_path):

@@ -1,16 +1,14 @@
 import json
-import re
 import shutil
 from importlib.resources import as_file
 
 import pytest
 import torch
 
-from statesize import capture
 from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab import zoo as models
-from statesize.lab.tasks import Corpus, TextTask, encode
+from statesize.lab.tasks import Corpus, TextTask
 from statesize.lab.tasks.corpus import sha256_of
 from statesize.lab.training import evaluate
 from statesize.texts import bundled as texts
@@ -35,14 +33,6 @@ def test_documents_are_the_ones_hashed_in_their_file():
     assert all(6_000 < len(document) < 8_001 for document in zoo.documents())
 
 
-def test_tokenizer_gives_the_documents_back():
-    tokenizer = zoo.tokenizer()
-    assert tokenizer.get_vocab_size() == 4096
-    assert tokenizer.token_to_id("<eos>") == 0
-    document = zoo.documents()[3]
-    assert tokenizer.decode(encode([document], tokenizer)[:-1].tolist()) == document
-
-
 @pytest.mark.parametrize("name", zoo.names())
 def test_models_load_with_their_tokenizer(name):
     model, tokenizer = zoo.load(name)
@@ -50,11 +40,6 @@ def test_models_load_with_their_tokenizer(name):
     assert model.config.vocabulary_size == tokenizer.get_vocab_size()
     assert not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
-def test_the_t_of_the_delta_rule_is_compared_with_its_chunks():
-    (item, *_) = capture(zoo.load("gated-deltanet")[0], torch.arange(64)[None])
-    assert item.agreement.difference < 1e-9
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +68,6 @@ def test_records_are_of_the_bundled_model(name):
     assert record["best_step"] == best["step"]
 
 
-@pytest.mark.parametrize("name", zoo.names())
-def test_the_context_is_worth_something_to_each(name):
-    low, high = zoo.record(name)["bundled_documents"]["context_worth"]["interval"]
-    assert 0.1 < low < high
-
-
-def test_commands_differ_in_the_mixer_only():
-    commands = {name: zoo.record(name)["command"] for name in zoo.names()}
-    assert len({re.sub(rf"\b{name}\b", "MIXER", command) for name, command in commands.items()}) == 1
-
-
-@pytest.mark.parametrize("name", zoo.names())
-def test_models_are_small(name):
-    assert (models.DATA / name / "model.safetensors").stat().st_size <= 3 * 2**20
-
-
 @pytest.mark.parametrize("call", [zoo.load, zoo.record])
 def test_unknown_name_is_refused_with_the_known_ones(call):
     with pytest.raises(
@@ -123,6 +92,6 @@ def test_missing_and_truncated_files_are_named(copy, file, call):
     with pytest.raises(FileError, match=file) as truncated:
         call()
     (copy / file).unlink()
-    with pytest.raises(FileError, match=f"{file}.* missing") as missing:
+    with pytest.raises(FileError, match=file) as missing:
         call()
     assert "\n" not in str(truncated.value) + str(missing.value)

@@ -5,9 +5,9 @@ from statesize.cli.plugins import Command
 _TITLE = "Laboratory: train small models, and see what ESS shows"
 _TRAIN = """Train a small language model of about one million parameters.
 
-It learns the prose that ships inside CPython, or a file of your own, with a tokenizer made from it. OUTPUT receives
-log.jsonl, state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and tokenizer.json. The
-held-out report is printed at the end.
+It learns a file of your own, or the bundled documents, with a tokenizer made from it. OUTPUT receives log.jsonl,
+state.safetensors (for --resume), best/ (the weights of the lowest held-out loss) and tokenizer.json. The held-out
+report is printed at the end.
 """
 _SERIES = """Measure how the ESS of each layer develops through the checkpoints of a training.
 

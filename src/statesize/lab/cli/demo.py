@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
     """Profile four bundled models over bundled documents, and cut one: say what was found, and write a page of charts.
 
     Args:
-        output: Folder for the profiles, which are kept as they are found: a second run takes them up.
+        output: Folder for the profiles; a second run takes them up.
         printing: What is printed.
     """
     path = printing.html or _PAGE
@@ -123,29 +122,17 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
 
 
 def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:
-    """What cutting one of the models shows, which its profile then says too; of an earlier run where that is there."""
-    import json
-
-    from statesize.io.files import Parts
+    """What cutting one of the models shows, which its profile then says too."""
     from statesize.lab import zoo
-    from statesize.parallel.threads import one_by_one, run
     from statesize.profiling import Profile
     from statesize.truncation.truncate import truncate
 
-    def cut(name: str) -> Iterator[dict[str, Any]]:
-        model, tokenizer = zoo.load(name)
-        with printing.bars() as bars:
-            update = bars.begin(f"cutting {name}").update
-            result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=name, on_progress=update)
-        tree = profiles[name].to_xarray()
-        tree.attrs["truncation"] = result.headline
-        profiles[name] = Profile(tree)
-        profiles[name].save(folder / name)
-        yield result.to_dict()
-
-    key, said = (profiles[_CUT].attributes.get(fact) for fact in ("run_sha256", "truncation"))
-    parts = Parts(folder, ".json", lambda result: json.dumps(result).encode(), json.loads)
-    if not said:
-        parts.remove(f"truncation-{key}")
-    (done,) = run([_CUT], partial(one_by_one, cut), parts, lambda _: f"truncation-{key}")
-    return done.get()
+    model, tokenizer = zoo.load(_CUT)
+    with printing.bars() as bars:
+        update = bars.begin(f"cutting {_CUT}").update
+        result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=_CUT, on_progress=update)
+    tree = profiles[_CUT].to_xarray()
+    tree.attrs["truncation"] = result.headline
+    profiles[_CUT] = Profile(tree)
+    profiles[_CUT].save(folder / _CUT)
+    return result.to_dict()

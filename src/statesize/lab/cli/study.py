@@ -1,4 +1,4 @@
-"""`statesize lab study`: a study by its name, and the folder of one that is done."""
+"""`statesize lab study`: do a study, or verify its record."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 from statesize.check import refuse
 from statesize.cli.shared.options import Flag, Listed, Ray, listed, ray_cluster
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.io.text import meant
 
 if TYPE_CHECKING:
     from statesize.io.progress import Bar
-    from statesize.lab.studies.engine.conclusion import Conclusion
     from statesize.lab.studies.engine.study import Run, Study
     from statesize.parallel.threads import Done
 
@@ -39,9 +37,9 @@ def study(
     """Train or measure many models, and see what ESS shows.
 
     Args:
-        name: A study, or the folder of one that is done, whose conclusion is printed. Default: list all studies.
-        preset: Grid that comes with the study: smoke takes seconds, record is the one that the documentation quotes and
-            takes up to hours.
+        name: Default: list all studies.
+        preset: Grid that comes with the study: smoke takes seconds, laptop minutes, and record, which the documentation
+            quotes, up to hours.
         output: Folder for runs/NAME/ (one file for each finished run), table.parquet and study.html. The same command
             continues a stopped study. Default: statesize-study-NAME-PRESET.
         verify: Recompute the record in OUTPUT from its table and compare. Default: that of the clone.
@@ -53,26 +51,14 @@ def study(
         printing: What is printed.
     """
     from statesize.lab.registry import load_plugin
-    from statesize.lab.studies.engine.study import questions
-
-    if name is None:
-        for known, question in questions().items():
-            print(f"{known}: {question}")
-        return
-    if plugin is not None:
-        load_plugin(plugin)
-    if Path(name).is_dir():
-        from statesize.lab.studies.engine.conclusion import read_conclusion
-
-        conclusion, document = read_conclusion(Path(name))
-        made = {fact: document[fact] for fact in ("command", "versions", "machine")}
-        _print_conclusion(conclusion, made, printing)
-        return
     from statesize.lab.studies import study as studies
 
-    if name not in studies.names():
-        advice = meant(name, studies.names(), f"Studies are {', '.join(studies.names())}.")
-        refuse("study", "the name of a study, or the folder of one that is done", name, advice)
+    if plugin is not None:
+        load_plugin(plugin)
+    if name is None:
+        for known in studies.names():
+            print(f"{known}: {studies[known].question()}")
+        return
     chosen = studies[name]()
     if verify:
         _verify(chosen, output)
@@ -85,14 +71,13 @@ def _reading(grid: Any, models: Sequence[str], text: Path | None) -> Any:
     """A grid with other models or another text."""
     if not (models or text):
         return grid
-    if not hasattr(grid, "reading"):
+    if not hasattr(grid, "models"):
         refuse("from", "left out for a study that trains its models", ",".join(models) or str(text))
-    reading = grid.reading if text is None else replace(grid.reading, text=str(text))
-    return replace(grid, reading=reading, models=tuple(models) or grid.models)
+    return replace(grid, text=str(text) if text else grid.text, models=tuple(models) or grid.models)
 
 
 def _run(chosen: Study, named: tuple[str, Any], folder: Path, ray: bool | str, printing: Printing) -> None:
-    from statesize.cli.shared.printing import command_line
+    from statesize.cli.shared.printing import command_line, print_json, print_page
     from statesize.lab.studies.engine.run import run_study
     from statesize.parallel.threads import here
 
@@ -104,18 +89,11 @@ def _run(chosen: Study, named: tuple[str, Any], folder: Path, ray: bool | str, p
         result = run_study(chosen, grid, folder, crew, partial(_tell, bar, total), command_line())
     printing.say(f"Table: {result.path}")
     printing.say(f"Report: {result.path.with_name('study.html')}")
-    made = {"preset": preset, "runs": total, "seconds": result.seconds, "table": str(result.path)}
-    _print_conclusion(result.conclusion, {**made, "command": command_line()}, printing)
-
-
-def _print_conclusion(conclusion: Conclusion, made: dict[str, Any], printing: Printing) -> None:
-    """Print what a study concluded, or the document of it and of how it was made."""
-    from statesize.cli.shared.printing import print_json, print_page
-
     if printing.json:
-        print_json({**conclusion.to_dict(), **made})
+        made = {"preset": preset, "runs": total, "seconds": result.seconds, "table": str(result.path)}
+        print_json({**result.conclusion.to_dict(), **made, "command": command_line()})
     else:
-        print_page(conclusion.page())
+        print_page(result.conclusion.page())
 
 
 def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:

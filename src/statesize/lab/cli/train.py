@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.errors import FileError
-from statesize.io.files import replace_file
 from statesize.io.kept import FOLDERS
-from statesize.version import installed
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
     from statesize.io.progress import Bars
     from statesize.lab.training.folder import StepRecord
 
@@ -41,7 +34,6 @@ def train(
     checkpoint_every: Count = 250,
     keep_every: Count | None = None,
     device: str = "cpu",
-    threads: Count | None = None,
     resume: Flag = False,
     plugin: Path | None = None,
     printing: Printing = TEXT,
@@ -54,7 +46,7 @@ def train(
             gla-s6 (state-space models), deltanet or gated-deltanet (delta rules), or a pattern such as gla,sa.
         output: Folder of the run.
         text: File to train on: UTF-8 text with blank lines between documents, or rows of JSON, JSONL or Parquet with a
-            field "text". Default: the prose inside CPython.
+            field "text". Default: the bundled documents, which are few.
         vocabulary: Tokens of the tokenizer, which is made from the text.
         steps: Optimizer steps.
         batch: Sequences in each optimizer step.
@@ -67,35 +59,26 @@ def train(
         checkpoint_every: Steps between checkpoints.
         keep_every: Keep a model in OUTPUT every this many steps, from step 0 on, for `statesize lab series`.
         device: Torch device, cpu or cuda.
-        threads: CPU threads. Default: torch's choice.
         resume: Continue the run in OUTPUT. The final weights are those of a run without a stop.
         plugin: Python file that registers a mixer of your own.
         printing: What is printed.
-
-    Raises:
-        InputError: A value is out of its range, or the run to be resumed has other settings.
-        FileError: A folder or file cannot be read or written.
     """
-    _check_folder(output, resume)
-
-    # The heavy imports wait until there is something to train.
     import torch
 
-    from statesize.check import require_count
     from statesize.cli.shared.printing import print_json
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.registry import load_plugin
-    from statesize.lab.tasks.corpus import python_prose, read_text
+    from statesize.lab.tasks.corpus import read_text, split
     from statesize.lab.tasks.text import TextTask, train_tokenizer
     from statesize.lab.training import RunFolder, TrainingConfig
     from statesize.lab.training import train as run
+    from statesize.models.files import write_tokenizer
+    from statesize.texts.bundled import documents as bundled_documents
 
     del task
     FOLDERS[output] = "the same command with --resume"
     if plugin is not None:
         load_plugin(plugin)
-    if threads is not None:
-        torch.set_num_threads(require_count("threads", threads))
     config = TrainingConfig(
         steps=steps,
         batch_size=batch,
@@ -107,7 +90,7 @@ def train(
         device=device,
     )
     ModelConfig(mixer=mixer)  # which refuses an unknown name before the text is read
-    corpus = python_prose() if text is None else read_text(text)
+    corpus = split(bundled_documents()) if text is None else read_text(text)
     tokenizer = train_tokenizer(corpus.train, vocabulary)
     text_task = TextTask.from_corpus(corpus, tokenizer, length)
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
@@ -117,7 +100,7 @@ def train(
         update = training_bar(bars, f"train text {mixer}", steps)
         for number, record in enumerate(run(model, text_task, config, folder=folder)):
             if number == 0:
-                _save_beside(tokenizer, output)
+                write_tokenizer(output, tokenizer)
             update(record)
     report = {"mixer": mixer, "step": folder.best_step, **folder.best}
     if printing.json:
@@ -133,47 +116,17 @@ def train(
 
 def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
     """Begin the bar of a training with loss and speed, and a plain line at each held-out evaluation elsewhere."""
-    bar = bars.begin(name, steps)
-    loss = speed = 0.0
-    held_out = ""
+    bar, held_out, begun = bars.begin(name, steps), "", False
 
     def update(record: StepRecord) -> None:
-        nonlocal loss, speed, held_out
-        if not speed:
+        nonlocal held_out, begun
+        if not begun:
             bar.keep(record.step - 1)
-        # An exponential mean over about 20 steps: single steps jump too much to be read.
-        weight = 0.05 if speed else 1.0
-        loss += weight * (record.loss - loss)
-        speed += weight * (record.tokens / record.seconds - speed)
+        begun = True
         if record.held_out is not None:
             held_out = "".join(f", held-out {figure} {value:.4f}" for figure, value in record.held_out.items())
-        detail = f"step {record.step} of {steps}: loss {loss:.3f}, {speed:,.0f} tokens/s{held_out}"
+        speed = record.tokens / record.seconds
+        detail = f"step {record.step} of {steps}: loss {record.loss:.3f}, {speed:,.0f} tokens/s{held_out}"
         bar.update(record.step, steps, detail, line=record.held_out is not None)
 
     return update
-
-
-def _check_folder(output: Path, resume: bool) -> None:
-    """Refuses, before hours of training, a folder that its results could not or must not be written to."""
-    from statesize.io.files import check_writable
-
-    if os.path.lexists(output) and not output.is_dir():
-        raise FileError(f"output must be a folder, got {output}, which is a file.")
-    check_writable(output)
-    other = not resume and output.is_dir() and any(output.iterdir())
-    if other and not (output / "log.jsonl").exists():
-        raise FileError(
-            f"output must be a new folder or that of a run, got {output}, which holds something else. It is left "
-            "alone; give another name."
-        )
-
-
-def _save_beside(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write what a run keeps of how it came about: its tokenizer, and the command line, versions and machine."""
-    from statesize.cli.shared.printing import command_line
-    from statesize.io.machine import machine
-    from statesize.models.files import write_tokenizer
-
-    made = {"command": command_line(), "versions": installed("torch", "numpy", "tokenizers"), "machine": machine()}
-    replace_file(folder / "provenance.json", (json.dumps(made, indent=1) + "\n").encode())
-    write_tokenizer(folder, tokenizer)

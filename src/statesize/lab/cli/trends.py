@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from statesize.cli.shared.options import (
     AllOrSome,
@@ -16,7 +13,6 @@ from statesize.cli.shared.options import (
     Loading,
     LoadingMany,
     ModelName,
-    NoOption,
     Output,
     check_model,
     listed,
@@ -24,41 +20,16 @@ from statesize.cli.shared.options import (
 )
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts, WholeTexts
-from statesize.io.text import byte_count
-from statesize.measurement.settings import MEMORY, Settings
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class PointSettings:
-    """What is measured.
-
-    Attributes:
-        layers: Names or indices of layers. Default: all.
-        channels: Heads or channels of each layer: all, or how many, drawn at random. Default: as time allows.
-        positions: Cuts of each text: all, or how many. Default: 32.
-        future: Measure with this many tokens after the cut. Default: all; of `length`, as many as the longest context
-            within the trained length, 256 at most.
-        memory: Bytes that measuring may hold at once, such as 4GB.
-    """
-
-    layers: LayerNames = None
-    channels: AllOrSome = None
-    positions: AllOrSome = None
-    future: Count | None = None
-    memory: Annotated[int | str, Parameter(show_default=byte_count)] = MEMORY
-
-
-@dataclass(frozen=True)
-class LengthSettings(PointSettings):  # noqa: D101 -- the help of its options is that of the others
-    positions: NoOption = None
+from statesize.measurement.settings import Settings
 
 
 def series(
     *checkpoints: str,
     revisions: Listed | None = None,
+    layers: LayerNames = None,
+    channels: AllOrSome = None,
+    positions: AllOrSome = None,
     texts: Texts | None = None,
-    measuring: PointSettings | None = None,
     loading: LoadingMany | None = None,
     output: Output = None,
     printing: Reporting = REPORTING,
@@ -69,15 +40,17 @@ def series(
         checkpoints: The folder of a training with checkpoints in it (`statesize lab train --keep-every`, a Trainer's
             output folder), several models, or one id of the hub with --revisions.
         revisions: Branches, tags or commits of a model of the hub, such as step0,step1000.
+        layers: Names or indices of layers. Default: all.
+        channels: Heads or channels of each layer: all, or how many, drawn at random. Default: as time allows.
+        positions: Cuts of each text: all, or how many. Default: 32.
         texts: What the models read.
-        measuring: What is measured.
         loading: How the models are loaded.
         output: Folder for the profile of each checkpoint.
         printing: What is printed.
     """
     from statesize.lab.trends.checkpoints import find_checkpoints
 
-    texts, settings = texts or Texts(), Settings(**asdict(measuring or PointSettings()))
+    texts, settings = texts or Texts(), Settings(layers=layers, channels=channels, positions=positions)
     options = {name: value for name, value in asdict(loading or LoadingMany()).items() if name != "revision"}
     printing, chosen = printing.named("series"), tuple(listed(revisions or ()))
     for name in checkpoints:
@@ -108,8 +81,10 @@ def length(
     lengths: Listed,
     trained_length: Count | None = None,
     excerpts: Count = 5,
+    future: Count | None = None,
+    layers: LayerNames = None,
+    channels: AllOrSome = None,
     texts: WholeTexts | None = None,
-    measuring: LengthSettings | None = None,
     loading: Loading | None = None,
     output: Output = None,
     printing: Reporting = REPORTING,
@@ -124,14 +99,17 @@ def length(
             from the model's configuration.
         excerpts: Read at most this many pieces of text, each as long as the longest context and the future together.
             Intervals and exponents take five different texts.
+        future: Tokens after the cut. Default: as many as the longest context within the trained length, 256 at most.
+        layers: Names or indices of layers. Default: all.
+        channels: Heads or channels of each layer: all, or how many, drawn at random. Default: as time allows.
         texts: What the model reads. Default: all bundled documents.
-        measuring: What is measured.
         loading: How the model is loaded.
         output: Folder for the profile at each length.
         printing: What is printed.
     """
     texts, chosen = texts or WholeTexts(), whole_numbers("lengths", lengths)
-    settings, printing = Settings(**asdict(measuring or LengthSettings())), printing.named(f"{Path(model).name}-length")
+    settings = Settings(layers=layers, channels=channels, future=future)
+    printing = printing.named(f"{Path(model).name}-length")
 
     from statesize.cli.shared.printing import show_page
     from statesize.lab.trends.length import known_trained_length, length

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import safetensors
@@ -29,9 +28,6 @@ def save_checkpoint(
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Writes a model's configuration and weights; those of another model that are there are replaced.
-
-    An interruption leaves the old model, the new one, or a folder without config.json, which is refused when it is
-    loaded; it never leaves the weights of one model with the configuration of another.
 
     Args:
         model: The model.
@@ -83,13 +79,16 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
         FileError: A file is missing, damaged, of another version, or the two do not fit.
     """
     folder = require_path("folder", folder)
-    config, path = _read_config(folder / CONFIG), folder / WEIGHTS
-    if not path.is_file():
-        raise FileError(f"{path} is missing; a model is a folder with {CONFIG} and {WEIGHTS}")
+    path = folder / CONFIG
     try:
+        values: Any = json.loads(path.read_bytes())
+        path = folder / WEIGHTS
         tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise FileError(f"{path} is damaged or cut off ({error}); copy or train it again") from error
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{path} must be that of a model, got {error!r}. Copy or train the model again.") from error
+    if isinstance(values, dict):
+        values = {name: value for name, value in cast("dict[str, Any]", values).items() if name != "extra"}
+    config = ModelConfig.from_dict(values, str(folder / CONFIG))
     try:
         model = LanguageModel(config, torch.Generator())
         dtypes = {tensor.dtype for tensor in tensors.values()}
@@ -99,15 +98,3 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LanguageModel:
         reason = " ".join(str(error).split())
         raise FileError(f"{path} does not fit its {CONFIG}: the two are not of one model ({reason})") from error
     return model.eval()
-
-
-def _read_config(path: Path) -> ModelConfig:
-    if not path.is_file():
-        raise FileError(f"{path} is missing; a model is a folder with {CONFIG} and {WEIGHTS}")
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, OSError) as error:
-        raise FileError(f"{path} is not JSON ({error}); copy or train the model again") from error
-    if isinstance(values, dict):
-        values = {name: value for name, value in cast("dict[str, object]", values).items() if name != "extra"}
-    return ModelConfig.from_dict(values, str(path))

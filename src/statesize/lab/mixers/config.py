@@ -126,56 +126,27 @@ class ModelConfig:
         return tuple(self.mixer.split(","))
 
     def mixer_of(self, layer: int) -> str:
-        """The mixer of one layer.
-
-        Args:
-            layer: From 0.
-
-        Returns:
-            One of `mixer.names()`.
-        """
+        """The mixer of one layer, from 0."""
         return self.pattern[layer % len(self.pattern)]
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values, with its format version.
-
-        Returns:
-            The fields by name, and "format".
-        """
+        """The fields by name as plain JSON values, and the version of their format."""
         fields = dataclasses.asdict(self)
         unused = {name for name in _OPTIONAL if fields[name] == getattr(type(self), name)}
         return {"format": CONFIG_FORMAT} | {name: value for name, value in fields.items() if name not in unused}
 
     @classmethod
     def from_dict(cls, values: object, source: str = "this configuration") -> ModelConfig:
-        """The configuration that `to_dict` wrote.
-
-        Args:
-            values: Parsed JSON.
-            source: Where it was read from, for error messages.
-
-        Returns:
-            The validated configuration.
-
-        Raises:
-            FileError: It is not a mapping, of another format version, or its fields are not those of ModelConfig.
-        """
-        if not isinstance(values, dict):
-            raise FileError(f"{source} holds {type(values).__name__}; expected a JSON object")
-        fields = dict(cast("dict[str, Any]", values))
-        version = fields.pop("format", None)
-        if version != CONFIG_FORMAT:
-            raise FileError(
-                f"{source} has format {version!r}; this statesize reads format {CONFIG_FORMAT}."
-                " Use the statesize that wrote it, or train the model again"
-            )
-        names = {field.name for field in dataclasses.fields(cls)}
-        if names - _OPTIONAL != fields.keys() - _OPTIONAL:
-            raise FileError(
-                f"{source} lacks {sorted(names - _OPTIONAL - fields.keys())} and has unknown"
-                f" {sorted(fields.keys() - names)}; it is damaged or not a statesize model"
-            )
+        """The configuration that `to_dict` wrote to some source; a FileError where it is another value."""
         try:
+            fields = dict(cast("dict[str, Any]", values))
+            if fields.pop("format") != CONFIG_FORMAT or not _NEEDED <= fields.keys():
+                raise ValueError("other fields or another format")
             return cls(**fields)
-        except (InputError, TypeError) as error:
-            raise FileError(f"{source}: {error}") from error
+        except (InputError, TypeError, ValueError, KeyError) as error:
+            raise FileError(
+                f"{source} must be the configuration of a model of this version, got {error!r}. Train the model again."
+            ) from error
+
+
+_NEEDED = {field.name for field in dataclasses.fields(ModelConfig)} - _OPTIONAL

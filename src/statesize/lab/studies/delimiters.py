@@ -7,6 +7,7 @@ models whose memory is modulated more recall better: the preset recall asks that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import altair as alt
@@ -19,16 +20,15 @@ from statesize.lab.studies.engine.study import Study, study
 from statesize.lab.studies.engine.table import Row, StudyTable, grouped
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC, ModelDips, models_of
-from statesize.lab.studies.texts.reading import Reading, TextGrid, TextRun, text_runs
+from statesize.lab.studies.texts.reading import TextGrid, TextRun, text_runs
 from statesize.lab.studies.texts.recall import CLAIM, RECALLED, add_recall
 from statesize.lab.studies.texts.responses import METRICS
 from statesize.lab.studies.texts.sequences import CONTROLS, MISPLACED, OBSERVED
 
-# The bundled models of re-binding recall, one of each mixer.
-SMOKE = TextGrid(Reading(documents=100))
+# One of the bundled models of re-binding recall.
+SMOKE = TextGrid(documents=10, models=("recall-gla",))
 
 RECORD = TextGrid(
-    Reading(documents=100),
     models=tuple(f"recall-gla-{seed}" for seed in range(200, 205)),
     claim=Claim(
         statement="Where a delimiter stands, the effective state-size of models of at least one mixer dips by more "
@@ -40,8 +40,11 @@ RECORD = TextGrid(
     ),
 )
 
+# Five minutes of a core: three new models, which show how deep the dips are; a verdict takes five.
+LAPTOP = replace(RECORD, models=tuple(f"recall-gla-{seed}" for seed in range(300, 303)))
+
 # One model of each mixer.
-RECALL = TextGrid(Reading(documents=200), claim=CLAIM)
+RECALL = TextGrid(documents=200, claim=CLAIM)
 
 CAVEATS = (
     "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
@@ -101,7 +104,7 @@ def recall_rows(rows: Sequence[Row]) -> list[Row]:
 class Delimiters(Study):
     """The study of delimiters."""
 
-    presets: ClassVar = {"smoke": SMOKE, "recall": RECALL, "record": RECORD}
+    presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "recall": RECALL, "record": RECORD}
     caveats = CAVEATS
 
     def runs(self, grid: TextGrid) -> tuple[TextRun, ...]:
@@ -141,24 +144,12 @@ class Delimiters(Study):
             for model, dip in dips
             if dip.layer == ALL
         ]
-        heads = [
-            {"model": model, "layer": dip.layer, "head": dip.head, "depth": dip.depth}
-            for model, dip in dips
-            if dip.condition == OBSERVED and dip.head != ALL
-        ]
         base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
             y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
         )
         rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
         drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
-        cells = chart(heads, "Depth of each head at the delimiter").mark_rect(tooltip=SHOWN)
-        by_head = cells.properties(height=alt.Step(20)).encode(
-            x="head:O",
-            y=alt.Y("layer:N", title=None),
-            row=alt.Row("model:N", title=None),
-            color=alt.Color("depth:Q", scale=alt.Scale(scheme="blueorange", domainMid=0)),
-        )
-        drawn = alt.vconcat(*curves, drawn, by_head)
+        drawn = alt.vconcat(*curves, drawn)
         if RECALLED in table.rows[0]:
             recalled = [
                 {"model": row["model"], "depth": row["depth"], "ESS": row["ess"], "perplexity": row[RECALLED]}

@@ -7,13 +7,14 @@ hybrids by the ESS of their layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import ClassVar
 
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import chart, mean_lines, points, strip
+from statesize.lab.studies.engine.charts import chart, points, strip
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import (
@@ -59,6 +60,10 @@ RECORD = Grid(
     tasks=[{"name": "mqar", "pairs": 16, "length": 64, "vocabulary_size": 64}],
 )
 
+# Four minutes of a core: one layer of attention in each place, with new seeds.
+_ONE, _NEW = {"mixer": PLACEMENTS[:6]}, {"seed": [400, 401]}
+LAPTOP = replace(RECORD, model=RECORD.model | _ONE, training=RECORD.training | _NEW)
+
 CAVEATS = (
     "Which placement wins depends on the task, the size and the number of steps, of which there is one each. In the "
     "presets, short convolutions before every mixer let a single attention layer find the value beside a key.",
@@ -81,7 +86,7 @@ def layers_of(run: FinalRun) -> list[str]:
 
 
 def attention_of(run: FinalRun) -> list[int]:
-    """The layers of a run that are attention."""
+    """Its layers that are attention."""
     return [layer for layer, mixer in enumerate(layers_of(run)) if mixer == ATTENTION]
 
 
@@ -158,7 +163,7 @@ def _add_foresights(runs: Sequence[FinalRun], findings: Findings) -> None:
 class Hybrids(Study):
     """The study of hybrids."""
 
-    presets: ClassVar = {"smoke": SMOKE, "record": RECORD}
+    presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
@@ -171,16 +176,14 @@ class Hybrids(Study):
         _add_foresights([run for run in table.runs if attention_of(run)], findings)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Accuracy and ESS per layer of each placement, accuracy over training, early ESS against final accuracy."""
-        first, ends, layers, through = "first attention", list[Row](), list[Row](), list[Row]()
+        """Accuracy and ESS per layer of each placement, early ESS against final accuracy."""
+        first, ends, layers = "first attention", list[Row](), list[Row]()
         for placement, run in ((name, run) for name, runs in by_accuracy(table.runs) for run in runs):
             attention, of_run = attention_of(run), range(len(layers_of(run)))
             end: Row = {"placement": placement, first: str(attention[0]) if attention else "none"}
             end |= {"attention layers": len(attention), "seed": run.seed, "accuracy": run.accuracy}
             ends.append(end | {"early ESS": _ess_of(run, early_row(run), attention)})
             layers += [{"placement": placement, "layer": at, "ESS": _ess_of(run, run.last, [at])} for at in of_run]
-            way = ({name: row[name] for name in ("step", "accuracy")} for row in (run.first, *run.trained))
-            through += [ends[-1] | row for row in way]
         title = "Accuracy of each placement: runs and their mean"
         accuracy = strip(ends, title, "placement", "accuracy", "attention layers")
         cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
@@ -190,10 +193,8 @@ class Hybrids(Study):
         blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
         ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
         values = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
-        lines = mean_lines(through, "Accuracy over training, means", "step", "accuracy", first, detail="placement:N")
         title = f"What ESS shows early: that of the attention ({table.metric})"
         early = points(ends, title, "early ESS", "accuracy", first)
         by_placement = alt.hconcat(accuracy, alt.layer(ess, values).properties(height=accuracy.height))
         # Each chart has colours and a legend of its own.
-        drawn = by_placement.resolve_scale(color="independent"), alt.hconcat(lines, early)
-        return alt.vconcat(*drawn).resolve_scale(color="independent")
+        return alt.vconcat(by_placement.resolve_scale(color="independent"), early).resolve_scale(color="independent")

@@ -6,7 +6,7 @@ own under `@task("name")`.
 
 from statesize.lab.tasks.base import IGNORED, SyntheticTask, Task, build_task, task
 from statesize.lab.tasks.compression import Compression
-from statesize.lab.tasks.corpus import Corpus, python_prose, read_text
+from statesize.lab.tasks.corpus import Corpus, read_text
 from statesize.lab.tasks.mqar import MQAR
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.lab.tasks.selective_copying import SelectiveCopying
@@ -24,7 +24,6 @@ __all__ = [
     "TextTask",
     "build_task",
     "encode",
-    "python_prose",
     "read_text",
     "task",
     "train_tokenizer",

@@ -35,9 +35,6 @@ class Compression(SymbolTask):
         tokens: symbols of a sequence, N, at least 2.
         symbols: different symbols, K, at least 2; 15 in MAD, whose vocabulary of 16 has the compression token.
 
-    Raises:
-        InputError: a number is out of range.
-
     Examples:
         >>> task = Compression(tokens=3, symbols=10)
         >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))

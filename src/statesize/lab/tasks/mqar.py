@@ -34,9 +34,6 @@ class MQAR(SyntheticTask):
         length: tokens of a sequence, L, more than 2P.
         vocabulary_size: number of token ids, V, at least 2P.
 
-    Raises:
-        InputError: a number is out of range, or the pairs do not fit in the vocabulary or the length.
-
     Examples:
         >>> task = MQAR(pairs=2, length=8, vocabulary_size=8)
         >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))

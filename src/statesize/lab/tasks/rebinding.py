@@ -32,9 +32,6 @@ class Rebinding(SyntheticTask):
         unbound: queries of a document whose key has no value in it, U, at least 1.
         keys: keys, and as many values, K, at least P + U.
 
-    Raises:
-        InputError: a number is out of range, or there are too few keys.
-
     Examples:
         >>> task = Rebinding(documents=2, pairs=2, unbound=1, keys=4)
         >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))

@@ -33,9 +33,6 @@ class SelectiveCopying(SymbolTask):
         length: tokens of a sequence, L, at least 2N.
         symbols: different symbols, K, at least 2; 14 in Mamba, whose vocabulary of 16 has the blank and the marker.
 
-    Raises:
-        InputError: a number is out of range, or the tokens do not fit in the length.
-
     Examples:
         >>> task = SelectiveCopying(tokens=3, length=10, symbols=4)
         >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from statesize.check import require_count, require_kind
+from statesize.check import require_count
 from statesize.errors import InputError
 from statesize.lab.tasks.base import IGNORED
 from statesize.lab.tasks.corpus import Corpus
@@ -35,7 +35,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
         The tokenizer.
 
     Raises:
-        InputError: `vocabulary_size` has no room for the bytes and `<eos>`.
+        InputError: `vocabulary_size` is too small for the bytes and `<eos>`.
 
     Example:
         >>> tokenizer = train_tokenizer(["a state, a state, a state"], vocabulary_size=260)
@@ -67,9 +67,8 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
         Token ids.
 
     Raises:
-        InputError: `documents` is one string, the tokenizer has no `<eos>`, or there are fewer than two tokens.
+        InputError: The tokenizer has no `<eos>`, or there are fewer than two tokens.
     """
-    require_kind("documents", documents, (list, tuple), "a sequence of documents", "For one document, give [text].")
     eos = tokenizer.token_to_id(EOS)
     if eos is None:
         raise InputError(
@@ -88,11 +87,6 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     return torch.tensor(tokens, dtype=torch.int64)
 
 
-def byte_count(documents: Iterable[str]) -> int:
-    """Bytes of documents as bits per byte counts them: their UTF-8 bytes, and one for the `<eos>` after each."""
-    return sum(len(document.encode()) + 1 for document in documents)
-
-
 @dataclass(frozen=True, eq=False)
 class TextTask:
     """Next-token prediction over a train and a held-out stream of tokens, as `encode` makes them.
@@ -105,13 +99,9 @@ class TextTask:
         train_tokens: ids (N,), int64, N > length.
         held_out_tokens: ids (M,), int64, M ≥ 2.
         length: tokens in a window, L.
-        held_out_bytes: what bits per byte divides by: `byte_count` of the held-out documents, that is their UTF-8
-            bytes and one byte for each `<eos>`.
+        held_out_bytes: what bits per byte divides by: the UTF-8 bytes of the held-out documents, and one for each
+            `<eos>`.
         vocabulary_size: number of token ids.
-
-    Raises:
-        InputError: a stream is too short or of another dtype, an id is outside the vocabulary, or a number is not
-            positive.
     """
 
     train_tokens: Tensor = field(repr=False)
@@ -123,8 +113,16 @@ class TextTask:
     def __post_init__(self) -> None:
         for name in ("length", "held_out_bytes", "vocabulary_size"):
             object.__setattr__(self, name, require_count(name, getattr(self, name)))
-        self._check("train_tokens", self.train_tokens, self.length + 1, f"more than length = {self.length}")
-        self._check("held_out_tokens", self.held_out_tokens, 2, "at least 2")
+        for name, tokens, least in (
+            ("train_tokens", self.train_tokens, self.length + 1),
+            ("held_out_tokens", self.held_out_tokens, 2),
+        ):
+            if tokens.ndim != 1 or tokens.dtype != torch.int64 or len(tokens) < least:
+                given = f"shape {tuple(tokens.shape)} and dtype {tokens.dtype}"
+                raise InputError(f"{name} must be (N,) int64 with N at least {least}, got {given}. Give more text.")
+            low, high = int(tokens.min()), int(tokens.max())
+            if low < 0 or high >= self.vocabulary_size:
+                raise InputError(f"{name} must have ids in 0 … {self.vocabulary_size - 1}, got {low} to {high}.")
 
     @classmethod
     def from_corpus(cls, corpus: Corpus, tokenizer: Tokenizer, length: int) -> Self:
@@ -138,7 +136,7 @@ class TextTask:
             train_tokens=encode(corpus.train, tokenizer),
             held_out_tokens=encode(corpus.held_out, tokenizer),
             length=length,
-            held_out_bytes=byte_count(corpus.held_out),
+            held_out_bytes=sum(len(document.encode()) + 1 for document in corpus.held_out),
             vocabulary_size=tokenizer.get_vocab_size(),
         )
 
@@ -164,13 +162,3 @@ class TextTask:
         """Nats per token, accuracy, and the bits of all held-out tokens over `held_out_bytes`."""
         bits = mean_nats * len(self.held_out_tokens) / math.log(2)
         return {"loss": mean_nats, "accuracy": accuracy, "bits_per_byte": bits / self.held_out_bytes}
-
-    def _check(self, name: str, tokens: Tensor, least: int, expected: str) -> None:
-        require_kind(name, tokens, Tensor, "a tensor of token ids")
-        if tokens.ndim != 1 or tokens.dtype != torch.int64:
-            raise InputError(f"{name} must be (N,) int64, got shape {tuple(tokens.shape)} and dtype {tokens.dtype}.")
-        if len(tokens) < least:
-            raise InputError(f"{name} has {len(tokens)} tokens; {expected} are needed: give more text")
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= self.vocabulary_size:
-            raise InputError(f"{name} must have ids in 0 … {self.vocabulary_size - 1}, got {low} to {high}.")

@@ -1,23 +1,20 @@
 """Training: one loop, its settings and its folder; students; terms of a loss."""
 
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.distillation import Discrepancy, Objective, discrepancy, distil, operator_error, student_of
+from statesize.lab.training.distillation import Discrepancy, discrepancy, distil, operator_error, student_of
 from statesize.lab.training.folder import RunFolder, StepRecord
 from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.lab.training.regularisation import (
     MixerCall,
-    Regularisation,
     identity_distance,
+    identity_penalty,
     mixer_calls,
-    utilisation_distance,
 )
 
 __all__ = [
     "Discrepancy",
     "DivergenceError",
     "MixerCall",
-    "Objective",
-    "Regularisation",
     "RunFolder",
     "StepRecord",
     "TrainingConfig",
@@ -25,10 +22,10 @@ __all__ = [
     "distil",
     "evaluate",
     "identity_distance",
+    "identity_penalty",
     "mixer_calls",
     "operator_error",
     "student_of",
     "train",
-    "utilisation_distance",
 ]
 __dir__ = __all__.copy

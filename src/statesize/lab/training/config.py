@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from statesize.check import refuse, require_count, require_real
-from statesize.lab.training.regularisation import Regularisation
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,7 @@ class TrainingConfig:
         evaluate_every: Steps between held-out evaluations of a run in a folder; there is one after the last step too.
         checkpoint_every: Steps between its checkpoints; there is one after the last step too.
         device: Torch device, "cpu" or "cuda".
-        identity_weight: Weight λ of the distance of decays from 1; 0 leaves it out. See `Regularisation`.
-        utilisation_weight: Weight of the distance of the utilisation from its target; 0 leaves it out.
-        target_utilisation: The target of that distance.
+        identity_weight: Weight λ of the distance of decays from 1, `identity_penalty`; 0 leaves it out.
 
     Example:
         >>> TrainingConfig(steps=100, rate=1e-2, warm_up=0.1).rate_at(10)
@@ -48,8 +45,6 @@ class TrainingConfig:
     checkpoint_every: int = 200
     device: str = "cpu"
     identity_weight: float = 0.0
-    utilisation_weight: float = 0.0
-    target_utilisation: float = 0.8
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every", "seed"):
@@ -57,16 +52,10 @@ class TrainingConfig:
         for name in ("rate", "clip"):
             require_real(name, getattr(self, name), above=0, plain=True)
         require_real("warm_up", self.warm_up, least=0, most=1, plain=True, advice="It is a fraction of the steps.")
-        require_real("weight_decay", self.weight_decay, least=0, plain=True)
+        for name in ("weight_decay", "identity_weight"):
+            require_real(name, getattr(self, name), least=0, plain=True)
         if not isinstance(self.device, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             refuse("device", "the name of a torch device such as 'cpu'", self.device)
-        _ = self.regularisation  # which refuses bad weights
-
-    @property
-    def regularisation(self) -> Regularisation | None:
-        """The term that is added to the loss; None where both weights are 0."""
-        term = Regularisation(self.identity_weight, self.utilisation_weight, self.target_utilisation)
-        return term if self.identity_weight or self.utilisation_weight else None
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values, from which `TrainingConfig` makes equal ones."""

@@ -1,9 +1,9 @@
-"""Distillation: a student, a teacher with less state or with another mixer, learns what the teacher's layers do."""
+"""Distillation: a student, a teacher with less state, learns what the teacher's layers do."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.check import all_finite, refuse, require_count, require_real
+from statesize.check import all_finite, require_count
 from statesize.errors import InputError
 from statesize.lab.mixers.base import Mixer
 from statesize.lab.mixers.chunk import MINIMUM_LOG_DECAY, mix_chunked
@@ -19,34 +19,10 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.folder import StepRecord
-from statesize.lab.training.loop import DivergenceError, evaluating, require_task, train
+from statesize.lab.training.loop import DivergenceError, evaluating, train
 from statesize.operators import Operator, Recurrence
 
-
-@dataclass(frozen=True)
-class Objective:
-    """Weights of the three losses of Bick et al. 2024, who take them in turn; a loss of weight 0 is not computed.
-
-    Attributes:
-        operators: Weight of `operator_error` at the teacher's layer inputs, the mean over layers, sequences and units.
-        hidden: Weight of ‖X − X′‖_F / ‖X‖_F of what each layer adds to the teacher's layer inputs, the mean over layers
-            and sequences.
-        logits: Weight of Σ_v p_v ln(p_v / p′_v) at the scored positions (Hinton et al. 2015), the student being run on
-            its own.
-
-    Raises:
-        InputError: A weight is negative or not finite, or all are 0.
-    """
-
-    operators: float = 1.0
-    hidden: float = 1.0
-    logits: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            require_real(name, value, least=0, plain=True)
-        if not any(vars(self).values()):
-            raise InputError("operators, hidden and logits must not all be 0, got 0. Give at least one weight.")
+LOSSES = ("operators", "hidden", "logits")
 
 
 @dataclass(frozen=True)
@@ -55,12 +31,10 @@ class Discrepancy:
 
     Attributes:
         operators: `operator_error` of each layer, the mean over sequences and units.
-        hidden: The relative error of what each layer adds, the mean over sequences.
         divergence: That of predictions in nats, the mean over scored positions.
     """
 
     operators: tuple[float, ...]
-    hidden: tuple[float, ...]
     divergence: float
 
 
@@ -69,87 +43,70 @@ def distil(
     student: LanguageModel,
     task: Task,
     config: TrainingConfig,
-    objective: Objective = Objective(),
+    losses: Sequence[str] = LOSSES,
 ) -> Iterator[StepRecord]:
     """Trains a student on what its teacher computes; targets of the task only say which positions are scored.
+
+    The losses are those of Bick et al. 2024, who take them in turn: "operators", `operator_error` at the teacher's
+    layer inputs, the mean over layers, sequences and units; "hidden", ‖X − X′‖_F / ‖X‖_F of what each layer adds to
+    these inputs, the mean over layers and sequences; "logits", Σ_v p_v ln(p_v / p′_v) at the scored positions (Hinton
+    et al. 2015), the student being run on its own.
 
     Args:
         teacher: Is not changed.
         student: Trained in place while the iterator is read; of the same layers, width and heads.
         task: Gives the batches.
         config: Settings; those on evaluations, checkpoints and regularisation are not used.
-        objective: What is learned.
+        losses: Those whose sum is learned.
 
     Returns:
         The record of each step, after it.
 
     Raises:
-        InputError: Teacher and student do not fit, the device is missing, or the task has more tokens than the models.
+        InputError: The device is missing, or the task has more tokens than the models.
     """
-    _require_alike(teacher, student)
 
     def loss(*batch: Tensor) -> Tensor:
-        """A mean for each weight."""
-        distances = _distances(teacher, student, batch, objective)
-        return torch.stack(
-            [
-                getattr(objective, name) * torch.stack([part.sum() / max(part.numel(), 1) for part in parts]).mean()
-                for name, parts in distances.items()
-                if parts
-            ]
-        ).sum()
+        distances = _distances(teacher, student, batch, losses).values()
+        means = (torch.stack([part.sum() / max(part.numel(), 1) for part in parts]).mean() for parts in distances)
+        return torch.stack(list(means)).sum()
 
     return train(student, task, config, loss)
 
 
 @torch.no_grad()
 def discrepancy(teacher: LanguageModel, student: LanguageModel, task: Task, batch_size: int) -> Discrepancy:
-    """Compares a student with its teacher on the held-out data of a task.
-
-    Args:
-        teacher: The teacher.
-        student: The student; its training mode is restored.
-        task: The task.
-        batch_size: Sequences of one forward pass.
-
-    Returns:
-        All three distances.
-
-    Raises:
-        InputError: Teacher and student do not fit, or the held-out data have no target.
-    """
-    _require_alike(teacher, student)
-    require_task(task)
+    """Compares a student with its teacher on the held-out data of a task, of which there must be some, in batches."""
     batch_size = require_count("batch_size", batch_size)
     with evaluating(student):
-        batches = [_distances(teacher, student, batch, Objective()) for batch in task.held_out(batch_size)]
+        batches = [_distances(teacher, student, batch, ("operators", "logits")) for batch in task.held_out(batch_size)]
     if not sum(distances["logits"][0].numel() for distances in batches):
         raise InputError("the task's held-out data have no target; at least one is needed to compare predictions")
-    operators, hidden, logits = (
+    operators, logits = (
         tuple(float(torch.cat(parts).mean()) for parts in zip(*(batch[name] for batch in batches), strict=True))
         for name in batches[0]
     )
-    return Discrepancy(operators, hidden, logits[0])
+    return Discrepancy(operators, logits[0])
 
 
 def _distances(
-    teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, ...], objective: Objective
+    teacher: LanguageModel, student: LanguageModel, batch: tuple[Tensor, ...], losses: Sequence[str]
 ) -> dict[str, list[Tensor]]:
-    """Operators by layer, (S, unit), hidden states by layer, (S,), logits of scored positions, (N,), by weight."""
+    """Operators by layer, (S, unit), hidden states by layer, (S,), logits of scored positions, (N,)."""
     device = next(student.parameters()).device
     input_ids, targets = (tensor.to(device) for tensor in batch)
     traces, expected = _traced(teacher, input_ids)
-    distances: dict[str, list[Tensor]] = {name: [] for name in vars(objective)}
+    distances: dict[str, list[Tensor]] = {name: [] for name in losses}
     try:
         for theirs, ours, (inputs, outputs) in zip(teacher.blocks, student.blocks, traces, strict=True):
-            if objective.operators:
+            if "operators" in losses:
                 with torch.no_grad():
                     target = theirs.mixer.operator(theirs.mixer_norm(inputs))
                 distances["operators"].append(operator_error(target, ours.mixer.operator(ours.mixer_norm(inputs))))
-            if objective.hidden:
+            if "hidden" in losses:
                 added, wanted = ours(inputs) - inputs, outputs - inputs
                 distances["hidden"].append(_relative(wanted - added, wanted))
-        if objective.logits:
+        if "logits" in losses:
             scored = targets != IGNORED
             known, predicted = (part[scored].log_softmax(-1) for part in (expected, student(input_ids)))
             divergence = functional.kl_div(predicted, known, reduction="none", log_target=True)
@@ -227,35 +184,20 @@ def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tenso
         return calls, teacher(input_ids)
 
 
-def _require_alike(teacher: LanguageModel, student: LanguageModel) -> None:
-    if teacher is student:
-        raise InputError("student must be another model than its teacher. Make it with student_of(teacher, n).")
-    for name in ("vocabulary_size", "width", "heads", "layers"):
-        theirs, ours = getattr(teacher.config, name), getattr(student.config, name)
-        if theirs != ours:
-            refuse(f"{name} of the student", f"{theirs}, that of the teacher", ours)
-
-
-def student_of(
-    teacher: LanguageModel, key_size: int, generator: torch.Generator | None = None, mixer: str | None = None
-) -> LanguageModel:
+def student_of(teacher: LanguageModel, key_size: int, generator: torch.Generator | None = None) -> LanguageModel:
     """A model that begins with all weights of the teacher that have the same name and shape in it.
 
-    Embedding, norms, MLPs and output projections are the teacher's, and so are values where both mixers are of this
-    package. Queries, keys and gates start anew where their shapes depend on the size of the state, and the size is
-    another one. With the size and the mixer of its teacher, a student is a copy of the teacher.
+    Embedding, norms, MLPs and output projections are the teacher's, and so are the values of mixers of this package.
+    Queries, keys and gates start anew where their shapes depend on the size of the state, and the size is another one.
+    With the size of its teacher, a student is a copy of the teacher.
 
     Args:
         teacher: Is not changed.
         key_size: n of all layers.
         generator: Source of what starts anew; None draws from torch's default generator.
-        mixer: That of the student, such as "la" for a teacher of softmax attention; None takes the teacher's.
 
     Returns:
         A model on the teacher's device, in its dtype.
-
-    Raises:
-        InputError: The size does not fit the mixer, or there is no such mixer.
 
     Example:
         >>> from statesize.lab.mixers import ModelConfig
@@ -264,15 +206,14 @@ def student_of(
         >>> [block.mixer.key_size for block in student.blocks]
         [2, 2]
     """
-    changes = {"key_size": key_size} | ({} if mixer is None else {"mixer": mixer})
-    student = LanguageModel(dataclasses.replace(teacher.config, **changes), generator)
+    student = LanguageModel(dataclasses.replace(teacher.config, key_size=key_size), generator)
     weights, width = teacher.state_dict(), teacher.config.width
     with torch.no_grad():
         for name, tensor in student.state_dict().items():
             if name in weights and tensor.shape == weights[name].shape:
                 tensor.copy_(weights[name])
         for theirs, ours in zip(teacher.blocks, student.blocks, strict=True):
-            if isinstance(theirs.mixer, Mixer) and isinstance(ours.mixer, Mixer):
+            if isinstance(ours.mixer, Mixer):
                 # The value channels come last in the projection and in its convolution; they have no state.
                 for part in ("projection.weight", "convolution.weight"):
                     ours.mixer.get_parameter(part)[-width:].copy_(theirs.mixer.get_parameter(part)[-width:])

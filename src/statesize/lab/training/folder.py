@@ -91,20 +91,7 @@ class RunFolder:
 
     @contextmanager
     def open(self, state: TrainingState, task: Task, config: TrainingConfig) -> Generator[None]:
-        """Begin or resume a run for the time of a block, in which no other process may write to the folder.
-
-        Args:
-            state: The state of the run; put to where the folder left it when resuming.
-            task: What the model learns.
-            config: Settings.
-
-        Yields:
-            Nothing.
-
-        Raises:
-            InputError: The run to be resumed was made with other settings or data, or there are no steps.
-            FileError: The folder holds a run and `resume` is False, or none and it is True; or cannot be written.
-        """
+        """Begin or resume a run for the time of a block, in which no other process may write to the folder."""
         if config.steps == 0:
             raise InputError("steps must be at least 1 to train a model, got 0.")
         self._settings = {"training": config.to_dict(), "model": state.model.config.to_dict(), "data": _digest(task)}
@@ -114,11 +101,10 @@ class RunFolder:
             if self.resume:
                 self._load(state)
             else:
-                for name in (STATE, BEST, LOG):
-                    if os.path.lexists(self.path / name):
-                        raise FileError(
-                            f"folder must be a new one, got {self.path} with {name}. Resume it, or give another."
-                        )
+                for there in self.path.iterdir():
+                    raise FileError(
+                        f"folder must be new or empty, got {self.path} with {there.name}. Resume, or give another."
+                    )
                 self._keep_model(state)
                 self._save(state)
             # Steps and best weights after the checkpoint come anew.

@@ -20,20 +20,12 @@ _OFFSETS, _BISECTIONS = (1.0, 2.0, 4.0, 8.0, 16.0), 10
 
 
 def initialise(model: LanguageModel, target: float) -> None:
-    """Sets the rates of a model's mixers so that each uses a wanted share of what its state can hold.
-
-    Each mixer with a parameter `log_rate` gets one number, which is added to all entries, so that the rates keep their
-    ratios and the state its slow and fast parts. Adding −ln n to the rates 1 … n of S6 is the normalisation factor of
-    Parnichkun et al. 2025 (arXiv 2504.19561); here the number is searched, by measuring the relative tolerance-ESS at
-    all positions of up to 32 units (heads or channels), further and further away and then by bisection. Mixers are set
-    one after the other in the order of their calls, so that each is measured on what those before it pass on.
-
-    Utilisation is here the mean of ESS_i / min(TSS, i, L − i) over all positions of 2 sequences of random tokens. Where
-    the target in (0, 1] cannot be reached, the mixer gets what came nearest.
-
-    Raises:
-        ModelError: No mixer has rates that can be set.
-    """
+    """Sets the rates of a model's mixers so that each uses a wanted share of what its state can hold, or nearly so."""
+    # Each mixer with a parameter `log_rate` gets one number, which is added to all entries, so that the rates keep
+    # their ratios. Adding −ln n to the rates 1 … n of S6 is the normalisation factor of Parnichkun et al. 2025 (arXiv
+    # 2504.19561); here the number is searched, by measuring ESS_i / min(TSS, i, L − i) at all positions of 2 sequences
+    # of random tokens, further and further away and then by bisection. Mixers are set in the order of their calls, so
+    # that each is measured on what those before it pass on.
     rates = {
         f"layers.{layer}.mixer": block.mixer.log_rate
         for layer, block in enumerate(model.blocks)

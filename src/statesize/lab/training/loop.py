@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.check import require_count, require_kind
+from statesize.check import require_count
 from statesize.errors import InputError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import IGNORED, Task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.folder import RunFolder, StepRecord, TrainingState
-from statesize.lab.training.regularisation import mixer_calls
+from statesize.lab.training.regularisation import identity_penalty, mixer_calls
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A loss of input_ids and targets, both (S, L)."""
@@ -53,7 +53,7 @@ def train(
         DivergenceError: The loss or the gradient is not finite; the weights are then those of the step before.
     """
     state = _begin(model, task, config)
-    regularisation = None if loss else config.regularisation
+    weight = 0.0 if loss else config.identity_weight
     with nullcontext() if folder is None else folder.open(state, task, config):
         for step in range(state.step + 1, config.steps + 1):
             started, penalty = time.perf_counter(), None
@@ -62,12 +62,12 @@ def train(
             if loss is not None:
                 total = loss(input_ids, targets)
             else:
-                with nullcontext([]) if regularisation is None else mixer_calls(model) as calls:
+                with mixer_calls(model) if weight else nullcontext([]) as calls:
                     summed = _summed_loss(*_scored(model, input_ids, targets))
                 total = summed / max(int((targets != IGNORED).sum()), 1)
-            if regularisation is not None:
+            if weight:
                 try:
-                    added = regularisation.penalty(calls, state.generators["regularisation"])  # pyright: ignore[reportPossiblyUnboundVariable]
+                    added = weight * identity_penalty(calls, state.generators["regularisation"])  # pyright: ignore[reportPossiblyUnboundVariable]
                 except InputError as error:
                     raise DivergenceError(f"the operators cannot be regularised: {error}") from error
                 total, penalty = total + added, added.item()
@@ -90,20 +90,15 @@ def train(
 
 def _begin(model: LanguageModel, task: Task, config: TrainingConfig) -> TrainingState:
     """The state of a run before its first step."""
-    require_kind("model", model, LanguageModel, "a LanguageModel")
-    require_task(task)
-    require_kind("config", config, TrainingConfig, "a TrainingConfig")
     if task.vocabulary_size > model.config.vocabulary_size:
-        raise InputError(
-            f"model must have at least the {task.vocabulary_size} tokens of the task, got "
-            f"{model.config.vocabulary_size}."
-        )
+        known = model.config.vocabulary_size
+        raise InputError(f"model must have at least the {task.vocabulary_size} tokens of the task, got {known}.")
     try:
         model.to(config.device).train()
         dropout = torch.Generator(device=config.device).manual_seed(config.seed + 1)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"device must be one that torch can use here, got {config.device!r} ({error}). Use 'cpu'."
+            f"device must be one that torch has here, got {config.device!r} ({error}). Use 'cpu'."
         ) from error
     model.set_dropout_generator(dropout)
     matrices, vectors = (
@@ -117,18 +112,9 @@ def _begin(model: LanguageModel, task: Task, config: TrainingConfig) -> Training
         fused=torch.device(config.device).type == "cpu",
     )
     generators = {"batches": torch.Generator().manual_seed(config.seed), "dropout": dropout}
-    if config.regularisation is not None:
+    if config.identity_weight:
         generators["regularisation"] = torch.Generator().manual_seed(config.seed + 2)
     return TrainingState(model, optimizer, generators)
-
-
-def require_task(task: object) -> None:
-    """Refuse what is no `Task`."""
-    missing = [name for name in ("vocabulary_size", "sample", "held_out", "report") if not hasattr(task, name)]
-    if missing:
-        raise InputError(
-            f"task must be a statesize.lab.tasks.Task, got {type(task).__name__} without {', '.join(missing)}."
-        )
 
 
 def _scored(model: LanguageModel, input_ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,10 +164,8 @@ def evaluate(model: LanguageModel, task: Task, batch_size: int) -> dict[str, flo
         share of sequences whose targets are all right, where some positions are scored and a guess has a chance.
 
     Raises:
-        InputError: An argument is none of these, or the held-out data have no target.
+        InputError: The held-out data have no target.
     """
-    require_kind("model", model, LanguageModel, "a LanguageModel")
-    require_task(task)
     batch_size = require_count("batch_size", batch_size)
     nats = right = scored = positions = whole = sequences = 0.0
     with evaluating(model):

@@ -64,9 +64,6 @@ def length(
     Returns:
         The trend, with the exponent of each layer up to the trained length.
 
-    Raises:
-        InputError: If a length is below 1, or larger than the texts allow.
-
     Example:
         >>> silent = lambda *_: None
         >>> measured = length("gla", lengths=[8, 16], excerpts=2, settings=Settings(future=8), on_progress=silent)

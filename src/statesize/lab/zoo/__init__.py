@@ -22,28 +22,12 @@ __dir__ = __all__.copy
 
 
 def names() -> tuple[str, ...]:
-    """Names of the bundled models, which are those of their mixers: softmax and (gated) linear attention, delta rule.
-
-    Returns:
-        The names, in this order.
-
-    Example:
-        >>> names()
-        ('sa', 'la', 'gla', 'gated-deltanet')
-    """
+    """Names of the bundled models, which are those of their mixers: softmax, (gated) linear, delta rule."""
     return NAMES
 
 
 def recall_names() -> tuple[str, ...]:
-    """Names of the bundled models of re-binding recall, small siblings of the others.
-
-    Returns:
-        Softmax, linear, weighted linear and gated linear attention.
-
-    Example:
-        >>> recall_names()[0]
-        'recall-sa'
-    """
+    """Names of the bundled models of re-binding recall, small siblings of the others."""
     return RECALL_NAMES
 
 
@@ -59,15 +43,10 @@ def load(name: str) -> tuple[LanguageModel, Tokenizer]:
     Returns:
         Both.
     """
-    return load_bundled(name), load_tokenizer(name)
-
-
-def load_bundled(name: str) -> LanguageModel:
-    """A bundled model alone."""
     from statesize.lab.mixers.checkpoint import load_checkpoint
 
     with as_file(DATA / _known(name)) as folder:
-        return load_checkpoint(folder)
+        return load_checkpoint(folder), load_tokenizer(name)
 
 
 def load_tokenizer(name: str) -> Tokenizer:

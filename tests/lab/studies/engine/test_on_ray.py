@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,21 +15,33 @@ from statesize.parallel.ray import RayCluster
 STUDY = Correlation()
 
 
+def below(process):
+    """Processes that one has begun, and those that these have."""
+    children = [
+        int(child) for task in Path(f"/proc/{process}/task").glob("*/children") for child in task.read_text().split()
+    ]
+    return children + [grandchild for child in children for grandchild in below(child)]
+
+
+def workers():
+    return [one for one in below(os.getpid()) if b"ray::Worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # where a worker does not go, it would wait for ever
 @pytest.mark.filterwarnings("default")  # Ray's own
-def test_the_same_rows_when_a_worker_is_killed(grid, runs, outcomes, workers_of, without_time, tmp_path):
+def test_the_same_rows_when_a_worker_is_killed(grid, runs, outcomes, without_time, tmp_path):
     pytest.importorskip("ray")
     killed = []
 
     def kill(done, number):
         if not killed:
-            killed.append(workers_of()[0])
+            killed.append(workers()[0])
             os.kill(killed[0], signal.SIGKILL)
 
     result = run_study(STUDY, grid, tmp_path, RayCluster(processes=2), kill)
     assert without_time(result.rows) == without_time([row for run in runs for row in outcomes[run.key].value])
-    while workers_of():
+    while workers():
         time.sleep(0.1)
 
 

@@ -5,9 +5,8 @@ import json
 import altair as alt
 import pytest
 
-from statesize.errors import FileError
-from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_conclusion
-from statesize.lab.studies.engine.run import PAGE, write_page
+from statesize.lab.studies.engine.conclusion import Conclusion
+from statesize.lab.studies.engine.run import CONCLUSION, PAGE, write_page
 from statesize.report.result_page import told_apart
 
 HOSTILE = "<b onclick=alert(1)>gla"
@@ -56,24 +55,6 @@ def test_what_all_rows_share_is_a_fact_and_no_column(page):
     assert 'data-name="kv"' in page
     assert 'data-name="mixer"' not in page
     assert "<dt>mixer</dt>" in page
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "without conclusion.json"),
-        ("{", "must be a conclusion that `statesize lab study` wrote"),
-        ("[]", "must be a conclusion that `statesize lab study` wrote"),
-        ('{"schema": 2}', "must be a conclusion that `statesize lab study` wrote"),
-    ],
-)
-def test_a_conclusion_that_cannot_be_read(tmp_path, content, message):
-    other = tmp_path / "study"
-    (other / "runs").mkdir(parents=True)
-    if content is not None:
-        (other / CONCLUSION).write_text(content)
-    with pytest.raises(FileError, match=message):
-        read_conclusion(other)
 
 
 def test_the_conclusion_is_strict_json(folder):

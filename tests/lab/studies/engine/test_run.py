@@ -10,7 +10,6 @@ from statesize.lab.studies.correlation import Correlation
 from statesize.lab.studies.engine.grid import training_runs
 from statesize.lab.studies.engine.run import run_study, stored_rows
 from statesize.lab.studies.regimes import Regimes
-from statesize.lab.studies.regularisation import Regularisation
 
 STUDY = Correlation()
 
@@ -45,26 +44,10 @@ def test_only_what_is_missing_is_done(grid, runs, replay, tmp_path):
 
 
 def test_a_study_does_not_take_over_the_runs_of_another_one(grid, runs, replay, tmp_path):
-    def failing(tasks):
-        raise KeyboardInterrupt
-
     run_study(Regimes(), few(grid), tmp_path, replay)
-    with pytest.raises(FileError, match=r"folder must be that of correlation, got .* with results of regimes"):
+    with pytest.raises(FileError, match=r"folder must be that of correlation, got .* with runs of regimes"):
         run_study(STUDY, grid, tmp_path, replay)
-    (tmp_path / "conclusion.json").unlink()
     assert stored_rows(STUDY, runs, tmp_path) == []
-    with pytest.raises(KeyboardInterrupt):
-        run_study(STUDY, few(grid), tmp_path, lambda make: nullcontext(failing))
-    assert len(stored_rows(Regimes(), runs, tmp_path)) == 6
-
-
-@pytest.mark.parametrize("study", [STUDY, Regimes(), Regularisation()], ids=lambda study: study.kind)
-def test_the_page_holds_the_conclusion_and_needs_nothing_from_outside(study, grid, replay, tmp_path):
-    conclusion = run_study(study, grid, tmp_path, replay).conclusion
-    page = (tmp_path / "study.html").read_text(encoding="utf-8")
-    assert conclusion.caveats[-1] in page
-    assert "vega" in page
-    assert "<script src" not in page
 
 
 def test_failed_runs_are_told_and_the_others_kept(grid, tmp_path):
@@ -81,8 +64,3 @@ def test_a_folder_of_something_else_is_left_alone(grid, replay, tmp_path):
     for name in ("two", "three"):
         with pytest.raises(FileError, match=r"got something else\. It is left alone"):
             run_study(STUDY, grid, tmp_path / name, replay)
-
-
-def test_the_first_words_say_why_nothing_can_be_told(grid, replay, tmp_path):
-    first = run_study(STUDY, grid, tmp_path, replay).conclusion.headline
-    assert first.startswith("Cannot tell: these runs do not give mqar_inside_cells, mqar_inside_cells_above_control.")

@@ -1,7 +1,6 @@
 """Runs with students: what their rows hold, that they repeat, what a plan refuses, and that the bound holds."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from statesize.errors import InputError
 from statesize.lab.studies.engine.students import Distillation, least_error
 from statesize.lab.studies.engine.training import train_and_measure
 from statesize.lab.training.distillation import operator_error
-from statesize.operators import Dense, Recurrence, SoftmaxAttention
+from statesize.operators import Recurrence, SoftmaxAttention
 
 PLAN = Distillation(key_sizes=(1, 2), steps=2, batch_size=4)
 LENGTH = 20
@@ -41,13 +40,6 @@ def test_rows_of_students_follow_those_of_their_teacher(run, rows, without_time)
     assert all(row["student_error_layer_0"] >= row["student_bound_layer_0"] >= 0 for row in students)
 
 
-def test_they_repeat(run, rows, without_time):
-    again = without_time(train_and_measure(run))
-    for one, other in zip(without_time(rows), again, strict=True):
-        # Not a number where a size was given; dictionaries compare by identity there.
-        assert json.dumps(one) == json.dumps(other)
-
-
 def test_a_student_that_diverges_is_a_row_that_says_so(run):
     lost = dataclasses.replace(run, distillation=dataclasses.replace(PLAN, rate=1e30, steps=4))
     *_, teacher, last = train_and_measure(lost)
@@ -61,7 +53,7 @@ def test_runs_on_record_have_these_in_their_keys(run):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("field", "value"), [("key_sizes", 2), ("steps", 0), ("rate", "x")])
+@pytest.mark.parametrize(("field", "value"), [("key_sizes", (0,)), ("key_sizes", ("x",))])
 def test_bad_plans(field, value):
     with pytest.raises(InputError, match=f"^{field} must be"):
         Distillation(**{field: value})
@@ -89,16 +81,6 @@ def test_no_recurrence_of_the_size_passes_the_bound(size):
     bound = least_error(teacher, size)
     assert bool((bound > 0.005).all())
     assert bool((error.detach() >= bound).all())
-
-
-def test_the_bound_is_reached_where_one_block_is_all_there_is():
-    block = random(5, 4, seed=20)
-    matrix = torch.nn.functional.pad(block, (0, 5, 4, 0))
-    for size in (1, 3):
-        U, sigma, V = torch.linalg.svd(block, full_matrices=False)
-        nearest = (U[:, :size] * sigma[:size]) @ V[:size]
-        best = float((block - nearest).norm() / block.norm())
-        assert float(least_error(Dense(matrix), size)) == pytest.approx(best)
 
 
 @pytest.mark.parametrize("operator", [gated(4, 30), SoftmaxAttention(*random(2, 3, LENGTH, 4, seed=31), scale=1.0)])

@@ -40,15 +40,6 @@ def test_rows_are_the_measurements_of_the_model_on_its_way(runs):
     assert last["utilisation_relative_0.01"] == pytest.approx(float(shares.mean()))
 
 
-def test_each_layer_has_its_own_columns(runs):
-    model = dataclasses.replace(runs[0].model, mixer="gla,sa", layers=2)
-    first, *_ = train_and_measure(dataclasses.replace(runs[0], model=model))
-    assert first["entropy"] == (first["entropy_layer_0"] + first["entropy_layer_1"]) / 2
-    gated, softmax = capture(LanguageModel(model, torch.Generator().manual_seed(0)), next(runs[0].task.held_out(2))[0])
-    assert first["entropy_layer_0"] == pytest.approx(float(measure(gated.operator).entropy.mean()))
-    assert first["entropy_layer_1"] == pytest.approx(float(measure(softmax.operator).entropy.mean()))
-
-
 def test_a_run_repeats_and_leaves_the_threads_alone(runs, without_time):
     before = torch.get_num_threads()
     assert without_time(train_and_measure(runs[0])) == without_time(train_and_measure(runs[0]))

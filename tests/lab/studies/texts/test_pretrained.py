@@ -35,10 +35,10 @@ def step_attention():
     return LanguageModel(ModelConfig("wla", 30, width=16, heads=2, layers=1, key_size=4)).eval()
 
 
-@pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 3), (step_attention, 2)])
+@pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 16), (step_attention, 2)])
 def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units):
     model = build()
-    found = measure_dips(model, corpus, WINDOWS, channels=3)
+    found = measure_dips(model, corpus, WINDOWS)
     heads = [dip for dip in found if dip.head != "all" and (dip.metric, dip.condition) == ("norm", "delimiter")]
     assert len(heads) == units
     assert all(torch.isfinite(torch.tensor([dip.depth, dip.low, dip.high])).all() for dip in heads)
@@ -47,7 +47,7 @@ def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units)
 
 
 def test_sequences_that_are_too_long_for_a_model_are_one_clear_line(corpus):
-    with pytest.raises(InputError, match=r"refused sequences 0 to 7 of 30 tokens.*window"):
+    with pytest.raises(InputError, match=r"refused sequences 0 to 7 of 30 tokens"):
         list(measure_dips(gpt2(positions=8), corpus, WINDOWS))
     with pytest.raises(InputError, match=r"refused sequences of 32 tokens"):
         perplexities(gpt2(positions=8), corpus, 32, None)

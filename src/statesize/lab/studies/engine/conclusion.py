@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from statesize.errors import FileError
 from statesize.lab.studies.engine.statistics import Evidence
 from statesize.lab.studies.engine.verdicts import Claim, judge
 from statesize.measurement.statistics import Interval, finite
@@ -18,7 +15,6 @@ from statesize.report.result_page import ResultPage
 from statesize.report.table import PageTable
 
 Figure: TypeAlias = float | tuple[float, float]
-CONCLUSION = "conclusion.json"
 NO_CLAIM = "No claim was fixed before these runs."
 INTERVAL = "_interval"
 _CAPTION = "Numbers with intervals of 95 %. Those of the claim begin with claim_, controls with control_."
@@ -117,23 +113,3 @@ def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | Non
         else:
             values[name] = finite(figure)
     return values
-
-
-def read_conclusion(folder: Path) -> tuple[Conclusion, dict[str, Any]]:
-    """The conclusion in the folder of a study that is done, and its document; a FileError without one."""
-    path = folder / CONCLUSION
-    try:
-        document = cast("dict[str, Any]", json.loads(path.read_bytes()))
-        fields = {name: document[name] for name in Conclusion.__dataclass_fields__}
-        figures = {  # pyright: ignore[reportUnknownVariableType]
-            name: math.nan if value is None else tuple(value) if isinstance(value, list) else float(value)  # pyright: ignore[reportUnknownArgumentType]
-            for name, value in fields["figures"].items()
-        }
-        return Conclusion(**fields | {"figures": figures, "caveats": tuple(fields["caveats"])}), document  # pyright: ignore[reportArgumentType]
-    except FileNotFoundError as error:
-        raise FileError(
-            f"folder must be that of a finished study, got {folder} without {CONCLUSION}. The command that began it, "
-            f"with --output {folder}, goes on."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} must be a conclusion that `statesize lab study` wrote, got {error!r}.") from error

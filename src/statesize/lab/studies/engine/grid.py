@@ -37,9 +37,6 @@ class RunMeasurements:
         sequences: Held-out sequences on which the ESS is measured; the accuracy is that of all of them.
         relative_tolerances: ρ of the relative tolerance-ESS; the first is the metric of claims.
         tolerances: Absolute τ.
-
-    Raises:
-        InputError: A number is out of range.
     """
 
     every: int = 200
@@ -63,7 +60,7 @@ class RunMeasurements:
 
     @property
     def claim_metric(self) -> str:
-        """The column of the metric for which claims are made, the relative tolerance-ESS of the first ρ."""
+        """The column for which claims are made, of the first relative tolerance."""
         return self.metrics[1]
 
 
@@ -90,9 +87,6 @@ class TrainingRun:
         measuring: The measurements.
         intervention: One of `INTERVENTIONS`.
         distillation: The students that the model has once it is trained; None for none.
-
-    Raises:
-        InputError: The intervention is not known.
     """
 
     model: ModelConfig
@@ -118,7 +112,8 @@ class TrainingRun:
         return {
             "model": model,
             "task": self.task.settings() | ({"query_share": 1.0, "gap_power": 1.0} if self.task.kind == "mqar" else {}),
-            "training": {"accumulation": 1} | self.training.to_dict(),
+            "training": {"accumulation": 1, "utilisation_weight": 0.0, "target_utilisation": 0.8}
+            | self.training.to_dict(),
             "measuring": dataclasses.asdict(self.measuring),
             "intervention": self.intervention,
             **({} if self.distillation is None else {"distillation": self.distillation.to_dict()}),
@@ -139,7 +134,6 @@ class TrainingRun:
         words += [f"seed {training.seed}"]
         words += [] if self.intervention == "none" else [self.intervention]
         words += [f"λ {training.identity_weight:g}"] if training.identity_weight else []
-        words += [f"utilisation to {training.target_utilisation:g}"] if training.utilisation_weight else []
         return ", ".join(words)
 
 

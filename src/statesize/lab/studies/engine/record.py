@@ -48,7 +48,7 @@ def record_files(study: Study, preset: str, made: Made, rows: Sequence[Row]) -> 
         "study": study.kind,
         "preset": preset,
         "done_on": made.machine,
-        "seeds": sorted({int(row["seed"]) for row in rows}),
+        "seeds": sorted({int(row["seed"]) for row in rows if "seed" in row}),
         "done": done,
         "total": len(keys),
         "table_sha256": hashlib.sha256(table).hexdigest(),
@@ -65,19 +65,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def verify(study: Study, folder: Path) -> dict[str, Any]:
-    """Recompute a record from its rows.
-
-    Args:
-        study: The study.
-        folder: With table.parquet and record.json.
-
-    Returns:
-        The record.
-
-    Raises:
-        FileError: It cannot be read, its runs are not those of its preset, or a verdict or a figure (to 1e-12,
-            relative) does not follow from its rows.
-    """
+    """The record in a folder, computed anew from its rows; a FileError where it does not follow from them."""
     path = folder / RECORD
     try:
         kept = cast("dict[str, Any]", json.loads(path.read_bytes()))

@@ -15,7 +15,7 @@ from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file, replace_files
 from statesize.io.machine import machine
 from statesize.io.text import counted
-from statesize.lab.studies.engine.conclusion import CONCLUSION, Conclusion, read_conclusion
+from statesize.lab.studies.engine.conclusion import Conclusion
 from statesize.lab.studies.engine.study import Run, Study
 from statesize.lab.studies.engine.table import DIVERGED, RUNS, TABLE, Row, StudyTable, finished_runs, table_content
 from statesize.parallel.threads import Crew, Done, Work, here, run
@@ -25,7 +25,7 @@ from statesize.version import installed
 if TYPE_CHECKING:
     import altair as alt
 
-PAGE = "study.html"
+CONCLUSION, PAGE = "conclusion.json", "study.html"
 MOST_ROWS = 1000
 """Rows that a page holds; the table holds all."""
 
@@ -67,8 +67,11 @@ def run_study(
     """
     started, parts, runs = time.perf_counter(), finished_runs(folder, study.kind), study.runs(grid)
     rows, failures = dict[str, list[Row]](), list[Done[Run, list[Row]]]()
-    if (folder / CONCLUSION).exists() and (found := read_conclusion(folder)[0].study) != study.kind:
-        raise FileError(f"folder must be that of {study.kind}, got {folder} with results of {found}. Give another one.")
+    others = [path.name for path in (folder / RUNS).glob("*") if path.name != study.kind]
+    if others:
+        raise FileError(
+            f"folder must be that of {study.kind}, got {folder} with runs of {others[0]}. Give another one."
+        )
     with parts_writer(folder, rf"{RUNS}|{TABLE}|{CONCLUSION}|{PAGE}"), crew(partial(_working, study)) as executor:
         for done in run(runs, executor, parts, attrgetter("key")):
             if done.error is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -136,17 +137,12 @@ Statistic: TypeAlias = Callable[[Indices], float]
 Prepare: TypeAlias = Callable[[Numbers, Indices], Numbers]
 
 
-def chosen(values: Numbers, rows: Indices) -> Numbers:
-    """The values (N,) of some rows."""
-    return values[rows]
-
-
 def ranked(values: Numbers, rows: Indices) -> Numbers:
     """The ranks of values (N,) among some rows."""
     return ranks(values[rows])
 
 
-def correlating(x: Numbers, y: Numbers, given: Numbers | None = None, prepare: Prepare = chosen) -> Statistic:
+def correlating(x: Numbers, y: Numbers, given: Numbers | None = None, prepare: Prepare = getitem) -> Statistic:
     """The correlation of x (N,) and y (N,), or what is left of it given other numbers (N,), as a function of rows."""
 
     def correlation(rows: Indices) -> float:
@@ -159,7 +155,7 @@ def correlating(x: Numbers, y: Numbers, given: Numbers | None = None, prepare: P
 
 
 def correlation_evidence(
-    x: Numbers, y: Numbers, units: Indices, given: Numbers | None = None, prepare: Prepare = chosen
+    x: Numbers, y: Numbers, units: Indices, given: Numbers | None = None, prepare: Prepare = getitem
 ) -> Evidence:
     """The evidence of `correlating`, whose `units` (N,) are left out one at a time."""
     return jackknife(correlating(x, y, given, prepare), units, correlation=True)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statesize.check import require_count, require_kind, require_real
+from statesize.check import require_count
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.tasks.base import Task
 from statesize.lab.training.config import TrainingConfig
-from statesize.lab.training.distillation import Objective, discrepancy, distil, student_of
+from statesize.lab.training.distillation import discrepancy, distil, student_of
 from statesize.metrics import hankel_singular_values
 from statesize.models.capture import capture
 from statesize.operators import Operator
@@ -33,9 +33,6 @@ class Distillation:
         steps: Steps of learning the operators, and again of learning hidden states and predictions.
         batch_size: Sequences of a step.
         rate: Learning rate for the operators; half of it for the rest.
-
-    Raises:
-        InputError: A value is out of range.
     """
 
     key_sizes: tuple[int, ...] = (2, 4, 8)
@@ -44,12 +41,8 @@ class Distillation:
     rate: float = 1e-2
 
     def __post_init__(self) -> None:
-        require_kind("key_sizes", self.key_sizes, (list, tuple), "a list of positive numbers")
-        object.__setattr__(self, "key_sizes", tuple(self.key_sizes))
-        for name, counts in (("key_sizes", self.key_sizes), ("steps", [self.steps]), ("batch_size", [self.batch_size])):
-            for count in counts:
-                require_count(name, count, plain=True)
-        require_real("rate", self.rate, above=0, plain=True)
+        # Those of training are checked where it begins.
+        object.__setattr__(self, "key_sizes", tuple(require_count("key_sizes", n, plain=True) for n in self.key_sizes))
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -73,16 +66,16 @@ def students(
     input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
     operators = [captured.operator for captured in capture(teacher, input_ids)]
 
-    def learn(student: LanguageModel, seed: int, rate: float, objective: Objective) -> None:
-        kept = {"identity_weight": 0.0, "utilisation_weight": 0.0, "seed": seed + training.seed, "rate": rate}
+    def learn(student: LanguageModel, seed: int, rate: float, *losses: str) -> None:
+        kept = {"identity_weight": 0.0, "seed": seed + training.seed, "rate": rate}
         config = dataclasses.replace(training, steps=plan.steps, batch_size=plan.batch_size, **kept)
-        deque(distil(teacher, student, task, config, objective), maxlen=0)
+        deque(distil(teacher, student, task, config, losses), maxlen=0)
 
     for size in plan.key_sizes:
         student = student_of(teacher, size, torch.Generator().manual_seed(_OPERATORS_SEED + training.seed))
-        learn(student, _OPERATORS_SEED, plan.rate, Objective(hidden=0, logits=0))
+        learn(student, _OPERATORS_SEED, plan.rate, "operators")
         errors = discrepancy(teacher, student, task, plan.batch_size).operators
-        learn(student, _PREDICTIONS_SEED, plan.rate / 2, Objective(operators=0))
+        learn(student, _PREDICTIONS_SEED, plan.rate / 2, "hidden", "logits")
         columns = {"student_divergence": discrepancy(teacher, student, task, plan.batch_size).divergence}
         for layer, (error, operator) in enumerate(zip(errors, operators, strict=True)):
             bound = float(least_error(operator, size).mean())

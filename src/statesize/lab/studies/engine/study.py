@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from statesize.check import refuse, require_choice
@@ -54,13 +52,34 @@ class Study(ABC):
     caveats: ClassVar[tuple[str, ...]]
     """How far its conclusions reach."""
 
+    @classmethod
+    def question(cls) -> str:
+        """The first paragraph of its file, or of its docstring where the file is a plug-in."""
+        text = getattr(sys.modules.get(cls.__module__), "__doc__", None) or cls.__doc__ or ""
+        return text.partition("\n\n")[0].replace("\n", " ")
+
     @abstractmethod
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """Adds to findings what a table says."""
 
-    @abstractmethod
     def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """The charts of a table."""
+        """The charts of a table, here accuracy against the share of the state, one a task."""
+        import altair as alt
+
+        from statesize.lab.studies.engine.charts import points
+        from statesize.lab.studies.engine.table import grouped
+
+        tasks = grouped(table.runs, lambda run: run.task)
+        records = {
+            task: [
+                {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed}
+                | {"ESS / TSS": run.share, "accuracy": run.accuracy}
+                for run in runs
+            ]
+            for task, runs in tasks.items()
+        }
+        drawn = (points(of, task, "ESS / TSS", "accuracy", "mixer", shape="n:N") for task, of in records.items())
+        return alt.vconcat(alt.hconcat(*drawn))
 
     def runs(self, grid: Any) -> tuple[Any, ...]:
         """The runs of a grid."""
@@ -112,14 +131,3 @@ def _check(kind: type) -> None:
 
 study: Registry[type[Study]] = Registry("study", "statesize.lab.studies", _check)
 """Makes a class that inherits `Study` known by a name."""
-
-
-def questions() -> dict[str, str]:
-    """What each study of the package asks, by its name, read from its file without importing it."""
-    found: dict[str, str] = {}
-    for module in study.modules():
-        spec = find_spec(f"{study.folder}.{module}")
-        if spec is not None and spec.origin is not None and spec.submodule_search_locations is None:
-            docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""
-            found[module] = docstring.partition("\n\n")[0].replace("\n", " ")
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import platform
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,12 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from statesize.io.files import Parts
 from statesize.lab.studies.engine.statistics import Numbers, mean
+from statesize.version import __version__
 
 Row: TypeAlias = dict[str, str | int | float | bool]
 Item = TypeVar("Item")
@@ -34,6 +37,11 @@ def finished_runs(folder: Path, study: str) -> Parts[list[Row]]:
     """The rows of each run of a study that is done, by the run's key, in the folder of its results."""
     # Studies of equal runs measure them differently.
     return Parts(folder / RUNS / study, ".parquet", table_content, parse_rows)
+
+
+def versions() -> str:
+    """What makes rows here."""
+    return f"statesize {__version__}, torch {torch.__version__}, python {platform.python_version()}"
 
 
 def parse_rows(content: bytes) -> list[Row]:

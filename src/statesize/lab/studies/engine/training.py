@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from typing import TypeAlias
@@ -16,13 +15,12 @@ from statesize.errors import ModelError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.grid import INTERVENTIONS, RunMeasurements, TrainingRun
 from statesize.lab.studies.engine.students import students
-from statesize.lab.studies.engine.table import DIVERGED, DONE, Row
+from statesize.lab.studies.engine.table import DIVERGED, DONE, Row, versions
 from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.settings import Positions, Settings
 from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.work import captured_mixers, measure_captured
-from statesize.version import __version__
 
 _REPORTED = ("loss", "accuracy", "sequence_accuracy")
 
@@ -128,6 +126,5 @@ def _row(run: TrainingRun, step: int) -> Row:
 
 
 def _made(run: TrainingRun, started: float) -> Row:
-    versions = f"statesize {__version__}, torch {torch.__version__}, python {platform.python_version()}"
     settings = json.dumps(run.to_dict(), sort_keys=True)
-    return {"seconds": time.perf_counter() - started, "settings": settings, "versions": versions}
+    return {"seconds": time.perf_counter() - started, "settings": settings, "versions": versions()}

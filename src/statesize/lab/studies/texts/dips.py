@@ -89,27 +89,12 @@ class ModelDips:
         return self.dip(OBSERVED).depth - max(0, *(self.dip(control).depth for control in CONTROLS))
 
 
-def measure_dips(
-    model: nn.Module, corpus: DocumentCorpus, windows: Windows, channels: int = 16, seed: int = 0
-) -> Iterator[Dip]:
-    """Measure a model around the delimiters of a text and around the places of all controls.
-
-    Text or models that do not fit are an InputError.
-
-    Args:
-        model: The model.
-        corpus: What it reads.
-        windows: Past and future of each H_i.
-        channels: Heads or channels of each mixer that are measured at most.
-        seed: Seed of the controls and of the bootstrap.
-
-    Yields:
-        Depths of the model, its layers and heads at the delimiter, and of the model at all other offsets.
-    """
-    for aligned in aligned_sequences(corpus, windows, seed):
-        response = respond(model, aligned, windows, channels)
+def measure_dips(model: nn.Module, corpus: DocumentCorpus, windows: Windows) -> Iterator[Dip]:
+    """Depths around the delimiters of a text and the places of all controls; a bad text or model is an InputError."""
+    for aligned in aligned_sequences(corpus, windows):
+        response = respond(model, aligned, windows)
         for metric in METRICS:
-            yield from modulation(response, metric, seed)
+            yield from modulation(response, metric)
 
 
 def models_of(rows: Sequence[Row]) -> list[ModelDips]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from statesize.lab import zoo
 from statesize.lab.tasks.base import build_task
 from statesize.lab.tasks.rebinding import Rebinding
 from statesize.texts.rows import Chat, Document
-from statesize.texts.tokens import AnyTokenizer, beginning_id, document_ids, plain_ids, special_ids, token_text
+from statesize.texts.tokens import AnyTokenizer, beginning_id, document_ids, special_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,52 +35,20 @@ class DocumentCorpus:
     special: frozenset[int]
 
 
-def find_delimiter(tokenizer: AnyTokenizer, name: str) -> int:
-    """The id of a delimiter: "eos", or the text of a token such as "<|im_end|>"."""
+def make_corpus(texts: Iterable[Document], tokenizer: AnyTokenizer, most: int) -> DocumentCorpus:
+    """At most so many documents as tokens, cut at ends of text; an InputError with fewer than 2, or without an end."""
+    # Letters that spell a special token are text. Chats go through the tokenizer's template.
     special, roles = special_ids(tokenizer)
-    if name == "eos" and "eos" in roles:
-        return roles["eos"]
-    vocabulary = cast("dict[str, int]", cast("Any", tokenizer).get_vocab())
-    if name in vocabulary:
-        return vocabulary[name]
-    encoded = plain_ids(tokenizer, name)
-    # A word that the tokenizer does not know is one token too.
-    if len(encoded) == 1 and name in token_text(tokenizer, encoded[0]):
-        return encoded[0]
-    known = sorted(text for text, token in vocabulary.items() if token in special)
-    raise InputError(
-        f"delimiter must be a token of the tokenizer, got {name!r}. Its special tokens are "
-        f"{', '.join(known[:8]) or 'none'}. Give one of them or another token."
-    )
-
-
-def make_corpus(texts: Iterable[Document], tokenizer: AnyTokenizer, name: str, most: int) -> DocumentCorpus:
-    """Documents as tokens, cut wherever the delimiter occurs in them.
-
-    Args:
-        texts: The documents; letters that spell a special token are text. Chats go through the tokenizer's template.
-        tokenizer: That of the model.
-        name: The delimiter, as `find_delimiter` takes it.
-        most: How many documents are kept.
-
-    Returns:
-        The corpus; of full stops, for example, each document is a sentence.
-
-    Raises:
-        InputError: The tokenizer has no such delimiter, or the text has none of them.
-    """
-    delimiter, special = find_delimiter(tokenizer, name), special_ids(tokenizer)[0]
-    beginning, documents, occurrences = beginning_id(tokenizer), list[Tensor](), 0
+    if "eos" not in roles:
+        raise InputError("tokenizer must have an end-of-text token, got one without. Take another model.")
+    delimiter, beginning, documents = roles["eos"], beginning_id(tokenizer), list[Tensor]()
     for text in islice(texts, most):
         ids = document_ids(tokenizer, text)
         # Every sequence gets a beginning of its own.
         ids = ids[1:] if isinstance(text, Chat) and ids[:1] == [beginning] else ids
         ends = [-1, *(index for index, token in enumerate(ids) if token == delimiter), len(ids)]
-        occurrences += len(ends) - 2
         parts = [ids[before + 1 : end] for before, end in pairwise(ends)]
         documents += [torch.tensor(part, dtype=torch.int64) for part in parts if part]
-    if not occurrences and delimiter not in special:
-        raise InputError(f"text must have the delimiter {name!r}, got documents without that token.")
     if len(documents) < 2:
         raise InputError(
             f"text must have at least 2 documents, got {len(documents)}. Give several, which blank lines separate, or "

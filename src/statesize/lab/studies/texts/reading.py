@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from statesize.check import refuse, require_count, require_kind
+from statesize.check import refuse
 from statesize.errors import InputError
 from statesize.io.files import digest
 from statesize.lab import zoo
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.table import Row
+from statesize.lab.studies.engine.table import Row, versions
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import CLAIM_METRIC, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, rebinding_task
@@ -33,50 +33,34 @@ from statesize.models.load import load_model, load_tokenizer, model_facts
 from statesize.texts.documents import read_file
 from statesize.texts.inputs import tokens_sha256
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the rows of a run; it is part of a run's key."""
 
 _LENGTH = 256
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What models read, and how they are measured.
+class TextGrid:
+    """The runs of the study of delimiters.
 
     Attributes:
+        documents: Models read at most this many documents.
+        models: Their names, each of them once; by default the bundled models of re-binding recall.
+        claim: The claim that was fixed before the runs.
         text: UTF-8 text file whose blank lines separate documents, or a .jsonl or .parquet file with a text or a chat
             in each line or row. None: the bundled documents, and those of re-binding recall for models that learnt it.
-        delimiter: The token between documents: eos, or the text of any token, such as "." or "<|im_end|>".
-        documents: Read at most this many documents.
-        window: Measure ESS over this many tokens of past and future. None: as many as fit into half of the documents,
-            at most 32.
-        channels: Measure at most this many heads or channels of each layer.
-        seed: Seed of the controls and of the intervals.
-
-    Raises:
-        InputError: A value does not fit.
     """
 
+    documents: int = 100
+    models: tuple[str, ...] = field(default_factory=zoo.recall_names)
+    claim: Claim | None = None
     text: str | None = None
-    delimiter: str = "eos"
-    documents: int = 200
-    window: int | None = None
-    channels: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("text", "delimiter"):
-            if getattr(self, name) is not None:
-                require_kind(name, getattr(self, name), str, "text")
-        for name, least in (("documents", 2), ("channels", 1), ("seed", 0), ("window", 1)):
-            if getattr(self, name) is not None:
-                require_count(name, getattr(self, name), least=least, plain=True)
 
     def corpus(self, model: str) -> DocumentCorpus:
         """What a model reads, by its name; an InputError names the model."""
         texts = default_texts(model) if self.text is None else read_file(Path(self.text))
         try:
-            return make_corpus(texts, load_tokenizer(model), self.delimiter, self.documents)
+            return make_corpus(texts, load_tokenizer(model), self.documents)
         except InputError as error:
             raise InputError(f"{model}: {error}") from error
 
@@ -89,13 +73,13 @@ class TextRun:
         model: A bundled name, a folder, or an id of the Hugging Face hub; or the name of a bundled model of re-binding
             recall and a seed, such as "recall-gla-200", which is trained as the bundled one was.
         label: What tables call it.
-        reading: What it reads.
+        grid: What it reads.
         windows: Past and future of each H_i.
     """
 
     model: str
     label: str
-    reading: Reading
+    grid: TextGrid
     windows: Windows
     metric = CLAIM_METRIC
     """The column of the ESS for which claims are made."""
@@ -110,14 +94,15 @@ class TextRun:
     def key(self) -> str:
         """A digest of the weights or how they are trained, of the tokens, and of all else that rows depend on."""
         corpus, (name, seed) = self.corpus, self.source
+        bundled = name in zoo.recall_names()
         facts = {
             "schema": SCHEMA,
-            **(model_facts(self.load()) if seed is None else {"trained": [zoo.record(name)["training"], name, seed]}),
+            **({"trained": [zoo.record(name)["training"], name, seed]} if bundled else model_facts(self.load())),
             "documents": tokens_sha256(list(corpus.documents)),
             "delimiter": [corpus.delimiter, corpus.beginning, sorted(corpus.special)],
             "windows": asdict(self.windows),
             "conditions": CONDITIONS,
-            "measured": [self.reading.channels, self.reading.seed, self.label],
+            "label": self.label,
             "tolerances": [*METRICS, TOLERANCE, RELATIVE_TOLERANCE],
         }
         return digest(json.dumps(facts, sort_keys=True, default=repr).encode())
@@ -125,7 +110,7 @@ class TextRun:
     @cached_property
     def corpus(self) -> DocumentCorpus:
         """What it reads."""
-        return self.reading.corpus(self.source[0])
+        return self.grid.corpus(self.source[0])
 
     def load(self) -> nn.Module:
         """The model, trained where its name has a seed."""
@@ -134,12 +119,13 @@ class TextRun:
 
     def rows(self) -> Iterator[Row]:
         """The rows of the dips of the model, each with its perplexities on repeated bigrams."""
-        model, task = self.load(), rebinding_task(self.source[0])
+        model, (name, seed) = self.load(), self.source
+        task = rebinding_task(name)
         answers = None if task is None else frozenset(range(task.keys, task.none + 1))
         recalled = perplexities(model, self.corpus, _LENGTH if task is None else task.length, answers)
-        named = {"model": self.label, "delimiter": self.reading.delimiter, **asdict(self.windows), **recalled}
-        for dip in measure_dips(model, self.corpus, self.windows, self.reading.channels, self.reading.seed):
-            yield {**named, **vars(dip)}
+        known: Row = {"run": self.key, "model": self.label, **({} if seed is None else {"seed": seed})}
+        for dip in measure_dips(model, self.corpus, self.windows):
+            yield {**known, **asdict(self.windows), **recalled, **vars(dip), "versions": versions()}
 
 
 def train_recall(name: str, seed: int) -> LanguageModel:
@@ -153,29 +139,14 @@ def train_recall(name: str, seed: int) -> LanguageModel:
     return model.half().float().eval()
 
 
-@dataclass(frozen=True)
-class TextGrid:
-    """The runs of the study of delimiters.
-
-    Attributes:
-        reading: What models read.
-        models: Their names, each of them once; by default the bundled models of re-binding recall.
-        claim: The claim that was fixed before the runs.
-    """
-
-    reading: Reading = Reading()
-    models: tuple[str, ...] = field(default_factory=lambda: tuple(zoo.recall_names()))
-    claim: Claim | None = None
-
-
 def text_runs(grid: TextGrid) -> tuple[TextRun, ...]:
     """The runs of a grid."""
-    models, reading = grid.models, grid.reading
+    models = grid.models
     if not models or len(set(models)) < len(models):
         refuse("models", "names, each of them once", models)
     labels = [Path(model).absolute().name if Path(model).is_dir() else model for model in models]
     labels = labels if len(set(labels)) == len(models) else models
-    runs = [TextRun(model, label, reading, Windows(1, 1)) for model, label in zip(models, labels, strict=True)]
+    runs = [TextRun(model, label, grid, Windows(1, 1)) for model, label in zip(models, labels, strict=True)]
     # Windows that fit into the documents of all models, so that these can be compared.
-    fitting = [choose_windows(run.corpus, reading.window) for run in runs]
-    return tuple(replace(run, windows=min(fitting, key=lambda window: window.past)) for run in runs)
+    smallest = min((choose_windows(run.corpus) for run in runs), key=lambda windows: windows.past)
+    return tuple(replace(run, windows=smallest) for run in runs)

@@ -51,20 +51,8 @@ def repeated(ids: Tensor, delimiter: int) -> NDArray[np.bool_]:
 
 @torch.no_grad()
 def perplexities(model: nn.Module, corpus: DocumentCorpus, length: int, scored: frozenset[int] | None) -> Row:
-    """The perplexity of a model on repeated bigrams of a text and on the first of these, NaN without any.
-
-    Args:
-        model: The model.
-        corpus: The text, which is cut into sequences.
-        length: Tokens of a sequence; half of the text where it is shorter than two sequences.
-        scored: Ids that count; None for all.
-
-    Returns:
-        Both columns.
-
-    Raises:
-        InputError: The model refuses the sequences.
-    """
+    """The perplexity of a model on repeated bigrams of a text and on the first of these, of scored ids; NaN without."""
+    # The text is cut into sequences of a length, or into two where it is shorter than two.
     mark = torch.tensor([corpus.delimiter])
     stream = torch.cat([part for document in corpus.documents for part in (document, mark)])
     length = min(length, len(stream) // 2)

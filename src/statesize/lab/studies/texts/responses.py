@@ -25,7 +25,7 @@ that it falls when all of H_i is erased alike; `entropy` and `relative` (σ > 0.
 
 TOLERANCE, RELATIVE_TOLERANCE = 0.3, 1e-2
 _SEQUENCES_AT_ONCE = 8
-_SHORTER = "; a smaller window makes the sequences shorter"
+_CHANNELS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Response:
     values: dict[str, NDArray[np.float32]]  # by metric, (E, U, O)
 
 
-def respond(model: nn.Module, aligned: Aligned, windows: Windows, channels: int) -> Response:
-    """The measurement of at most so many channels of each mixer around the cuts of one condition."""
+def respond(model: nn.Module, aligned: Aligned, windows: Windows) -> Response:
+    """The measurement of at most 16 heads or channels of each mixer around the cuts of one condition."""
     offsets = np.array(windows.offsets)
     references = np.isin(offsets, windows.references)
     parts: list[dict[str, NDArray[np.float32]]] = []
@@ -50,8 +50,8 @@ def respond(model: nn.Module, aligned: Aligned, windows: Windows, channels: int)
     for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
         ids = aligned.ids[start : start + _SEQUENCES_AT_ONCE]
         measured: list[dict[str, NDArray[np.float32]]] = []
-        for item in captured_mixers(measurable(model), ids, "read" if start else "all", hint=_SHORTER):
-            chosen = draw(item.units, channels, 0, item.name).units
+        for item in captured_mixers(measurable(model), ids, "read" if start else "all"):
+            chosen = draw(item.units, _CHANNELS, 0, item.name).units
             measured.append(_measured(item, chosen, aligned.cut + offsets, references, windows))
             if not start:
                 layers += [item.name] * len(chosen)

@@ -61,28 +61,16 @@ class Windows:
         return tuple(sorted({*self.references, 0, *after, *before}))
 
 
-def choose_windows(corpus: DocumentCorpus, size: int | None = None) -> Windows:
-    """Windows that fit into documents.
-
-    Args:
-        corpus: The documents.
-        size: Size of past and future; None takes the largest of `WINDOWS` that fits into half of the documents.
-
-    Returns:
-        The windows.
-
-    Raises:
-        InputError: If the documents are too short.
-    """
+def choose_windows(corpus: DocumentCorpus) -> Windows:
+    """The largest of `WINDOWS` that fit into half of the documents; an InputError where none does."""
     lengths = [len(document) for document in corpus.documents]
     fitting = [width for width in WINDOWS if Windows(width, width).reach <= median(lengths)]
-    if size is None and not fitting:
+    if not fitting:
+        least = Windows(WINDOWS[-1], WINDOWS[-1]).reach
         raise InputError(
-            f"Half of the {len(lengths)} documents have {median(lengths):.0f} tokens or fewer, and the smallest window "
-            f"needs {Windows(WINDOWS[-1], WINDOWS[-1]).reach}. Give longer documents or another delimiter."
+            f"Half of the documents must have {least} tokens, got {median(lengths):.0f}. Give longer ones."
         )
-    width = fitting[0] if size is None else size
-    return Windows(width, width)
+    return Windows(fitting[0], fitting[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +108,7 @@ def aligned_sequences(corpus: DocumentCorpus, windows: Windows, seed: int = 0) -
     streams[MISPLACED] = streams["moved"][0], (starts + np.array(positions, np.int64) + 1)[long]
     sequences = [_sliced(name, *streams[name], windows, corpus.beginning) for name in CONDITIONS]
     if any(len(aligned.ids) < 2 for aligned in sequences):
-        raise InputError(
-            f"Fewer than 2 delimiters stand between documents of {windows.reach} tokens or more, which windows of "
-            f"{windows.past} need. Give longer documents, more of them, or a smaller window."
-        )
+        raise InputError(f"text must have 2 delimiters between documents of {windows.reach} tokens. Give longer ones.")
     return sequences
 
 
