@@ -59,7 +59,7 @@ def test_wrong_usage_is_2(arguments, capsys):
         "profile gla --memory abc",
         "lab length gla --lengths abc",
         "truncate gla --at 200% --text missing.txt",
-        "lab study regimes --preset laptop",
+        "lab study regimes --preset desktop",
         "lab train text --mixer gla --output run --rate nan",
     ],
 )

@@ -46,7 +46,6 @@ def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_pr
 @pytest.mark.parametrize(
     "words",
     [
-        ["lab", "study", LONG],
         ["compare", LONG],
         ["profile", LONG, "--text", "TEXT"],
         ["profile", "gla", "--text", LONG],

@@ -65,7 +65,7 @@ class Capture(Iterator[Captured]):
     _calls: list[Call]  # those that come; what a call holds is dropped with it
     _chosen: set[str]  # names of the mixers that are measured
     _notes: Mapping[str, tuple[Note, ...]]  # of a mixer beside what its T shows, by its name
-    _checks_methods: bool  # whether T that a method `operator` declares is compared with the layer
+    _checks_methods: bool  # whether T that a method `operator` declares is compared with the layer: over the first text
     # Mixers that have come, by the names of all that read the same cache, until the last of these comes.
     _kept: dict[tuple[str, ...], list[Captured]] = field(default_factory=dict[tuple[str, ...], list[Captured]])
     _ready: list[Captured] = field(default_factory=list[Captured])  # those of the call that was measured last
@@ -262,7 +262,7 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
         _chosen=chosen,
         own_mixing=own_mixing,
         _notes=notes,
-        _checks_methods=checks != "none",
+        _checks_methods=checks in ("all", "again"),
     )
 
 
