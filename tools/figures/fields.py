@@ -14,7 +14,11 @@ def fields() -> dict[str, str]:
         for field in known.FIELDS
         if field.tables
     ]
-    arrays = [(f"`{name}`", ", ".join(dims[name]), field.unit, field.meaning) for name, field in known.arrays().items()]
+    arrays = [
+        # A column of tables has its meaning there.
+        (f"`{name}`", ", ".join(dims[name]), field.unit, "" if field.tables else field.meaning)
+        for name, field in known.arrays().items()
+    ]
     return {
         "columns": table(("name", "column", "unit", "tables", "meaning"), columns),
         "arrays": table(("variable", "dims", "unit", "meaning"), arrays),

@@ -269,7 +269,8 @@ class Trace:
         last = self._run.tape.made.get(self._origin(made.inputs[0][1], *_AROUND_SCORES))
         factors = [] if last is None else [values[one] for _, one in last.inputs[-2:]]
         parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
-        are_scored = len(parts) == 2 and scores.numel() == weights.numel() and _are_scored(*parts, length)
+        is_whole = len(parts) == 2 and scores.numel() == weights.numel()
+        are_scored = is_whole and _are_scored(parts[0], parts[1], length)
         keys = [parts[1].reshape(texts, -1, *parts[1].shape[-2:]).mT] if are_scored else []
         return Softmax(weights.reshape(texts, -1, length, length), largest, keys)
 
