@@ -65,7 +65,7 @@ class Capture(Iterator[Captured]):
     _calls: list[Call]  # those that come; what a call holds is dropped with it
     _chosen: set[str]  # names of the mixers that are measured
     _notes: Mapping[str, tuple[Note, ...]]  # of a mixer beside what its T shows, by its name
-    _checks_methods: bool  # whether T that a method `operator` declares is compared with the layer: over the first text
+    _checks_methods: bool  # whether T that a method `operator` declares is compared with the layer
     # Mixers that have come, by the names of all that read the same cache, until the last of these comes.
     _kept: dict[tuple[str, ...], list[Captured]] = field(default_factory=dict[tuple[str, ...], list[Captured]])
     _ready: list[Captured] = field(default_factory=list[Captured])  # those of the call that was measured last
@@ -206,6 +206,7 @@ class Request:
     checks: Checks = "all"  # which comparisons with the unaltered model are made
     mixes: Mapping[str, str] = field(default_factory=dict[str, str])  # the part whose output T acts on, by module names
     axis: int | None = None  # the dimension of positions; None where it is plain
+    checks_methods: bool = True  # whether T that a layer declares is compared, as over the first of several texts
 
 
 @on_cpu_by_default
@@ -231,10 +232,8 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     hooks = (vars(part)[kind] for _, part in forward.parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
     origins = (str(getattr(hook, "__module__", "")).split(".")[0] for some in hooks for hook in some.values())
     changed = any(is_own_code(part) for _, part in forward.parts) or any(name not in LIBRARIES for name in origins)
-    backwards: Note | None = None
-    if own_mixing.backwards or changed:
-        hidden = recording.hidden if checks in ("all", "again") and changed else None
-        backwards = mixed_backwards(forward, hidden, own_mixing.backwards, limit)
+    hidden = recording.hidden if checks in ("all", "again") and changed else None
+    backwards = mixed_backwards(forward, hidden, own_mixing.backwards, limit)
     if checks == "again" and backwards is not None:
         # What seems to come from later tokens may be noise.
         checks = "all"
@@ -262,7 +261,7 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
         _chosen=chosen,
         own_mixing=own_mixing,
         _notes=notes,
-        _checks_methods=checks in ("all", "again"),
+        _checks_methods=checks != "none" and request.checks_methods,
     )
 
 

@@ -43,9 +43,9 @@ def capture(
             `inputs_embeds` those of its first argument. For a model by its name also a text, or a Path of one.
         layers: Mixers to capture, by index or module name, one or several; None takes all. A module's name means all
             of its calls, and "NAME@1" its second.
-        checks: "all"; "read" leaves out the run with nothing attached and the comparison of a declared T, for further
-            inputs of a model that has passed them; "again" compares a model that has passed them, and may have changed,
-            with its own runs over other futures alone, and with all if these differ; "none" leaves out all.
+        checks: "all"; "read" leaves out the run with nothing attached, for further inputs of a model that has passed
+            it; "again" compares a model that has passed both, and may have changed, with its own runs over other
+            futures alone, and with all if these differ; "none" leaves out all, and the comparison of a declared T.
         mixes: For layers of one's own whose T is found by impulses, on what it acts: by name of the layer, or a pattern
             such as "blocks.*.attention", the name of the part inside whose output is mixed. By default it is found.
         axis: The dimension of positions in what is measured. Default: 1, or what the modules say that take frames of

@@ -85,7 +85,8 @@ def captured_mixers(
         layers, mixes, memory = (
             (None, None, math.inf) if settings is None else (settings.layers, settings.mixes, settings.memory)
         )
-        captured = capture_module(model, inputs, Request(layers, checks, mixes or {}, axis))
+        request = Request(layers, checks, mixes or {}, axis, checks_methods=not sequence)
+        captured = capture_module(model, inputs, request)
         for mixer in captured.mixers:
             needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
             require_budget(mixer.name, captured.length, "all heads", needed, memory)
