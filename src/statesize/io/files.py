@@ -101,14 +101,6 @@ def replace_folder(folder: Path, write: Callable[[Path], object], is_own: Callab
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written, without making it."""
-    place = folder.absolute()
-    with os_errors(f"cannot write to {folder}", "Give a writable folder"):
-        existing = next(parent for parent in (place, *place.parents) if os.path.lexists(parent))
-        os.rmdir(tempfile.mkdtemp(prefix=".statesize-", dir=existing))
-
-
 def require_parent(path: Path, name: str) -> None:
     """Refuse a path in a folder that is not there."""
     if not path.absolute().parent.is_dir():

@@ -1,0 +1,91 @@
+"""One row for each of several models, and what makes their rows less comparable than they look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from statesize.adapters.observation import DERIVATIVE
+from statesize.codes import Code
+from statesize.errors import InputError
+from statesize.report.words import left_out_note, model_title
+from statesize.results.fields import LAYERS, MODELS, chosen, columns
+from statesize.results.profiled import Profiled, comparable, model_mean
+from statesize.results.summary import SummaryRow, channels_of, keeps_everything, middle_bytes, stored_channels
+
+
+def model_row(profile: Profiled) -> SummaryRow:
+    """A model's row: means over the channels of its layers, and sums of totals and bytes."""
+    rows = profile.quantities
+    if not rows:
+        raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
+    nodes, kept = [profile.mixer(name) for name in profile.mixers], comparable(profile)
+    row: SummaryRow = {}
+    for column in columns(MODELS):
+        if LAYERS in column.tables and column.form not in ("text", "codes"):
+            for name in (column.name, f"{column.name}_error")[: 1 + column.has_error]:
+                figures = [layer[name] for layer in rows]
+                known = [figure for figure in figures if math.isfinite(figure)]
+                total = sum(known) if known else math.nan
+                row[name] = total if column.unit == "numbers" else model_mean(profile, figures)
+    if any(math.isnan(rows[at]["tss"]) for at in kept):
+        row["tss"] = math.nan
+    # Shares of caches and of states do not compare, so they stand in columns of their own.
+    for share, of_cache in (("share_of_state", False), ("share_of_ceiling", True)):
+        some = [at for at in kept if keeps_everything(nodes[at]) == of_cache]
+        ess, held = (model_mean(profile, [layer[name] for layer in rows], some) for name in ("ess", "ceiling"))
+        # What a layer of unknown size could hold is not what the text allows.
+        row[share] = ess / held if held and not any(math.isnan(rows[at]["tss"]) for at in some) else math.nan
+    # Heads are drawn in each layer by itself; cuts are left out in all of them alike, so that their errors add up.
+    cuts_left_out = any(int(np.diff(node["position"].values).max(initial=1)) > 1 for node in nodes)
+    order = 1 if cuts_left_out else 2
+    channels = [channels_of(nodes[at]) for at in kept]
+    average = [rows[at]["average_entropy_error"] * each for at, each in zip(kept, channels, strict=True)]
+    stored = [stored_channels(node, profile.group(layer["layer"])) for node, layer in zip(nodes, rows, strict=True)]
+    row |= {
+        "model": model_title(profile),
+        "loss": (profile.tree.attrs.get("source") or {}).get("loss", math.nan),
+        "state_bytes": sum(layer["state_bytes"] for layer in rows),
+        "middle_bytes": sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
+        "total_tss": float(np.dot(stored, [layer["tss"] for layer in rows])),
+        "average_entropy_error": float(np.linalg.norm(average, order)) / max(sum(channels), 1),
+        "total_entropy_error": float(np.linalg.norm([layer["total_entropy_error"] for layer in rows], order)),
+        "limits": sorted({limit.code for limit in profile.codes}),
+    }
+    return chosen(MODELS, row)
+
+
+def comparison_notes(profiles: Sequence[Profiled]) -> list[str]:
+    """What makes the rows less comparable than they look, and what the averages leave out, a sentence each."""
+    nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
+    before = {profile.model: f"{profile.model}: " if len(profiles) > 1 else "" for profile in profiles}
+    notes = [f"{before[profile.model]}{note}" for profile in profiles if (note := left_out_note(profile))]
+    if len(profiles) == 1:
+        return notes
+    derived = [profile.model for profile in profiles if all(row["kind"] == DERIVATIVE for row in profile.quantities)]
+    if 0 < len(derived) < len(profiles):
+        without = ", ".join(derived)
+        notes.append(f"Numbers of whole layers ({without}) do not compare with those per channel of the other rows.")
+    attributes: list[dict[Any, Any]] = [profile.tree.attrs for profile in profiles]
+    if len({facts["tokens_sha256"] for facts in attributes}) > 1:
+        notes.append("The profiles are not of the same tokens, and ESS depends on the input.")
+    for name in ("positions", "past", "future"):
+        given = [facts["settings"].get(name) for facts in attributes]
+        different = sorted({"default" if value is None else str(value) for value in given})
+        if len(different) > 1:
+            notes.append(f"They were measured with different {name} ({', '.join(different)}).")
+    if len({tuple(facts["relative_tolerances"][:1]) for facts in attributes}) > 1:
+        notes.append("Their first relative tolerances differ, so the counts do not compare.")
+    lacking = [
+        profile.model
+        for profile in profiles
+        if profile.not_measured or profile.incomplete or profile.limited(Code.PART)
+    ]
+    if lacking:
+        notes.append(f"Not all layers were measured as a whole of {', '.join(lacking)}; sums lack what was skipped.")
+    if len(set(map(keeps_everything, nodes))) > 1:
+        notes.append("Shares of states do not compare with shares of caches, which grow with the text.")
+    return notes
