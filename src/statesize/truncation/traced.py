@@ -63,8 +63,7 @@ class TracedCall:
         if (mixing := trace.mixing()) is None:
             raise ModelError(f"{name} mixes positions in its first call, and none in this one.")
         layer = known.found.layers.get(name)
-        earlier = known.earlier.get(name) if layer is None else layer.found
-        seen = observe(name, call, mixing, earlier)
+        seen = observe(name, call, mixing, known.earlier.get(name) if layer is None else layer.found)
         known.earlier[name] = seen.found
         if hasattr(module, "operator"):
             stated = cast("Operator", cast("Any", module).operator(first_argument(name, args, kwargs)))
