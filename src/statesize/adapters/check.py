@@ -199,7 +199,7 @@ def mixed_backwards(forward: Forward, hidden: Tensor | None, around: Sequence[st
 
 
 def _later_tokens_change(forward: Forward, hidden: Tensor, limit: float) -> bool:
-    """Whether tokens from a cut on change the last hidden state before it."""
+    """Test whether tokens from a cut on change the last hidden state before it."""
     placed = forward.placed.get(forward.model)
     axis = position_axis(hidden, forward.length) if placed is None else placed.leaving
     if axis is None or not bool(hidden.isfinite().all()):

@@ -122,7 +122,7 @@ class Forward:
         return replace(self, model=model, parts=named_parts(model), backbone=backbone_of(model, inputs))
 
     def with_texts(self, change: Change) -> Self:
-        """The same model over what a change makes of its texts."""
+        """Let the model read what a change makes of its texts."""
         name, axis = self.measured.name, self.measured.axis
         kwargs = self.kwargs if self.args else {**self.kwargs, name: change(self.kwargs[name].clone(), axis)}
         return replace(self, args=tuple(change(texts.clone(), axis) for texts in self.args), kwargs=kwargs)

@@ -1,4 +1,4 @@
-"""What changes if less is kept past a cut? Read plan, choices, cutting, behind, truncate, cache, result."""
+"""What changes if less is kept past a cut? Read run, choices, cutting, behind, truncate, cache, result."""
 
 from statesize.truncation.memory_size import CausalSize, TruncationResult
 from statesize.truncation.prices import CachePrices

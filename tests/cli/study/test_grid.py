@@ -1,6 +1,8 @@
 """`statesize lab study`: its documents, a kill, and bad input."""
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -67,6 +69,12 @@ def test_each_study_has_a_small_grid_of_its_own(name):
 def test_what_is_not_there_is_refused(arguments, message, capsys):
     assert main(["lab", "study", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_studies_are_listed_without_torch():
+    program = "import sys; from statesize.cli import main; main(['lab', 'study']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "regimes: Which mixers fill their state" in done.stdout
 
 
 def test_studies_are_listed_with_those_of_a_file(plugin, capsys):

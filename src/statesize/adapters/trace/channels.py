@@ -145,7 +145,7 @@ class Softmax:
 
     @property
     def window(self) -> int | None:
-        """How many positions every query sees, itself included; None where that is no band of less than the text."""
+        """Positions that every query sees, itself included; None where these are no band of less than the text."""
         seen, length = (self.weights > 0).flatten(0, 1), self.weights.shape[-1]
         width = int(seen[:, -1].sum(-1).max())
         band = torch.ones_like(seen[0]).tril().triu(1 - width)

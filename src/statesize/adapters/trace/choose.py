@@ -324,7 +324,7 @@ class Search:
         return {one for one in found if not self._cancels(one, piece)}
 
     def _cancels(self, factor: int, piece: Piece) -> bool:
-        """Whether the mixing in a factor cancels with a factor behind: T forgets a past that the factor keeps."""
+        """Test whether the mixing in a factor cancels with a factor behind: T forgets a past that the factor keeps."""
         place, other, far = self.starts.get(factor), self._other_past, self.graph.far(factor) or 0
         if place is None or other is None or far <= piece.reach * _LESS_FAR or not self._forgets(piece):
             return False
@@ -370,7 +370,7 @@ class Search:
         return self._is_later_same(*(part[:, start:] for part in (one, two)))
 
     def _is_later_same(self, one: Tensor, two: Tensor) -> bool:
-        """Whether two tensors, positions first, whose texts differ in the first third, agree in the last third."""
+        """Test that two tensors, positions first, whose texts differ in the first third, agree in the last third."""
         # Weights read a few tokens before their own position, so that the second third may differ too.
         start = 2 * self.labels.length // 3
         return not bool(self._differ(one[start:], two[start:]).any())

@@ -73,7 +73,7 @@ def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
 
 
 def observe(name: str, call: ModuleCall, mixing: TracedMixing, found: FoundMixer | None) -> Observation:
-    """What a module mixed and by which T; its size is that of an earlier call, where that was found."""
+    """Observe what a module mixed and by which T, of the size that an earlier call has shown, if any has."""
     softmax, channels, said = mixing.softmax, mixing.channels, _said(name, call.module)
     if softmax is not None and (attention := _attention(name, call, mixing, softmax)) is not None:
         return attention

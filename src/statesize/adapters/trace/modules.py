@@ -46,7 +46,7 @@ class OwnMixing:
     unmixed: set[str] = field(default_factory=set[str])  # those that take and return positions, and mix none
     # Those that mix positions backwards around modules that are measured.
     backwards: list[str] = field(default_factory=list[str])
-    # What a module mixes beside the kernels in it that adapters know.
+    # Mixing of a module beside the kernels in it that adapters know.
     notes: dict[str, Note] = field(default_factory=dict[str, Note])
     # The name of the part that a module mixes, where it is named.
     mixes: dict[nn.Module, str] = field(default_factory=dict[nn.Module, str])

@@ -287,7 +287,7 @@ class Trace:
         return tensor
 
     def is_of_kernel(self, mixing: TracedMixing) -> bool:
-        """Whether T is that of a kernel that adapters saw in the module; True where these do not say what it mixes."""
+        """Recognise T of a kernel that adapters saw in the module; True where these do not say what it mixes."""
         sides = mixing.piece.start, mixing.piece.end
         kernels = [[self._origin(side.tensor) for side in kernel] for kernel in self._run.kernels]
         return not kernels or [self._origin(side.tensor) for side in sides] in kernels

@@ -51,13 +51,15 @@ def study(
         printing: What is printed.
     """
     from statesize.lab.registry import load_plugin
-    from statesize.lab.studies import study as studies
+    from statesize.lab.studies.engine.study import questions
+    from statesize.lab.studies.engine.study import study as studies
 
     if plugin is not None:
         load_plugin(plugin)
     if name is None:
-        for known in studies.names():
-            print(f"{known}: {studies[known].question()}")
+        shown = {known: studies[known].question() for known in studies.names()} if plugin is not None else questions()
+        for known, question in shown.items():
+            print(f"{known}: {question}")
         return
     chosen = studies[name]()
     if verify:
