@@ -45,7 +45,6 @@ def speed(document: Mapping[str, Any]) -> dict[str, str]:
             *(f"{_digits(row['seconds'])} s", f"{row['peak_bytes'] / 1e6:,.0f} MB"),
         )
         for row in document["rows"]
-        if row["unit"] == "pass"
     ]
     return {
         "model": table(("work", "tokens", "forward passes", "time", "memory"), rows),
