@@ -179,6 +179,12 @@ def test_maps_of_all_heads_need_not_fit():
         np.testing.assert_allclose(*entropies, rtol=1e-6)
 
 
+def test_groups_are_measured_at_fewer_cuts_by_default():
+    found = profile(attention_model(64, 4), random_ids(64), on_progress=lambda _: None)
+    heads, groups = (node["position"].values[1:].tolist() for node in (found.mixer(0), found.group(0)))
+    assert (len(heads), groups) == (32, [4, 12, 20, 28, 36, 44, 52, 60])
+
+
 def assert_products_agree(exact, estimate):
     assert not exact.attrs["engine"].startswith("implicit")
     assert estimate.attrs["engine"].startswith("implicit")

@@ -47,7 +47,7 @@ SINK = f"takes more than {MARKED:.0%} of the attention, and more than twice an e
 DEFAULT_CUTS = 32
 """How many cuts of a sequence are measured by default."""
 FEW = 8
-"""How many positions are measured by default where each takes hundreds of products with a layer's derivative."""
+"""How many are measured by default where each takes long: products with a layer's derivative, groups of heads."""
 
 Channels = int | Literal["all"] | None
 Layers = int | str | Sequence[int | str] | None

@@ -125,11 +125,12 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
             f"sequence has {length} tokens; a profile needs one position per token."
         )
-    cut = at_reference = settings.cut(length, few=first.by_products)
-    if reference != length:
-        at_reference = settings.cut(reference, few=first.by_products)
-    # Groups of heads in place of as many heads.
+    # Groups of heads, in place of as many heads, take longer than all of them.
     readouts = first.outputs if isinstance(first, Shared) else 1
+    few = first.by_products or readouts > 1
+    cut = at_reference = settings.cut(length, few=few)
+    if reference != length:
+        at_reference = settings.cut(reference, few=few)
     if settings.channels is None:
         operations = item.units * operations_per_unit(first, at_reference)
         fitting = int(item.units * MOST_OPERATIONS / operations) if operations > MOST_OPERATIONS else item.units

@@ -38,9 +38,9 @@ _STRIP = 1024  # positions of the longer side that one product takes
 # all entries are equal, and so the errors of all terms in the chains of 256 that OpenBLAS adds up, below 3 else.
 _CHAINS = 32
 # Bound of an entropy, relative to it, beyond which its block is decomposed; and between which shares of σ_1 the
-# smallest σ has to lie, so that entropies are known to 1e-9 where no σ is below 1e-7 σ_1: without it, at most 2e-10 was
-# met above the second share, and 5e-7 below.
-_CLOSE, _SMALLEST = 2e-4, (6e-8, 1e-6)
+# smallest σ has to lie, or else be taken for round-off, so that entropies are known to 1e-9 where no σ is below 1e-7
+# σ_1: without it, at most 5e-10 was met above the second share, and 3e-6 below.
+_CLOSE, _SMALLEST = 2e-4, (6e-8, 2e-7)
 # Tensors that are made of a stretch of chunks.
 _STRETCH = 12
 
@@ -152,7 +152,8 @@ class ExactBlocks(HankelBlocks):
             bound = entropy_bound(self._kept, self._moved / self._kept.shape[-1], entropy)
             last = (self._limit - 1).clamp(min=0).expand(len(alive), -1)[..., None]
             share = self._values.gather(-1, last)[..., 0] / self._values[..., 0].clamp(min=UNDERFLOW)
-            graded = (share > _SMALLEST[0]) & (share < _SMALLEST[1])
+            dropped = self._kept.gather(-1, last)[..., 0] == 0
+            graded = (share > _SMALLEST[0]) & (dropped | (share < _SMALLEST[1]))
             wanted = ((bound > _CLOSE * entropy) | graded) & ~self._decomposed
             if not bool(wanted.any()):
                 return self._shaped(entropy), self._shaped(bound)
