@@ -40,7 +40,7 @@ _CHAINS = 32
 # Bound of an entropy, relative to it, beyond which its block is decomposed; and between which shares of σ_1 the
 # smallest σ has to lie, or else be taken for round-off, so that entropies are known to 1e-9 where no σ is below 1e-7
 # σ_1: without it, at most 5e-10 was met above the second share, and 3e-6 below.
-_CLOSE, _SMALLEST = 2e-4, (6e-8, 2e-7)
+_CLOSE, _SMALLEST = 2e-4, (9e-8, 1.5e-7)
 # Tensors that are made of a stretch of chunks.
 _STRETCH = 12
 
