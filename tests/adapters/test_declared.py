@@ -154,18 +154,18 @@ def test_a_large_operator_is_compared_over_the_beginning_of_the_text(too_long):
 @pytest.mark.parametrize(
     ("computed", "declared", "where"),
     [
-        (lambda layer, hidden: shifted(layer.output(layer.mixed(hidden))), None, "behind"),
+        (lambda layer, hidden: shifted(layer.output(layer.mixed(hidden))), None, "behind it"),
         (
             lambda layer, hidden: layer.output(layer.mixed(shifted(hidden))),
             lambda layer, hidden: layer.recurrence(shifted(hidden)),
-            "before",
+            "before it (in its values or weights)",
         ),
     ],
 )
 def test_a_declared_operator_of_the_greater_part_is_said_to_be_of_a_part(computed, declared, where):
     model = model_of(computed, declared)
     (item,) = capture(model, ids())
-    assert joined(item.notes) == f"Measured in part: T is without a mixing of 2 positions {where} it."
+    assert joined(item.notes) == f"Measured in part: T is without a mixing of 2 positions {where}."
     assert item.faithfulness < 1e-12
     assert "in part (1)" in str(ss.profile(model, list(ids())))
 

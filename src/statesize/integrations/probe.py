@@ -138,7 +138,7 @@ class Probe:
 
     def __repr__(self) -> str:
         count, longest = len(self.sequences), max(map(len, self.sequences))
-        heads = "all heads" if math.isinf(self.limit) else f"at most {100 * self.limit:g} % of the time"
+        heads = "all heads" if math.isinf(self.limit) else f"at most {100 * self.limit:g} % of the time, or 20 s"
         return f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {heads}"
 
     @on_cpu_by_default

@@ -134,7 +134,7 @@ class Derivative(TensorOperator):
         """Refuse a function that is not causal, or whose derivative is not right."""
         length, whole = self.length, self.jacobian(entry, self.length, 0)
         if fault := whole.fault():
-            raise InputError(f"function must be differentiable at this point, but {fault}. Take another one.")
+            raise InputError(f"function must be differentiable at this point, but {fault}. Choose another text.")
         weights = torch.randn(length, self.outputs, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         # At most 256 cuts, all of a short sequence, and so many at once that their vectors have 2²² numbers.
         cuts = torch.linspace(1, length - 1, min(256, length - 1)).long()

@@ -29,8 +29,12 @@ _IN_SINGLE = Note(Code.ROUNDED, "Its code does not run in float64: its T is that
 
 def mixing_around(around: Around) -> Note | None:
     """The note on mixing of positions around T, which T lacks; None where there is none."""
-    sides = (around.before, "before"), (around.behind, "behind"), (around.beside, "beside")
-    outside = [f"a mixing of {others + 1} positions {side} it" for others, side in sides if others]
+    sides = (
+        (around.before, "before it (in its values or weights)"),
+        (around.behind, "behind it"),
+        (around.beside, "beside it"),
+    )
+    outside = [f"a mixing of {others + 1} positions {side}" for others, side in sides if others]
     return Note(Code.PART, f"T is without {' and '.join(outside)}.") if outside else None
 
 
@@ -153,9 +157,12 @@ def _notes(length: int, mixing: TracedMixing, states: int | None, said: float | 
     if states is None and said != math.inf:
         # A state must hold less than a quarter of the tokens, and be told from rounding.
         most = max(0, length // 4 - 1) if mixing.in_double else 0
-        shown = f"{length} tokens show the size of a fixed state only up to {most} numbers, and no text that of a state"
+        shown = (
+            f"{length} tokens show a fixed state of at most {most} numbers (one of n takes 4n + 4), none one that fades"
+        )
+        less = "" if said is None else f"T has a higher rank than its `state_size`, {said:g}; "
         advice = "set its `state_size` to at least the rank of T, or to math.inf if it keeps every token"
-        notes = [Note(Code.UNKNOWN_SIZE, f"{advice}; {shown} that fades.")]
+        notes = [Note(Code.UNKNOWN_SIZE, f"{less}{advice}; {shown}.")]
     if states is not None and states != said:
         holds = f"It holds {counted(states, 'number')} per channel"
         notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))

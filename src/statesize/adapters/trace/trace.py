@@ -57,7 +57,7 @@ class Trace:
         change = other_text(slice(None))
         agrees = self._agrees(self._other_run(change))
         if not agrees and not self._takes_another_way(ran(call, self.held, self.dtype, change), told):
-            text = "numbers of the text decide what it computes otherwise, as by `.item()` or numpy."
+            text = "what it computes depends on numbers that leave torch, as by `.item()` or numpy."
             raise ModelError(Note(Code.OUTSIDE_TORCH, text))
         self._follows = agrees and not told
 
