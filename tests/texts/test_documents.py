@@ -129,9 +129,7 @@ def test_each_row_and_each_text_file_is_a_sequence(tmp_path):
     tokenizer = zoo.tokenizer()
     (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbf\none\r\n\r\ntwo\n")
     paths = [write_table(tmp_path / "texts.parquet", ["one two", "three four"]), tmp_path / "text.txt"]
-    read = sequences(paths, tokenizer)
-    assert not isinstance(read, list)
-    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in read]
+    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in sequences(paths, tokenizer)]
     assert texts == ["one two<eos>", "three four<eos>", "one\n\ntwo<eos>"]
     assert list(read_file(tmp_path / "text.txt")) == ["one", "two"]
 
