@@ -186,11 +186,6 @@ def test_folders_and_files_that_hold_no_model(tmp_path):
                 read(str(tmp_path / path))
 
 
-def test_a_bundled_model_that_is_meant_is_suggested():
-    with pytest.raises(FileError, match=r"Did you mean sa\?"):
-        load_model("softmax")
-
-
 def test_a_tokenizer_is_readable_where_it_is_there(tmp_path):
     folder = save_tiny(tmp_path / "llama")
     assert load_tokenizer(str(folder)).encode("a state") == tiny_tokenizer().encode("a state")

@@ -24,12 +24,6 @@ class LabModels(ModelPlugin):
 
         return zoo.names()
 
-    def titles(self) -> dict[str, str]:
-        """As tables name them."""
-        titles = {"softmax": "sa", "linear": "la", "gated linear": "gla"}
-        attention = {f"{title} attention": name for title, name in titles.items()}
-        return titles | attention | {"Gated DeltaNet": "gated-deltanet"}
-
     def check(self, name: str, command: str) -> None:
         """None has a cache of transformers."""
         if command == "cache" and self.knows(name):

@@ -17,11 +17,10 @@ from torch import nn
 from statesize.adapters.models.quantised import float_model, quantisation
 from statesize.errors import FileError, StatesizeError
 from statesize.io.callers import warn_caller
-from statesize.models.configurations import checked_config
+from statesize.models.configurations import ask_hub, checked_config, not_given, snapshot
 from statesize.models.files import check_loaded, check_stored
 from statesize.models.gguf import check_tensors, quick_reading, set_splitter, stored_weights
 from statesize.models.gguf_config import ROPE_FACTORS, gguf_config
-from statesize.models.hub import ask_hub, not_given, snapshot
 from statesize.models.plugins import is_gguf
 from statesize.texts.tokens import AnyTokenizer
 
