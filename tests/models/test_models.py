@@ -1,10 +1,6 @@
 """From a name to a model: folders, refusals, and what is never run."""
 
-import contextlib
-import importlib.util
 import json
-import socket
-import threading
 from logging import WARNING
 from pathlib import Path
 
@@ -214,38 +210,8 @@ def test_warnings_are_kept_back_for_a_while():
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(FileError, match=r"gated-deltanet.* got 'no-one/no-such-model'.* offline"):
+    with pytest.raises(FileError, match=r"gated-deltanet.* got 'no-one/no-such-model'.* connect"):
         load_model("no-one/no-such-model")
-
-
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"])
-def test_a_hub_that_does_not_have_a_model_or_does_not_answer_is_asked_once(answer, monkeypatch):
-    import huggingface_hub.constants
-
-    asked = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
-
-        def serve():
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    asked.append(connection.recv(4096))
-                    connection.sendall(answer)
-                    connection.close()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        for read in (load_model, load_tokenizer):
-            asked.clear()
-            with pytest.raises(FileError, match="no-one/no-such-model"):
-                read("no-one/no-such-model")
-            # The hub's library may ask it for other things.
-            assert sum(b"no-such-model" in request for request in asked) == 1
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join()
 
 
 def test_wrong_options():
@@ -255,7 +221,6 @@ def test_wrong_options():
 
 
 def test_a_kind_that_transformers_does_not_know(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "gated_deltanet"}', "utf-8")
-    if importlib.util.find_spec("fla") is None:
-        with pytest.raises(FileError, match=r"'gated_deltanet'.*statesize\[fla\]"):
-            load_model(str(tmp_path), needs_tokenizer=False)
+    (tmp_path / "config.json").write_text('{"model_type": "of_tomorrow"}', "utf-8")
+    with pytest.raises(FileError, match="of_tomorrow"):
+        load_model(str(tmp_path), needs_tokenizer=False)
