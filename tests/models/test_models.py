@@ -15,7 +15,6 @@ import statesize as ss
 from statesize.errors import FileError, InputError, ModelError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.models.files import read_tokenizer, write_tokenizer
 from statesize.models.from_transformers import hushed
 from statesize.models.load import load_model, load_model_facts, load_tokenizer
 from statesize.profiling import profile
@@ -62,14 +61,14 @@ def test_a_checkpoint_of_statesize_and_its_tokenizer(tmp_path):
     config = ModelConfig(mixer="gla", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
     save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
     assert ss.load(str(tmp_path / "small")).tokenizer is None
-    write_tokenizer(tmp_path / "small", zoo.tokenizer())
-    assert read_tokenizer(tmp_path / "small").to_str() == zoo.tokenizer().to_str()
+    zoo.tokenizer().save(str(tmp_path / "small" / "tokenizer.json"))
+    assert ss.load(str(tmp_path / "small")).tokenizer.to_str() == zoo.tokenizer().to_str()
     loaded = load_model(str(tmp_path / "small"), dtype="float64")
     assert (loaded.name, loaded.source) == ("small", {"kind": "folder"})
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float64}
     assert load_model_facts(str(tmp_path / "small")).vocabulary == 4096
     (tmp_path / "small" / "tokenizer.json").write_text("{")
-    with pytest.raises(FileError, match=r"tokenizer\.json must be a tokenizer"):
+    with pytest.raises(FileError, match=r"tokenizer\.json of .*small is missing or damaged"):
         ss.load(str(tmp_path / "small"))
 
 
