@@ -61,6 +61,8 @@ def test_a_checkpoint_of_statesize_and_its_tokenizer(tmp_path):
     config = ModelConfig(mixer="gla", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
     save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
     assert ss.load(str(tmp_path / "small")).tokenizer is None
+    with pytest.raises(FileError, match="--text FILE"):
+        load_model_facts(str(tmp_path / "small"))
     zoo.tokenizer().save(str(tmp_path / "small" / "tokenizer.json"))
     assert ss.load(str(tmp_path / "small")).tokenizer.to_str() == zoo.tokenizer().to_str()
     loaded = load_model(str(tmp_path / "small"), dtype="float64")

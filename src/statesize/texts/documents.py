@@ -104,8 +104,8 @@ def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
     with os_errors(f"{path} must be JSON", "", ValueError):
         values = json.loads(require_regular(path).read_bytes())
     most = 2**63 if vocabulary is None else vocabulary
-    is_nested = isinstance(values, list) and values and isinstance(values[0], list)
-    for number, ids in enumerate(cast("list[Any]", values if is_nested else [values]), 1):
+    rows = cast("list[Any]", values) if isinstance(values, list) else []
+    for number, ids in enumerate(rows if rows and isinstance(rows[0], list) else [values], 1):
         where = f"{path}, list {number}"
         if not isinstance(ids, list) or len(cast("list[Any]", ids)) < 2:
             raise FileError(f"{where} must be a list of at least 2 token ids, got {ids!s:.40}. Give JSON.")

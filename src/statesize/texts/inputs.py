@@ -162,8 +162,10 @@ def _arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Arg
         return
     frames = torch.as_tensor(item)
     measured = Forward.of(module, frames, axis).measured
-    for row in frames.split(1, measured.sequence_axis):
-        yield Arguments(row, replace(measured, shape=tuple(row.shape)))
+    axis, shape = measured.sequence_axis, list(frames.shape)
+    shape[axis] = 1
+    for row in range(frames.shape[axis]):
+        yield Arguments(frames.narrow(axis, row, 1), replace(measured, shape=tuple(shape)))
 
 
 def _rows(item: Mapping[str, Any]) -> list[Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import index
 from types import SimpleNamespace
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -15,25 +15,11 @@ from statesize.errors import FileError, InputError
 from statesize.io.callers import warn_caller
 from statesize.texts.rows import Chat, Document, RefusedChat
 
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-class TransformersTokenizer(Protocol):
-    """The part of a tokenizer of transformers that is used; a call returns an object with `input_ids`."""
-
-    bos_token_id: int | None
-    eos_token_id: int | None
-    pad_token_id: int | None
-    all_special_ids: list[int]
-    chat_template: Any
-    apply_chat_template: Callable[..., Any]
-    decode: Callable[..., Any]
-    convert_ids_to_tokens: Callable[..., Any]
-
-    def __call__(self, text: str, **options: Any) -> Any:
-        """An object with `input_ids`."""
-        ...
-
-
-AnyTokenizer: TypeAlias = Tokenizer | TransformersTokenizer
+AnyTokenizer: TypeAlias = "Tokenizer | PreTrainedTokenizerBase"
+"""A tokenizer of one of two kinds; `supported_tokenizer` gives others the methods of the second."""
 
 _NAMES = {
     "eos": ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>"),
@@ -45,7 +31,9 @@ _MARGIN = 64
 
 def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
     """A text as a model reads it, with the special tokens that its tokenizer adds."""
-    return tokenizer.encode(text).ids if isinstance(tokenizer, Tokenizer) else list(tokenizer(text).input_ids)
+    return (
+        tokenizer.encode(text).ids if isinstance(tokenizer, Tokenizer) else list(cast("Any", tokenizer)(text).input_ids)
+    )
 
 
 def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None = None) -> Tensor:
@@ -92,7 +80,7 @@ def _chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
             "a chat_template.jinja, or name a field that holds text by --field."
         )
     try:
-        return str(tokenizer.apply_chat_template(list(chat.messages), tokenize=False))
+        return str(cast("Any", tokenizer).apply_chat_template(list(chat.messages), tokenize=False))
     except Exception as error:  # a template is a program, which may fail in any way
         reason = " ".join(str(error).split())[:200]
         raise RefusedChat(f"{chat.where}: the chat template refuses the messages ({reason})") from error
@@ -121,7 +109,8 @@ def token_text(tokenizer: AnyTokenizer, token: int) -> str:
 def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = False) -> list[int]:
     """Ids of a text without tokens around it; letters that spell a special token are text unless `special_tokens`."""
     if not isinstance(tokenizer, Tokenizer):
-        return list(tokenizer(document, add_special_tokens=False, split_special_tokens=not special_tokens).input_ids)
+        options = {"add_special_tokens": False, "split_special_tokens": not special_tokens}
+        return list(cast("Any", tokenizer)(document, **options).input_ids)
     special_as_text = tokenizer.encode_special_tokens
     tokenizer.encode_special_tokens = not special_tokens
     try:
@@ -132,10 +121,10 @@ def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = Fal
 
 def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
     """Id of the beginning-of-sequence token, where the tokenizer puts one before what it encodes; else None."""
-    if tokenizer is None or isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:
-        return None
-    ids = cast("list[int]", tokenizer("a").input_ids)
-    return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None
+    first = (
+        None if tokenizer is None or isinstance(tokenizer, Tokenizer) else cast("int | None", tokenizer.bos_token_id)
+    )
+    return first if tokenizer is not None and first is not None and encode(tokenizer, "a")[:1] == [first] else None
 
 
 def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
