@@ -69,8 +69,10 @@ def read_file(
 
 def _read_text(path: Path) -> str:
     """The text of a UTF-8 file, whose line ends may be of any system."""
+    with os_errors(f"{path} cannot be read"):
+        content = require_regular(path).read_bytes()
     with os_errors(f"{path} must be UTF-8 text", "Convert it", UnicodeDecodeError):
-        text = require_regular(path).read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     if not text.strip():
         raise FileError(f"{path} must hold text, got none.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
