@@ -106,11 +106,6 @@ def test_a_module_without_forward_is_measured_by_its_only_part(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [0, 2, 4]
 
 
-def test_mixed_precision_has_readings(tmp_path):
-    fit(Causal(), texts(8), tmp_path, [state_size()], precision="bf16-mixed")
-    assert [json.loads(line)["step"] for line in (tmp_path / RECORD).read_text().splitlines()] == [0, 2, 4]
-
-
 def test_loggers_have_the_readings(tmp_path):
     logger = CSVLogger(tmp_path, "", "")
     fit(Causal(), texts(8), tmp_path / "root", [state_size()], logger=logger)

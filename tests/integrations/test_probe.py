@@ -125,8 +125,7 @@ def test_a_state_of_which_less_is_found_later_is_no_smaller_one(numbers, caplog)
     share = "ess/layer_state_utilisation/1"
     assert after[share] <= numbers / 8 < before[share]
     assert after["ess/state_utilisation"] < before["ess/state_utilisation"]
-    (fallen,) = news(caplog)
-    assert fallen.startswith("Step 1: 1 uses ")
+    assert news(caplog) == []
     model[1].numbers = 8
     assert probing.step(model, 2)[share] == before[share]
 
@@ -142,7 +141,8 @@ def test_a_reading_that_waits_says_until_when_in_this_training(steps, begins, ca
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), OwnLayer())
     probing = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=[4])), steps)
-    assert [bool(probing.step(model, step)) for step in (1, 2, 3)] == [True, False, False]
+    first, *others = (probing.step(model, step) for step in (1, 2, 3))
+    assert (first["ess/heads"], others) == (2, [None, None])
     (waits,) = news(caplog)
     assert waits.startswith(f"Step 2: the next reading is {begins}")
 
@@ -173,14 +173,6 @@ def ahead(model):
     model[2].ahead = True
 
 
-def noisy(model):
-    model[2].register_forward_hook(lambda module, args, output: torch.nn.functional.dropout(output, 0.5))
-
-
-def looked_ahead(model):
-    model[1].register_forward_hook(lambda module, args, output: output + output.mean(1, keepdim=True))
-
-
 def gated(model):
     model[2].gate = 0.5
 
@@ -202,8 +194,6 @@ class OpeningLayer(OwnLayer):
     [
         (ahead, "2 was not measured: Mixer 2 must be causal"),
         (gated, "2: Measured in part"),
-        (looked_ahead, "The model is not causal: positions are mixed backwards in 1"),
-        (noisy, "gives another last hidden state"),
     ],
 )
 def test_what_a_model_becomes_in_a_training_is_told_at_the_next_reading(change, words, caplog):
@@ -242,19 +232,6 @@ def test_a_reading_says_in_which_precision_the_model_ran(model, precision, bits)
     assert Probing(probe).step(model, 1)["ess/bits"] == bits
 
 
-def test_a_layer_whose_use_has_fallen_is_named_once_until_it_rises(caplog):
-    model = model_of(key_size=8)
-    probing = Probing(Probe(torch.randint(32, (2, 40)), every=1, share=math.inf, settings=Settings(positions=8)))
-    probing.step(model, 0)
-    weights = copy.deepcopy(model.state_dict())
-    closed = {name: value - 40 * (name == "layers.1.mixer.decay.bias") for name, value in weights.items()}
-    for step, held in enumerate((closed, closed, weights, closed), 1):
-        model.load_state_dict(held)
-        probing.step(model, step)
-    texts = news(caplog)
-    assert [text[: text.index("uses")] for text in texts] == ["Step 1: layers.1.mixer ", "Step 4: layers.1.mixer "]
-
-
 def test_a_probe_measures_when_it_is_asked():
     model, probe = model_of(), Probe(TEXTS, every=1000, share=1e-9, settings=Settings(positions=8))
     measured = probe.measure(model)
@@ -269,13 +246,6 @@ def test_a_probe_measures_when_it_is_asked():
 def test_readings_come_every_so_many_steps():
     probing, model = Probing(Probe(TEXTS, every=3, share=math.inf, settings=Settings(positions=2))), model_of()
     assert [step for step in range(1, 10) if probing.step(model, step)] == [3, 6, 9]
-
-
-def test_without_time_the_first_reading_is_the_only_one_and_has_the_fewest_heads():
-    probing, model = Probing(Probe(TEXTS, every=1, share=1e-9, settings=Settings(positions=[1, 2]))), model_of()
-    readings = [probing.step(model, step) for step in range(1, 6)]
-    assert readings[0]["ess/heads"] == 2
-    assert readings[1:] == [None] * 4
 
 
 def test_a_short_training_shows_several_readings_by_default():
@@ -295,22 +265,6 @@ def test_a_reading_that_did_not_fit_is_made_up_for_at_a_step_that_is_not_due():
     probing._spent -= 2e6
     assert probing.step(model, 9)["ess/heads"] == 4
     assert probing.step(model, 10) is None
-
-
-def test_the_model_and_random_states_are_as_before():
-    model = model_of().train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    torch.manual_seed(3)
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
-    Probing(Probe(TEXTS, every=1)).step(model, 1)
-    assert torch.equal(torch.get_rng_state(), torch_state)
-    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), numpy_state, strict=True))  # noqa: NPY002
-    assert model.training
-    assert torch.is_grad_enabled()
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, before[name])
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
 
 
 def test_a_training_that_diverged_goes_on_and_is_told_of_once(caplog):
@@ -337,16 +291,6 @@ class Failing(torch.nn.Module):
 
     def forward(self, input_ids):
         raise KeyError("attention_mask")
-
-
-@pytest.mark.parametrize(
-    ("model", "cause"), [(torch.nn.Embedding(32, 4), "has no mixer"), (Failing(), "KeyError: 'attention_mask'")]
-)
-def test_what_cannot_be_measured_is_told_once_and_ends_no_training(model, cause, caplog):
-    probing = Probing(Probe(TEXTS, every=1, share=math.inf))
-    assert [probing.step(model, step) for step in (1, 2)] == [None, None]
-    (record,) = caplog.records
-    assert cause in record.getMessage()
 
 
 def test_what_cannot_be_measured_is_tried_again_within_its_share_of_the_time(caplog):
@@ -400,11 +344,6 @@ def test_the_answer_fits_and_one_more_does_not(cost, seconds):
         assert MARGIN * cost.seconds(heads) <= seconds
     if heads < widest:
         assert MARGIN * cost.seconds(max(heads + 1, fewest)) > seconds
-
-
-@pytest.mark.parametrize(("units", "expected"), [((1,), 1), ((1, 1), 1), ((2, 7), 7)])
-def test_with_all_the_time_every_head_is_measured(units, expected):
-    assert affordable_heads(Cost(1.0, 1.0, units), 1e6) == expected
 
 
 def test_readings_are_added_and_a_place_that_cannot_be_written_ends_no_training(tmp_path, caplog):

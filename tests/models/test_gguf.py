@@ -44,16 +44,9 @@ def test_quick_reading_finds_the_tensors_and_numbers_that_ggufs_own_reader_finds
             assert quick.fields[name].contents() == field.contents()
 
 
-@pytest.mark.parametrize(
-    ("made", "named"),
-    [
-        ({"without": ("blk.1.attn_q.weight",)}, r"lacks 1 .*model\.layers\.1\.self_attn\.q_proj\.weight"),
-        ({"layers": 3}, "lacks 9 of the model's 30 weights"),
-    ],
-)
-def test_weights_that_are_missing_are_named(tmp_path, made, named):
-    with pytest.raises(FileError, match=named):
-        load_model(str(write_gguf(tmp_path / "tiny.gguf", **made)))
+def test_a_weight_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileError, match=r"lacks 1 .*model\.layers\.1\.self_attn\.q_proj\.weight"):
+        load_model(str(write_gguf(tmp_path / "tiny.gguf", without=("blk.1.attn_q.weight",))))
 
 
 @pytest.mark.parametrize("kept", [4, 30, 0.2, 0.9])

@@ -1,10 +1,6 @@
 """From a name to a model: folders, refusals, and what is never run."""
 
-import contextlib
-import importlib.util
 import json
-import socket
-import threading
 from logging import WARNING
 from pathlib import Path
 
@@ -19,7 +15,6 @@ import statesize as ss
 from statesize.errors import FileError, InputError, ModelError
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-from statesize.models.files import read_tokenizer, write_tokenizer
 from statesize.models.from_transformers import hushed
 from statesize.models.load import load_model, load_model_facts, load_tokenizer
 from statesize.profiling import profile
@@ -66,14 +61,16 @@ def test_a_checkpoint_of_statesize_and_its_tokenizer(tmp_path):
     config = ModelConfig(mixer="gla", vocabulary_size=4096, width=8, heads=2, layers=1, key_size=4)
     save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
     assert ss.load(str(tmp_path / "small")).tokenizer is None
-    write_tokenizer(tmp_path / "small", zoo.tokenizer())
-    assert read_tokenizer(tmp_path / "small").to_str() == zoo.tokenizer().to_str()
+    with pytest.raises(FileError, match="--text FILE"):
+        load_model_facts(str(tmp_path / "small"))
+    zoo.tokenizer().save(str(tmp_path / "small" / "tokenizer.json"))
+    assert ss.load(str(tmp_path / "small")).tokenizer.to_str() == zoo.tokenizer().to_str()
     loaded = load_model(str(tmp_path / "small"), dtype="float64")
     assert (loaded.name, loaded.source) == ("small", {"kind": "folder"})
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float64}
     assert load_model_facts(str(tmp_path / "small")).vocabulary == 4096
     (tmp_path / "small" / "tokenizer.json").write_text("{")
-    with pytest.raises(FileError, match=r"tokenizer\.json must be a tokenizer"):
+    with pytest.raises(FileError, match=r"tokenizer\.json of .*small is missing or damaged"):
         ss.load(str(tmp_path / "small"))
 
 
@@ -186,11 +183,6 @@ def test_folders_and_files_that_hold_no_model(tmp_path):
                 read(str(tmp_path / path))
 
 
-def test_a_bundled_model_that_is_meant_is_suggested():
-    with pytest.raises(FileError, match=r"Did you mean sa\?"):
-        load_model("softmax")
-
-
 def test_a_tokenizer_is_readable_where_it_is_there(tmp_path):
     folder = save_tiny(tmp_path / "llama")
     assert load_tokenizer(str(folder)).encode("a state") == tiny_tokenizer().encode("a state")
@@ -219,38 +211,8 @@ def test_warnings_are_kept_back_for_a_while():
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(FileError, match=r"gated-deltanet.* got 'no-one/no-such-model'.* offline"):
+    with pytest.raises(FileError, match=r"gated-deltanet.* got 'no-one/no-such-model'.* connect"):
         load_model("no-one/no-such-model")
-
-
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"])
-def test_a_hub_that_does_not_have_a_model_or_does_not_answer_is_asked_once(answer, monkeypatch):
-    import huggingface_hub.constants
-
-    asked = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
-
-        def serve():
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    asked.append(connection.recv(4096))
-                    connection.sendall(answer)
-                    connection.close()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        for read in (load_model, load_tokenizer):
-            asked.clear()
-            with pytest.raises(FileError, match="no-one/no-such-model"):
-                read("no-one/no-such-model")
-            # The hub's library may ask it for other things.
-            assert sum(b"no-such-model" in request for request in asked) == 1
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join()
 
 
 def test_wrong_options():
@@ -260,7 +222,6 @@ def test_wrong_options():
 
 
 def test_a_kind_that_transformers_does_not_know(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "gated_deltanet"}', "utf-8")
-    if importlib.util.find_spec("fla") is None:
-        with pytest.raises(FileError, match=r"'gated_deltanet'.*statesize\[fla\]"):
-            load_model(str(tmp_path), needs_tokenizer=False)
+    (tmp_path / "config.json").write_text('{"model_type": "of_tomorrow"}', "utf-8")
+    with pytest.raises(FileError, match="of_tomorrow"):
+        load_model(str(tmp_path), needs_tokenizer=False)

@@ -61,21 +61,3 @@ def test_where_no_machine_is_left_that_has_room_the_run_ends(cluster, tmp_path):
         cluster.remove_node(large, allow_graceful=False)
         with pytest.raises(InputError, match="2 CPU"):
             next(run)
-
-
-def test_a_machine_that_joins_takes_part(cluster, tmp_path):
-    def work(task):
-        (tmp_path / task).touch()
-        yield "begun"
-        # Until the other task has begun too, for which the first machine has no room.
-        while len(list(tmp_path.iterdir())) < 2:
-            time.sleep(0.1)
-        yield "done"
-
-    values = {"first": [], "second": []}
-    with RayCluster(cluster.address)(lambda: work) as workers:
-        for done in workers(values):
-            values[done.task].append(done.get())
-            if len(cluster.list_all_nodes()) < 2:
-                cluster.add_node(num_cpus=1)
-    assert list(values.values()) == [["begun", "done"]] * 2

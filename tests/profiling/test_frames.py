@@ -6,7 +6,7 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 from torch.nn import functional
-from transformers import MusicgenDecoderConfig, MusicgenForCausalLM, Qwen2VLTextConfig, Qwen2VLTextModel
+from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
 
 import statesize as ss
 from statesize.errors import InputError, ModelError
@@ -170,14 +170,14 @@ def test_a_mapping_is_handed_to_the_model_as_it_is():
     with torch.no_grad():
         embeddings = model.get_input_embeddings()(ids)
     plain = ss.profile(model, ids)
-    for inputs in ({"inputs_embeds": embeddings}, {"input_ids": ids, "position_ids": torch.arange(12).expand(2, -1)}):
+    for inputs in (
+        [{"inputs_embeds": row[None]} for row in embeddings],
+        [{"input_ids": row[None], "position_ids": torch.arange(12)[None]} for row in ids],
+    ):
         np.testing.assert_allclose(ss.profile(model, inputs).ess().values, plain.ess().values, rtol=1e-6)
-    assert (
-        ss.profile(model, {"input_ids": ids, "position_ids": torch.arange(12)[None]})
-        .tokens["tokens"]
-        .equals(plain.tokens["tokens"])
-    )
-    later = ss.profile(model, {"input_ids": ids, "position_ids": 3 * torch.arange(12).expand(2, -1)})
+    # Of the last one, which has token ids.
+    assert ss.profile(model, inputs).tokens["tokens"].equals(plain.tokens["tokens"])
+    later = ss.profile(model, [{"input_ids": row[None], "position_ids": 3 * torch.arange(12)[None]} for row in ids])
     assert not np.allclose(later.ess().values, plain.ess().values, rtol=1e-3)
 
 
@@ -196,32 +196,15 @@ def test_digests_tell_arguments_apart():
     )
 
 
-def test_positions_along_several_axes_are_cut_by_their_texts():
-    """Qwen2-VL takes positions of time, height and width, (3, sequences, L)."""
-    rotary = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
-    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    torch.manual_seed(0)
-    model = Qwen2VLTextModel(
-        Qwen2VLTextConfig(**sizes, num_attention_heads=2, num_key_value_heads=1, rope_parameters=rotary)
-    ).eval()
-    ids = torch.randint(3, 60, (3, 12), generator=torch.Generator().manual_seed(1))
-    # In three texts the axes look like the texts.
-    positions = torch.stack([torch.arange(12).expand(3, 12) * factor for factor in (1, 2, 3)])
-    together = ss.profile(model, {"input_ids": ids, "position_ids": positions}).mixer(0)["entropy"]
-    for row in range(3):
-        one = {"input_ids": ids[[row]], "position_ids": positions[:, [row]]}
-        assert np.array_equal(ss.profile(model, one).mixer(0)["entropy"][0], together[row])
-
-
-def test_arguments_that_are_not_cut_by_texts_are_refused():
-    """Patches of several images lie behind one another, and nothing says which text has which."""
+def test_a_mapping_holds_one_sequence():
+    """Nothing says on which dimension of each argument the sequences of several lie."""
+    batch = {"frames": torch.zeros(2, LENGTH, 3), "patches": torch.zeros(8, 4)}
 
     class Captioner(Series):
         def forward(self, frames, patches):
             return self.mixed(self.into(frames)) + patches.mean()
 
-    batch = {"frames": torch.zeros(2, LENGTH, 3), "patches": torch.zeros(8, 4)}
-    with pytest.raises(InputError, match=r"patches must have the 2 sequences on dimension 0, got shape \(8, 4\)"):
+    with pytest.raises(InputError, match=r"one sequence, got 2 in it"):
         list(given_sequences(Captioner(), batch))
 
 

@@ -39,14 +39,6 @@ def test_messages_that_a_template_refuses():
         text_sequence(tiny_tokenizer(template=template), CHAT)
 
 
-def test_a_file_of_chats_is_profiled_through_the_template(tmp_path):
-    path, tokenizer = tmp_path / "chats.jsonl", tiny_tokenizer(template=TEMPLATE)
-    path.write_text(json.dumps({"messages": MESSAGES}) + '\n{"text": "a state"}\n')
-    first, second = (ids.tolist() for ids in sequences(path, tokenizer))
-    assert first == tokenizer.apply_chat_template(list(MESSAGES), tokenize=True)["input_ids"]
-    assert second == [*tokenizer("a state").input_ids, 1]
-
-
 def test_a_template_without_the_token_that_begins_a_text_is_told(tmp_path):
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": MESSAGES}) + "\n" + '{"text": "a state"}\n')

@@ -10,7 +10,7 @@ from oracles.pretrained import save_tiny, tiny_llama
 
 from statesize.errors import FileError
 from statesize.lab import zoo
-from statesize.models.load import load_model, load_model_facts
+from statesize.models.load import load_model_facts
 from statesize.texts.documents import configured_vocabulary, read_file, read_token_ids, vocabulary_size
 from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat
@@ -129,9 +129,7 @@ def test_each_row_and_each_text_file_is_a_sequence(tmp_path):
     tokenizer = zoo.tokenizer()
     (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbf\none\r\n\r\ntwo\n")
     paths = [write_table(tmp_path / "texts.parquet", ["one two", "three four"]), tmp_path / "text.txt"]
-    read = sequences(paths, tokenizer)
-    assert not isinstance(read, list)
-    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in read]
+    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in sequences(paths, tokenizer)]
     assert texts == ["one two<eos>", "three four<eos>", "one\n\ntwo<eos>"]
     assert list(read_file(tmp_path / "text.txt")) == ["one", "two"]
 
@@ -189,16 +187,3 @@ def test_vocabularies(tmp_path):
     facts = load_model_facts(str(save_tiny(tmp_path / "llama")))
     assert (facts.tokenizer.eos_token_id, facts.vocabulary) == (1, 300)
     assert load_model_facts("gla").vocabulary == 4096
-
-
-@pytest.mark.parametrize("kind", ["transformers", "statesize"])
-def test_models_without_a_tokenizer(tmp_path, kind, checkpoint_without_tokenizer):
-    folder = checkpoint_without_tokenizer
-    if kind == "transformers":
-        folder = tmp_path / "bare"
-        tiny_llama().save_pretrained(folder)
-    for load in (load_model, load_model_facts):
-        with pytest.raises(FileError, match="--text FILE"):
-            load(str(folder))
-    assert load_model(str(folder), needs_tokenizer=False).tokenizer is None
-    assert load_model_facts(str(folder), needs_tokenizer=False)[:2] == (None, 300)

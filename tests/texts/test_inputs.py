@@ -37,14 +37,13 @@ def read(inputs, tokenizer=None):
     ],
 )
 def test_accepted(inputs, expected, tokenizer):
-    assert isinstance(sequences(inputs, tokenizer), list)
     assert read(inputs, tokenizer) == expected
 
 
 @pytest.mark.parametrize("inputs", ["nb.py", "notes/one.txt", ["one two", "rows.jsonl"]])
 def test_a_name_of_a_file_is_no_text(inputs, tokenizer):
     with pytest.raises(InputError, match=r"pathlib.Path"):
-        sequences(inputs, tokenizer)
+        read(inputs, tokenizer)
     assert len(read(["one two. txt", "See nb.py"], tokenizer)) == 2
 
 
@@ -83,7 +82,7 @@ def test_what_a_tokenizer_returns_is_taken(inputs, expected):
 )
 def test_what_a_profile_would_leave_out_is_refused(inputs, message):
     with pytest.raises(InputError, match=message):
-        sequences(inputs)
+        read(inputs)
 
 
 @pytest.mark.parametrize("inputs", [np.array(IDS), np.array([IDS]), list(np.array(IDS)), list(torch.tensor(IDS))])

@@ -7,11 +7,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from statesize.lab import zoo
 from statesize.lab.tasks.text import encode as encode_documents
-from statesize.profiling import profile
 from statesize.texts.inputs import sequences
 from statesize.texts.tokens import (
     document_ids,
-    encode,
     special_ids,
     supported_tokenizer,
     text_sequence,
@@ -49,16 +47,6 @@ def test_without_an_end_of_sequence_token(kind):
 def test_special_tokens_and_their_roles():
     assert special_ids(tiny_tokenizer(bos=True)) == ({0, 1}, {"eos": 1, "bos": 0})
     assert special_ids(zoo.tokenizer()) == ({0}, {"eos": 0})
-
-
-def test_a_profile_marks_them():
-    tokenizer = tiny_tokenizer(bos=True)
-    model, _ = zoo.load("la")
-    result = profile(model, ["a state", encode(tokenizer, "its past")], tokenizer=tokenizer, layers=0)
-    assert result.tokens["special"].values[:, 0].tolist() == [True, True]
-    assert result.tokens["special"].values.sum() == 2
-    assert result.tokens["tokens"].values[0, 0] == "<s>"
-    assert result.attributes["special_tokens"] == {"eos": 1, "bos": 0}
 
 
 def test_a_text_that_brings_its_beginning_gets_no_second_one():

@@ -37,7 +37,7 @@ from statesize.profiling.sequences import Provenance, SequenceWork
 from statesize.report.model_rows import model_row
 from statesize.report.words import by_reason
 from statesize.results.profiled import model_mean
-from statesize.results.summary import SummaryRow, largest_known
+from statesize.results.summary import largest_known
 from statesize.texts.inputs import Inputs, sequences
 
 FEWEST_HEADS = 2
@@ -49,8 +49,6 @@ SHARE, BEGINNING = 0.02, 20.0
 RECORD = "statesize.jsonl"
 """Name of the log file in the folder of a training."""
 PREFIX = "ess/"
-_FALLEN = 0.5
-"""A layer that uses less than this fraction of the share that it used at first is named in a warning."""
 _LIMITS = (Code.NOT_CAUSAL, Code.UNCHECKED, Code.PART, Code.UNKNOWN_SIZE)
 _CHEAPER = "Fewer or shorter sequences make readings cheaper, and so does a method operator(hidden) of your own layers."
 _LOGGER = logging.getLogger("statesize")
@@ -188,7 +186,6 @@ class Probing:
         self._layers: set[str] = set()
         self._unmeasured: set[str] = set()
         self._sizes: dict[str, float] = {}
-        self._first: dict[tuple[str, str], SummaryRow] = {}
 
     def __repr__(self) -> str:
         last = f"the last, at step {self._last[0]}: {self._summary}" if self._readings else "none yet"
@@ -269,7 +266,6 @@ class Probing:
         return heads or (FEWEST_HEADS if self.probe.share is None and predicted <= BEGINNING else 0)
 
     def _reading(self, model: nn.Module, step: int, heads: int, start: float) -> dict[str, float]:
-        trial = self._cost is None
         try:
             profile, self._cost, passed = _measured(model, self.probe, heads, (self._checks, "none"), start)
         finally:
@@ -286,9 +282,6 @@ class Probing:
         )
         self._summary = f"ESS {values.get(f'{PREFIX}middle', math.nan):.2f}" + ("" if heads >= most else ", some heads")
         self._readings, self._last = self._readings + 1, (step, time.process_time())
-        if not trial or heads >= most:
-            # The trial of two heads is no measure of the others.
-            self._report_falls(step, profile)
         return values
 
     def _report(self, step: int, message: str, news: object = None) -> None:
@@ -347,20 +340,6 @@ class Probing:
                 ceiling, larger = node["ceiling"].copy(data=np.minimum(passing, known)), True
                 tree.children[name].dataset = node.assign(binds=binds, ceiling=ceiling)
         return Profile(tree) if larger else profile
-
-    def _report_falls(self, step: int, profile: Profile) -> None:
-        """Name each layer whose utilisation has fallen far, once until it has risen again."""
-        for row in profile.summary_rows():
-            share = "state_utilisation" if math.isnan(row["ceiling_utilisation"]) else "ceiling_utilisation"
-            if math.isnan(row[share]):
-                continue
-            layer = row["layer"], share
-            first = self._first.setdefault(layer, row)
-            if row[share] >= _FALLEN * first[share]:
-                self._reported.discard(layer)
-                continue
-            used = f"{row['layer']} uses {100 * row[share]:.0f} % of its {share.removesuffix('_utilisation')}"
-            self._report(step, f"{used}; it used {100 * first[share]:.0f} % at first", layer)
 
 
 def _logged_values(profile: Profile, further: Mapping[str, float]) -> dict[str, float]:

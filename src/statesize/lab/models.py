@@ -24,12 +24,6 @@ class LabModels(ModelPlugin):
 
         return zoo.names()
 
-    def titles(self) -> dict[str, str]:
-        """As tables name them."""
-        titles = {"softmax": "sa", "linear": "la", "gated linear": "gla"}
-        attention = {f"{title} attention": name for title, name in titles.items()}
-        return titles | attention | {"Gated DeltaNet": "gated-deltanet"}
-
     def check(self, name: str, command: str) -> None:
         """None has a cache of transformers."""
         if command == "cache" and self.knows(name):
@@ -52,13 +46,16 @@ class LabModels(ModelPlugin):
 
     def tokenizer(self, name: str) -> AnyTokenizer | None:
         """`statesize lab train` keeps it in the folder of the run, and the best weights in a folder inside that."""
+        from tokenizers import Tokenizer
+
         from statesize.lab.zoo import load_tokenizer
-        from statesize.models.files import FILE, read_tokenizer
+        from statesize.texts.bundled import TOKENIZER, read_bundled
 
         if _is_bundled(name):
             return load_tokenizer(name)
         folders = (Path(name), Path(name).absolute().parent)
-        return next((read_tokenizer(folder) for folder in folders if (folder / FILE).is_file()), None)
+        folder = next((folder for folder in folders if (folder / TOKENIZER).is_file()), None)
+        return None if folder is None else read_bundled(folder, TOKENIZER, Tokenizer.from_str)
 
     def record(self, name: str) -> dict[str, Any]:
         """The training.json; empty where there is none that can be read."""

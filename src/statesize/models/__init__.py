@@ -1,1 +1,1 @@
-"""From a name to a model. Read `load`, then `from_transformers`, `configurations` and `files`."""
+"""From a name to a model. Read `load`, then `from_transformers` and `gguf_config`."""

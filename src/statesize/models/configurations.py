@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 from statesize.adapters.models.quantised import READ_DEQUANTISED, check_method, check_rounding, quantisation
@@ -25,14 +26,9 @@ def checked_config(library: Any, name: str, arguments: dict[str, Any]) -> Any:
         )
     kind = stored.get("model_type")
     if isinstance(kind, str) and kind not in library.CONFIG_MAPPING and "auto_map" not in stored:
-        try:
-            # It registers its models with transformers.
+        # flash-linear-attention registers its models with transformers.
+        with suppress(ImportError):
             importlib.import_module("fla.models")
-        except ImportError as error:
-            raise FileError(
-                f"model_type of {name} must be known to transformers, got {kind!r} ({error}). If it is a model of "
-                "flash-linear-attention, pip install 'statesize[fla]', which needs Triton."
-            ) from error
     config = library.AutoConfig.from_pretrained(**arguments)
     # A model that rounds more than its weights is refused: a copy with unrounded weights would not be it.
     check_method(name, config, FileError)

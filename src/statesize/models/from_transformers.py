@@ -4,47 +4,30 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import safetensors
 import torch
 from torch import nn
 
 from statesize.adapters.models.quantised import float_model, quantisation
 from statesize.errors import FileError, StatesizeError
 from statesize.io.callers import warn_caller
+from statesize.io.text import counted, listed
 from statesize.models.configurations import checked_config
-from statesize.models.files import check_loaded, check_stored
 from statesize.models.gguf import check_tensors, quick_reading, set_splitter, stored_weights
 from statesize.models.gguf_config import ROPE_FACTORS, gguf_config
-from statesize.models.hub import ask_hub, not_given, snapshot
-from statesize.models.plugins import is_gguf
+from statesize.models.plugins import is_gguf, no_model
 from statesize.texts.tokens import AnyTokenizer
 
 WITHOUT_TOKENIZER = "Put the model's tokenizer there, or give token ids to `statesize profile` by --text FILE.json."
 """What to do about a tokenizer that is not there."""
-
-
-@contextmanager
-def hushed() -> Generator[None]:
-    """Hide bars and warnings of transformers and the hub; their facts about weights are read and reported elsewhere."""
-    from transformers.utils import logging as bars
-
-    disabled, shown = logging.root.manager.disable, bars.is_progress_bar_enabled()
-    logging.disable(logging.WARNING)
-    bars.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        if shown:
-            bars.enable_progress_bar()
+_WHOLE = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -80,12 +63,6 @@ class Checkpoint:
         return path if is_gguf(path := Path(self.name)) else None
 
     @property
-    def _folder(self) -> Path | None:
-        """Where its files lie on this machine; None for a GGUF file, and what the hub has not given yet."""
-        path = Path(self.name)
-        return path if path.is_dir() else None if self._gguf else snapshot(self.name, self.revision or "main")
-
-    @property
     def _arguments(self) -> dict[str, Any]:
         """Arguments of `from_pretrained`."""
         options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
@@ -98,9 +75,18 @@ class Checkpoint:
         # An import statement would let a type checker read all of its models, which takes longer than all else.
         return import_module("transformers")
 
+    def _folder(self) -> Path | None:
+        """Where its files lie on this machine, for the hub once it was loaded; None for a GGUF file."""
+        from huggingface_hub import try_to_load_from_cache
+
+        path = Path(self.name)
+        if path.exists():
+            return path if path.is_dir() else None
+        cached = try_to_load_from_cache(self.name, "config.json", revision=self.revision or "main")
+        return Path(cached).parent if isinstance(cached, str) else None
+
     def _config(self) -> Any:
         """The configuration of a model that can be measured."""
-        ask_hub(self.name, self.revision)
         with self._refusing():
             config = checked_config(self._library, self.name, self._arguments)
             return gguf_config(self._library, self._gguf, config) if self._gguf else config
@@ -120,7 +106,7 @@ class Checkpoint:
             message = f"The tokenizer of {self.name} must be readable, got: {error} {WITHOUT_TOKENIZER}"
             if needed:
                 raise FileError(message) from error
-            if self._gguf or ((folder := self._folder) and any(folder.glob("tokenizer.*"))):
+            if self._gguf or ((folder := self._folder()) and any(folder.glob("tokenizer.*"))):
                 warn_caller(message)
             return None
 
@@ -132,22 +118,23 @@ class Checkpoint:
         if loaded["missing_keys"] and base is not None and config.architectures == [base.__name__]:
             # Saved without a head, which no layer needs to be measured.
             model, loaded = self._read(self._library.AutoModel, config, dtype)
-        unused, folder = check_loaded(self.name, model, loaded), self._folder
+        unused, folder = _check_loaded(self.name, model, loaded), self._folder()
         if path:
             check_tensors(path, model, loaded["unexpected_keys"], ROPE_FACTORS.get(config.model_type, ()))
         elif folder and not method:
-            check_stored(self.name, folder, model)
+            _check_stored(self.name, folder, model)
         model, stored = float_model(model)
         for tensor in (*model.parameters(), *model.buffers()):
             # Weights that are a file's pages: the file may change under the run, or lose its end, a SIGBUS.
             tensor.data = tensor.data.clone()
         # Transformers leaves no trace of what it has dequantised itself.
         weights = stored_weights(path) if path else stored or (f"{method}, dequantised" if method else "")
-        facts = {key: value for key, value in {"weights": weights, "unused_weights": unused}.items() if value}
-        if path or Path(self.name).is_dir():
-            return model, {"kind": "gguf" if path else "folder"} | facts
-        commit = folder.name if folder else "unknown"
-        return model, {"kind": "hub", "revision": self.revision or "main", "commit": commit} | facts
+        source = {"kind": "gguf" if path else "folder"}
+        if not Path(self.name).exists():
+            commit = folder.name if folder else "unknown"
+            source = {"kind": "hub", "revision": self.revision or "main", "commit": commit}
+        facts = {"weights": weights, "unused_weights": unused}
+        return model, source | {key: value for key, value in facts.items() if value}
 
     def _read(self, kind: Any, config: Any, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
         """A model, and what is told of its weights."""
@@ -181,5 +168,56 @@ class Checkpoint:
                 # torch proposes to run what the file holds.
                 reason = "its weights are pickled with more than tensors, which is not read"
             elif not Path(self.name).exists():
-                raise not_given(self.name, error) from error
+                given = reason.partition(". ")[0][:200]
+                raise FileError(no_model(self.name, f"is no folder, and the hub gives none: {given}")) from error
             raise FileError(f"{self.name} cannot be loaded: {reason[:300].rstrip('.')}.") from error
+
+
+@contextmanager
+def hushed() -> Generator[None]:
+    """Hide bars and warnings of transformers and the hub; their facts about weights are read and reported elsewhere."""
+    from transformers.utils import logging as bars
+
+    disabled, shown = logging.root.manager.disable, bars.is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    bars.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        if shown:
+            bars.enable_progress_bar()
+
+
+def _check_loaded(name: str, model: nn.Module, loaded: Mapping[str, Collection[Any]]) -> str:
+    """Refuse a model with weights that its checkpoint lacks, or has in another shape; say which go unused."""
+    shapes = [f"{weight} of shape {tuple(stored)}" for weight, stored, _ in sorted(loaded["mismatched_keys"])]
+    if wrong := [*sorted(loaded["missing_keys"]), *shapes]:
+        total = sum(1 for _ in model.named_parameters())
+        raise FileError(
+            f"{name} lacks {len(wrong)} of the model's {total} weights, which would be random numbers: "
+            f"{listed(wrong)}. Give a checkpoint with all of them, and its own config.json."
+        )
+    if not (unused := sorted(loaded["unexpected_keys"])):
+        return ""
+    sentence = f"No part of the model uses {counted(len(unused), 'weight')} of the checkpoint: {listed(unused)}"
+    warn_caller(f"{name}: {sentence}.")
+    return sentence
+
+
+def _check_stored(name: str, folder: Path, model: nn.Module) -> None:
+    """Refuse weights in integers or in floats of 8 bits, which transformers takes as they are, without their scales."""
+    parameters = [parameter for parameter, _ in model.named_parameters()]
+    for shard in (*folder.glob("model.safetensors"), *sorted(folder.glob("model-*-of-*.safetensors"))):
+        with safetensors.safe_open(shard, "pt") as stream:  # pyright: ignore[reportUnknownVariableType]
+            file = cast("Any", stream)
+            for weight in file.keys():
+                dtype = file.get_slice(weight).get_dtype()
+                # Masks of older models are of bytes, and no parameters; a model may be stored without its head.
+                if dtype not in _WHOLE and any(key.endswith(weight) or weight.endswith(key) for key in parameters):
+                    raise FileError(
+                        f"{name} must hold its weights in floating point of 16 bits or more, got {weight} as {dtype}: "
+                        "quantised, without its scales. Give the checkpoint that it was made from."
+                    )

@@ -71,9 +71,10 @@ def quick_reading(path: Path | None) -> Generator[None]:
     def without_bar(tensors: Iterable[object], **_: object) -> Iterable[object]:
         return tensors
 
+    # For each layer of a model, transformers makes the table of names anew.
     table = cache(gguf.get_tensor_name_map)
-    quick = {"GGUFReader": QuickReader, "get_tensor_name_map": table}
-    with replaced({(gguf, name): quicker for name, quicker in quick.items()} | {(reader, "tqdm"): without_bar}):
+    quick = {(gguf, "GGUFReader"): QuickReader, (gguf, "get_tensor_name_map"): table, (reader, "tqdm"): without_bar}
+    with replaced(quick):
         yield
 
 
@@ -123,32 +124,32 @@ def set_splitter(tokenizer: Any, path: Path) -> None:
     from transformers.integrations.gguf import gguf_tokenizer_mapping
 
     metadata, _ = gguf_header(path)
-    if metadata.get("tokenizer.ggml.model") == "llama":
-        _set_space(tokenizer, metadata)
-    if metadata.get("tokenizer.ggml.model") != "gpt2":
+    kind, backend = metadata.get("tokenizer.ggml.model"), tokenizer.backend_tokenizer
+    if kind == "llama":
+        _set_space(backend, metadata)
+    if kind != "gpt2":
         return
     known: dict[str, str] = cast("Any", gguf_tokenizer_mapping).GGUF_PRE_TOKENIZER_SPLITS
     stated = str(metadata.get("tokenizer.ggml.pre", ""))
     name = _ALIKE.get(stated, stated)
-    if stated not in _ALIKE and name not in known:
+    if name in known:
+        first = [pre_tokenizers.Split(Regex(known[name]), behavior="isolated")]
+    elif stated in _ALIKE:
+        first = [pre_tokenizers.Digits(individual_digits=True)] if name == "digits" else []
+    else:
         raise FileError(f"tokenizer.ggml.pre of {path} must be a known splitter, got {stated!r}. Give token ids.")
-    split = pre_tokenizers.Split(Regex(known[name]), behavior="isolated") if name in known else None
-    first = pre_tokenizers.Digits(individual_digits=True) if name == "digits" else split
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split is None)
-    both = pre_tokenizers.Sequence([first, byte_level]) if first else byte_level
-    tokenizer.backend_tokenizer.pre_tokenizer = both
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=name not in known)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*first, byte_level])
 
 
-def _set_space(tokenizer: Any, metadata: dict[str, Any]) -> None:
+def _set_space(backend: Any, metadata: dict[str, Any]) -> None:
     """Let a tokenizer of SentencePiece put a space ahead of each text, or of none; transformers does as it sees fit."""
     # Where a file says nothing, llama.cpp puts one, and the converter has always said of Gemma that there is none.
     of_gemma = str(metadata["general.architecture"]).startswith("gemma")
     ahead = bool(metadata.get("tokenizer.ggml.add_space_prefix", not of_gemma))
     if of_gemma and not ahead:
         return
-    backend, mark = tokenizer.backend_tokenizer, "▁"
-    first = [normalizers.Prepend(mark)] if ahead else []
-    backend.normalizer = normalizers.Sequence([*first, normalizers.Replace(" ", mark)])
+    mark, decoded = "▁", [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend(mark)] * ahead + [normalizers.Replace(" ", mark)])
     backend.pre_tokenizer = None
-    last = [decoders.Strip(" ", 1, 0)] if ahead else []
-    backend.decoder = decoders.Sequence([decoders.Replace(mark, " "), decoders.ByteFallback(), decoders.Fuse(), *last])
+    backend.decoder = decoders.Sequence(decoded + [decoders.Strip(" ", 1, 0)] * ahead)

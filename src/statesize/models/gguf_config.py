@@ -43,7 +43,6 @@ ROPE_FACTORS = {"llama": ("rope_freqs.weight",), "phi3": ("rope_factors_short.we
 _WIDE_QUERIES = {"gemma2": 46, "gemma3": 62}
 _HEAD_OF_GEMMA = 256
 _FREQUENCY_BASE = 10_000.0
-_BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
 
 
 def gguf_config(library: Any, path: Path, config: Any) -> Any:
@@ -67,16 +66,17 @@ def gguf_config(library: Any, path: Path, config: Any) -> Any:
         config = library.LlamaConfig(**stated)
     begin = f"{architecture}."
     keys = {key.removeprefix(begin): value for key, value in metadata.items() if key.startswith(begin)}
-    known = _SETTINGS | _ARCHITECTURES[architecture]
     turning = {key: keys.pop(key) for key in [*keys] if key.startswith("rope.")}
-    _set_stated(path, config, known, keys)
+    _set_stated(path, config, _SETTINGS | _ARCHITECTURES[architecture], keys)
     config.vocab_size = keys.get("vocab_size", metadata.get("tokenizer.ggml.tokens", config.vocab_size))
     config.tie_word_embeddings = "output.weight" not in tensors
-    for setting, tensor in _BIASES.items():
-        if hasattr(config, setting):
-            setattr(config, setting, tensor in tensors)
     if architecture in _WIDE_QUERIES:
-        _set_query_scale(path, config, _WIDE_QUERIES[architecture])
+        if config.num_hidden_layers == _WIDE_QUERIES[architecture]:
+            config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
+        elif config.head_dim == _HEAD_OF_GEMMA:
+            config.query_pre_attn_scalar = _HEAD_OF_GEMMA
+        else:
+            raise unread(path, f"heads of {config.head_dim} without their scale, which is known for {_HEAD_OF_GEMMA}")
     factors = [gguf_tensor(path, name).tolist() for name in ROPE_FACTORS.get(architecture, ()) if name in tensors]
     _set_rope(path, config, turning, factors)
     return config
@@ -94,33 +94,22 @@ def _set_stated(path: Path, config: Any, known: dict[str, str], keys: dict[str, 
             continue
         if setting == "layer_types":
             # All but each of a period's last have a window.
-            value = [
-                f"{'sliding' if layer % value else 'full'}_attention" for layer in range(1, keys["block_count"] + 1)
-            ]
-        elif setting == "sliding_window":
-            value = value or None
+            layers = range(1, keys["block_count"] + 1)
+            value = [f"{'sliding' if layer % value else 'full'}_attention" for layer in layers]
         elif not value and key != "attention.causal":
             # Switched off.
-            continue
+            value = None
+            if setting != "sliding_window":
+                continue
         if not hasattr(config, setting) or stated.setdefault(setting, value) != value:
             raise unread(path, f"{key} = {value!r}")
         setattr(config, setting, value)
 
 
-def _set_query_scale(path: Path, config: Any, layers_of_wide: int) -> None:
-    """Set the scale of queries, which no key states, where all models that have been published agree on it."""
-    if config.num_hidden_layers == layers_of_wide:
-        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
-    elif config.head_dim == _HEAD_OF_GEMMA:
-        config.query_pre_attn_scalar = config.head_dim
-    else:
-        raise unread(path, f"heads of {config.head_dim} without their scale, which is known for {_HEAD_OF_GEMMA}")
-
-
 def _set_rope(path: Path, config: Any, keys: dict[str, Any], factors: list[list[float]]) -> None:
     """Set the rotary embedding: base, channels, and the scaling or the factors of the frequencies."""
 
-    def take(key: str, default: Any = None) -> Any:
+    def take(key: str, default: Any) -> Any:
         return keys.pop(f"rope.{key}", default)
 
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": take("freq_base", _FREQUENCY_BASE)}
@@ -132,33 +121,33 @@ def _set_rope(path: Path, config: Any, keys: dict[str, Any], factors: list[list[
         rope["partial_rotary_factor"] = share if int(head * share) == turned else math.nextafter(share, 1)
     elif turned != head:
         raise unread(path, f"rope.dimension_count {turned} in heads of {head}")
-    factor, old = take("scaling.factor"), take("scale_linear")
-    factor, attention = factor or old or 1.0, take("scaling.attn_factor", 1.0)
-    kind, trained = take("scaling.type", "linear"), take("scaling.original_context_length")
-    trained = trained or config.max_position_embeddings
-    usual = kind in ("linear", "none", "longrope") and factor == 1 if factors else kind in ("linear", "none", "yarn")
-    if not usual or (attention != 1 and not factors) or any(len(table) != turned // 2 for table in factors):
-        lengths = f" and {len(factors[0])} factors of frequencies" if factors else ""
-        raise unread(path, f"rope.scaling {kind}, factor {factor}, attn_factor {attention}{lengths}")
-    betas = {key: take(f"scaling.yarn_{key}") for key in ("beta_fast", "beta_slow")}
+    kind, attention = take("scaling.type", "linear"), take("scaling.attn_factor", 1.0)
+    factor = take("scaling.factor", None) or 1.0
+    trained = take("scaling.original_context_length", None) or config.max_position_embeddings
     if factors:
+        known = kind in ("linear", "none", "longrope") and factor == 1
+        known = known and all(len(table) == turned // 2 for table in factors)
         # This scaling takes any factors; two equal lists turn heads alike at each length, as Llama 3's factors do.
         rope |= {"rope_type": "longrope", "short_factor": factors[0], "long_factor": factors[-1]}
         rope |= {"attention_factor": attention, "original_max_position_embeddings": trained}
         if hasattr(config, "original_max_position_embeddings"):
             config.original_max_position_embeddings = trained
-    elif kind == "yarn":
-        rope |= {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": trained}
-        rope |= {key: beta for key, beta in betas.items() if beta is not None}
-    elif kind == "linear" and factor != 1:
-        rope |= {"rope_type": "linear", "factor": factor}
+    else:
+        known = kind in ("linear", "none", "yarn") and attention == 1
+        if kind == "yarn" or (kind == "linear" and factor != 1):
+            rope |= {"rope_type": kind, "factor": factor}
+        if kind == "yarn":
+            rope["original_max_position_embeddings"] = trained
+    if not known:
+        lengths = f" and {len(factors[0])} factors of frequencies" if factors else ""
+        raise unread(path, f"rope.scaling {kind}, factor {factor}, attn_factor {attention}{lengths}")
     if "sliding_attention" in config.rope_parameters:
         near = {"rope_type": "default", "rope_theta": take("freq_base_swa", _FREQUENCY_BASE)}
         config.rope_parameters = {"full_attention": rope, "sliding_attention": near}
     else:
         config.rope_parameters = config.rope_parameters | rope
     # Whether a scaled model was trained further says nothing of what it computes.
-    take("scaling.finetuned")
+    take("scaling.finetuned", None)
     if keys:
         key, value = next(iter(keys.items()))
         raise unread(path, f"{key} = {value!r}")

@@ -133,7 +133,7 @@ def load_model(
     target = _device(device)
     if dtype is not None:
         require_choice("dtype", dtype, DTYPES)
-    wanted, plugin, is_here = DTYPES.get(dtype or ""), _plugin(name), Path(name).exists()
+    wanted, plugin, is_here = DTYPES.get(dtype or ""), refuse_name(name), Path(name).exists()
     if revision is not None and (plugin or is_here):
         raise InputError(f"revision must be left out for a model that is not of the hub, got {revision!r} for {name}.")
     if plugin is not None:
@@ -168,12 +168,6 @@ def _device(name: str) -> torch.device:
         raise InputError(f"device must be one that can be used here, got {name!r}: {reason}") from error
 
 
-def _plugin(name: str) -> ModelPlugin | None:
-    """The plug-in that knows a model, or None for one of transformers, whose name or folder is looked at first."""
-    refuse_name(name)
-    return plugin_of(name)
-
-
 def _plugins_tokenizer(name: str, plugin: ModelPlugin, needed: bool) -> AnyTokenizer | None:
     tokenizer = plugin.tokenizer(name)
     if tokenizer is None and needed:
@@ -199,7 +193,7 @@ def load_model_facts(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
 ) -> ModelFacts:
     """The facts of a model that is loaded elsewhere; errors that need no weights are those of `load_model`."""
-    if (plugin := _plugin(name)) is not None:
+    if (plugin := refuse_name(name)) is not None:
         config: Any = getattr(plugin.model(name), "config", None)
         tokenizer = _plugins_tokenizer(name, plugin, needs_tokenizer)
     else:

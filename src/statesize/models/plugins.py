@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from statesize.errors import FileError
 from statesize.io.plugins import loaded_plugins
-from statesize.io.text import meant
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,8 +24,6 @@ MODELS = "statesize.models"
 """Group of entry points, each an instance of `ModelPlugin`."""
 PROFILE_MARKER = "profile.json"
 """The file by which a folder is one of a profile."""
-_ALIKE = 0.85
-"""Likeness of a name to that of a model that is here above which the hub is not queried for it."""
 
 
 class ModelPlugin(ABC):
@@ -44,10 +41,6 @@ class ModelPlugin(ABC):
     @abstractmethod
     def names(self) -> tuple[str, ...]:
         """Names of the models that need no folder, as they stand in lists and messages."""
-
-    def titles(self) -> dict[str, str]:
-        """Names by other names of the models, such as {"softmax": "sa"}, which a message then suggests."""
-        return {}
 
     def check(self, name: str, command: str) -> None:
         """Refuse a model that is known for a command that cannot use it, before torch is imported.
@@ -109,30 +102,25 @@ def is_gguf(path: Path) -> bool:
 
 
 def no_model(name: str, reason: str) -> str:
-    """The message for a name that is none of a model, with the name of a model that is spelt almost alike."""
-    kinds = ", ".join([*dict.fromkeys(_brought().values()), "a folder, a GGUF file or an id of the Hugging Face hub"])
-    advice = meant(name, _brought(), "Check the spelling.")
-    return f"model must be {kinds}, got {name!r}, which {reason}.{unfinished(Path(name))} {advice}"
+    """The message for a name that is none of a model."""
+    kinds = [*(known for plugin in model_plugins() for known in plugin.names()), "a folder, a GGUF file or an id of"]
+    return (
+        f"model must be {', '.join(kinds)} the Hugging Face hub, got {name!r}, which {reason}."
+        f"{unfinished(Path(name))} Check the spelling."
+    )
 
 
-def refuse_name(name: str) -> None:
-    """Refuse what is on this machine and no model, or can be none of the hub, before anything is loaded."""
-    path = Path(name).expanduser()
-    if plugin_of(name) or is_gguf(path) or (path / "config.json").is_file():
-        return
+def refuse_name(name: str) -> ModelPlugin | None:
+    """Refuse what is no model of this machine and can be none of the hub; of others the plug-in, if one knows it."""
+    path = Path(name)
+    if (plugin := plugin_of(name)) or is_gguf(path) or (path / "config.json").is_file():
+        return plugin
     if path.exists():
         is_profile = (path / PROFILE_MARKER).is_file()
         raise FileError(no_model(name, "is a profile" if is_profile else "has no config.json of a model"))
-    local = path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1
-    if local or ("/" not in name and meant(name, _brought(), "", _ALIKE)):
+    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise FileError(no_model(name, "is not there"))
-
-
-def _brought() -> dict[str, str]:
-    """Names of models of plug-ins, by themselves and by their other names."""
-    plugins = model_plugins()
-    names = {name: name for plugin in plugins for name in plugin.names()}
-    return names | {title: name for plugin in plugins for title, name in plugin.titles().items()}
+    return None
 
 
 def parts_folder(profile: Path) -> Path:

@@ -10,20 +10,18 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from statesize.check import refuse, require_count
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
-from statesize.parallel.threads import Done, Make, Task
+from statesize.parallel.threads import Done, Make, Task, one_by_one
 
 ATTEMPTS = 3
-"""Times that Ray begins a task whose worker is killed."""
+"""Times that Ray starts a worker that is killed again and again."""
 
-# By default glibc returns large blocks to the system at each free, and every step faults them in again.
-_KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -91,9 +89,7 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     else:
         _require_reachable(address)
         options = {"address": address}
-    # Ray sets a handler of SIGTERM and leaves it. A Python handler of the user unwinds the session and is restored at
-    # once; the system's default would leave Ray's processes behind and is restored at the end.
-    handler = signal.getsignal(signal.SIGTERM) if threading.current_thread() is threading.main_thread() else None
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         try:
             ray.init(**options, **_QUIET)
@@ -102,14 +98,13 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             reason = " ".join(str(error).split())[:300]
             advice = "If the cluster asks for a token, set RAY_AUTH_MODE=token."
             raise StatesizeError(f"Ray at {options['address']} must be reachable, got {reason}. {advice}") from error
-        if callable(handler):
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            # Ray sets a handler of its own, which would not unwind the caller as the caller's does.
             signal.signal(signal.SIGTERM, handler)
         yield ray
     finally:
         ray.shutdown()
         constants.ENABLE_RAY_CLUSTER = reachable
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
 
 
 def available_cores() -> int:
@@ -120,15 +115,12 @@ def available_cores() -> int:
 def _require_reachable(address: str) -> None:
     """Refuse an address at which nothing answers: Ray waits for minutes and then may end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
-    if not host or not port.isdigit():
-        refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto", address)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+        if address != "auto":
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
         advice = f"There: {error}. Start a cluster there with ray start --head, or give no address."
-        refuse("the Ray address", "one that answers", address, advice)
+        refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto, and answer", address, advice)
 
 
 class Worker:
@@ -138,21 +130,10 @@ class Worker:
         torch.set_num_threads(threads)
         self._make, self._work = make, None
 
-    def values(self, task: Any) -> Iterator[tuple[Any, StatesizeError | None, bool]]:
-        """The values of a task, or the error that ended it, and whether the work was made."""
-        made = False
-        try:
-            self._work = work = self._work or self._make()
-            made = True
-            for value in work(task):
-                yield value, None, made
-        except StatesizeError as error:
-            yield None, error, made
-
-    def is_restarted(self) -> bool:
-        """Whether Ray has started it again."""
-        ray: Any = importlib.import_module("ray")
-        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+    def values(self, task: Any) -> Iterator[Done[Any, Any]]:
+        """The values of a task, or the error that ended it; raises what making the work raises."""
+        self._work = self._work or self._make()
+        yield from one_by_one(self._work, [task])
 
 
 @dataclass(eq=False)
@@ -173,61 +154,53 @@ class OnRay:
     cluster: RayCluster
     make: Any
     memory: int
-    _idle: list[Any] = field(default_factory=list[Any], init=False)
     _running: dict[Any, tuple[Any, Any]] = field(default_factory=dict[Any, "tuple[Any, Any]"], init=False)
 
     def __call__(self, tasks: Iterable[Task]) -> Iterator[Done[Task, Any]]:
         """The values of all tasks as they come."""
-        waiting, running = deque(tasks), self._running
-        while waiting or running:
+        waiting = deque(tasks)
+        while waiting or self._running:
             # Machines come and go: where none is left, no worker would ever start.
             room = self._room()
-            while waiting and (self._idle or len(running) < room):
-                worker, task = self._idle.pop() if self._idle else self._new_worker(), waiting.popleft()
-                running[worker.values.options(num_returns="streaming").remote(task)] = worker, task
-            if running and not waiting:
-                # A worker of a lost machine may need the place of one that has no task left.
-                self._end(self._idle)
-            ready, _ = self.ray.wait(list(running), num_returns=1, timeout=_PATIENCE_SECONDS)
+            while waiting and len(self._running) < room:
+                self._begin(self._new_worker(), waiting.popleft())
+            ready, _ = self.ray.wait(list(self._running), num_returns=1, timeout=_PATIENCE_SECONDS)
             for values in ready:
-                worker, task = running[values]
+                worker, task = self._running[values]
                 try:
                     answer = next(values, None)
-                    if answer is None:
-                        del running[values]
-                        self._keep(worker)
-                        continue
-                    value, failure, made = self.ray.get(answer)
+                    done = None if answer is None else self.ray.get(answer)
+                except self.ray.exceptions.RayTaskError as error:
+                    raise error.cause from error
                 except self.ray.exceptions.RayActorError as error:
-                    running.pop(values, None)
-                    self.ray.kill(worker)
+                    self._end(values)
                     reason = str(error).strip().splitlines()[-1].strip()[:200]
-                    cause = f"{ATTEMPTS} workers in a row were lost at {task} ({reason})."
-                    advice = "Give them more memory, and install statesize there."
+                    cause = f"A worker was lost {ATTEMPTS} times, the last time at {task} ({reason})."
+                    advice = "Give it more memory, and install statesize there."
                     yield Done(task, error=StatesizeError(f"{cause} {advice}"))
+                    continue
+                if done is not None:
+                    yield replace(done, task=task)
+                elif waiting:
+                    del self._running[values]
+                    self._begin(worker, waiting.popleft())
                 else:
-                    if not made:
-                        raise failure
-                    yield Done(task, value, failure)
-
-    def _keep(self, worker: Any) -> None:
-        """Keep a worker for another task, unless it was lost: Ray restarts a worker so many times in all."""
-        try:
-            restarted = self.ray.get(worker.is_restarted.remote())
-        except self.ray.exceptions.RayActorError:
-            restarted = True
-        if restarted:
-            self.ray.kill(worker)
-        else:
-            self._idle.append(worker)
+                    # A worker of a lost machine may need its place.
+                    self._end(values)
 
     def end(self) -> None:
         """End all workers."""
-        self._end([*self._idle, *(worker for worker, _ in self._running.values())])
+        for values in [*self._running]:
+            self._end(values)
 
-    def _end(self, workers: list[Any]) -> None:
-        while workers:
-            self.ray.kill(workers.pop())
+    def _begin(self, worker: Any, task: Any) -> None:
+        """Give a worker a task."""
+        self._running[worker.values.options(num_returns="streaming").remote(task)] = worker, task
+
+    def _end(self, values: Any) -> None:
+        """End the worker of some values."""
+        worker, _ = self._running.pop(values)
+        self.ray.kill(worker)
 
     def _room(self) -> int:
         """The number of workers that there may be; InputError where no machine of the cluster can hold one."""
@@ -237,18 +210,14 @@ class OnRay:
         fitting = (min(machine.get(name, 0) // amount for name, amount in needed.items()) for machine in machines)
         if not (room := int(sum(fitting))):
             asked = ", ".join(f"{amount:,} {name}" for name, amount in needed.items())
-            raise InputError(
-                f"a worker must fit on a machine of the Ray cluster, got {asked}. Ask for less, or give the address of "
-                "a larger cluster."
-            )
+            advice = "Ask for less, or give the address of a larger cluster."
+            raise InputError(f"a worker must fit on a machine of the Ray cluster, got {asked}. {advice}")
         return min(room, self.cluster.processes or room)
 
     def _new_worker(self) -> Any:
-        """A worker, which Ray starts as soon as there is room for it."""
+        """A worker, which Ray starts as soon as there is room for it, and again where it is lost."""
         cpus, retries = self.cluster.cpus, {"max_restarts": ATTEMPTS - 1, "max_task_retries": -1}
         options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": self.cluster.gpus, "memory": self.memory or None}
-        if cpus == 1:
-            options["runtime_env"] = {"env_vars": _KEEP_FREED}
         return self.ray.remote(Worker).options(**options, **retries).remote(self.make, cpus)
 
 

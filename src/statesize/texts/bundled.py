@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from statesize.errors import FileError
 
 DATA = files("statesize.texts") / "data"
+TOKENIZER = "tokenizer.json"
+"""The file of a tokenizer."""
 _Parsed = TypeVar("_Parsed")
 
 
@@ -24,12 +26,12 @@ def documents() -> list[str]:
 
 def tokenizer() -> Tokenizer:
     """The tokenizer of the bundled models, new at each call: byte-level BPE with 4096 tokens, `<eos>` among them."""
-    return read_bundled(DATA, "tokenizer.json", Tokenizer.from_str)
+    return read_bundled(DATA, TOKENIZER, Tokenizer.from_str)
 
 
 def read_bundled(data: Traversable, name: str, parse: Callable[[str], _Parsed]) -> _Parsed:
-    """A text file of the package, parsed; a FileError where it is missing or damaged."""
+    """A text file of the package, or of a folder, parsed; a FileError where it is missing or damaged."""
     try:
         return parse(data.joinpath(*name.split("/")).read_text(encoding="utf-8"))
     except Exception as error:  # the class that tokenizers raises has no narrower name
-        raise FileError(f"bundled file {name} is missing or damaged ({error}). Install statesize again.") from error
+        raise FileError(f"{name} of {data} is missing or damaged ({error}). Install or copy it again.") from error

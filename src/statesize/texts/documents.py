@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,46 +14,16 @@ from torch import Tensor, nn
 
 from statesize.errors import FileError
 from statesize.io.files import os_errors, require_regular
-from statesize.texts.rows import MESSAGES, Document, read_documents, read_whole, row_document
-
-_Rows: TypeAlias = Iterator[tuple[str, Callable[[], Any]]]
-"""The place of each row, and what parses it, which raises a ValueError."""
-# Rows of a Parquet file that are in memory at once.
-_BATCH = 64
-
-
-def _jsonl(path: Path) -> _Rows:
-    with require_regular(path).open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                yield f"{path}, line {number}", partial(json.loads, line)
-
-
-def _parquet(path: Path, field: str) -> _Rows:
-    import pyarrow
-    import pyarrow.parquet
-
-    broken = cast("type[Exception]", pyarrow.ArrowException)
-    for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
-        with os_errors(f"{file} cannot be read as a Parquet file", "", broken):
-            table, number = cast("Any", pyarrow.parquet.ParquetFile(file)), 0
-            columns = cast("list[str]", table.schema_arrow.names)
-            column = field if field in columns or MESSAGES not in columns else MESSAGES
-            if column not in columns:
-                raise FileError(f'{file} must have a column "{field}", got {", ".join(columns)}. Give --field NAME.')
-            for batch in table.iter_batches(_BATCH, columns=[column]):
-                for cell in batch.column(0):
-                    number += 1
-                    yield f"{file}, row {number}", cell.as_py
-
+from statesize.texts.rows import MESSAGES, Document, row_document
 
 IDS = ".json"
 """Suffix of files of token ids."""
 
-
-def is_rows(path: Path) -> bool:
-    """Whether a file holds many sequences, by its name; a folder does, of Parquet files."""
-    return path.suffix.lower() in (".jsonl", ".ndjson", ".parquet") or path.is_dir()
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
+# Rows of a Parquet file that are in memory at once.
+_BATCH = 64
+# The place of each row, and what parses it, which raises a ValueError.
+_Rows: TypeAlias = Iterator[tuple[str, Callable[[], Any]]]
 
 
 def read_file(
@@ -61,7 +32,7 @@ def read_file(
     """The documents of a file: each row of .jsonl and .parquet, which are read as far as these are used.
 
     Args:
-        path: The file; other suffixes are of text, whose documents are parted by blank lines.
+        path: The file, or a folder of .parquet; other suffixes are of text, whose documents blank lines part.
         field: Holds the text or the chat of a row; without it, "messages" is read.
         note: Takes the place and fault of each row without a document, which otherwise is an error.
         whole: Whether a file of text is one document.
@@ -72,48 +43,81 @@ def read_file(
     Raises:
         FileError: It cannot be read, or holds no document.
     """
-    if path.suffix.lower() == IDS:
+    suffix = ".parquet" if path.is_dir() else path.suffix.lower()
+    if suffix == IDS:
         raise FileError(f"{path} must hold text, got token ids by its name. Give .jsonl, .parquet or a text file.")
-    if not is_rows(path):
-        yield from (read_whole(path).strip("\n"),) if whole else read_documents(path)
+    if suffix not in _READERS:
+        text = _read_text(path)
+        yield from (part.strip("\n") for part in ([text] if whole else _BLANK_LINES.split(text)) if part.strip())
         return
     any_read = False
-    with os_errors(f"{path} cannot be read", "", ValueError):
-        is_lines = path.suffix.lower() != ".parquet" and not path.is_dir()
-        for where, parse in _jsonl(path) if is_lines else _parquet(path, field):
-            try:
-                document = row_document(parse(), field, where)
-            except ValueError as error:
-                if note is None:
-                    raise FileError(f"{where}: {error}. Mend it, or leave it out.") from error
-                note(f"{where}: {error}")
-                continue
-            any_read = True
-            yield document
+    for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
+        with os_errors(f"{file} cannot be read", "", ValueError):
+            for where, parse in _READERS[suffix](file, field):
+                try:
+                    document = row_document(parse(), field, where)
+                except ValueError as error:
+                    if note is None:
+                        raise FileError(f"{where}: {error}. Mend it, or leave it out.") from error
+                    note(f"{where}: {error}")
+                    continue
+                any_read = True
+                yield document
     if not any_read:
         raise FileError(f'{path} must have rows with text in the field "{field}", got none. Give --field NAME.')
+
+
+def _read_text(path: Path) -> str:
+    """The text of a UTF-8 file, whose line ends may be of any system."""
+    with os_errors(f"{path} cannot be read"):
+        content = require_regular(path).read_bytes()
+    with os_errors(f"{path} must be UTF-8 text", "Convert it", UnicodeDecodeError):
+        text = content.decode("utf-8-sig")
+    if not text.strip():
+        raise FileError(f"{path} must hold text, got none.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _jsonl(path: Path, _field: str) -> _Rows:
+    with require_regular(path).open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield f"{path}, line {number}", partial(json.loads, line)
+
+
+def _parquet(path: Path, field: str) -> _Rows:
+    import pyarrow.parquet
+
+    table: Any = pyarrow.parquet.ParquetFile(path)
+    columns: list[str] = table.schema_arrow.names
+    column = field if field in columns or MESSAGES not in columns else MESSAGES
+    if column not in columns:
+        raise FileError(f'{path} must have a column "{field}", got {", ".join(columns)}. Give --field NAME.')
+    cells = (cell for batch in table.iter_batches(_BATCH, columns=[column]) for cell in batch.column(0))
+    for number, cell in enumerate(cells, 1):
+        yield f"{path}, row {number}", cell.as_py
+
+
+_READERS: dict[str, Callable[[Path, str], _Rows]] = {".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
 
 
 def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
     """The token ids of a file of JSON, a list or a list of lists, (L,) int64 each, below `vocabulary`."""
     with os_errors(f"{path} must be JSON", "", ValueError):
         values = json.loads(require_regular(path).read_bytes())
+    most = 2**63 if vocabulary is None else vocabulary
     rows = cast("list[Any]", values) if isinstance(values, list) else []
     for number, ids in enumerate(rows if rows and isinstance(rows[0], list) else [values], 1):
-        yield _checked_ids(ids, f"{path}, list {number}", 2**63 if vocabulary is None else vocabulary)
-
-
-def _checked_ids(ids: Any, where: str, vocabulary: int) -> Tensor:
-    """A list of token ids."""
-    if not isinstance(ids, list) or len(cast("list[Any]", ids)) < 2:
-        raise FileError(f"{where} must be a list of at least 2 token ids, got {ids!s:.40}. Give JSON.")
-    for index, item in enumerate(cast("list[Any]", ids)):
-        if type(item) is not int or not 0 <= item < vocabulary:
-            raise FileError(
-                f"{where}, index {index} must be a token id from 0 to {vocabulary - 1}, got {item!r:.40}. Make the ids "
-                "with the tokenizer that the model was trained with."
-            )
-    return torch.tensor(ids, dtype=torch.int64)
+        where = f"{path}, list {number}"
+        if not isinstance(ids, list) or len(cast("list[Any]", ids)) < 2:
+            raise FileError(f"{where} must be a list of at least 2 token ids, got {ids!s:.40}. Give JSON.")
+        for index, item in enumerate(cast("list[Any]", ids)):
+            if type(item) is not int or not 0 <= item < most:
+                raise FileError(
+                    f"{where}, index {index} must be a token id from 0 to {most - 1}, got {item!r:.40}. Make the ids "
+                    "with the tokenizer that the model was trained with."
+                )
+        yield torch.tensor(ids, dtype=torch.int64)
 
 
 def vocabulary_size(model: nn.Module) -> int | None:

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -22,9 +21,9 @@ from statesize.adapters.models.model_state import mapped, tensors_sha256
 from statesize.adapters.models.quantised import measurable
 from statesize.errors import InputError
 from statesize.texts import bundled
-from statesize.texts.documents import IDS, is_rows, read_file, read_token_ids
+from statesize.texts.documents import IDS, read_file, read_token_ids
 from statesize.texts.rows import evenly
-from statesize.texts.tokens import AnyTokenizer, beginning_id, encode_begun, text_sequence
+from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, special_ids, text_sequence
 
 # One word that ends as files do. The text that it is would be too short to say anything.
 _FILE = re.compile(r"\S+\.(txt|md|rst|py|ipynb|html?|tex|csv|jsonl?|ndjson|parquet|log)")
@@ -68,6 +67,69 @@ Given: TypeAlias = Tensor | Arguments
 """One sequence: token ids (L,), or arguments."""
 
 
+TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
+Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
+
+
+def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> Iterator[Tensor]:
+    """Sequences of token ids, (L,) int64 each, L ≥ 2, read as they are used."""
+    return cast("Iterator[Tensor]", given_sequences(None, inputs, tokenizer))
+
+
+def given_sequences(
+    model: nn.Module | None, inputs: Any, tokenizer: AnyTokenizer | None = None, axis: int | None = None
+) -> Iterator[Given]:
+    """The sequences of whatever a model takes: `sequences`, and arguments where that is more than token ids."""
+    if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _wrong("token ids, text, or an iterable of either", type(inputs).__name__)
+    several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple | range) else ()
+    are_numbers = any(isinstance(item, int | float) or getattr(item, "ndim", None) == 0 for item in several)
+    is_single = are_numbers or isinstance(inputs, Tensor | np.ndarray | str | Path | Mapping)
+    items, index = cast("Iterable[Any]", [inputs] if is_single else inputs), -1
+    for index, given in enumerate(given for item in items for given in _split(model, item, tokenizer, axis)):
+        if len(given) < 2:
+            raise InputError(f"Sequence {index} must have at least 2 tokens, got {len(given)}. Give a longer text.")
+        if isinstance(given, Tensor) and (least := int(given.min())) < 0:
+            raise InputError(f"Sequence {index} must have token ids of at least 0, got {least}. Leave out padding.")
+        yield given
+    if index < 0:
+        raise _wrong("a sequence of 2 tokens or more", "none")
+
+
+def _wrong(wanted: str, got: str, advice: str = _HOW_TO_GIVE) -> InputError:
+    return InputError(f"inputs must be {wanted}, got {got}. {advice}")
+
+
+def _split(model: nn.Module | None, item: Any, tokenizer: AnyTokenizer | None, axis: int | None) -> Iterator[Given]:
+    """The sequences of an item: what is more than token ids as the arguments of each, if the model is there."""
+    if isinstance(item, str | Path):
+        yield from _texts(item, tokenizer)
+    elif model is not None and (_is_more_than_ids(item) or (axis is not None and isinstance(item, Tensor | Mapping))):
+        yield from _arguments_of(model, item, axis)
+    elif isinstance(item, Mapping):
+        yield from (ids for row in _rows(cast("Mapping[str, Any]", item)) for ids in _ids(row))
+    else:
+        yield from _ids(item)
+
+
+def _texts(item: str | Path, tokenizer: AnyTokenizer | None) -> Iterator[Tensor]:
+    """The sequences of a text, or of a file."""
+    if isinstance(item, Path) and item.suffix.lower() == IDS:
+        yield from read_token_ids(item, None)
+        return
+    if isinstance(item, str) and _FILE.fullmatch(item):
+        raise InputError(f"inputs must be text, got the name of a file {item!r}. Give pathlib.Path({item!r}).")
+    if tokenizer is None:
+        advice = "Give tokenizer(text)['input_ids'], or to ss.profile the model's tokenizer too: tokenizer=…."
+        raise _wrong("token ids where no tokenizer is given", f"text ({str(item)[:40]!r})", advice)
+    if isinstance(item, Path):
+        yield from (text_sequence(tokenizer, document) for document in read_file(item, whole=True))
+        return
+    ids, first = encode(tokenizer, item), special_ids(tokenizer)[1].get("bos")
+    # A text, such as a chat's, may bring the token that begins it.
+    yield torch.tensor(ids[1:] if first is not None and ids[:2] == [first, first] else ids, dtype=torch.long)
+
+
 def _other_arguments(item: Mapping[str, Any]) -> list[str]:
     """The arguments beside token ids and their mask that a mapping holds."""
     other = {name for name, value in item.items() if value is not None} - _OF_TEXT
@@ -88,38 +150,52 @@ def _is_more_than_ids(item: object) -> bool:
 
 
 def _arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Arguments]:
-    """The sequences of something that a model takes, each with what the other arguments say of it."""
+    """The sequences of a tensor that a model takes, or the one of a mapping to its arguments."""
     module = measurable(model)
-    inputs: ModelInputs = torch.as_tensor(item) if isinstance(item, np.ndarray) else item
-    if isinstance(inputs, Mapping):
+    if isinstance(item, Mapping):
         left_out = _SAID_OF_TEXT - inspect.signature(module.forward).parameters.keys()
-        inputs = {name: value for name, value in inputs.items() if name not in left_out}
-    measured = Forward.of(module, inputs, axis).measured
-    across, count = measured.sequence_axis, measured.shape[measured.sequence_axis]
-    measured = replace(measured, shape=tuple(1 if dim == across else size for dim, size in enumerate(measured.shape)))
-
-    def of_row(value: Any, name: str, row: int) -> Any:
-        if not isinstance(value, Tensor) or not value.ndim:
-            return value
-        dim = 1 if _has_axes(name, value) else across if value.ndim > across else 0
-        if value.shape[dim] != count and count > 1 and value.ndim > 1 and value.shape[dim] > 1:
-            raise InputError(
-                f"{name} must have the {count} sequences on dimension {dim}, got shape {tuple(value.shape)}. Give "
-                "a list of mappings, one for each sequence."
-            )
-        return value.narrow(dim, row, 1) if value.shape[dim] == count else value
-
-    for row in range(count):
-        if isinstance(inputs, Mapping):
-            named = {name: mapped(value, partial(of_row, name=name, row=row)) for name, value in inputs.items()}
-            yield Arguments(named, measured)
-        else:
-            yield Arguments(of_row(inputs, measured.name, row), measured)
+        named = {name: value for name, value in cast("Mapping[str, Any]", item).items() if name not in left_out}
+        measured = Forward.of(module, named, axis).measured
+        if (count := measured.shape[measured.sequence_axis]) != 1:
+            raise _wrong("a mapping of one sequence", f"{count} in it", "Give a list of mappings.")
+        yield Arguments(named, measured)
+        return
+    frames = torch.as_tensor(item)
+    measured = Forward.of(module, frames, axis).measured
+    axis, shape = measured.sequence_axis, list(frames.shape)
+    shape[axis] = 1
+    for row in range(frames.shape[axis]):
+        yield Arguments(frames.narrow(axis, row, 1), replace(measured, shape=tuple(shape)))
 
 
-def _has_axes(name: str, value: Tensor) -> bool:
-    """Whether an argument is positions along several axes, such as time, height and width, (axes, sequences, L)."""
-    return name == "position_ids" and value.ndim == 3
+def _rows(item: Mapping[str, Any]) -> list[Any]:
+    """The rows of token ids in what a tokenizer returns, where a model would take nothing else."""
+    other, masks = _other_arguments(item), item.get("attention_mask")
+    if other or item.get("input_ids") is None:
+        raise _wrong("a mapping of input_ids alone", f"{', '.join(other or item) or 'nothing'} in it")
+    for row in () if masks is None else _batch(masks):
+        check_mask(torch.as_tensor(row))
+    return _batch(item["input_ids"])
+
+
+def _batch(value: Any) -> list[Any]:
+    # A tokenizer returns a list of ids for a text without return_tensors.
+    rows = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else ()
+    nested = getattr(cast("Any", value), "ndim", 0) > 1 or (rows and not isinstance(rows[0], int))
+    return list(cast("Any", value)) if nested else [value]
+
+
+def _ids(item: object) -> Iterator[Tensor]:
+    try:
+        ids = torch.as_tensor(item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _wrong("token ids or text", f"{type(item).__name__} that is neither ({error})") from error
+    if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
+        raise _wrong("token ids of shape (L,) or (S, L)", f"shape {tuple(ids.shape)}")
+    if ids.is_meta or (ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)):
+        advice = "Give ids.long(). Frames have a dimension of sequences before that of positions."
+        raise _wrong("integer token ids", f"dtype {ids.dtype} on {ids.device}", advice)
+    yield from torch.atleast_2d(ids).long().cpu().unbind(0)
 
 
 def counted(sequences: Sequence[Given]) -> str:
@@ -159,103 +235,6 @@ def _arguments_sha256(given: Arguments) -> bytes:
     inputs = dict(sorted(given.inputs.items())) if isinstance(given.inputs, Mapping) else given.inputs
     about = json.dumps([given.measured.name, given.measured.axis, mapped(inputs, plain)])
     return tensors_sha256(tensors, about).encode()
-
-
-TokenInput: TypeAlias = Tensor | Sequence[int] | str | Path | Mapping[str, Any]
-Inputs: TypeAlias = TokenInput | Iterable[TokenInput]
-
-
-def sequences(inputs: Inputs, tokenizer: AnyTokenizer | None = None) -> list[Tensor] | Iterator[Tensor]:
-    """Sequences of token ids, (L,) int64 each, L ≥ 2; a list but where inputs are read as they are used."""
-    return cast("list[Tensor]", given_sequences(None, inputs, tokenizer))
-
-
-def given_sequences(
-    model: nn.Module | None, inputs: Any, tokenizer: AnyTokenizer | None = None, axis: int | None = None
-) -> list[Given] | Iterator[Given]:
-    """The sequences of whatever a model takes: `sequences`, and arguments where that is more than token ids."""
-    if not isinstance(inputs, Iterable | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise _wrong("token ids, text, or an iterable of either", type(inputs).__name__)
-    several = cast("Sequence[object]", inputs) if isinstance(inputs, list | tuple | range) else ()
-    numbers = (isinstance(item, int | float) or getattr(item, "ndim", None) == 0 for item in several)
-    single = isinstance(inputs, Tensor | np.ndarray | str | Path | Mapping) or any(numbers)
-    items = cast("Iterable[Any]", [inputs] if single else inputs)
-    for item in items if single or several else ():
-        if isinstance(item, str) and _FILE.fullmatch(item):
-            raise InputError(f"inputs must be text, got the name of a file {item!r}. Give pathlib.Path({item!r}).")
-    read = _checked(_split(model, items, tokenizer, axis))
-    is_stream = not isinstance(items, list | tuple) or any(isinstance(item, Path) and is_rows(item) for item in items)
-    return read if is_stream else list(read)
-
-
-def _wrong(wanted: str, got: str, advice: str = _HOW_TO_GIVE) -> InputError:
-    return InputError(f"inputs must be {wanted}, got {got}. {advice}")
-
-
-def _split(
-    model: nn.Module | None, items: Iterable[Any], tokenizer: AnyTokenizer | None, axis: int | None
-) -> Iterator[Given]:
-    """The sequences of the items: what is more than token ids as the arguments of each, if the model is there."""
-    for item in items:
-        named = axis is not None and isinstance(cast("object", item), Tensor | Mapping)
-        if model is not None and (named or _is_more_than_ids(item)):
-            yield from _arguments_of(model, item, axis)
-        elif isinstance(item, Mapping):
-            yield from (ids for row in _mapped(cast("Mapping[str, Any]", item)) for ids in _ids(row))
-        elif not isinstance(item, str | Path):
-            yield from _ids(item)
-        elif isinstance(item, Path) and item.suffix.lower() == IDS:
-            yield from read_token_ids(item, None)
-        elif tokenizer is None:
-            advice = "Give tokenizer(text)['input_ids'], or to ss.profile the model's tokenizer too: tokenizer=…."
-            raise _wrong("token ids where no tokenizer is given", f"text ({str(item)[:40]!r})", advice)
-        elif isinstance(item, str):
-            yield torch.tensor(encode_begun(tokenizer, item), dtype=torch.long)
-        else:
-            yield from (text_sequence(tokenizer, document) for document in read_file(item, whole=True))
-
-
-def _mapped(item: Mapping[str, Any]) -> list[Any]:
-    """The rows of token ids in what a tokenizer returns, where a model would take nothing else."""
-    other, masks = _other_arguments(item), item.get("attention_mask")
-    if other or item.get("input_ids") is None:
-        raise _wrong("a mapping of input_ids alone", f"{', '.join(other or item) or 'nothing'} in it")
-    for row in () if masks is None else _batch(masks):
-        check_mask(torch.as_tensor(row))
-    return _batch(item["input_ids"])
-
-
-def _batch(value: Any) -> list[Any]:
-    # A tokenizer returns a list of ids for a text without return_tensors.
-    rows = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else ()
-    nested = getattr(cast("Any", value), "ndim", 0) > 1 or (rows and not isinstance(rows[0], int))
-    return list(cast("Any", value)) if nested else [value]
-
-
-def _ids(item: object) -> Iterator[Tensor]:
-    try:
-        ids = torch.as_tensor(item)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _wrong("token ids or text", f"{type(item).__name__} that is neither ({error})") from error
-    if ids.ndim not in {1, 2} or (ids.ndim == 2 and isinstance(item, list | tuple)):
-        raise _wrong("token ids of shape (L,) or (S, L)", f"shape {tuple(ids.shape)}")
-    if ids.is_meta or (ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)):
-        advice = "Give ids.long(). Frames have a dimension of sequences before that of positions."
-        raise _wrong("integer token ids", f"dtype {ids.dtype} on {ids.device}", advice)
-    yield from torch.atleast_2d(ids).long().cpu().unbind(0)
-
-
-def _checked(iterator: Iterator[Given]) -> Iterator[Given]:
-    any_given = False
-    for index, given in enumerate(iterator):
-        if len(given) < 2:
-            raise InputError(f"Sequence {index} must have at least 2 tokens, got {len(given)}. Give a longer text.")
-        if isinstance(given, Tensor) and (least := int(given.min())) < 0:
-            raise InputError(f"Sequence {index} must have token ids of at least 0, got {least}. Leave out padding.")
-        any_given = True
-        yield given
-    if not any_given:
-        raise _wrong("a sequence of 2 tokens or more", "none")
 
 
 def bundled_sequences(tokenizer: AnyTokenizer | None, number: int | None = 1, length: int | None = 512) -> list[Tensor]:

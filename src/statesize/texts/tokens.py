@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import index
 from types import SimpleNamespace
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from statesize.check import whole_number
 from statesize.errors import FileError, InputError
 from statesize.io.callers import warn_caller
 from statesize.texts.rows import Chat, Document, RefusedChat
 
+if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-class TransformersTokenizer(Protocol):
-    """The part of a tokenizer of transformers that is used; a call returns an object with `input_ids`."""
+AnyTokenizer: TypeAlias = "Tokenizer | PreTrainedTokenizerBase"
+"""A tokenizer of one of two kinds; `supported_tokenizer` gives others the methods of the second."""
 
-    bos_token_id: int | None
-    eos_token_id: int | None
-    pad_token_id: int | None
-    all_special_ids: list[int]
-    chat_template: Any
-    apply_chat_template: Callable[..., Any]
-    decode: Callable[..., Any]
-    convert_ids_to_tokens: Callable[..., Any]
-
-    def __call__(self, text: str, **options: Any) -> Any:
-        """An object with `input_ids`."""
-        ...
-
-
-AnyTokenizer: TypeAlias = Tokenizer | TransformersTokenizer
-
-_ENDS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
-_BEGINNINGS = ("<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>")
+_NAMES = {
+    "eos": ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>"),
+    "bos": ("<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>"),
+}
 # A cut changes the ids near it: so many beyond those that are wanted are made, and left out.
 _MARGIN = 64
 
 
 def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
     """A text as a model reads it, with the special tokens that its tokenizer adds."""
-    return tokenizer.encode(text).ids if isinstance(tokenizer, Tokenizer) else list(tokenizer(text).input_ids)
-
-
-def encode_begun(tokenizer: AnyTokenizer, text: str) -> list[int]:
-    """`encode`, with one beginning-of-sequence token where the text, such as a chat's, brings its own."""
-    ids, first = encode(tokenizer, text), special_ids(tokenizer)[1].get("bos")
-    return ids[1:] if first is not None and ids[:2] == [first, first] else ids
+    return (
+        tokenizer.encode(text).ids if isinstance(tokenizer, Tokenizer) else list(cast("Any", tokenizer)(text).input_ids)
+    )
 
 
 def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None = None) -> Tensor:
@@ -96,7 +80,7 @@ def _chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
             "a chat_template.jinja, or name a field that holds text by --field."
         )
     try:
-        return str(tokenizer.apply_chat_template(list(chat.messages), tokenize=False))
+        return str(cast("Any", tokenizer).apply_chat_template(list(chat.messages), tokenize=False))
     except Exception as error:  # a template is a program, which may fail in any way
         reason = " ".join(str(error).split())[:200]
         raise RefusedChat(f"{chat.where}: the chat template refuses the messages ({reason})") from error
@@ -105,9 +89,9 @@ def _chat_text(tokenizer: AnyTokenizer, chat: Chat) -> str:
 def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
     """Ids of all special tokens of a tokenizer, and those whose role is known: "eos", "bos", "pad"."""
     if isinstance(tokenizer, Tokenizer):
-        added = {key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-        named = {"eos": _first_known(tokenizer, _ENDS), "bos": _first_known(tokenizer, _BEGINNINGS)}
-        return added, {role: key for role, key in named.items() if key is not None}
+        known = {token.content: key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        roles = {role: next((known[name] for name in names if name in known), None) for role, names in _NAMES.items()}
+        return set(known.values()), {role: key for role, key in roles.items() if key is not None}
     roles = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ("eos", "bos", "pad")}
     return set(tokenizer.all_special_ids), {role: int(key) for role, key in roles.items() if key is not None}
 
@@ -122,14 +106,11 @@ def token_text(tokenizer: AnyTokenizer, token: int) -> str:
     return f" {text}" if spaced else text
 
 
-def _first_known(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:
-    return next((key for name in names if (key := tokenizer.token_to_id(name)) is not None), None)
-
-
 def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = False) -> list[int]:
     """Ids of a text without tokens around it; letters that spell a special token are text unless `special_tokens`."""
     if not isinstance(tokenizer, Tokenizer):
-        return list(tokenizer(document, add_special_tokens=False, split_special_tokens=not special_tokens).input_ids)
+        options = {"add_special_tokens": False, "split_special_tokens": not special_tokens}
+        return list(cast("Any", tokenizer)(document, **options).input_ids)
     special_as_text = tokenizer.encode_special_tokens
     tokenizer.encode_special_tokens = not special_tokens
     try:
@@ -140,10 +121,10 @@ def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = Fal
 
 def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
     """Id of the beginning-of-sequence token, where the tokenizer puts one before what it encodes; else None."""
-    if tokenizer is None or isinstance(tokenizer, Tokenizer) or tokenizer.bos_token_id is None:
-        return None
-    ids = cast("list[int]", tokenizer("a").input_ids)
-    return tokenizer.bos_token_id if ids and ids[0] == tokenizer.bos_token_id else None
+    first = (
+        None if tokenizer is None or isinstance(tokenizer, Tokenizer) else cast("int | None", tokenizer.bos_token_id)
+    )
+    return first if tokenizer is not None and first is not None and encode(tokenizer, "a")[:1] == [first] else None
 
 
 def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
@@ -152,7 +133,13 @@ def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
     if tokenizer is None or isinstance(tokenizer, Tokenizer | _Encoder) or of_transformers:
         return cast("AnyTokenizer | None", tokenizer)
     encoder = _Encoder(tokenizer)
-    encoder("a")
+    try:
+        encoder("a")
+    except (TypeError, LookupError) as error:
+        raise InputError(
+            "tokenizer must be one of tokenizers, transformers or tiktoken, or a function from a text to a list of "
+            f"ids, got {tokenizer!r:.80}. Load it first, such as by transformers.AutoTokenizer."
+        ) from error
     return cast("AnyTokenizer", encoder)
 
 
@@ -162,28 +149,19 @@ class _Encoder:
     bos_token_id = pad_token_id = chat_template = None
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self.eos_token_id = whole_number(getattr(tokenizer, "eot_token", None))
+        # Letters that spell a special token are text where that can be said.
+        self._encode = getattr(tokenizer, "encode_ordinary", getattr(tokenizer, "encode", tokenizer))
+        self._decode = getattr(tokenizer, "decode", None)
+        self.eos_token_id: int | None = getattr(tokenizer, "eot_token", None)
         self.all_special_ids = [] if self.eos_token_id is None else [self.eos_token_id]
 
     def __call__(self, text: str, **_: object) -> Any:
-        """An object with `input_ids`; letters that spell a special token are text where that can be said."""
-        encode = getattr(self._tokenizer, "encode", self._tokenizer)
-        try:
-            ids = [whole_number(token) for token in getattr(self._tokenizer, "encode_ordinary", encode)(text)]
-        except (TypeError, LookupError):
-            ids = [None]
-        if None in ids:
-            raise InputError(
-                "tokenizer must be one of tokenizers, transformers or tiktoken, or a function from a text to a list of "
-                f"ids, got {self._tokenizer!r:.80}. Load it first, such as by transformers.AutoTokenizer."
-            )
-        return SimpleNamespace(input_ids=ids)
+        """An object with `input_ids`."""
+        return SimpleNamespace(input_ids=[index(token) for token in self._encode(text)])
 
     def decode(self, token_ids: Sequence[int], **_: object) -> str:
         """The text of some ids, or the ids themselves where there is no way back."""
-        decode = getattr(self._tokenizer, "decode", None)
-        return " ".join(map(str, token_ids)) if decode is None else str(decode(list(token_ids)))
+        return " ".join(map(str, token_ids)) if self._decode is None else str(self._decode(list(token_ids)))
 
     def convert_ids_to_tokens(self, ids: int) -> str:
         return self.decode([ids])

@@ -66,13 +66,14 @@ def train(
     import torch
 
     from statesize.cli.shared.printing import print_json
+    from statesize.io.files import replace_file
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.registry import load_plugin
     from statesize.lab.tasks.corpus import read_text, split
     from statesize.lab.tasks.text import TextTask, train_tokenizer
     from statesize.lab.training import RunFolder, TrainingConfig
     from statesize.lab.training import train as run
-    from statesize.models.files import write_tokenizer
+    from statesize.texts.bundled import TOKENIZER
     from statesize.texts.bundled import documents as bundled_documents
 
     del task
@@ -100,7 +101,7 @@ def train(
         update = training_bar(bars, f"train text {mixer}", steps)
         for number, record in enumerate(run(model, text_task, config, folder=folder)):
             if number == 0:
-                write_tokenizer(output, tokenizer)
+                replace_file(output / TOKENIZER, tokenizer.to_str(pretty=True).encode())
             update(record)
     report = {"mixer": mixer, "step": folder.best_step, **folder.best}
     if printing.json:
