@@ -50,7 +50,6 @@ def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, 
     assert len([name for name in document["figures"] if name.startswith("control_small_")]) == 4
     assert document["holds"] is None
     table = pd.read_parquet(tmp_path / document["table"])
-    assert set(table["layer"]) == {"all", "layers.0.mixer", "layers.1.mixer"}
     assert table["offset"].nunique() > 8
     assert "small" in (tmp_path / "found" / "study.html").read_text(encoding="utf-8")
     assert main(command("delimiters", documents)) == 0

@@ -12,10 +12,9 @@ from statesize.lab.studies.delimiters import Delimiters
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.run import write_page
 from statesize.lab.studies.engine.table import StudyTable
-from statesize.lab.studies.texts.dips import ModelDips, measure_dips
+from statesize.lab.studies.texts.dips import METRICS, ModelDips, measure_dips, respond
 from statesize.lab.studies.texts.documents import DocumentCorpus
 from statesize.lab.studies.texts.recall import CLAIM, add_recall, perplexities, repeated
-from statesize.lab.studies.texts.responses import METRICS, respond
 from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
 from statesize.operators import Recurrence
 
@@ -71,7 +70,7 @@ def found(corpus):
 
 
 def rows_of(models):
-    return [{"model": model.model, **vars(dip)} for model in models for dip in model.dips]
+    return [{"model": model.model, **row} for model in models for row in model.rows]
 
 
 def delimiters(models):
@@ -110,10 +109,10 @@ def test_the_one_that_forgets_dips_beyond_all_controls_and_the_other_does_not(fo
     resets, keeps = found
     assert resets.beyond_controls
     assert not keeps.beyond_controls
-    assert resets.dip(OBSERVED).depth > 0.5
-    assert resets.dip("misplaced").depth > 0.5
-    assert abs(keeps.dip(OBSERVED).depth) < 0.15
-    assert resets.dip(OBSERVED, "norm").depth > 0.5
+    assert resets.dip(OBSERVED).value > 0.5
+    assert resets.dip("misplaced").value > 0.5
+    assert abs(keeps.dip(OBSERVED).value) < 0.15
+    assert resets.dip(OBSERVED, "norm").value > 0.5
 
 
 def test_the_conclusion(found, tmp_path):
@@ -126,7 +125,7 @@ def test_the_conclusion(found, tmp_path):
     drawn = STUDY.draw(StudyTable(rows_of(found), ""))
     depths = [row["depth"] for row in drawn.vconcat[-1].to_dict()["data"]["values"]]
     assert depths == pytest.approx(
-        [model.dip(condition).depth for model in found for condition in CONDITIONS], abs=1e-3
+        [model.dip(condition).value for model in found for condition in CONDITIONS], abs=1e-3
     )
     write_page(both, drawn, rows_of(found), tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
@@ -139,10 +138,7 @@ def seeds(model, *levels):
     return [
         ModelDips(
             f"{model.model} {level}",
-            tuple(
-                dataclasses.replace(dip, depth=dip.depth + level) if dip.condition == OBSERVED else dip
-                for dip in model.dips
-            ),
+            tuple(row | {"depth": row["depth"] + level} if row["condition"] == OBSERVED else row for row in model.rows),
         )
         for level in levels
     ]
@@ -166,11 +162,8 @@ def test_an_operator_that_is_not_finite_is_named(corpus):
 
 
 def test_a_rise_is_no_dip_however_low_the_controls_are(found):
-    resets = found[0]
-    low = {
-        dip: dataclasses.replace(dip, low=dip.low - 2, high=dip.high - 2, depth=dip.depth - 2) for dip in resets.dips
-    }
-    assert not dataclasses.replace(resets, dips=tuple(low.values())).beyond_controls
+    low = [row | {name: row[name] - 2 for name in ("low", "high", "depth")} for row in found[0].rows]
+    assert not ModelDips("low", low).beyond_controls
 
 
 def test_repeated_bigrams_are_those_of_the_definition():

@@ -58,7 +58,7 @@ def place_any(layers, seed):
 def test_the_winner_is_found_trial_by_trial():
     found = hybrids(table(lambda layers, seed: 1.0, lambda layers, seed: place(layers) - 0.01 * seed), METRIC)
     # Each has one run of every seed, so nothing is left of what the seeds add.
-    assert found.figures["best_less_second_interval"] == (0, 0)
+    assert found.figures["best_less_second_interval"] == [0, 0]
 
 
 def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
@@ -80,10 +80,10 @@ def test_what_the_place_tells_is_told_apart_from_what_ess_tells():
 
     by_place = hybrids(table(ess, lambda layers, seed: place(layers) + 0.01 * seed, 9), METRIC).figures
     assert by_place["early_attention_spearman_inside"] > 0.8
-    low, high = by_place["early_attention_beyond_placement_interval"]
+    low, high = by_place["early_attention_beyond_first_place_interval"]
     assert low < 0 < high
     by_ess = hybrids(table(ess, ess), METRIC).figures
-    assert by_ess["early_attention_beyond_placement"] > 0.9
+    assert by_ess["early_attention_beyond_first_place"] > 0.9
 
 
 def test_of_placements_that_end_alike_the_one_that_learns_sooner_is_first():

@@ -20,7 +20,6 @@ from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurem
 from statesize.lab.studies.engine.statistics import (
     Indices,
     Numbers,
-    Prepare,
     correlation_evidence,
     mean,
     numbers,
@@ -131,32 +130,27 @@ def _add_foresights(runs: Sequence[FinalRun], findings: Findings) -> None:
     of_setting = [run.settings_without("mixer", "seed") for run in runs]
     settings, places = numbered(of_setting), numbered([layers[0] for layers in attention])
     counts = numbered([(setting, len(layers)) for setting, layers in zip(of_setting, attention, strict=True)])
-    first_places = numbered([(len(layers), layers[0]) for layers in attention])
+    groups = numbered([(len(layers), layers[0]) for layers in attention])
     placements = numbered([",".join(layers_of(run)) for run in runs])
 
     def inside(values: Numbers, rows: Indices) -> Numbers:
         """Ranks less their mean over runs of one setting with as many attention layers."""
         return within_cells(ranks(values[rows]), counts[rows])
 
-    def beyond(groups: Indices) -> Prepare:
-        """What settings and groups of placements leave of ranks."""
-
-        def left(values: Numbers, rows: Indices) -> Numbers:
-            effects = np.hstack([known[rows, None] == np.unique(known) for known in (settings, groups)]).astype(float)
-            own = ranks(values[rows])
-            return own - effects @ np.linalg.lstsq(effects, own)[0]
-
-        return left
+    def beyond_first_place(values: Numbers, rows: Indices) -> Numbers:
+        """What settings, and groups of placements with one first place, leave of ranks."""
+        effects = np.hstack([known[rows, None] == np.unique(known) for known in (settings, groups)]).astype(float)
+        own = ranks(values[rows])
+        return own - effects @ np.linalg.lstsq(effects, own)[0]
 
     for name, known in early.items():
         findings.add(f"{name}_spearman", correlation_evidence(known, accuracy, places, prepare=ranked))
         findings.add(f"{name}_spearman_inside", correlation_evidence(known, accuracy, places, prepare=inside))
-    for name, units, prepare in (
-        ("spearman_inside_by_placement", placements, inside),
-        ("beyond_first_place", places, beyond(first_places)),
-        ("beyond_placement", places, beyond(placements)),
-    ):
-        findings.add(f"{CLAIMED}_{name}", correlation_evidence(early[CLAIMED], accuracy, units, prepare=prepare))
+    claimed = early[CLAIMED]
+    by_placement = correlation_evidence(claimed, accuracy, placements, prepare=inside)
+    findings.add(f"{CLAIMED}_spearman_inside_by_placement", by_placement)
+    beyond = correlation_evidence(claimed, accuracy, places, prepare=beyond_first_place)
+    findings.add(f"{CLAIMED}_beyond_first_place", beyond)
 
 
 @study("hybrids")

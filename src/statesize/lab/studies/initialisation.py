@@ -15,7 +15,7 @@ from typing import ClassVar
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import dash, mean_lines
+from statesize.lab.studies.engine.charts import mean_lines
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import Numbers, mean, of_mean
@@ -103,8 +103,10 @@ def start_of(run: FinalRun) -> str:
     """How the decays start, in words; runs of equal starts differ in state size, task, rate and seed."""
     words = [run.mixer]
     if run.mixer in S6_KINDS:
-        smallest, largest = steps_of(run)
-        words = [f"{run.mixer} normalised" if _normalised(run) else run.mixer, f"steps {smallest:g} to {largest:g}"]
+        words = [
+            f"{run.mixer} normalised" if _normalised(run) else run.mixer,
+            "steps {:g} to {:g}".format(*steps_of(run)),
+        ]
     return ", ".join([*words, *([] if run.intervention == "none" else [run.intervention])])
 
 
@@ -132,7 +134,7 @@ def _lines(runs: Sequence[FinalRun], value: Callable[[FinalRun], float], y: str,
     records = [{"mixer": run.mixer, "start": start_of(run), "n": run.key_size, y: value(run)} for run in runs]
     sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
     size = alt.X("n:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
-    return mean_lines(records, title, "n", y, "mixer", strokeDash=dash("start")).encode(x=size)
+    return mean_lines(records, title, "n", y, "mixer", "start").encode(x=size)
 
 
 @study("initialisation")

@@ -6,12 +6,12 @@ import pytest
 
 from statesize.cli import main
 from statesize.errors import FileError
-from statesize.lab.studies.engine.record import RECORD, Made, record_files, verify
+from statesize.lab.studies.engine.record import RECORD, record_files, verify
 from statesize.lab.studies.engine.table import TABLE, table_content
 from statesize.lab.studies.engine.training import train_and_measure
 from statesize.lab.studies.regimes import Regimes
 
-STUDY, MADE = Regimes(), Made("0123abc", "statesize lab study regimes --preset smoke", "2026-11-26", "one processor")
+STUDY, MADE = Regimes(), {"commit": "0123abc", "command": "statesize lab study regimes --preset smoke"}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def rows():
 
 @pytest.fixture
 def folder(rows, tmp_path):
-    for name, content in record_files(STUDY, "smoke", MADE, rows).items():
+    for name, content in record_files(STUDY, "smoke", rows, MADE).items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
 
@@ -40,7 +40,7 @@ def test_it_follows_from_its_table(folder, capsys):
 
 
 def test_runs_that_are_missing_leave_no_verdict(rows):
-    document = json.loads(record_files(STUDY, "smoke", MADE, rows[:-2])[RECORD])
+    document = json.loads(record_files(STUDY, "smoke", rows[:-2], MADE)[RECORD])
     assert (document["done"], document["total"], document["holds"]) == (5, 6, None)
 
 

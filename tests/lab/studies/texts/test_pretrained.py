@@ -1,15 +1,16 @@
 """Both studies on models of transformers, and on one whose operators are made of its weights."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.texts.dips import measure_dips
+from statesize.lab.studies.texts.dips import measure_dips, modulation, respond
 from statesize.lab.studies.texts.documents import DocumentCorpus
 from statesize.lab.studies.texts.recall import perplexities
-from statesize.lab.studies.texts.sequences import Windows
+from statesize.lab.studies.texts.sequences import Windows, aligned_sequences
 
 WINDOWS = Windows(4, 4, margin=2)
 
@@ -38,10 +39,9 @@ def step_attention():
 @pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 16), (step_attention, 2)])
 def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units):
     model = build()
-    found = measure_dips(model, corpus, WINDOWS)
-    heads = [dip for dip in found if dip.head != "all" and (dip.metric, dip.condition) == ("norm", "delimiter")]
-    assert len(heads) == units
-    assert all(torch.isfinite(torch.tensor([dip.depth, dip.low, dip.high])).all() for dip in heads)
+    response = respond(model, aligned_sequences(corpus, WINDOWS)[0], WINDOWS)
+    assert len(response.layers) == units
+    assert all(np.isfinite([dip["depth"], dip["low"], dip["high"]]).all() for dip in modulation(response, "norm"))
     assert 1 < perplexities(model, corpus, 32, None)["recall_perplexity"] < 300
     assert not model.training
 

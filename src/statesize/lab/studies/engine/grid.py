@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
-from statesize.check import real_numbers, refuse, require_choice, require_count
+from statesize.check import refuse, require_choice, require_count
 from statesize.errors import InputError
+from statesize.io.files import digest
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.students import Distillation
@@ -47,8 +47,6 @@ class RunMeasurements:
     def __post_init__(self) -> None:
         for name in ("every", "sequences"):
             require_count(name, getattr(self, name), plain=True)
-        for name in ("relative_tolerances", "tolerances"):
-            object.__setattr__(self, name, tuple(real_numbers(name, getattr(self, name))))
         if not self.relative_tolerances:
             refuse("relative_tolerances", "at least one number", (), "Claims are made for the first one, such as 0.01.")
 
@@ -122,8 +120,7 @@ class TrainingRun:
     @cached_property
     def key(self) -> str:
         """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings."""
-        content = json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return digest(json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True).encode())[:16]
 
     @property
     def label(self) -> str:
@@ -131,10 +128,8 @@ class TrainingRun:
         model, training = self.model, self.training
         mixer = f"{model.mixer} normalised" if model.normalised else model.mixer
         words = [f"{self.task.kind} kv {self.task.items}", mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
-        words += [f"seed {training.seed}"]
-        words += [] if self.intervention == "none" else [self.intervention]
-        words += [f"λ {training.identity_weight:g}"] if training.identity_weight else []
-        return ", ".join(words)
+        words += [f"seed {training.seed}", *([] if self.intervention == "none" else [self.intervention])]
+        return ", ".join([*words, *([f"λ {training.identity_weight:g}"] if training.identity_weight else [])])
 
 
 @dataclass(frozen=True)
@@ -186,19 +181,14 @@ def _runs(task: Fields, grid: Grid, variant: Fields) -> Iterator[TrainingRun]:
     numbers = {name: value for name, value in task.items() if name not in own}
     models = {**grid.model, **variant, **task.get("model", {})}
     trainings = {**grid.training, **task.get("training", {})}
+    interventions = {"intervention": task.get("intervention", "none")}
     students = Distillation(**task["distillation"]) if "distillation" in task else None
-    for built in map(build_task, _product(numbers)):
-        for shape in _product(models):
-            config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
-            for how in _product(trainings):
-                for intervention in _as_list(task.get("intervention", "none")):
-                    yield TrainingRun(config, built, TrainingConfig(**how), grid.measuring, intervention, students)
+    others = map(_product, (models, trainings, interventions))
+    for built, shape, how, start in itertools.product(map(build_task, _product(numbers)), *others):
+        config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+        yield TrainingRun(config, built, TrainingConfig(**how), grid.measuring, distillation=students, **start)
 
 
-def _product(values: Fields) -> Iterator[dict[str, Any]]:
-    for chosen in itertools.product(*map(_as_list, values.values())):
-        yield dict(zip(values, chosen, strict=True))
-
-
-def _as_list(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else [value]
+def _product(values: Fields) -> list[dict[str, Any]]:
+    lists = (cast("list[Any]", value) if isinstance(value, list) else [value] for value in values.values())
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*lists)]
