@@ -244,11 +244,10 @@ def delimiters(generator, effect, spread):
 def recall(generator, effect, spread):
     """The recall of models of one mixer, which share a level; effect: the correlation of depth and recall."""
     shared, findings, rows = spread * generator.normal(), Findings(CLAIM), []
-    for model in range(CLAIM.least_units):
+    for _ in range(CLAIM.least_units):
         depth, other = generator.normal(size=2)
         nats = 3 + shared - 0.3 * (effect * depth + math.sqrt(1 - effect**2) * other)
-        known = {"recall_perplexity": math.exp(nats), "first_perplexity": math.exp(nats)}
-        rows.append({"model": str(model), "kind": "gla", "depth": 0.3 + 0.1 * depth, "ess": 2.0} | known)
+        rows.append({"kind": "gla", "depth": 0.3 + 0.1 * depth, "recall_perplexity": math.exp(nats)})
     add_recall(rows, findings)
     return CLAIM, findings.conclusion("recall", ())
 

@@ -14,7 +14,7 @@ from statesize.lab.studies.engine.run import write_page
 from statesize.lab.studies.engine.table import StudyTable
 from statesize.lab.studies.texts.dips import METRICS, ModelDips, measure_dips, respond
 from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.recall import CLAIM, add_recall, perplexities, repeated
+from statesize.lab.studies.texts.recall import CLAIM, add_recall, perplexity, repeated
 from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
 from statesize.operators import Recurrence
 
@@ -170,10 +170,10 @@ def test_repeated_bigrams_are_those_of_the_definition():
     generator = torch.Generator().manual_seed(0)
     for size in (3, 5, 9):
         tokens = torch.randint(size, (60,), generator=generator).tolist()
-        expected = np.zeros((60, 2), bool)
+        expected = np.zeros(60, bool)
         for t in (t for t in range(1, 60) if 0 not in tokens[t - 1 : t + 1]):
             same = [s for s in range(1, t) if tokens[s - 1 : s + 1] == tokens[t - 1 : t + 1] and 0 not in tokens[s:t]]
-            expected[[t, same[0]] if same else [], [0, 1] if same else []] = True
+            expected[t] = bool(same)
         assert (repeated(torch.tensor(tokens), 0) == expected).all()
 
 
@@ -201,20 +201,17 @@ def cycles():
     return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
 
 
-def test_perplexities_are_means_of_losses_over_what_is_scored(cycles):
-    uniform, copying = (perplexities(Copying(gain), cycles, 32, None) for gain in (0.0, 4.0))
-    assert list(uniform.values()) == pytest.approx([20, 20])
+def test_the_perplexity_is_that_of_the_mean_loss_over_what_is_scored(cycles):
+    assert perplexity(Copying(0.0), cycles, 32, None) == pytest.approx(20)
     ids = torch.cat([torch.cat([document, torch.tensor([0])]) for document in cycles.documents])[:320].view(10, 32)
     losses = nn.functional.cross_entropy(Copying(4.0)(ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
-    even = np.stack([(ids % 2 == 0).numpy()])[0][:, 1:]
-    for column, name in enumerate(copying):
-        member = np.stack([repeated(row, 0)[1:, column] for row in ids])
-        assert copying[name] == pytest.approx(np.exp(losses.detach().numpy()[member].mean()), rel=1e-5)
-        scored = perplexities(Copying(4.0), cycles, 32, frozenset(range(0, 20, 2)))[name]
-        assert scored == pytest.approx(np.exp(losses.detach().numpy()[member & even].mean()), rel=1e-5)
+    member, even = np.stack([repeated(row, 0)[1:] for row in ids]), (ids % 2 == 0).numpy()[:, 1:]
+    for scored, of in ((None, member), (frozenset(range(0, 20, 2)), member & even)):
+        expected = np.exp(losses.detach().numpy()[of].mean())
+        assert perplexity(Copying(4.0), cycles, 32, scored) == pytest.approx(expected, rel=1e-5)
     begun = dataclasses.replace(cycles, beginning=20)
-    assert perplexities(Copying(4.0, 21), begun, 32, None)["recall_perplexity"] < 3
-    assert all(map(np.isnan, perplexities(Copying(4.0), cycles, 32, frozenset()).values()))
+    assert perplexity(Copying(4.0, 21), begun, 32, None) < 3
+    assert np.isnan(perplexity(Copying(4.0), cycles, 32, frozenset()))
 
 
 @pytest.mark.parametrize(
@@ -223,15 +220,12 @@ def test_perplexities_are_means_of_losses_over_what_is_scored(cycles):
 def test_recall_goes_with_depth_over_mixers_or_models_of_one(slope, kinds, holds):
     findings = Findings(CLAIM)
     rows = [
-        {"model": f"m{k}", "kind": kinds[k % len(kinds)], "depth": depth, "ess": 2 + depth**2}
-        | {"recall_perplexity": np.exp(2 + slope * depth), "first_perplexity": np.exp(3.0)}
+        {"kind": kinds[k % len(kinds)], "depth": depth, "recall_perplexity": np.exp(2 + slope * depth)}
         for k, depth in enumerate((0.1, 0.2, 0.35, 0.4, 0.5, 0.65, 0.8, 0.9))
     ]
     add_recall(rows, findings)
     found = findings.conclusion("delimiters", ())
     assert found.holds is holds
     assert found.figures["depth_recall"] == pytest.approx(-slope)
-    assert found.figures["pearson_depth_recalled_nats"] == pytest.approx(slope)
-    assert found.figures["control_pearson_depth_gained_nats"] == pytest.approx(-slope)
-    assert found.figures["m0_recall_perplexity"] == pytest.approx(np.exp(2 + slope * 0.1))
+    assert found.figures["spearman_depth_recalled_nats"] == pytest.approx(slope)
     assert found.figures["claim_depth_recall_units"] == (8 if len(kinds) == 1 else len(kinds))

@@ -80,11 +80,6 @@ def test_it_does_not_where_the_size_of_the_claim_is_against_it():
     assert found.figures["n4_spearman"] == pytest.approx(-1)
 
 
-def test_the_bound():
-    found = distillation(table(lambda ess, size: 0.05 * ess if ess > 4.5 else 0.03 * ess), METRIC).figures
-    assert found["layers_above_bound"] == 1
-
-
 def test_copies_of_teachers_are_in_no_correlation():
     rows = table(lambda ess, size: 0.1 * ess / size)
     found = distillation([one | {"key_size": 4} if "teacher" in one["run"] else one for one in rows], METRIC)

@@ -21,9 +21,7 @@ from statesize.lab.studies.engine.statistics import (
     Statistic,
     jackknife,
     numbers,
-    partial_correlation,
     pearson,
-    ranks,
     spearman,
     through_origin,
     within_cells,
@@ -98,11 +96,8 @@ def _add_association(name: str, runs: Sequence[FinalRun], metric: str, findings:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
-    size, norm = numbers(run.state_size for run in runs) / kv, numbers(run.last["norm"] for run in runs)
-    cells = numbered([run.cell for run in runs])
+    size, cells = numbers(run.state_size for run in runs) / kv, numbered([run.cell for run in runs])
     same_settings = numbered([run.settings_without("seed") for run in runs])
-    # Runs of equal seeds start from equal weights.
-    beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
 
     def difference(rows: Indices) -> float:
         return pearson(ess[rows], accuracy[rows]) - pearson(size[rows], accuracy[rows])
@@ -113,30 +108,21 @@ def _add_association(name: str, runs: Sequence[FinalRun], metric: str, findings:
         x, y = within_cells(x, same_settings), within_cells(accuracy, same_settings)
         return lambda rows: through_origin(x[rows], y[rows])
 
-    residual_ranks = [within_cells(ranks(values), same_settings) for values in (ess, norm, accuracy)]
-
-    def beyond_norm(rows: Indices) -> float:
-        """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
-        x, z, y = (values[rows] for values in residual_ranks)
-        return partial_correlation(through_origin(x, y), through_origin(x, z), through_origin(y, z))
-
     def more_than_initially(rows: Indices) -> float:
         return inside(ess)(rows) - inside(initial)(rows)
 
     findings.add(f"{name}_pearson_difference", jackknife(difference, cells))
     findings.add(f"{name}_inside_cells", jackknife(inside(ess), cells, correlation=True))
-    findings.add(f"{name}_inside_cells_by_beginning", jackknife(inside(ess), beginnings, correlation=True))
     findings.add(f"control_{name}_initial_inside_cells", jackknife(inside(initial), cells, correlation=True))
     findings.add(f"{name}_inside_cells_above_control", jackknife(more_than_initially, cells))
-    findings.add(f"{name}_inside_cells_beyond_norm", jackknife(beyond_norm, cells, correlation=True))
     for key, x in {"ess": ess, "tss": size}.items():
         findings.figures[f"{name}_pearson_{key}"] = pearson(x, accuracy)
         findings.figures[f"{name}_spearman_{key}"] = spearman(x, accuracy)
     findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
     kinds = ("entropy", "relative_", "tolerance_")
     columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
-    others = {column: numbers(run.last[column] for run in runs) / kv for column in columns} | {"norm": norm}
-    for column, values in others.items():
+    others = {column: numbers(run.last[column] for run in runs) / kv for column in columns}
+    for column, values in (others | {"norm": numbers(run.last["norm"] for run in runs)}).items():
         findings.figures[f"{name}_inside_cells_{column}"] = inside(values)(np.arange(len(runs)))
 
 
@@ -149,11 +135,9 @@ class Correlation(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """How ESS, by the column of the claim and by all others, goes with accuracy, task by task."""
-        tasks = dict.fromkeys(str(row["task"]) for row in table.rows)
-        for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
-            of_task = [run for run in table.runs if task in {run.task, "pooled"}]
-            off_plateau = [run for run in of_task if not run.guesses]
-            for name, chosen in ((task, of_task), (f"{task}_off_plateau", off_plateau)):
+        for task, runs in grouped(table.runs, lambda run: run.task).items():
+            off_plateau = [run for run in runs if not run.guesses]
+            for name, chosen in ((task, runs), (f"{task}_off_plateau", off_plateau)):
                 findings.figures[f"{name}_runs"] = float(len(chosen))
                 if len(chosen) > 2:
                     _add_association(name, chosen, table.metric, findings)

@@ -53,8 +53,8 @@ CAVEATS = (
     "or not.",
     "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more. The "
     "verdict is over models of one mixer, of which it needs five.",
-    "Models that recall better may differ in more than their modulation. Repeated bigrams are frequent ones too: the "
-    "control is the perplexity where they stand first. Models of re-binding recall are scored on answers alone.",
+    "Models that recall better may differ in more than their modulation. Repeated bigrams are frequent ones too. "
+    "Models of re-binding recall are scored on answers alone.",
 )
 
 
@@ -64,14 +64,6 @@ _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "
 def models_of(rows: Sequence[Row]) -> list[ModelDips]:
     """The dips of a table, model by model."""
     return [ModelDips(str(model), own) for model, own in grouped(rows, lambda row: row["model"]).items()]
-
-
-def recall_rows(models: Sequence[ModelDips]) -> list[Row]:
-    """A row for each model: its name, kind and perplexities, its depth, and its ESS away from delimiters."""
-    return [
-        model.row(OBSERVED) | {"depth": model.dip(OBSERVED).value, "ess": model.row(OBSERVED, "entropy")["reference"]}
-        for model in models
-    ]
 
 
 def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
@@ -120,7 +112,7 @@ class Delimiters(Study):
         for kind, members in grouped(models, lambda model: model.row(OBSERVED)["kind"]).items():
             findings.add(f"beyond_controls_{kind}", of_mean(numbers(model.beyond for model in members)))
         if RECALLED in table.rows[0]:
-            add_recall(recall_rows(models), findings)
+            add_recall([model.row(OBSERVED) for model in models], findings)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """ESS around the delimiter with its controls, four charts per model, and depths."""
@@ -137,7 +129,6 @@ class Delimiters(Study):
         drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
         drawn = alt.vconcat(*curves, drawn)
         if RECALLED in table.rows[0]:
-            recalled = [row | {"ESS": row["ess"], "perplexity": row[RECALLED]} for row in recall_rows(models)]
-            against = (points(recalled, "Repeated bigrams", x, "perplexity", "model") for x in ("depth", "ESS"))
-            drawn &= alt.hconcat(*against)
+            recalled = [row | {"perplexity": row[RECALLED]} for row in depths if row["condition"] == OBSERVED]
+            drawn &= points(recalled, "Repeated bigrams", "depth", "perplexity", "model")
         return drawn.resolve_scale(color="independent")

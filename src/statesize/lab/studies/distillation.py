@@ -5,10 +5,9 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from operator import attrgetter
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import altair as alt
 import numpy as np
@@ -16,9 +15,9 @@ import numpy as np
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
-from statesize.lab.studies.engine.statistics import Numbers, correlation_evidence, mean, numbers, ranked, spearman
+from statesize.lab.studies.engine.statistics import correlation_evidence, mean, numbers, ranked, spearman
 from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import DONE, FinalRun, Row, StudyTable, grouped, is_student, numbered
+from statesize.lab.studies.engine.table import DONE, Row, StudyTable, grouped, is_student, numbered
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.engine.verdicts import Claim
 
@@ -68,69 +67,41 @@ ESS = "entropy"
 """The metric of the claim, named beforehand: counts of singular values are nearly equal for teachers that fill n."""
 
 
-@dataclass(frozen=True, eq=False)
-class DistilledStudent:
-    """One student of the table with its teacher."""
+def students_of(table: StudyTable) -> list[dict[str, Any]]:
+    """What is known of each student whose teacher did not diverge, and that does not begin as a copy of this one."""
+    teachers, found = {run.last["run"]: run for run in table.runs}, list[dict[str, Any]]()
+    for row in (row for row in table.rows if row["status"] == DONE and is_student(row)):
+        teacher = teachers[row["run"]]
+        settings, size = teacher.settings, int(row[layer_column("student_size", 0)])
 
-    row: Row
-    teacher: FinalRun
+        def of_layers(column: str, row: Row, layers: int = settings["model"]["layers"]) -> list[float]:
+            return [float(row[layer_column(column, layer)]) for layer in range(layers)]
 
-    @property
-    def size(self) -> int:
-        """The n of its states."""
-        return int(self.row[layer_column("student_size", 0)])
-
-    @property
-    def weight(self) -> float:
-        """The λ of its teacher's training."""
-        return float(self.teacher.settings["training"].get("identity_weight", 0.0))
-
-    def of_layers(self, column: str, row: Row) -> list[float]:
-        """A column of each layer, in a row of its own or of its teacher."""
-        return [float(row[layer_column(column, layer)]) for layer in range(self.teacher.settings["model"]["layers"])]
-
-    @property
-    def error(self) -> float:
-        """The mean error of its operators over layers."""
-        return mean(self.of_layers("student_error", self.row))
-
-    @property
-    def ess(self) -> float:
-        """The mean entropy-ESS of the teacher's layers."""
-        return mean(self.of_layers(ESS, self.teacher.last))
-
-    @property
-    def bounded(self) -> list[tuple[float, float]]:
-        """Error and bound of each layer."""
-        columns = (self.of_layers(f"student_{name}", self.row) for name in ("error", "bound"))
-        return list(zip(*columns, strict=True))
+        errors = of_layers("student_error", row)
+        student = {
+            **{"size": size, "kv": teacher.kv, "accuracy": row["accuracy"], "error": mean(errors)},
+            **{"errors": errors, "bounds": of_layers("student_bound", row), "teacher": teacher.settings_without()},
+            **{"ess": mean(of_layers(ESS, teacher.last)), "initial": mean(of_layers(ESS, teacher.first))},
+            **{"teacher_accuracy": teacher.accuracy, "weight": settings["training"].get("identity_weight", 0.0)},
+        }
+        found += [] if size == teacher.key_size else [student]
+    return found
 
 
-def students_of(table: StudyTable) -> list[DistilledStudent]:
-    """The students of a table whose teachers did not diverge, and that do not begin as copies of these."""
-    teachers = {run.last["run"]: run for run in table.runs}
-    done = (row for row in table.rows if row["status"] == DONE and is_student(row))
-    found = (DistilledStudent(row, teachers[row["run"]]) for row in done)
-    return [student for student in found if student.size != student.teacher.key_size]
-
-
-def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> None:
+def _add_size(size: int, students: Sequence[dict[str, Any]], findings: Findings) -> None:
     """Correlations over the teachers of students of one size, each with the mean of its layers."""
-
-    def over(value: Callable[[DistilledStudent], float]) -> Numbers:
-        return numbers(map(value, students))
-
-    ess, error, weight = (over(attrgetter(name)) for name in ("ess", "error", "weight"))
-    initial = over(lambda student: mean(student.of_layers(ESS, student.teacher.first)))
+    columns = ("ess", "error", "weight", "accuracy", "initial", "teacher_accuracy")
+    known = {name: numbers(student[name] for student in students) for name in columns}
+    ess, error, weight = known["ess"], known["error"], known["weight"]
     pairs = {
         f"n{size}_spearman": (ess, error),
-        f"n{size}_accuracy_spearman": (-ess, over(lambda student: float(student.row["accuracy"]))),
-        f"control_n{size}_spearman_initial": (initial, error),
-        f"control_n{size}_spearman_accuracy": (over(attrgetter("teacher.accuracy")), error),
+        f"n{size}_accuracy_spearman": (-ess, known["accuracy"]),
+        f"control_n{size}_spearman_initial": (known["initial"], error),
+        f"control_n{size}_spearman_accuracy": (known["teacher_accuracy"], error),
         f"control_n{size}_spearman_weight": (weight, error),
     }
     # A grid may give one teacher several students of a size, as by two plans.
-    units = numbered([student.teacher.settings_without() for student in students])
+    units = numbered(student["teacher"] for student in students)
     findings.figures |= {f"n{size}_students": float(len(students)), f"n{size}_error": mean(error)}
     for name, (x, y) in pairs.items():
         findings.add(name, correlation_evidence(x, y, units, prepare=ranked))
@@ -146,30 +117,24 @@ class Distillation(Study):
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """How the entropy-ESS of teachers goes with the errors of their students, and whether the bound holds."""
-        students = students_of(table)
-        for size, members in sorted(grouped(students, lambda student: student.size).items()):
+        """How the entropy-ESS of teachers goes with the errors of their students."""
+        for size, members in sorted(grouped(students_of(table), lambda student: student["size"]).items()):
             _add_size(size, members, findings)
-        if students:
-            layers = (layer for student in students for layer in student.bounded)
-            findings.figures["layers_above_bound"] = mean(error >= bound for error, bound in layers)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Error against the teacher's ESS and against its bound."""
-        students = students_of(table)
-        by_student = [
-            {"student": f"n = {student.size}", "kv": student.teacher.kv, "error": student.error}
-            | {"ESS of the teacher": student.ess}
-            for student in students
+        students = [
+            student | {"student": f"n = {student['size']}", "ESS of the teacher": student["ess"]}
+            for student in students_of(table)
         ]
-        by_layer = [
-            {"layer": str(layer), "n": student.size, "error": error, "bound": bound}
+        layers = [
+            {"layer": str(layer), "n": student["size"], "error": error, "bound": bound}
             for student in students
-            for layer, (error, bound) in enumerate(student.bounded)
+            for layer, (error, bound) in enumerate(zip(student["errors"], student["bounds"], strict=True))
         ]
         drawn = (
-            points(by_student, "What students cannot learn", "ESS of the teacher", "error", "student"),
-            points(by_layer, "Students and their bound, layer by layer", "bound", "error", "layer"),
+            points(students, "What students cannot learn", "ESS of the teacher", "error", "student"),
+            points(layers, "Students and their bound, layer by layer", "bound", "error", "layer"),
         )
         # Each chart has colours and a legend of its own.
         return alt.vconcat(alt.hconcat(*drawn).resolve_scale(color="independent"))

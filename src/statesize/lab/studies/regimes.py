@@ -6,7 +6,6 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from operator import attrgetter
@@ -98,7 +97,7 @@ class Regimes(Study):
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """How much of its state each mixer uses, and by how much these differ, before and after training."""
+        """By how much more of its state the full mixer uses than gated ones, before and after training."""
         runs = table.runs
         for gated in GATED:
             if {FULL, gated} <= {run.mixer for run in runs}:
@@ -106,12 +105,6 @@ class Regimes(Study):
                 findings.add(f"{FULL}_less_{gated}_by_beginning", _difference(runs, gated, _beginning))
                 initial = _difference(runs, gated, value=_initial_utilisation)
                 findings.add(f"control_initial_{FULL}_less_{gated}", initial)
-        for (*cell, mixer), members in grouped(
-            runs, lambda run: (run.task, run.length, f"kv{run.kv}", f"n{run.key_size}", run.mixer)
-        ).items():
-            name = "_".join([*map(str, cell), re.sub("[^a-z0-9]", "_", mixer)])
-            for column in ("share", "utilisation", "accuracy"):
-                findings.figures[f"{name}_{column}"] = mean(map(attrgetter(column), members))
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """ESS/TSS and accuracy against difficulty, and both over training with the most pairs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -97,11 +97,7 @@ def stored_rows(study: Study, runs: Sequence[Run], folder: Path) -> list[Row]:
 
 def _working(study: Study) -> Work:
     """The work of a process that does runs."""
-
-    def work(one: Any) -> Iterator[list[Row]]:
-        yield study.carry_out(one)
-
-    return work
+    return lambda task: iter([study.carry_out(task)])
 
 
 def write_page(

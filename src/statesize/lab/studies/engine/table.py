@@ -179,7 +179,6 @@ def paired_differences(
     return numbers(second[pair] - first[pair] for pair in first if pair in second)
 
 
-def numbered(labels: Sequence[Hashable]) -> NDArray[np.int64]:
+def numbered(labels: Iterable[Hashable]) -> NDArray[np.int64]:
     """Labels as numbers (N,) from 0, in the order in which they first appear."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+    return pd.factorize(pd.Series(list(labels), dtype=object))[0].astype(np.int64)

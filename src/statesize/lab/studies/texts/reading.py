@@ -22,7 +22,7 @@ from statesize.lab.studies.engine.table import Row, versions
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import CLAIM_METRIC, METRICS, RELATIVE_TOLERANCE, TOLERANCES, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, rebinding_task
-from statesize.lab.studies.texts.recall import perplexities
+from statesize.lab.studies.texts.recall import RECALLED, perplexity
 from statesize.lab.studies.texts.sequences import CONDITIONS, Windows, choose_windows
 from statesize.lab.tasks.base import build_task
 from statesize.lab.training.config import TrainingConfig
@@ -114,14 +114,14 @@ class TextRun:
         return load_model(name).model if seed is None else train_recall(name, seed)
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the dips of the model, each with its perplexities on repeated bigrams."""
+        """The rows of the dips of the model, each with its perplexity on repeated bigrams."""
         model, (name, seed) = self.load(), self.source
         task = rebinding_task(name)
         answers = None if task is None else frozenset(range(task.keys, task.none + 1))
-        recalled = perplexities(model, self.corpus, _LENGTH if task is None else task.length, answers)
+        recalled = perplexity(model, self.corpus, _LENGTH if task is None else task.length, answers)
         known: Row = {"run": self.key, "model": self.label, **({} if seed is None else {"seed": seed})}
         for dip in measure_dips(model, self.corpus, self.windows):
-            yield {**known, **asdict(self.windows), **recalled, **dip, "versions": versions()}
+            yield {**known, **asdict(self.windows), RECALLED: recalled, **dip, "versions": versions()}
 
 
 def train_recall(name: str, seed: int) -> LanguageModel:
