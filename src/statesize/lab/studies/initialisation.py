@@ -129,8 +129,9 @@ def _gains(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied
     return paired_differences(before, after, "normalised", *varied, value=value)
 
 
-def _lines(runs: Sequence[FinalRun], value: Callable[[FinalRun], float], y: str, title: str) -> alt.Chart:
-    records = [{"mixer": run.mixer, "start": start_of(run), "n": run.key_size, y: value(run)} for run in runs]
+def _lines(runs: Sequence[FinalRun], column: str, title: str) -> alt.Chart:
+    y = "accuracy" if column == "accuracy" else "ESS"
+    records = [{"mixer": run.mixer, "start": start_of(run), "n": run.key_size, y: getattr(run, column)} for run in runs]
     sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
     size = alt.X("n:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
     return mean_lines(records, title, "n", y, "mixer", "start").encode(x=size)
@@ -160,9 +161,8 @@ class Initialisation(Study):
         rows: list[alt.HConcatChart] = []
         for length, runs in grouped(table.runs, lambda run: run.length).items():
             learned = list(filter(trained, runs))
-            drawn = [_lines(runs, lambda run: run.initial_ess, "ESS", f"ESS at initialisation, L = {length}")]
-            if learned:
-                drawn.append(_lines(learned, lambda run: run.ess, "ESS", f"ESS after training ({table.metric})"))
-                drawn.append(_lines(learned, lambda run: run.accuracy, "accuracy", "Accuracy"))
+            drawn = [_lines(runs, "initial_ess", f"ESS at initialisation, L = {length}")]
+            drawn += [_lines(learned, "ess", f"ESS after training ({table.metric})")] if learned else []
+            drawn += [_lines(learned, "accuracy", "Accuracy")] if learned else []
             rows.append(alt.hconcat(*drawn))
         return alt.vconcat(*rows)

@@ -70,10 +70,6 @@ def _beginning(run: FinalRun) -> tuple[Hashable, ...]:
     return run.key_size, run.width, run.length, run.seed
 
 
-def _initial_utilisation(run: FinalRun) -> float:
-    return float(run.first[f"utilisation_{run.metric}"])
-
-
 def _difference(
     runs: Sequence[FinalRun],
     gated: str,
@@ -103,7 +99,7 @@ class Regimes(Study):
             if {FULL, gated} <= {run.mixer for run in runs}:
                 findings.add(f"{FULL}_less_{gated}", _difference(runs, gated))
                 findings.add(f"{FULL}_less_{gated}_by_beginning", _difference(runs, gated, _beginning))
-                initial = _difference(runs, gated, value=_initial_utilisation)
+                initial = _difference(runs, gated, value=lambda run: float(run.first[f"utilisation_{run.metric}"]))
                 findings.add(f"control_initial_{FULL}_less_{gated}", initial)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:

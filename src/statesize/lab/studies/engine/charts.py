@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import altair as alt
 
 from statesize.io.json_values import json_values
-from statesize.lab.studies.engine.table import FinalRun
+from statesize.lab.studies.engine.table import FinalRun, Row
 from statesize.report.vega import PALETTE
 
 SIDE = 300
@@ -20,7 +20,7 @@ SHOWN = alt.TooltipContent("data")
 Records: TypeAlias = Sequence[Mapping[str, object]]
 
 
-def run_records(runs: Iterable[FinalRun]) -> list[dict[str, object]]:
+def run_records(runs: Iterable[FinalRun]) -> list[Row]:
     """A record for each run: what it is, the share of its state that is used, and its accuracy."""
     return [
         {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed}

@@ -49,8 +49,9 @@ class Conclusion(Result):
     def table(self) -> PageTable:
         """A row for each figure, with its interval; those of the claim first."""
         numbers = {name: figure for name, figure in self.figures.items() if isinstance(figure, float)}
+        ends = {name: figure for name, figure in self.figures.items() if isinstance(figure, list)}
         rows = [
-            (name, f"{Interval(numbers[name], *(self.figures.get(f'{name}{INTERVAL}') or ())):.3g}")  # pyright: ignore[reportArgumentType, reportGeneralTypeIssues]
+            (name, f"{Interval(numbers[name], *ends.get(f'{name}{INTERVAL}', ())):.3g}")
             for name in sorted(numbers, key=lambda name: not name.startswith("claim_"))
         ]
         return PageTable("Figures", ("figure", "value"), rows, _CAPTION)

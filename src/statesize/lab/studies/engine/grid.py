@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
-from statesize.check import refuse, require_choice, require_count
+from statesize.check import require_choice, require_count
 from statesize.errors import InputError
 from statesize.io.files import digest
 from statesize.lab.mixers.config import ModelConfig
@@ -28,6 +27,13 @@ ROW_FORMAT = 1
 """Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
 
 
+RELATIVE_TOLERANCES, TOLERANCES = (1e-2, 1e-3), (1e-3,)
+METRICS = ("entropy", "relative_0.01", "relative_0.001", "tolerance_0.001")
+"""The columns of ESS: entropy, then at relative and absolute tolerances."""
+METRIC = "relative_0.01"
+"""The column for which claims are made."""
+
+
 @dataclass(frozen=True)
 class RunMeasurements:
     """The measurements of each run, at its start, on the way and at its end.
@@ -35,31 +41,14 @@ class RunMeasurements:
     Attributes:
         every: Steps between measurements.
         sequences: Held-out sequences on which the ESS is measured; the accuracy is that of all of them.
-        relative_tolerances: ρ of the relative tolerance-ESS; the first is the metric of claims.
-        tolerances: Absolute τ.
     """
 
     every: int = 200
     sequences: int = 16
-    relative_tolerances: tuple[float, ...] = (1e-2, 1e-3)
-    tolerances: tuple[float, ...] = (1e-3,)
 
     def __post_init__(self) -> None:
-        for name in ("every", "sequences"):
-            require_count(name, getattr(self, name), plain=True)
-        if not self.relative_tolerances:
-            refuse("relative_tolerances", "at least one number", (), "Claims are made for the first one, such as 0.01.")
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The columns of ESS, entropy, then relative and absolute tolerances."""
-        relative = (f"relative_{value:g}" for value in self.relative_tolerances)
-        return ("entropy", *relative, *(f"tolerance_{value:g}" for value in self.tolerances))
-
-    @property
-    def claim_metric(self) -> str:
-        """The column for which claims are made, of the first relative tolerance."""
-        return self.metrics[1]
+        for name, count in vars(self).items():
+            require_count(name, count, plain=True)
 
 
 SHAPE: Fields = {"heads": 2, "layers": 2, "mlp_factor": 2, "convolution_size": 2}
@@ -93,17 +82,14 @@ class TrainingRun:
     measuring: RunMeasurements = RunMeasurements()
     intervention: str = "none"
     distillation: Distillation | None = None
+    metric = METRIC
 
     def __post_init__(self) -> None:
         require_choice("intervention", self.intervention, INTERVENTIONS)
 
-    @property
-    def metric(self) -> str:
-        """The column of the ESS for which claims are made."""
-        return self.measuring.claim_metric
-
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values."""
+        measured = {"relative_tolerances": RELATIVE_TOLERANCES, "tolerances": TOLERANCES}
         # Fields that came later are left out where they are not used, and those that are gone stay, so that runs keep
         # their keys.
         model = {name: value for name, value in self.model.to_dict().items() if name != "format"}
@@ -112,7 +98,7 @@ class TrainingRun:
             "task": self.task.settings() | ({"query_share": 1.0, "gap_power": 1.0} if self.task.kind == "mqar" else {}),
             "training": {"accumulation": 1, "utilisation_weight": 0.0, "target_utilisation": 0.8}
             | self.training.to_dict(),
-            "measuring": dataclasses.asdict(self.measuring),
+            "measuring": vars(self.measuring) | measured,
             "intervention": self.intervention,
             **({} if self.distillation is None else {"distillation": self.distillation.to_dict()}),
         }
@@ -183,10 +169,10 @@ def _runs(task: Fields, grid: Grid, variant: Fields) -> Iterator[TrainingRun]:
     trainings = {**grid.training, **task.get("training", {})}
     interventions = {"intervention": task.get("intervention", "none")}
     students = Distillation(**task["distillation"]) if "distillation" in task else None
-    others = map(_product, (models, trainings, interventions))
-    for built, shape, how, start in itertools.product(map(build_task, _product(numbers)), *others):
-        config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
-        yield TrainingRun(config, built, TrainingConfig(**how), grid.measuring, distillation=students, **start)
+    for built in map(build_task, _product(numbers)):
+        for shape, how, start in itertools.product(*map(_product, (models, trainings, interventions))):
+            config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+            yield TrainingRun(config, built, TrainingConfig(**how), grid.measuring, distillation=students, **start)
 
 
 def _product(values: Fields) -> list[dict[str, Any]]:

@@ -51,15 +51,17 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
         kept = cast("dict[str, Any]", json.loads(path.read_bytes()))
         content = (folder / TABLE).read_bytes()
         rows = parse_rows(content)
-        facts = summary(study, kept["preset"], rows) | {"table_sha256": hashlib.sha256(content).hexdigest()}
+        facts: dict[str, Any] = summary(study, kept["preset"], rows) | {
+            "table_sha256": hashlib.sha256(content).hexdigest()
+        }
         known = {run.key for run in study.runs(study.preset(kept["preset"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} must be the record of a study, got one that cannot be read: {error!r}.") from error
     if not {row["run"] for row in rows} <= known:
         raise FileError(f"runs of {folder / TABLE} must be those of the preset {kept['preset']}, got others.")
+    kept_facts: dict[str, Any] = {name: kept.get(name) for name in facts if name != "figures"} | kept["figures"]
     facts |= facts.pop("figures")
-    kept_facts = {name: kept.get(name) for name in facts} | kept["figures"]
-    for name in facts | kept_facts:
+    for name in facts.keys() | kept_facts.keys():
         if not _is_close(kept_facts.get(name), facts.get(name)):
             raise FileError(f"{name} of {path} must be {facts.get(name)!r}, got {kept_facts.get(name)!r}.")
     return kept

@@ -27,14 +27,17 @@ class Run(Protocol):
     @property
     def key(self) -> str:
         """Its name, a digest of all that its rows depend on."""
+        ...
 
     @property
     def label(self) -> str:
         """The task in a few words, for lines of progress."""
+        ...
 
     @property
     def metric(self) -> str:
         """The column of the ESS for which claims are made."""
+        ...
 
 
 class Study(ABC):

@@ -13,7 +13,14 @@ import torch
 
 from statesize.errors import ModelError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.grid import INTERVENTIONS, RunMeasurements, TrainingRun
+from statesize.lab.studies.engine.grid import (
+    INTERVENTIONS,
+    METRIC,
+    METRICS,
+    RELATIVE_TOLERANCES,
+    TOLERANCES,
+    TrainingRun,
+)
 from statesize.lab.studies.engine.students import students
 from statesize.lab.studies.engine.table import DIVERGED, DONE, Row, versions
 from statesize.lab.training.loop import DivergenceError, evaluate, train
@@ -33,17 +40,15 @@ def layer_column(metric: str, layer: int) -> str:
 @torch.no_grad()
 def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions = "all") -> dict[str, float]:
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
-    report, measuring = evaluate(model, run.task, run.training.batch_size), run.measuring  # pyright: ignore[reportArgumentType]
-    input_ids = next(iter(run.task.held_out(measuring.sequences)))[0].to(next(model.parameters()).device)
-    settings = Settings(
-        tolerances=measuring.tolerances, relative_tolerances=measuring.relative_tolerances, positions=positions
-    )
+    report = evaluate(model, run.task, run.training.batch_size)  # pyright: ignore[reportArgumentType]
+    input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
+    settings = Settings(tolerances=TOLERANCES, relative_tolerances=RELATIVE_TOLERANCES, positions=positions)
     mixers: list[dict[str, float]] = []
     try:
         for captured in captured_mixers(model, input_ids, "all"):
             measured = measure_captured(captured, np.arange(captured.units), settings)
             counts = [*measured.relative_count.double().unbind(-1), *measured.count.double().unbind(-1)]  # pyright: ignore[reportOptionalMemberAccess]
-            ess = dict(zip(measuring.metrics, [measured.entropy.double(), *counts], strict=True))  # pyright: ignore[reportOptionalMemberAccess]
+            ess = dict(zip(METRICS, [measured.entropy.double(), *counts], strict=True))  # pyright: ignore[reportOptionalMemberAccess]
             used = {name: utilisation(value, measured.ceiling, measured.binds) for name, value in ess.items()}
             mixers.append(
                 {"state_size": float(measured.state_size.double().mean()), "norm": float(measured.norm.mean())}
@@ -55,7 +60,11 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
-    return {name: report[name] for name in _REPORTED if name in report} | _of_mixers(mixers, measuring)
+    columns = {name: report[name] for name in _REPORTED if name in report}
+    columns |= {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in mixers[0]}
+    for layer, mixer in enumerate(mixers):
+        columns |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", METRIC)}
+    return columns
 
 
 Measure: TypeAlias = Callable[[LanguageModel, TrainingRun], dict[str, float]]
@@ -100,14 +109,6 @@ def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> lis
         except DivergenceError as error:
             add(dict.fromkeys(first, math.nan), final=True, status=DIVERGED, message=str(error))
     return rows
-
-
-def _of_mixers(mixers: list[dict[str, float]], measuring: RunMeasurements) -> dict[str, float]:
-    """Averages over mixers, and the ESS of each layer by entropy and by the metric of claims."""
-    measured = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in mixers[0]}
-    for layer, mixer in enumerate(mixers):
-        measured |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", measuring.claim_metric)}
-    return measured
 
 
 def _row(run: TrainingRun, step: int) -> Row:

@@ -40,7 +40,7 @@ def repeated(ids: Tensor, delimiter: int) -> NDArray[np.bool_]:
     member, shown = np.zeros(len(ids), bool), set[tuple[int, int]]()
     for position, bigram in enumerate(pairwise(cast("list[int]", ids.tolist())), 1):
         if bigram[1] == delimiter:
-            shown = set()
+            shown.clear()
         elif bigram[0] != delimiter:
             member[position] = bigram in shown
             shown.add(bigram)
@@ -58,7 +58,8 @@ def perplexity(model: nn.Module, corpus: DocumentCorpus, length: int, scored: fr
     if corpus.beginning is not None:
         sequences = functional.pad(sequences, (1, 0), value=corpus.beginning)
     losses = list[Tensor]()
-    for ids in sequences.split(_SEQUENCES_AT_ONCE):
+    for start in range(0, len(sequences), _SEQUENCES_AT_ONCE):
+        ids = sequences[start : start + _SEQUENCES_AT_ONCE]
         try:
             output: Any = model(ids.to(next(model.parameters()).device))
         except IndexError as error:

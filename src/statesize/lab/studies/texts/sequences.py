@@ -93,9 +93,9 @@ def aligned_sequences(corpus: DocumentCorpus, windows: Windows, seed: int = 0) -
     tokens = tokens[~np.isin(tokens, [*corpus.special, corpus.delimiter])]
     others, order = generator.choice(tokens, (count, 1)), generator.permutation(count)
     # In the middle half of each document.
-    inside = np.array([generator.integers(n // 4, max(n // 4 + 1, 3 * n // 4)) for n in lengths.tolist()])
+    inside = np.array([generator.integers(n // 4, max(n // 4 + 1, 3 * n // 4)) for n in map(len, documents)])
     moved = [np.insert(document, at, corpus.delimiter) for document, at in zip(documents, inside, strict=True)]
-    shuffled, nothing = [documents[index] for index in order], np.zeros((count, 0), np.int64)
+    shuffled, nothing = [documents[int(index)] for index in order], np.zeros((count, 0), np.int64)
     long = lengths >= windows.reach
     streams = {
         OBSERVED: _joined(documents, np.full((count, 1), corpus.delimiter), long),
