@@ -19,6 +19,7 @@ from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.tasks.base import SyntheticTask, build_task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.initialisation import initialise
+from statesize.measurement.settings import Settings
 
 Fields: TypeAlias = dict[str, Any]
 """Values by the names of fields; each list stands for several runs."""
@@ -27,7 +28,7 @@ ROW_FORMAT = 1
 """Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
 
 
-RELATIVE_TOLERANCES, TOLERANCES = (1e-2, 1e-3), (1e-3,)
+SETTINGS = Settings(relative_tolerances=(1e-2, 1e-3), tolerances=(1e-3,))
 METRICS = ("entropy", "relative_0.01", "relative_0.001", "tolerance_0.001")
 """The columns of ESS: entropy, then at relative and absolute tolerances."""
 METRIC = "relative_0.01"
@@ -89,7 +90,7 @@ class TrainingRun:
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values."""
-        measured = {"relative_tolerances": RELATIVE_TOLERANCES, "tolerances": TOLERANCES}
+        tolerances = {name: getattr(SETTINGS, name) for name in ("relative_tolerances", "tolerances")}
         # Fields that came later are left out where they are not used, and those that are gone stay, so that runs keep
         # their keys.
         model = {name: value for name, value in self.model.to_dict().items() if name != "format"}
@@ -98,9 +99,9 @@ class TrainingRun:
             "task": self.task.settings() | ({"query_share": 1.0, "gap_power": 1.0} if self.task.kind == "mqar" else {}),
             "training": {"accumulation": 1, "utilisation_weight": 0.0, "target_utilisation": 0.8}
             | self.training.to_dict(),
-            "measuring": vars(self.measuring) | measured,
+            "measuring": vars(self.measuring) | tolerances,
             "intervention": self.intervention,
-            **({} if self.distillation is None else {"distillation": self.distillation.to_dict()}),
+            **({} if self.distillation is None else {"distillation": {"losses": (), **vars(self.distillation)}}),
         }
 
     @cached_property

@@ -6,7 +6,6 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,11 +42,6 @@ class Distillation:
     def __post_init__(self) -> None:
         # Those of training are checked where it begins.
         object.__setattr__(self, "key_sizes", tuple(require_count("key_sizes", n, plain=True) for n in self.key_sizes))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON values."""
-        # Keys of runs on record have an empty list of losses.
-        return {"losses": ()} | dataclasses.asdict(self)
 
 
 def students(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -13,19 +14,12 @@ import torch
 
 from statesize.errors import ModelError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.grid import (
-    INTERVENTIONS,
-    METRIC,
-    METRICS,
-    RELATIVE_TOLERANCES,
-    TOLERANCES,
-    TrainingRun,
-)
+from statesize.lab.studies.engine.grid import INTERVENTIONS, METRIC, METRICS, SETTINGS, TrainingRun
 from statesize.lab.studies.engine.students import students
 from statesize.lab.studies.engine.table import DIVERGED, DONE, Row, versions
 from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.settings import Positions, Settings
+from statesize.measurement.settings import Positions
 from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.work import captured_mixers, measure_captured
 
@@ -42,7 +36,7 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)  # pyright: ignore[reportArgumentType]
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
-    settings = Settings(tolerances=TOLERANCES, relative_tolerances=RELATIVE_TOLERANCES, positions=positions)
+    settings = dataclasses.replace(SETTINGS, positions=positions)
     mixers: list[dict[str, float]] = []
     try:
         for captured in captured_mixers(model, input_ids, "all"):

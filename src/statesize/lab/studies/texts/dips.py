@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ RELATIVE_TOLERANCE = 1e-2
 DRAWS = 1000
 _SEQUENCES_AT_ONCE, _CHANNELS = 8, 16
 
-Values = dict[str, NDArray[np.float32]]
+Values: TypeAlias = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from statesize.errors import InputError
 from statesize.lab.studies.texts.documents import DocumentCorpus
 
+Ids: TypeAlias = NDArray[np.int64]
 OBSERVED = "delimiter"
 CONTROLS = ("removed", "replaced", "shuffled", "moved")
 """Delimiters are removed; replaced by another token; removed, with the documents in random order; moved to random
@@ -109,9 +111,6 @@ def aligned_sequences(corpus: DocumentCorpus, windows: Windows, seed: int = 0) -
     if any(len(aligned.ids) < 2 for aligned in sequences):
         raise InputError(f"text must have 2 delimiters between documents of {windows.reach} tokens. Give longer ones.")
     return sequences
-
-
-Ids = NDArray[np.int64]
 
 
 def _joined(documents: Sequence[Ids], after: Ids, long: NDArray[np.bool_]) -> tuple[Ids, Ids]:
