@@ -16,9 +16,8 @@ from experiments.crossover import ARMS
 from statesize.lab.studies import study as studies
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.texts.dips import Dip
+from statesize.lab.studies.texts.dips import METRICS
 from statesize.lab.studies.texts.recall import CLAIM, add_recall
-from statesize.lab.studies.texts.responses import METRICS
 from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED
 
 METRIC = "relative_0.01"
@@ -238,18 +237,17 @@ def delimiters(generator, effect, spread):
         for condition in CONDITIONS:
             depth = shared + 0.05 * generator.normal() + (effect if condition == OBSERVED else 0.0)
             for metric in METRICS:
-                dip = Dip(condition, metric, "all", "gla", "all", 0, depth, depth - 0.02, depth + 0.02, 1.0, 2.0, 60)
-                yield {"model": str(model), "delimiter": "eos", "past": 4, "future": 4, **vars(dip)}
+                told = {"model": str(model), "condition": condition, "metric": metric, "kind": "gla", "offset": 0}
+                yield told | {"depth": depth, "low": depth - 0.02, "high": depth + 0.02, "reference": 2.0, "events": 60}
 
 
 def recall(generator, effect, spread):
     """The recall of models of one mixer, which share a level; effect: the correlation of depth and recall."""
     shared, findings, rows = spread * generator.normal(), Findings(CLAIM), []
-    for model in range(CLAIM.least_units):
+    for _ in range(CLAIM.least_units):
         depth, other = generator.normal(size=2)
         nats = 3 + shared - 0.3 * (effect * depth + math.sqrt(1 - effect**2) * other)
-        known = {"recall_perplexity": math.exp(nats), "first_perplexity": math.exp(nats)}
-        rows.append({"model": str(model), "kind": "gla", "depth": 0.3 + 0.1 * depth, "ess": 2.0} | known)
+        rows.append({"kind": "gla", "depth": 0.3 + 0.1 * depth, "recall_perplexity": math.exp(nats)})
     add_recall(rows, findings)
     return CLAIM, findings.conclusion("recall", ())
 

@@ -17,9 +17,9 @@ from PIL import Image
 from statesize.io.files import replace_files
 from statesize.lab.studies import Study
 from statesize.lab.studies import study as studies
-from statesize.lab.studies.engine.record import RECORD, Made, read_rows, record_files
+from statesize.lab.studies.engine.record import RECORD, record_content, record_files, summary
 from statesize.lab.studies.engine.run import CONCLUSION, stored_rows
-from statesize.lab.studies.engine.table import StudyTable
+from statesize.lab.studies.engine.table import TABLE, StudyTable, parse_rows
 from tools.figures.on_record import record_folder
 
 ROOT = Path(__file__).parents[1]
@@ -39,14 +39,22 @@ def _git(*arguments: str) -> str:
 
 def record(study: Study, folder: Path, preset: str) -> None:
     """Put the runs of a preset in the folder of `statesize lab study` on record, those done, with their picture."""
-    command = f"statesize lab study {study.kind} --preset {preset}"
-    machine = json.loads((folder / CONCLUSION).read_bytes())["machine"]
-    made = Made(fixing_commit(study), command, datetime.now(UTC).date().isoformat(), machine)
-    rows = stored_rows(study, study.runs(study.preset(preset)), folder)
-    kept = ROOT / record_folder(study.kind)
-    replace_files(kept, record_files(study, preset, made, rows))
+    runs = study.runs(study.preset(preset))
+    rows = stored_rows(study, runs, folder)
+    made = {
+        "commit": fixing_commit(study),
+        "command": f"statesize lab study {study.kind} --preset {preset}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": json.loads((folder / CONCLUSION).read_bytes())["machine"],
+    }
+    replace_files(ROOT / record_folder(study.kind), record_files(study, preset, rows, made))
+    draw(study, StudyTable(rows, runs[0].metric))
+
+
+def draw(study: Study, table: StudyTable) -> None:
+    """Draw the picture of a record."""
     path = ROOT / "docs" / "images" / f"study-{study.kind}.png"
-    study.draw(StudyTable(rows, study.runs(study.preset(preset))[0].metric)).save(str(path))
+    study.draw(table).save(str(path))
     # A fifth of the bytes, and the same to the eye.
     Image.open(path).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
@@ -54,11 +62,9 @@ def record(study: Study, folder: Path, preset: str) -> None:
 def summarise(study: Study) -> None:
     """Write the summary on record anew from its table."""
     folder = ROOT / record_folder(study.kind)
-    kept = json.loads((folder / RECORD).read_text("utf-8"))
-    made = Made(kept["made"]["commit"], kept["made"]["command"], kept["made"]["date"], kept["done_on"])
-    document = json.loads(record_files(study, kept["preset"], made, read_rows(folder))[RECORD])
-    document |= {"made": kept["made"], "table_sha256": kept["table_sha256"]}
-    replace_files(folder, {RECORD: json.dumps(kept | document, indent=1, ensure_ascii=False).encode() + b"\n"})
+    kept = json.loads((folder / RECORD).read_bytes())
+    rows = parse_rows((folder / TABLE).read_bytes())
+    replace_files(folder, {RECORD: record_content(kept | summary(study, kept["preset"], rows))})
 
 
 if __name__ == "__main__":

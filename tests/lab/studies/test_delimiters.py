@@ -12,10 +12,9 @@ from statesize.lab.studies.delimiters import Delimiters
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.run import write_page
 from statesize.lab.studies.engine.table import StudyTable
-from statesize.lab.studies.texts.dips import ModelDips, measure_dips
+from statesize.lab.studies.texts.dips import METRICS, ModelDips, measure_dips, respond
 from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.recall import CLAIM, add_recall, perplexities, repeated
-from statesize.lab.studies.texts.responses import METRICS, respond
+from statesize.lab.studies.texts.recall import CLAIM, add_recall, perplexity, repeated
 from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
 from statesize.operators import Recurrence
 
@@ -71,7 +70,7 @@ def found(corpus):
 
 
 def rows_of(models):
-    return [{"model": model.model, **vars(dip)} for model in models for dip in model.dips]
+    return [{"model": model.model, **row} for model in models for row in model.rows]
 
 
 def delimiters(models):
@@ -110,10 +109,10 @@ def test_the_one_that_forgets_dips_beyond_all_controls_and_the_other_does_not(fo
     resets, keeps = found
     assert resets.beyond_controls
     assert not keeps.beyond_controls
-    assert resets.dip(OBSERVED).depth > 0.5
-    assert resets.dip("misplaced").depth > 0.5
-    assert abs(keeps.dip(OBSERVED).depth) < 0.15
-    assert resets.dip(OBSERVED, "norm").depth > 0.5
+    assert resets.dip(OBSERVED).value > 0.5
+    assert resets.dip("misplaced").value > 0.5
+    assert abs(keeps.dip(OBSERVED).value) < 0.15
+    assert resets.dip(OBSERVED, "norm").value > 0.5
 
 
 def test_the_conclusion(found, tmp_path):
@@ -126,7 +125,7 @@ def test_the_conclusion(found, tmp_path):
     drawn = STUDY.draw(StudyTable(rows_of(found), ""))
     depths = [row["depth"] for row in drawn.vconcat[-1].to_dict()["data"]["values"]]
     assert depths == pytest.approx(
-        [model.dip(condition).depth for model in found for condition in CONDITIONS], abs=1e-3
+        [model.dip(condition).value for model in found for condition in CONDITIONS], abs=1e-3
     )
     write_page(both, drawn, rows_of(found), tmp_path)
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
@@ -139,10 +138,7 @@ def seeds(model, *levels):
     return [
         ModelDips(
             f"{model.model} {level}",
-            tuple(
-                dataclasses.replace(dip, depth=dip.depth + level) if dip.condition == OBSERVED else dip
-                for dip in model.dips
-            ),
+            tuple(row | {"depth": row["depth"] + level} if row["condition"] == OBSERVED else row for row in model.rows),
         )
         for level in levels
     ]
@@ -166,21 +162,18 @@ def test_an_operator_that_is_not_finite_is_named(corpus):
 
 
 def test_a_rise_is_no_dip_however_low_the_controls_are(found):
-    resets = found[0]
-    low = {
-        dip: dataclasses.replace(dip, low=dip.low - 2, high=dip.high - 2, depth=dip.depth - 2) for dip in resets.dips
-    }
-    assert not dataclasses.replace(resets, dips=tuple(low.values())).beyond_controls
+    low = [row | {name: row[name] - 2 for name in ("low", "high", "depth")} for row in found[0].rows]
+    assert not ModelDips("low", low).beyond_controls
 
 
 def test_repeated_bigrams_are_those_of_the_definition():
     generator = torch.Generator().manual_seed(0)
     for size in (3, 5, 9):
         tokens = torch.randint(size, (60,), generator=generator).tolist()
-        expected = np.zeros((60, 2), bool)
+        expected = np.zeros(60, bool)
         for t in (t for t in range(1, 60) if 0 not in tokens[t - 1 : t + 1]):
             same = [s for s in range(1, t) if tokens[s - 1 : s + 1] == tokens[t - 1 : t + 1] and 0 not in tokens[s:t]]
-            expected[[t, same[0]] if same else [], [0, 1] if same else []] = True
+            expected[t] = bool(same)
         assert (repeated(torch.tensor(tokens), 0) == expected).all()
 
 
@@ -208,20 +201,17 @@ def cycles():
     return DocumentCorpus(tuple(documents), 0, None, frozenset({0}))
 
 
-def test_perplexities_are_means_of_losses_over_what_is_scored(cycles):
-    uniform, copying = (perplexities(Copying(gain), cycles, 32, None) for gain in (0.0, 4.0))
-    assert list(uniform.values()) == pytest.approx([20, 20])
+def test_the_perplexity_is_that_of_the_mean_loss_over_what_is_scored(cycles):
+    assert perplexity(Copying(0.0), cycles, 32, None) == pytest.approx(20)
     ids = torch.cat([torch.cat([document, torch.tensor([0])]) for document in cycles.documents])[:320].view(10, 32)
     losses = nn.functional.cross_entropy(Copying(4.0)(ids)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
-    even = np.stack([(ids % 2 == 0).numpy()])[0][:, 1:]
-    for column, name in enumerate(copying):
-        member = np.stack([repeated(row, 0)[1:, column] for row in ids])
-        assert copying[name] == pytest.approx(np.exp(losses.detach().numpy()[member].mean()), rel=1e-5)
-        scored = perplexities(Copying(4.0), cycles, 32, frozenset(range(0, 20, 2)))[name]
-        assert scored == pytest.approx(np.exp(losses.detach().numpy()[member & even].mean()), rel=1e-5)
+    member, even = np.stack([repeated(row, 0)[1:] for row in ids]), (ids % 2 == 0).numpy()[:, 1:]
+    for scored, of in ((None, member), (frozenset(range(0, 20, 2)), member & even)):
+        expected = np.exp(losses.detach().numpy()[of].mean())
+        assert perplexity(Copying(4.0), cycles, 32, scored) == pytest.approx(expected, rel=1e-5)
     begun = dataclasses.replace(cycles, beginning=20)
-    assert perplexities(Copying(4.0, 21), begun, 32, None)["recall_perplexity"] < 3
-    assert all(map(np.isnan, perplexities(Copying(4.0), cycles, 32, frozenset()).values()))
+    assert perplexity(Copying(4.0, 21), begun, 32, None) < 3
+    assert np.isnan(perplexity(Copying(4.0), cycles, 32, frozenset()))
 
 
 @pytest.mark.parametrize(
@@ -230,15 +220,12 @@ def test_perplexities_are_means_of_losses_over_what_is_scored(cycles):
 def test_recall_goes_with_depth_over_mixers_or_models_of_one(slope, kinds, holds):
     findings = Findings(CLAIM)
     rows = [
-        {"model": f"m{k}", "kind": kinds[k % len(kinds)], "depth": depth, "ess": 2 + depth**2}
-        | {"recall_perplexity": np.exp(2 + slope * depth), "first_perplexity": np.exp(3.0)}
+        {"kind": kinds[k % len(kinds)], "depth": depth, "recall_perplexity": np.exp(2 + slope * depth)}
         for k, depth in enumerate((0.1, 0.2, 0.35, 0.4, 0.5, 0.65, 0.8, 0.9))
     ]
     add_recall(rows, findings)
     found = findings.conclusion("delimiters", ())
     assert found.holds is holds
     assert found.figures["depth_recall"] == pytest.approx(-slope)
-    assert found.figures["pearson_depth_recalled_nats"] == pytest.approx(slope)
-    assert found.figures["control_pearson_depth_gained_nats"] == pytest.approx(-slope)
-    assert found.figures["m0_recall_perplexity"] == pytest.approx(np.exp(2 + slope * 0.1))
+    assert found.figures["spearman_depth_recalled_nats"] == pytest.approx(slope)
     assert found.figures["claim_depth_recall_units"] == (8 if len(kinds) == 1 else len(kinds))

@@ -20,14 +20,14 @@ def regimes(rows, metric):
     return STUDY.conclude(rows, metric, CLAIM)
 
 
-def table(shares, intervention="none", gain=0.0, layers=2):
+def table(shares, layers=2):
     rows = []
     for mixer, share in shares.items():
         # Larger states have smaller shares, which must not be taken for the mixer's.
         for size in (4, 16):
             for kv in (8, 16):
                 for seed in range(3):
-                    used = share - 0.01 * size + 0.01 * seed + gain
+                    used = share - 0.01 * size + 0.01 * seed
                     model = {"mixer": mixer, "key_size": size, "layers": layers}
                     settings = {"task": {"pairs": kv}, "model": model, "training": {"seed": seed}}
                     accuracy = 0.99 if (mixer, size) == ("la", 16) else used / 2
@@ -35,8 +35,7 @@ def table(shares, intervention="none", gain=0.0, layers=2):
                         step: {METRIC: used * size, f"utilisation_{METRIC}": utilisation, "accuracy": accuracy}
                         for step, utilisation in ((0, 0.5), (600, used))
                     }
-                    more = {"kv": kv, "chance": 1 / kv, "intervention": intervention}
-                    rows += run_rows(settings | {"intervention": intervention}, ends, **more)
+                    rows += run_rows(settings, ends, kv=kv, chance=1 / kv)
     return rows
 
 
@@ -47,17 +46,12 @@ def test_the_order_of_the_mixers():
     assert found.figures["claim_la_less_gla_units"] == 4
     assert found.figures["la_less_wla"] == pytest.approx(0.2)
     assert found.figures["control_initial_la_less_wla"] == pytest.approx(0)
-    # la solves it at n = 16, 6 of 12 runs, and gla nowhere.
-    assert found.figures["la_gla_solved_p"] == pytest.approx(0.0137, abs=1e-3)
-    assert found.figures["gla_collapsed"] == 12
-    assert abs(found.figures["mqar_64_kv8_n4_gla_share"] - 0.27) < 1e-9
 
 
 def test_mixers_are_compared_in_runs_that_are_alike_in_all_else():
     """Runs of one mixer alone, here of more layers, are in its figures and in no difference."""
     found = regimes(table(SHARES) + table({"gla": 0.9}, layers=4), METRIC).figures
     assert found["la_less_gla"] == found["la_less_gla_by_beginning"] == pytest.approx(0.6)
-    assert found["mqar_64_kv8_n4_gla_share"] == pytest.approx((0.27 + 0.87) / 2)
 
 
 def test_students_are_no_runs():
@@ -73,10 +67,3 @@ def test_students_are_no_runs():
         assert found.figures.items() >= {name: v for name, v in alone.figures.items() if name != "diverged"}.items()
         charts = [STUDY.draw(StudyTable(one, METRIC)).to_dict() for one in (own, [*own, *students, *lost])]
         assert charts[0]["vconcat"][0]["hconcat"][0]["data"] == charts[1]["vconcat"][0]["hconcat"][0]["data"]
-
-
-def test_interventions_are_controls_and_take_no_part_in_the_claim():
-    plain = regimes(table(SHARES), METRIC)
-    both = regimes(table(SHARES) + table({"gla": 0.3}, "open_gates", gain=0.5), METRIC)
-    assert both.figures["control_mqar_64_kv8_n4_gla_open_gates_share"] > 0.7
-    assert both.figures["la_less_gla"] == plain.figures["la_less_gla"]

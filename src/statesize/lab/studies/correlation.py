@@ -5,25 +5,25 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import points
+from statesize.lab.studies.engine.charts import points, run_records
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import (
     Indices,
     Numbers,
+    Statistic,
     jackknife,
     numbers,
-    partial_correlation,
     pearson,
-    ranks,
     spearman,
+    through_origin,
     within_cells,
 )
 from statesize.lab.studies.engine.study import Study, study
@@ -32,25 +32,21 @@ from statesize.lab.studies.engine.verdicts import Claim
 
 SMOKE = smoke([{"pairs": [2, 4], "model": {"mixer": ["la", "gla"], "key_size": 4, "tied": False}}])
 
-STATEMENT = (
-    "Among runs of MQAR that differ in their seed only, those with the higher ESS/kv (relative_0.01) have"
-    " the higher accuracy (r above 0.2), and ESS at initialisation says less."
+LAPTOP_CLAIM = Claim(
+    statement="Among runs of MQAR that differ in their seed only, those with the higher ESS/kv (relative_0.01) have"
+    " the higher accuracy (r above 0.2), and ESS at initialisation says less.",
+    unit="cell of equal kv, length and TSS",
+    least_units=10,
+    pilot="runs with seed 0 of this grid with the output layer tied and untied, which chose metric, tasks and rates; "
+    "there mixers and rates varied inside cells",
+    thresholds={"mqar_inside_cells": 0.2, "mqar_inside_cells_above_control": 0.0},
 )
-
-
-def _claim(least_units: int, pilot: str) -> Claim:
-    thresholds = {"mqar_inside_cells": 0.2, "mqar_inside_cells_above_control": 0.0}
-    return Claim(STATEMENT, "cell of equal kv, length and TSS", least_units, pilot, thresholds)
 
 
 # Seven minutes of a core: three mixers with the same kind of state, and two tasks.
 LAPTOP = Grid(
     # Fixed before any run with these seeds, which the pilot did not have.
-    claim=_claim(
-        10,
-        "runs with seed 0 of this grid with the output layer tied and untied, which chose metric, tasks and rates; "
-        "there mixers and rates varied inside cells",
-    ),
+    claim=LAPTOP_CLAIM,
     model=SHAPE
     | {"mixer": ["la", "gla", "wla"], "key_size": [4, 8, 16], **{"width": 32, "decay_bias": 0.0, "tied": False}},
     training=SCHEDULE | {"steps": 600, "batch_size": 32, "rate": 6e-3, "seed": [100, 101]},
@@ -63,10 +59,11 @@ LAPTOP = Grid(
 )
 
 RECORD = Grid(
-    claim=_claim(
-        60,
-        "runs with seed 0 of the laptop grid with the output layer tied and untied, which chose metric, tasks and "
-        "rates; there mixers and rates varied inside cells. 32 runs with seed 0 at these lengths chose gates that "
+    claim=replace(
+        LAPTOP_CLAIM,
+        least_units=60,
+        pilot="runs with seed 0 of the laptop grid with the output layer tied and untied, which chose metric, tasks "
+        "and rates; there mixers and rates varied inside cells. 32 runs with seed 0 at these lengths chose gates that "
         "start open, batches, steps and vocabulary such that some runs learn",
     ),
     model=SHAPE
@@ -99,54 +96,34 @@ def _add_association(name: str, runs: Sequence[FinalRun], metric: str, findings:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
-    size, norm = numbers(run.state_size for run in runs) / kv, numbers(run.last["norm"] for run in runs)
-    cells = numbered([run.cell for run in runs])
+    size, cells = numbers(run.state_size for run in runs) / kv, numbered([run.cell for run in runs])
     same_settings = numbered([run.settings_without("seed") for run in runs])
-    # Runs of equal seeds start from equal weights.
-    beginnings = numbered([(run.task, run.mixer, run.key_size, run.length) for run in runs])
 
     def difference(rows: Indices) -> float:
         return pearson(ess[rows], accuracy[rows]) - pearson(size[rows], accuracy[rows])
 
-    def inside(x: Numbers) -> Callable[[Indices], float]:
+    def inside(x: Numbers) -> Statistic:
         """Pearson's correlation with accuracy, both less their means over runs that differ in their seed only."""
         # Cells are left out whole, so means over groups do not change.
         x, y = within_cells(x, same_settings), within_cells(accuracy, same_settings)
-        return lambda rows: _through_origin(x[rows], y[rows])
-
-    residual_ranks = [within_cells(ranks(values), same_settings) for values in (ess, norm, accuracy)]
-
-    def beyond_norm(rows: Indices) -> float:
-        """The partial rank correlation of ESS and accuracy inside cells, given the norm."""
-        x, z, y = (values[rows] for values in residual_ranks)
-        return partial_correlation(_through_origin(x, y), _through_origin(x, z), _through_origin(y, z))
+        return lambda rows: through_origin(x[rows], y[rows])
 
     def more_than_initially(rows: Indices) -> float:
         return inside(ess)(rows) - inside(initial)(rows)
 
     findings.add(f"{name}_pearson_difference", jackknife(difference, cells))
     findings.add(f"{name}_inside_cells", jackknife(inside(ess), cells, correlation=True))
-    findings.add(f"{name}_inside_cells_by_beginning", jackknife(inside(ess), beginnings, correlation=True))
     findings.add(f"control_{name}_initial_inside_cells", jackknife(inside(initial), cells, correlation=True))
     findings.add(f"{name}_inside_cells_above_control", jackknife(more_than_initially, cells))
-    findings.add(f"{name}_inside_cells_beyond_norm", jackknife(beyond_norm, cells, correlation=True))
     for key, x in {"ess": ess, "tss": size}.items():
-        findings.figures |= {
-            f"{name}_pearson_{key}": pearson(x, accuracy),
-            f"{name}_spearman_{key}": spearman(x, accuracy),
-        }
+        findings.figures[f"{name}_pearson_{key}"] = pearson(x, accuracy)
+        findings.figures[f"{name}_spearman_{key}"] = spearman(x, accuracy)
     findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
     kinds = ("entropy", "relative_", "tolerance_")
     columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
-    others = {column: numbers(run.last[column] for run in runs) / kv for column in columns} | {"norm": norm}
-    for column, values in others.items():
+    others = {column: numbers(run.last[column] for run in runs) / kv for column in columns}
+    for column, values in (others | {"norm": numbers(run.last["norm"] for run in runs)}).items():
         findings.figures[f"{name}_inside_cells_{column}"] = inside(values)(np.arange(len(runs)))
-
-
-def _through_origin(x: Numbers, y: Numbers) -> float:
-    """The correlation of residuals, whose means are 0 in every group."""
-    scale = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / scale if scale > 1e-12 else math.nan
 
 
 @study("correlation")
@@ -158,33 +135,36 @@ class Correlation(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """How ESS, by the column of the claim and by all others, goes with accuracy, task by task."""
-        tasks = list(dict.fromkeys(str(row["task"]) for row in table.rows))
-        for task in [*tasks, *(["pooled"] if len(tasks) > 1 else [])]:
-            of_task = [run for run in table.runs if task in {run.task, "pooled"}]
-            off_plateau = [run for run in of_task if not run.guesses]
-            for name, chosen in ((task, of_task), (f"{task}_off_plateau", off_plateau)):
+        for task, runs in grouped(table.runs, lambda run: run.task).items():
+            off_plateau = [run for run in runs if not run.guesses]
+            for name, chosen in ((task, runs), (f"{task}_off_plateau", off_plateau)):
                 findings.figures[f"{name}_runs"] = float(len(chosen))
                 if len(chosen) > 2:
                     _add_association(name, chosen, table.metric, findings)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts per task."""
+        inside = "ESS / kv less its mean", "accuracy less its mean"
         rows: list[alt.HConcatChart] = []
         for task, runs in grouped(table.runs, lambda run: run.task).items():
             cells = numbered([run.cell for run in runs])
-            ess, accuracy = numbers(run.ess / run.kv for run in runs), numbers(run.accuracy for run in runs)
-            left = zip(within_cells(ess, cells), within_cells(accuracy, cells), strict=True)
-            records = [
-                {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed, "accuracy": run.accuracy}
-                | {"TSS / kv": run.state_size / run.kv, "ESS / kv": run.ess / run.kv}
-                | {"ESS / kv less its mean": less, "accuracy less its mean": gained}
-                for run, (less, gained) in zip(runs, left, strict=True)
+            left = [
+                within_cells(numbers(values), cells)
+                for values in ((run.ess / run.kv for run in runs), (run.accuracy for run in runs))
             ]
-            inside = "ESS / kv less its mean", "accuracy less its mean"
+            records = [
+                record
+                | {"TSS / kv": run.state_size / run.kv, "ESS / kv": run.ess / run.kv}
+                | dict(zip(inside, less, strict=True))
+                for run, record, *less in zip(runs, run_records(runs), *left, strict=True)
+            ]
             drawn = (
-                points(records, f"{task}: size of the state", "TSS / kv", "accuracy", "mixer", shape="n:N"),
-                points(records, f"Effective size ({table.metric})", "ESS / kv", "accuracy", "mixer", shape="n:N"),
-                points(records, "Inside cells of equal TSS and kv", *inside, "mixer", shape="n:N"),
+                points(records, title, x, y, "mixer", shape="n:N")
+                for title, x, y in (
+                    (f"{task}: size of the state", "TSS / kv", "accuracy"),
+                    (f"Effective size ({table.metric})", "ESS / kv", "accuracy"),
+                    ("Inside cells of equal TSS and kv", *inside),
+                )
             )
             rows.append(alt.hconcat(*drawn))
         return alt.vconcat(*rows)

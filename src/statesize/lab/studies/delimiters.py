@@ -11,19 +11,17 @@ from dataclasses import replace
 from typing import ClassVar
 
 import altair as alt
-import numpy as np
 
 from statesize.lab.studies.engine.charts import SHOWN, chart, colour, points, quantity
-from statesize.lab.studies.engine.conclusion import Figure, Findings
-from statesize.lab.studies.engine.statistics import of_mean
+from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.statistics import numbers, of_mean
 from statesize.lab.studies.engine.study import Study, study
 from statesize.lab.studies.engine.table import Row, StudyTable, grouped
 from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.studies.texts.dips import ALL, CLAIM_METRIC, ModelDips, models_of
+from statesize.lab.studies.texts.dips import METRICS, ModelDips
 from statesize.lab.studies.texts.reading import TextGrid, TextRun, text_runs
 from statesize.lab.studies.texts.recall import CLAIM, RECALLED, add_recall
-from statesize.lab.studies.texts.responses import METRICS
-from statesize.lab.studies.texts.sequences import CONTROLS, MISPLACED, OBSERVED
+from statesize.lab.studies.texts.sequences import CONDITIONS, CONTROLS, MISPLACED, OBSERVED
 
 # One of the bundled models of re-binding recall.
 SMOKE = TextGrid(documents=10, models=("recall-gla",))
@@ -55,49 +53,32 @@ CAVEATS = (
     "or not.",
     "Intervals resample delimiters of one text and one set of weights; models trained from other seeds vary more. The "
     "verdict is over models of one mixer, of which it needs five.",
-    "Models that recall better may differ in more than their modulation. Repeated bigrams are frequent ones too: the "
-    "control is the perplexity where they stand first. Models of re-binding recall are scored on answers alone.",
+    "Models that recall better may differ in more than their modulation. Repeated bigrams are frequent ones too. "
+    "Models of re-binding recall are scored on answers alone.",
 )
-
-
-def _figures(model: ModelDips) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {f"{model.model}_beyond_controls": float(model.beyond_controls)}
-    for metric in METRICS:
-        dip = model.dip(OBSERVED, metric)
-        figures |= {f"{model.model}_{metric}_depth": dip.depth, f"{model.model}_{metric}_interval": (dip.low, dip.high)}
-    for control in (*CONTROLS, MISPLACED):
-        dip = model.dip(control)
-        prefix = "" if control == MISPLACED else "control_"
-        figures[f"{prefix}{model.model}_{control}_interval"] = (dip.low, dip.high)
-    return figures
 
 
 _TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "ESS, relative τ", "norm": "‖H‖"}
 
 
+def models_of(rows: Sequence[Row]) -> list[ModelDips]:
+    """The dips of a table, model by model."""
+    return [ModelDips(str(model), own) for model, own in grouped(rows, lambda row: row["model"]).items()]
+
+
 def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
-    dips = [dip for dip in model.dips if (dip.metric, dip.layer) == (metric, ALL)]
     records = [
-        {"condition": dip.condition, "offset": dip.offset}
-        | {"share": 1 - dip.depth, "low": 1 - dip.high, "high": 1 - dip.low}
-        for dip in dips
+        {"condition": row["condition"], "offset": row["offset"]}
+        | {name: 1 - float(row[name]) for name in ("depth", "low", "high")}
+        for row in model.rows
+        if row["metric"] == metric
     ]
     base = chart(records, f"{model.model}: {_TITLES[metric]}").encode(
         x=alt.X("offset:Q", title="Tokens from the cut after the delimiter"), color=colour("condition")
     )
     share = alt.Y("low:Q", title="Share of its mean around", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
     bands = base.mark_area(opacity=0.15).encode(y=share, y2="high:Q")
-    return alt.layer(bands, base.mark_line(point=True).encode(y="share:Q"))
-
-
-def recall_rows(rows: Sequence[Row]) -> list[Row]:
-    """A row for each model of a table: its name, kind and perplexities, its depth, and its ESS away from delimiters."""
-    first = {row["model"]: row for row in rows}
-    return [
-        first[model.model]
-        | {"kind": model.kind, "depth": model.dip(OBSERVED).depth, "ess": model.dip(OBSERVED, "entropy").reference}
-        for model in models_of(rows)
-    ]
+    return alt.layer(bands, base.mark_line(point=True).encode(y="depth:Q"))
 
 
 @study("delimiters")
@@ -111,20 +92,27 @@ class Delimiters(Study):
         """The runs of a grid."""
         return text_runs(grid)
 
-    def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """What the dips of some models say."""
-        models = models_of(table.rows)
-        findings.figures |= {"models": float(len(models)), "events": float(models[0].dip(OBSERVED).events)}
-        for model in models:
-            findings.figures |= _figures(model)
-        for kind, members in grouped(models, lambda model: model.kind).items():
-            findings.add(f"beyond_controls_{kind}", of_mean(np.array([model.beyond for model in members])))
-        if RECALLED in table.rows[0]:
-            add_recall(recall_rows(table.rows), findings)
-
     def carry_out(self, run: TextRun) -> list[Row]:
         """The dips of one model, and how well it recalls."""
         return list(run.rows())
+
+    def analyse(self, table: StudyTable, findings: Findings) -> None:
+        """What the dips of some models say."""
+        models = models_of(table.rows)
+        findings.figures |= {"models": float(len(models)), "events": float(models[0].row(OBSERVED)["events"])}
+        for model in models:
+            findings.figures[f"{model.model}_beyond_controls"] = float(model.beyond_controls)
+            for metric in METRICS:
+                dip = model.dip(OBSERVED, metric)
+                findings.figures[f"{model.model}_{metric}_depth"] = dip.value
+                findings.figures[f"{model.model}_{metric}_interval"] = dip.ends
+            for control in CONTROLS:
+                findings.figures[f"control_{model.model}_{control}_interval"] = model.dip(control).ends
+            findings.figures[f"{model.model}_{MISPLACED}_interval"] = model.dip(MISPLACED).ends
+        for kind, members in grouped(models, lambda model: model.row(OBSERVED)["kind"]).items():
+            findings.add(f"beyond_controls_{kind}", of_mean(numbers(model.beyond for model in members)))
+        if RECALLED in table.rows[0]:
+            add_recall([model.row(OBSERVED) for model in models], findings)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """ESS around the delimiter with its controls, four charts per model, and depths."""
@@ -133,17 +121,7 @@ class Delimiters(Study):
             alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")
             for model in models
         ]
-        dips = [
-            (model.model, dip)
-            for model in models
-            for dip in model.dips
-            if dip.offset == 0 and dip.metric == CLAIM_METRIC
-        ]
-        depths = [
-            {"model": model, "condition": dip.condition, "depth": dip.depth, "low": dip.low, "high": dip.high}
-            for model, dip in dips
-            if dip.layer == ALL
-        ]
+        depths = [model.row(condition) | {"model": model.model} for model in models for condition in CONDITIONS]
         base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
             y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
         )
@@ -151,10 +129,6 @@ class Delimiters(Study):
         drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
         drawn = alt.vconcat(*curves, drawn)
         if RECALLED in table.rows[0]:
-            recalled = [
-                {"model": row["model"], "depth": row["depth"], "ESS": row["ess"], "perplexity": row[RECALLED]}
-                for row in recall_rows(table.rows)
-            ]
-            against = (points(recalled, "Repeated bigrams", x, "perplexity", "model") for x in ("depth", "ESS"))
-            drawn &= alt.hconcat(*against)
+            recalled = [row | {"perplexity": row[RECALLED]} for row in depths if row["condition"] == OBSERVED]
+            drawn &= points(recalled, "Repeated bigrams", "depth", "perplexity", "model")
         return drawn.resolve_scale(color="independent")

@@ -5,10 +5,9 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import altair as alt
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
-from statesize.lab.studies.engine.statistics import Numbers, correlation_evidence, mean, numbers, ranked, spearman
+from statesize.lab.studies.engine.statistics import correlation_evidence, mean, numbers, ranked, spearman
 from statesize.lab.studies.engine.study import Study, study
 from statesize.lab.studies.engine.table import DONE, Row, StudyTable, grouped, is_student, numbered
 from statesize.lab.studies.engine.training import layer_column
@@ -61,8 +60,6 @@ CAVEATS = (
     "The unit is a teacher, by the means over its layers: a layer's ESS and error go together more, as layers of one "
     "depth are alike.",
     "The bound, which no recurrence of that size can pass, holds for all; students do not come near it.",
-    "State bytes are those of the recurrent state in float32; the cache of the short convolutions is left out. A "
-    "distilled student has had its teacher's training and its own.",
 )
 
 
@@ -70,83 +67,41 @@ ESS = "entropy"
 """The metric of the claim, named beforehand: counts of singular values are nearly equal for teachers that fill n."""
 
 
-@dataclass(frozen=True)
-class DistilledStudent:
-    """One student of the table with data of its teacher; tuples have one value per layer."""
+def students_of(table: StudyTable) -> list[dict[str, Any]]:
+    """What is known of each student whose teacher did not diverge, and that does not begin as a copy of this one."""
+    teachers, found = {run.last["run"]: run for run in table.runs}, list[dict[str, Any]]()
+    for row in (row for row in table.rows if row["status"] == DONE and is_student(row)):
+        teacher = teachers[row["run"]]
+        settings, size = teacher.settings, int(row[layer_column("student_size", 0)])
 
-    teacher: str  # all settings of the teacher's training
-    kv: int
-    weight: float  # λ of the teacher's training
-    size: int  # n of its states
-    errors: tuple[float, ...]
-    bounds: tuple[float, ...]
-    accuracy: float
-    teacher_ess: tuple[float, ...]  # entropy-ESS
-    initial_ess: tuple[float, ...]  # that of the teacher before training
-    teacher_accuracy: float
+        def of_layers(column: str, row: Row, layers: int = settings["model"]["layers"]) -> list[float]:
+            return [float(row[layer_column(column, layer)]) for layer in range(layers)]
 
-    @property
-    def ess(self) -> float:
-        """The mean entropy-ESS of the teacher's layers."""
-        return mean(self.teacher_ess)
-
-
-def students_of(rows: Sequence[Row]) -> list[DistilledStudent]:
-    """The students of a table whose teachers did not diverge, and that do not begin as copies of these."""
-    done = [row for row in rows if row["status"] == DONE]
-    first = {row["run"]: row for row in done if row["step"] == 0 and not is_student(row)}
-    last = {row["run"]: row for row in done if row["final"] and not is_student(row)}
-    smaller = (row for row in done if is_student(row) and row[layer_column("student_size", 0)] != row["key_size"])
-    return [_student(row, last[row["run"]], first[row["run"]]) for row in smaller]
+        errors = of_layers("student_error", row)
+        student = {
+            **{"size": size, "kv": teacher.kv, "accuracy": row["accuracy"], "error": mean(errors)},
+            **{"errors": errors, "bounds": of_layers("student_bound", row), "teacher": teacher.settings_without()},
+            **{"ess": mean(of_layers(ESS, teacher.last)), "initial": mean(of_layers(ESS, teacher.first))},
+            **{"teacher_accuracy": teacher.accuracy, "weight": settings["training"].get("identity_weight", 0.0)},
+        }
+        found += [] if size == teacher.key_size else [student]
+    return found
 
 
-def _student(row: Row, teacher: Row, untrained: Row) -> DistilledStudent:
-    settings = json.loads(str(row["settings"]))
-
-    def of_layers(name: str, source: Row) -> tuple[float, ...]:
-        return tuple(float(source[layer_column(name, layer)]) for layer in range(settings["model"]["layers"]))
-
-    return DistilledStudent(
-        teacher=json.dumps({name: value for name, value in settings.items() if name != "distillation"}),
-        kv=int(row["kv"]),
-        weight=float(settings["training"].get("identity_weight", 0.0)),
-        size=int(row[layer_column("student_size", 0)]),
-        errors=of_layers("student_error", row),
-        bounds=of_layers("student_bound", row),
-        accuracy=float(row["accuracy"]),
-        teacher_ess=of_layers(ESS, teacher),
-        initial_ess=of_layers(ESS, untrained),
-        teacher_accuracy=float(teacher["accuracy"]),
-    )
-
-
-def _frontier(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
-    """Name, bytes of the recurrent state of a sequence in float32, and accuracy of each model, students last."""
-    done = [row for row in rows if row["final"] and row["status"] == DONE]
-    for row in sorted(done, key=is_student):
-        of_student = f"distilled n{row.get(layer_column('student_size', 0), 0.0):.0f}"
-        name = of_student if is_student(row) else f"alone n{row['key_size']}"
-        # 4 · layers · width · (mean n): a head keeps n × (width / heads) numbers.
-        layers = json.loads(str(row["settings"]))["model"]["layers"]
-        yield name, 4.0 * layers * float(row["width"]) * float(row["state_size"]), float(row["accuracy"])
-
-
-def _add_size(size: int, students: Sequence[DistilledStudent], findings: Findings) -> None:
+def _add_size(size: int, students: Sequence[dict[str, Any]], findings: Findings) -> None:
     """Correlations over the teachers of students of one size, each with the mean of its layers."""
-
-    def over(value: Callable[[DistilledStudent], float]) -> Numbers:
-        return numbers(map(value, students))
-
-    ess, error, weight = over(lambda one: one.ess), over(lambda one: mean(one.errors)), over(lambda one: one.weight)
+    columns = ("ess", "error", "weight", "accuracy", "initial", "teacher_accuracy")
+    known = {name: numbers(student[name] for student in students) for name in columns}
+    ess, error, weight = known["ess"], known["error"], known["weight"]
     pairs = {
         f"n{size}_spearman": (ess, error),
-        f"n{size}_accuracy_spearman": (-ess, over(lambda one: one.accuracy)),
-        f"control_n{size}_spearman_initial": (over(lambda one: mean(one.initial_ess)), error),
-        f"control_n{size}_spearman_accuracy": (over(lambda one: one.teacher_accuracy), error),
+        f"n{size}_accuracy_spearman": (-ess, known["accuracy"]),
+        f"control_n{size}_spearman_initial": (known["initial"], error),
+        f"control_n{size}_spearman_accuracy": (known["teacher_accuracy"], error),
         f"control_n{size}_spearman_weight": (weight, error),
     }
     # A grid may give one teacher several students of a size, as by two plans.
-    units = numbered([one.teacher for one in students])
+    units = numbered(student["teacher"] for student in students)
     findings.figures |= {f"n{size}_students": float(len(students)), f"n{size}_error": mean(error)}
     for name, (x, y) in pairs.items():
         findings.add(name, correlation_evidence(x, y, units, prepare=ranked))
@@ -162,35 +117,24 @@ class Distillation(Study):
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """How the entropy-ESS of teachers goes with the errors of their students, and what a byte of state buys."""
-        students = students_of(table.rows)
-        for size, members in sorted(grouped(students, lambda student: student.size).items()):
+        """How the entropy-ESS of teachers goes with the errors of their students."""
+        for size, members in sorted(grouped(students_of(table), lambda student: student["size"]).items()):
             _add_size(size, members, findings)
-        if students:
-            layers = [layer for one in students for layer in zip(one.errors, one.bounds, strict=True)]
-            findings.figures["layers_above_bound"] = mean(error >= bound for error, bound in layers)
-        for name, models in grouped(_frontier(table.rows), lambda model: model[0]).items():
-            figure = f"frontier_{name.replace(' ', '_')}"
-            findings.figures[f"{figure}_bytes"] = mean(size for _, size, _ in models)
-            findings.figures[f"{figure}_accuracy"] = mean(accuracy for *_, accuracy in models)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Error against the teacher's ESS and against its bound, and accuracy against bytes of state."""
-        students = students_of(table.rows)
-        by_student = [
-            {"student": f"n = {one.size}", "kv": one.kv, "ESS of the teacher": one.ess, "error": mean(one.errors)}
-            for one in students
+        """Error against the teacher's ESS and against its bound."""
+        students = [
+            student | {"student": f"n = {student['size']}", "ESS of the teacher": student["ess"]}
+            for student in students_of(table)
         ]
-        by_layer = [
-            {"layer": str(layer), "n": student.size, "error": error, "bound": bound}
+        layers = [
+            {"layer": str(layer), "n": student["size"], "error": error, "bound": bound}
             for student in students
-            for layer, (error, bound) in enumerate(zip(student.errors, student.bounds, strict=True))
+            for layer, (error, bound) in enumerate(zip(student["errors"], student["bounds"], strict=True))
         ]
-        by_model = [{"model": name, "bytes": size, "accuracy": got} for name, size, got in _frontier(table.rows)]
         drawn = (
-            points(by_student, "What students cannot learn", "ESS of the teacher", "error", "student"),
-            points(by_layer, "Students and their bound, layer by layer", "bound", "error", "layer"),
-            points(by_model, "Every model", "bytes", "accuracy", "model"),
+            points(students, "What students cannot learn", "ESS of the teacher", "error", "student"),
+            points(layers, "Students and their bound, layer by layer", "bound", "error", "layer"),
         )
         # Each chart has colours and a legend of its own.
         return alt.vconcat(alt.hconcat(*drawn).resolve_scale(color="independent"))

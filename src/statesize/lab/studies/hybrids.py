@@ -6,7 +6,7 @@ hybrids by the ESS of their layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import combinations
 from typing import ClassVar
@@ -20,17 +20,14 @@ from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurem
 from statesize.lab.studies.engine.statistics import (
     Indices,
     Numbers,
-    Prepare,
     correlation_evidence,
     mean,
     numbers,
-    of_mean,
-    ranked,
     ranks,
     within_cells,
 )
 from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, numbered, paired_differences
+from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.engine.verdicts import Claim
 
@@ -69,10 +66,7 @@ CAVEATS = (
     "presets, short convolutions before every mixer let a single attention layer find the value beside a key.",
     "The cache of attention grows with the sequence, so its ESS may exceed n, and the number of attention layers alone "
     "moves an average over layers. The claim is therefore also tested among placements with as many of them.",
-    "Placements with attention in the same first layer are alike: intervals leave out all of them at a time. The "
-    "difference between the two best is of a winner that was chosen after the fact.",
-    "Figures for other predictors look at the same runs again: they are hypotheses for another grid, not findings of "
-    "this one.",
+    "Placements with attention in the same first layer are alike: intervals leave out all of them at a time.",
 )
 
 EARLY, ATTENTION, CLAIMED = 0.1, "sa", "early_attention"
@@ -95,68 +89,17 @@ def early_row(run: FinalRun) -> Row:
     return next(row for row in run.trained or [run.last] if float(row["step"]) >= EARLY * float(run.last["step"]))
 
 
-def over_training(run: FinalRun) -> float:
-    """The mean accuracy after the start: of runs that end alike, it tells which learned sooner."""
-    return mean(row["accuracy"] for row in run.trained or [run.last])
-
-
 def _ess_of(run: FinalRun, row: Row, layers: Iterable[int]) -> float:
     """The mean ESS of some layers in a row of a run; NaN without any."""
     return mean(row[layer_column(run.metric, layer)] for layer in layers)
 
 
-def by_accuracy(runs: Sequence[FinalRun]) -> list[tuple[str, list[FinalRun]]]:
-    """The placements with their runs, the most accurate first; of those that end alike, the one that learns sooner."""
-    placements = grouped(runs, lambda run: ",".join(layers_of(run))).items()
-    ranked_by = {name: (mean(run.accuracy for run in of), mean(map(over_training, of))) for name, of in placements}
-    return sorted(placements, key=lambda one: ranked_by[one[0]], reverse=True)
-
-
 PREDICTORS: dict[str, Callable[[FinalRun], float]] = {
-    "early": lambda run: float(early_row(run)[run.metric]),
-    "early_entropy": lambda run: float(early_row(run)["entropy"]),
     CLAIMED: lambda run: _ess_of(run, early_row(run), attention_of(run)),
     "control_initial_attention": lambda run: _ess_of(run, run.first, attention_of(run)),
     "control_place": lambda run: -mean(attention_of(run)),
-    "control_early_accuracy": lambda run: float(early_row(run)["accuracy"]),
 }
 """What is known of a run after a tenth of its training; controls do without the ESS then."""
-
-
-def _add_foresights(runs: Sequence[FinalRun], findings: Findings) -> None:
-    """How what is known early goes with final accuracy, by ranks, over the runs that have attention."""
-    accuracy = numbers(run.accuracy for run in runs)
-    early = {name: numbers(map(known, runs)) for name, known in PREDICTORS.items()}
-    attention = list(map(attention_of, runs))
-    of_setting = [run.settings_without("mixer", "seed") for run in runs]
-    settings, places = numbered(of_setting), numbered([layers[0] for layers in attention])
-    counts = numbered([(setting, len(layers)) for setting, layers in zip(of_setting, attention, strict=True)])
-    first_places = numbered([(len(layers), layers[0]) for layers in attention])
-    placements = numbered([",".join(layers_of(run)) for run in runs])
-
-    def inside(values: Numbers, rows: Indices) -> Numbers:
-        """Ranks less their mean over runs of one setting with as many attention layers."""
-        return within_cells(ranks(values[rows]), counts[rows])
-
-    def beyond(groups: Indices) -> Prepare:
-        """What settings and groups of placements leave of ranks."""
-
-        def left(values: Numbers, rows: Indices) -> Numbers:
-            effects = np.hstack([known[rows, None] == np.unique(known) for known in (settings, groups)]).astype(float)
-            own = ranks(values[rows])
-            return own - effects @ np.linalg.lstsq(effects, own)[0]
-
-        return left
-
-    for name, known in early.items():
-        findings.add(f"{name}_spearman", correlation_evidence(known, accuracy, places, prepare=ranked))
-        findings.add(f"{name}_spearman_inside", correlation_evidence(known, accuracy, places, prepare=inside))
-    for name, units, prepare in (
-        ("spearman_inside_by_placement", placements, inside),
-        ("beyond_first_place", places, beyond(first_places)),
-        ("beyond_placement", places, beyond(placements)),
-    ):
-        findings.add(f"{CLAIMED}_{name}", correlation_evidence(early[CLAIMED], accuracy, units, prepare=prepare))
 
 
 @study("hybrids")
@@ -167,18 +110,40 @@ class Hybrids(Study):
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """Which placement of attention wins, and what is known of that early."""
-        placements = by_accuracy(table.runs)
-        if len(placements) > 1:
-            # Trial by trial.
-            (_, after), (_, before) = placements[:2]
-            findings.add("best_less_second", of_mean(paired_differences(before, after, "mixer", "layers")))
-        _add_foresights([run for run in table.runs if attention_of(run)], findings)
+        """How what is known early goes with final accuracy, by ranks, over the runs that have attention."""
+        runs = [run for run in table.runs if attention_of(run)]
+        accuracy = numbers(run.accuracy for run in runs)
+        settings = [run.settings_without("mixer", "seed") for run in runs]
+        attention = list(map(attention_of, runs))
+        places, placements = (numbered(labels) for labels in ([layers[0] for layers in attention], map(str, attention)))
+        counts = numbered([(of, len(layers)) for of, layers in zip(settings, attention, strict=True)])
+        groups = numbered([(len(layers), layers[0]) for layers in attention])
+
+        def inside(values: Numbers, rows: Indices) -> Numbers:
+            """Ranks less their mean over runs of one setting with as many attention layers."""
+            return within_cells(ranks(values[rows]), counts[rows])
+
+        def beyond_first_place(values: Numbers, rows: Indices) -> Numbers:
+            """What settings, and groups of placements with one first place, leave of ranks."""
+            effects = [known[rows, None] == np.unique(known) for known in (numbered(settings), groups)]
+            effect, own = np.hstack(effects).astype(float), ranks(values[rows])
+            return own - effect @ np.linalg.lstsq(effect, own)[0]
+
+        for name, known in PREDICTORS.items():
+            evidence = correlation_evidence(numbers(map(known, runs)), accuracy, places, prepare=inside)
+            findings.add(f"{name}_spearman_inside", evidence)
+        claimed = numbers(map(PREDICTORS[CLAIMED], runs))
+        by_placement = correlation_evidence(claimed, accuracy, placements, prepare=inside)
+        beyond = correlation_evidence(claimed, accuracy, places, prepare=beyond_first_place)
+        findings.add(f"{CLAIMED}_spearman_inside_by_placement", by_placement)
+        findings.add(f"{CLAIMED}_beyond_first_place", beyond)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Accuracy and ESS per layer of each placement, early ESS against final accuracy."""
+        """Accuracy and ESS per layer of each placement, the best first, and early ESS against final accuracy."""
         first, ends, layers = "first attention", list[Row](), list[Row]()
-        for placement, run in ((name, run) for name, runs in by_accuracy(table.runs) for run in runs):
+        placements = grouped(table.runs, lambda run: ",".join(layers_of(run)))
+        best = sorted(placements, key=lambda name: mean(run.accuracy for run in placements[name]), reverse=True)
+        for placement, run in ((name, run) for name in best for run in placements[name]):
             attention, of_run = attention_of(run), range(len(layers_of(run)))
             end: Row = {"placement": placement, first: str(attention[0]) if attention else "none"}
             end |= {"attention layers": len(attention), "seed": run.seed, "accuracy": run.accuracy}

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import ClassVar
 
 import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import dash, mean_lines
+from statesize.lab.studies.engine.charts import mean_lines
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
-from statesize.lab.studies.engine.statistics import Numbers, mean, of_mean
+from statesize.lab.studies.engine.statistics import Numbers, of_mean
 from statesize.lab.studies.engine.study import Study, study
 from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, paired_differences
 from statesize.lab.studies.engine.verdicts import Claim
@@ -104,7 +104,8 @@ def start_of(run: FinalRun) -> str:
     words = [run.mixer]
     if run.mixer in S6_KINDS:
         smallest, largest = steps_of(run)
-        words = [f"{run.mixer} normalised" if _normalised(run) else run.mixer, f"steps {smallest:g} to {largest:g}"]
+        name = f"{run.mixer} normalised" if _normalised(run) else run.mixer
+        words = [name, f"steps {smallest:g} to {largest:g}"]
     return ", ".join([*words, *([] if run.intervention == "none" else [run.intervention])])
 
 
@@ -128,11 +129,12 @@ def _gains(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied
     return paired_differences(before, after, "normalised", *varied, value=value)
 
 
-def _lines(runs: Sequence[FinalRun], value: Callable[[FinalRun], float], y: str, title: str) -> alt.Chart:
-    records = [{"mixer": run.mixer, "start": start_of(run), "n": run.key_size, y: value(run)} for run in runs]
+def _lines(runs: Sequence[FinalRun], column: str, title: str) -> alt.Chart:
+    y = "accuracy" if column == "accuracy" else "ESS"
+    records = [{"mixer": run.mixer, "start": start_of(run), "n": run.key_size, y: getattr(run, column)} for run in runs]
     sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
     size = alt.X("n:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
-    return mean_lines(records, title, "n", y, "mixer", strokeDash=dash("start")).encode(x=size)
+    return mean_lines(records, title, "n", y, "mixer", "start").encode(x=size)
 
 
 @study("initialisation")
@@ -143,36 +145,24 @@ class Initialisation(Study):
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """What the factor gives at the largest states of each range of steps, and each start at each size."""
+        """What the factor gives at the largest states of each range of steps."""
         ranges = list(dict.fromkeys(steps_of(run) for run in table.runs if run.mixer in S6_KINDS))
-        for steps in ranges:
-            for mixer in S6_KINDS:
-                own = [
-                    run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == (mixer, steps, "none")
-                ]
-                ratios = np.exp(_gains(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START))
-                gains = _gains(filter(trained, own), lambda run: run.accuracy)
-                control = "" if steps == ranges[0] else "control_"
-                for figure, values in (("initial_ratio", ratios), ("accuracy_gain", gains)):
-                    name = f"{control}{mixer.replace('-', '_')}_{figure}_{steps[0]:g}_to_{steps[1]:g}"
-                    findings.add(name, of_mean(values))
-        usual = [(0.0, 0.0), *ranges[:1]]
-        groups = grouped(table.runs, lambda run: (run.length, start_of(run), run.key_size))
-        for (length, start, states), runs in groups.items():
-            control = "" if runs[0].intervention == "none" and steps_of(runs[0]) in usual else "control_"
-            name = f"{control}{re.sub('[-, ]+', '_', start.replace('steps ', ''))}_L{length}_n{states}"
-            findings.figures[f"{name}_initial"] = mean(run.initial_ess for run in runs)
-            if any(map(trained, runs)):
-                findings.figures[f"{name}_accuracy"] = mean(run.accuracy for run in runs if trained(run))
+        for steps, mixer in product(ranges, S6_KINDS):
+            kind = (mixer, steps, "none")
+            own = [run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == kind]
+            ratios = np.exp(_gains(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START))
+            gains = _gains(filter(trained, own), lambda run: run.accuracy)
+            name = mixer.replace("-", "_") if steps == ranges[0] else f"control_{mixer.replace('-', '_')}"
+            for figure, values in (("initial_ratio", ratios), ("accuracy_gain", gains)):
+                findings.add(f"{name}_{figure}_{steps[0]:g}_to_{steps[1]:g}", of_mean(values))
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """ESS at initialisation and after training, and accuracy, against the size of the state, a row a length."""
         rows: list[alt.HConcatChart] = []
         for length, runs in grouped(table.runs, lambda run: run.length).items():
             learned = list(filter(trained, runs))
-            drawn = [_lines(runs, lambda run: run.initial_ess, "ESS", f"ESS at initialisation, L = {length}")]
-            if learned:
-                drawn.append(_lines(learned, lambda run: run.ess, "ESS", f"ESS after training ({table.metric})"))
-                drawn.append(_lines(learned, lambda run: run.accuracy, "accuracy", "Accuracy"))
+            drawn = [_lines(runs, "initial_ess", f"ESS at initialisation, L = {length}")]
+            drawn += [_lines(learned, "ess", f"ESS after training ({table.metric})")] if learned else []
+            drawn += [_lines(learned, "accuracy", "Accuracy")] if learned else []
             rows.append(alt.hconcat(*drawn))
         return alt.vconcat(*rows)

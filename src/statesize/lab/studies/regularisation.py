@@ -6,13 +6,12 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import altair as alt
 
-from statesize.lab.studies.engine.charts import points, strip
+from statesize.lab.studies.engine.charts import points, run_records, strip
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import mean, of_mean
@@ -57,30 +56,9 @@ CAVEATS = (
 )
 
 
-@dataclass(frozen=True)
-class Treatment:
-    """A treatment against collapse; runs of equal treatments differ in mixer, task, rate and seed."""
-
-    identity_weight: float  # λ
-    intervention: str
-    steps: int
-
-    @classmethod
-    def of(cls, run: FinalRun) -> Treatment:
-        """The treatment of a run."""
-        training = run.settings["training"]
-        return cls(float(training.get("identity_weight", 0.0)), run.intervention, int(training["steps"]))
-
-    def label(self, steps: int) -> str:
-        """The treatment in words, such as "λ 0.3"; with its steps where they are not the usual ones."""
-        words = [f"λ {self.identity_weight:g}"]
-        words += [] if self.intervention == "none" else [self.intervention]
-        return ", ".join([*words, *([] if self.steps == steps else [f"{self.steps} steps"])])
-
-
-def usual_steps(runs: Sequence[FinalRun]) -> int:
-    """The fewest steps of any run; runs with more are a control. 0 without runs."""
-    return min((Treatment.of(run).steps for run in runs), default=0)
+def weight_of(run: FinalRun) -> float:
+    """λ of a run; runs without the term may have none."""
+    return float(run.settings["training"].get("identity_weight", 0.0))
 
 
 @study("regularisation")
@@ -91,46 +69,29 @@ class Regularisation(Study):
     caveats = CAVEATS
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """What each treatment does to accuracy and ESS, and what it gains on none."""
-        runs, metric = table.runs, table.metric
-        steps = usual_steps(runs)
-        plain = Treatment(0.0, "none", steps)
-        groups = grouped(runs, lambda run: (run.mixer, Treatment.of(run)))
-        for (mixer, treatment), members in groups.items():
-            label = treatment.label(steps)
-            slug = label.replace("λ", "lambda").replace(",", "").replace(" ", "_")
-            prefix = "control_" if not treatment.identity_weight and treatment != plain else ""
-            name = f"{prefix}{mixer.replace('-', '_')}_{slug}"
-            columns = {
-                "accuracy": "accuracy",
-                "utilisation": f"utilisation_{metric}",
-                "entropy": "entropy",
-                "norm": "norm",
-            }
-            for what, column in columns.items():
+        """What each λ does to accuracy and ESS, and what it gains on none."""
+        columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{table.metric}", "entropy": "entropy"}
+        groups = grouped(table.runs, lambda run: (run.mixer, weight_of(run)))
+        for (mixer, weight), members in groups.items():
+            name = f"{mixer.replace('-', '_')}_lambda_{weight:g}"
+            for what, column in (columns | {"norm": "norm"}).items():
                 findings.figures[f"{name}_{what}"] = mean(run.last[column] for run in members)
             findings.figures[f"{name}_share"] = mean(run.share for run in members)
-            # No treatment for as many steps; more steps alone are a control, compared with the usual ones.
-            alone = replace(plain, steps=treatment.steps)
-            before = groups.get((mixer, plain if treatment == alone else alone), [])
-            if treatment != plain and before:
-                # Pairs start from the same weights, but for what an intervention does, and see the same data.
-                pair = before, members, *(field.name for field in fields(Treatment))
+            if weight and (mixer, 0.0) in groups:
+                # Pairs start from the same weights and see the same data.
+                pair = groups[mixer, 0.0], members, "identity_weight"
                 findings.add(f"{name}_gain", of_mean(paired_differences(*pair)))
                 shares = paired_differences(*pair, value=lambda run: run.share)
                 findings.add(f"{name}_share_gain", of_mean(shares))
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Accuracy and ESS by treatment, and one against the other, each run a point."""
-        records = [
-            {"mixer": run.mixer, "treatment": Treatment.of(run).label(usual_steps(table.runs)), "seed": run.seed}
-            | {"ESS / TSS": run.share, "accuracy": run.accuracy}
-            for run in table.runs
-        ]
+        """Accuracy and ESS by λ, and one against the other, each run a point."""
+        weights = (f"λ {weight_of(run):g}" for run in table.runs)
+        records = [run | {"treatment": weight} for run, weight in zip(run_records(table.runs), weights, strict=True)]
         title = f"Accuracy against ESS ({table.metric})"
         against = points(records, title, "ESS / TSS", "accuracy", "mixer", shape="treatment:N")
-        by_treatment = (
+        by_weight = (
             strip(records, f"{x}, by treatment", "treatment", x, "mixer", yOffset="mixer:N")
             for x in ("accuracy", "ESS / TSS")
         )
-        return alt.vconcat(alt.hconcat(*by_treatment, against))
+        return alt.vconcat(alt.hconcat(*by_weight, against))

@@ -45,9 +45,3 @@ def test_a_task_has_its_own_model_training_intervention_and_students_and_equal_r
 def test_an_empty_grid_is_refused():
     with pytest.raises(InputError, match="tasks must give at least one run"):
         training_runs(Grid([{"name": "mqar"}], {"mixer": []}))
-
-
-def test_the_metric_of_claims():
-    assert RunMeasurements().claim_metric == "relative_0.01"
-    with pytest.raises(InputError, match="relative_tolerances must be at least one number"):
-        RunMeasurements(relative_tolerances=())

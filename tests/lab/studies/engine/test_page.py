@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     values = alt.Data(values=[{key: row[key] for key in ("mixer", "kv")} for row in rows])
     chart = alt.Chart(values).mark_point().encode(x="kv:Q", y="kv:Q", color="mixer:N").properties(width=600)
     said = {"claim": "One <i> and two.", "holds": None, "caveats": ("c & d",)}
-    figures = {"<i>one": 1.0, "between": (1.0, 2.0), "unknown": float("nan")}
+    figures = {"<i>one": 1.0, "<i>one_interval": [1.0, 2.0], "unknown": float("nan")}
     write_page(
         Conclusion(study="regimes", figures=figures, reason="too few", **said),
         alt.vconcat(alt.hconcat(chart, chart)),
@@ -61,7 +61,7 @@ def test_the_conclusion_is_strict_json(folder):
     document = json.loads(
         (folder / CONCLUSION).read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name)
     )
-    assert document["figures"] == {"<i>one": 1.0, "between": [1.0, 2.0], "unknown": None}
+    assert document["figures"] == {"<i>one": 1.0, "<i>one_interval": [1.0, 2.0], "unknown": None}
     assert "statesize" in document["versions"]
     assert (document["command"], "processors" in document["machine"]) == ("", True)
 

@@ -1,15 +1,16 @@
 """Both studies on models of transformers, and on one whose operators are made of its weights."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.texts.dips import measure_dips
+from statesize.lab.studies.texts.dips import measure_dips, modulation, respond
 from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.recall import perplexities
-from statesize.lab.studies.texts.sequences import Windows
+from statesize.lab.studies.texts.recall import perplexity
+from statesize.lab.studies.texts.sequences import Windows, aligned_sequences
 
 WINDOWS = Windows(4, 4, margin=2)
 
@@ -38,11 +39,10 @@ def step_attention():
 @pytest.mark.parametrize(("build", "units"), [(gpt2, 4), (mamba, 16), (step_attention, 2)])
 def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units):
     model = build()
-    found = measure_dips(model, corpus, WINDOWS)
-    heads = [dip for dip in found if dip.head != "all" and (dip.metric, dip.condition) == ("norm", "delimiter")]
-    assert len(heads) == units
-    assert all(torch.isfinite(torch.tensor([dip.depth, dip.low, dip.high])).all() for dip in heads)
-    assert 1 < perplexities(model, corpus, 32, None)["recall_perplexity"] < 300
+    response = respond(model, aligned_sequences(corpus, WINDOWS)[0], WINDOWS)
+    assert len(response.layers) == units
+    assert all(np.isfinite([dip["depth"], dip["low"], dip["high"]]).all() for dip in modulation(response, "norm"))
+    assert 1 < perplexity(model, corpus, 32, None) < 300
     assert not model.training
 
 
@@ -50,4 +50,4 @@ def test_sequences_that_are_too_long_for_a_model_are_one_clear_line(corpus):
     with pytest.raises(InputError, match=r"refused sequences 0 to 7 of 30 tokens"):
         list(measure_dips(gpt2(positions=8), corpus, WINDOWS))
     with pytest.raises(InputError, match=r"refused sequences of 32 tokens"):
-        perplexities(gpt2(positions=8), corpus, 32, None)
+        perplexity(gpt2(positions=8), corpus, 32, None)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import altair as alt
 
 from statesize.io.json_values import json_values
+from statesize.lab.studies.engine.table import FinalRun, Row
 from statesize.report.vega import PALETTE
 
 SIDE = 300
 """Width and height of a chart, in pixels."""
-SHARES = frozenset({"accuracy", "ESS / TSS", "utilisation", "depth"})
+SHARES = frozenset({"accuracy", "ESS / TSS", "depth"})
 """Quantities that are drawn as percentages."""
 SHOWN = alt.TooltipContent("data")
 
 Records: TypeAlias = Sequence[Mapping[str, object]]
+
+
+def run_records(runs: Iterable[FinalRun]) -> list[Row]:
+    """A record for each run: what it is, the share of its state that is used, and its accuracy."""
+    return [
+        {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed}
+        | {"ESS / TSS": run.share, "accuracy": run.accuracy}
+        for run in runs
+    ]
 
 
 def chart(records: Records, title: str) -> alt.Chart:
@@ -41,16 +51,12 @@ def points(records: Records, title: str, x: str, y: str, by: str, **more: Any) -
     return drawn.encode(x=alt.X(**quantity(x)), y=alt.Y(**quantity(y)), color=colour(by), **more)
 
 
-def mean_lines(records: Records, title: str, x: str, y: str, by: str, **more: Any) -> alt.Chart:
-    """Means of one quantity at each value of another."""
-    drawn = chart(records, title).mark_line(point=True, tooltip=SHOWN)
-    return drawn.encode(x=alt.X(f"{x}:Q"), y=alt.Y(**quantity(y, f"mean({y}):Q")), color=colour(by), **more)
-
-
-def dash(name: str) -> alt.StrokeDash:
-    """How lines are dashed, with a legend that shows strokes."""
+def mean_lines(records: Records, title: str, x: str, y: str, by: str, dashed: str) -> alt.Chart:
+    """Means of one quantity at each value of another, dashed by a name whose legend shows strokes."""
     legend = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=600, symbolStrokeColor="#888888")
-    return alt.StrokeDash(f"{name}:N", legend=legend)
+    drawn = chart(records, title).mark_line(point=True, tooltip=SHOWN)
+    dash = alt.StrokeDash(f"{dashed}:N", legend=legend)
+    return drawn.encode(x=f"{x}:Q", y=alt.Y(**quantity(y, f"mean({y}):Q")), color=colour(by), strokeDash=dash)
 
 
 def strip(records: Records, title: str, category: str, x: str, by: str, **more: Any) -> alt.LayerChart | alt.FacetChart:

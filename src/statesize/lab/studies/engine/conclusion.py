@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
+from statesize.io.json_values import json_values
 from statesize.lab.studies.engine.statistics import Evidence
-from statesize.lab.studies.engine.verdicts import Claim, judge
-from statesize.measurement.statistics import Interval, finite
+from statesize.lab.studies.engine.verdicts import INTERVAL, Claim, Figure, judge, with_interval
+from statesize.measurement.statistics import Interval
 from statesize.report.result import Result
 from statesize.report.result_page import ResultPage
 from statesize.report.table import PageTable
 
-Figure: TypeAlias = float | tuple[float, float]
 NO_CLAIM = "No claim was fixed before these runs."
-INTERVAL = "_interval"
 _CAPTION = "Numbers with intervals of 95 %. Those of the claim begin with claim_, controls with control_."
 
 
@@ -28,8 +25,8 @@ class Conclusion(Result):
         study: Name of the study.
         claim: The sentence that was tested.
         holds: Whether the claim holds in this grid; None where the grid cannot tell.
-        figures: Numbers by name, and lower and upper ends of intervals of 95 % as NAME_interval; controls begin with
-            `control_`, what is said of the claim with `claim_`.
+        figures: Numbers by name, and lower and upper ends of intervals of 95 % as NAME_interval, None where there is
+            too little for one; controls begin with `control_`, what is said of the claim with `claim_`.
         caveats: How far that reaches.
         reason: Why the grid cannot tell; empty where it can.
     """
@@ -49,25 +46,15 @@ class Conclusion(Result):
         words = {True: "Holds here", False: "Does not hold here", None: f"Cannot tell: {self.reason}. The claim"}
         return f"{words[self.holds]}: {self.claim}"
 
-    @property
-    def legend(self) -> tuple[str, ...]:
-        """The caveats."""
-        return self.caveats
-
     def table(self) -> PageTable:
         """A row for each figure, with its interval; those of the claim first."""
-        shown = [
-            name for name in self.figures if not (name.endswith(INTERVAL) and name[: -len(INTERVAL)] in self.figures)
+        numbers = {name: figure for name, figure in self.figures.items() if isinstance(figure, float)}
+        ends = {name: figure for name, figure in self.figures.items() if isinstance(figure, list)}
+        rows = [
+            (name, f"{Interval(numbers[name], *ends.get(f'{name}{INTERVAL}', ())):.3g}")
+            for name in sorted(numbers, key=lambda name: not name.startswith("claim_"))
         ]
-        rows = [(name, self._shown(name)) for name in sorted(shown, key=lambda name: not name.startswith("claim_"))]
         return PageTable("Figures", ("figure", "value"), rows, _CAPTION)
-
-    def _shown(self, name: str) -> str:
-        """A figure at three digits, with its interval where it has one."""
-        figure, ends = self.figures[name], self.figures.get(f"{name}{INTERVAL}")
-        if isinstance(figure, tuple):
-            return f"[{figure[0]:.3g}, {figure[1]:.3g}]"
-        return f"{Interval(figure, *(ends if isinstance(ends, tuple) else ())):.3g}"
 
     def page(self) -> ResultPage:
         """The verdict, the figures and the caveats."""
@@ -75,7 +62,7 @@ class Conclusion(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields as JSON holds them; numbers that are not finite are None."""
-        return vars(self) | {"figures": known(self.figures)}
+        return json_values(vars(self))
 
 
 @dataclass
@@ -88,28 +75,13 @@ class Findings:
 
     def add(self, name: str, evidence: Evidence) -> None:
         """Adds an estimate as NAME and its interval as NAME_interval."""
-        interval = evidence.interval()
         self.evidence[name] = evidence
-        self.figures |= {name: interval.value, f"{name}{INTERVAL}": (interval.low, interval.high)}
+        self.figures |= with_interval(name, evidence.interval())
 
     def conclusion(self, study: str, caveats: tuple[str, ...]) -> Conclusion:
         """The conclusion from all findings."""
         if self.claim is None:
             return Conclusion(study, NO_CLAIM, None, self.figures, caveats)
         verdict = judge(self.claim, self.evidence)
-        for look in verdict.looks:
-            name, interval = f"claim_{look.name}", look.interval
-            self.figures |= {name: interval.value, f"{name}{INTERVAL}": (interval.low, interval.high)}
-            self.figures |= {f"{name}_units": float(look.units), f"{name}_p": look.adjusted_p}
-        return Conclusion(study, self.claim.statement, verdict.holds, self.figures, caveats, verdict.reason)
-
-
-def known(figures: Mapping[str, Figure]) -> dict[str, Figure | list[float] | None]:
-    """Figures as JSON holds them: intervals as lists, and None for what is not a number."""
-    values: dict[str, Figure | list[float] | None] = {}
-    for name, figure in figures.items():
-        if isinstance(figure, tuple):
-            values[name] = list(figure) if all(map(math.isfinite, figure)) else None
-        else:
-            values[name] = finite(figure)
-    return values
+        figures = self.figures | verdict.figures
+        return Conclusion(study, self.claim.statement, verdict.holds, figures, caveats, verdict.reason)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
-from statesize.check import real_numbers, refuse, require_choice, require_count
+from statesize.check import require_choice, require_count
 from statesize.errors import InputError
+from statesize.io.files import digest
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.students import Distillation
@@ -20,12 +19,20 @@ from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.tasks.base import SyntheticTask, build_task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.initialisation import initialise
+from statesize.measurement.settings import Settings
 
 Fields: TypeAlias = dict[str, Any]
 """Values by the names of fields; each list stands for several runs."""
 
 ROW_FORMAT = 1
 """Version of the rows of a run; it is part of a run's key, so that older rows are never taken for newer ones."""
+
+
+SETTINGS = Settings(relative_tolerances=(1e-2, 1e-3), tolerances=(1e-3,))
+METRICS = ("entropy", "relative_0.01", "relative_0.001", "tolerance_0.001")
+"""The columns of ESS: entropy, then at relative and absolute tolerances."""
+METRIC = "relative_0.01"
+"""The column for which claims are made."""
 
 
 @dataclass(frozen=True)
@@ -35,33 +42,14 @@ class RunMeasurements:
     Attributes:
         every: Steps between measurements.
         sequences: Held-out sequences on which the ESS is measured; the accuracy is that of all of them.
-        relative_tolerances: ρ of the relative tolerance-ESS; the first is the metric of claims.
-        tolerances: Absolute τ.
     """
 
     every: int = 200
     sequences: int = 16
-    relative_tolerances: tuple[float, ...] = (1e-2, 1e-3)
-    tolerances: tuple[float, ...] = (1e-3,)
 
     def __post_init__(self) -> None:
-        for name in ("every", "sequences"):
-            require_count(name, getattr(self, name), plain=True)
-        for name in ("relative_tolerances", "tolerances"):
-            object.__setattr__(self, name, tuple(real_numbers(name, getattr(self, name))))
-        if not self.relative_tolerances:
-            refuse("relative_tolerances", "at least one number", (), "Claims are made for the first one, such as 0.01.")
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The columns of ESS, entropy, then relative and absolute tolerances."""
-        relative = (f"relative_{value:g}" for value in self.relative_tolerances)
-        return ("entropy", *relative, *(f"tolerance_{value:g}" for value in self.tolerances))
-
-    @property
-    def claim_metric(self) -> str:
-        """The column for which claims are made, of the first relative tolerance."""
-        return self.metrics[1]
+        for name, count in vars(self).items():
+            require_count(name, count, plain=True)
 
 
 SHAPE: Fields = {"heads": 2, "layers": 2, "mlp_factor": 2, "convolution_size": 2}
@@ -95,17 +83,14 @@ class TrainingRun:
     measuring: RunMeasurements = RunMeasurements()
     intervention: str = "none"
     distillation: Distillation | None = None
+    metric = METRIC
 
     def __post_init__(self) -> None:
         require_choice("intervention", self.intervention, INTERVENTIONS)
 
-    @property
-    def metric(self) -> str:
-        """The column of the ESS for which claims are made."""
-        return self.measuring.claim_metric
-
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values."""
+        tolerances = {name: getattr(SETTINGS, name) for name in ("relative_tolerances", "tolerances")}
         # Fields that came later are left out where they are not used, and those that are gone stay, so that runs keep
         # their keys.
         model = {name: value for name, value in self.model.to_dict().items() if name != "format"}
@@ -114,16 +99,15 @@ class TrainingRun:
             "task": self.task.settings() | ({"query_share": 1.0, "gap_power": 1.0} if self.task.kind == "mqar" else {}),
             "training": {"accumulation": 1, "utilisation_weight": 0.0, "target_utilisation": 0.8}
             | self.training.to_dict(),
-            "measuring": dataclasses.asdict(self.measuring),
+            "measuring": vars(self.measuring) | tolerances,
             "intervention": self.intervention,
-            **({} if self.distillation is None else {"distillation": self.distillation.to_dict()}),
+            **({} if self.distillation is None else {"distillation": {"losses": (), **vars(self.distillation)}}),
         }
 
     @cached_property
     def key(self) -> str:
         """The run's name, the first 16 hexadecimal digits of the SHA-256 of its settings."""
-        content = json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return digest(json.dumps({"rows": ROW_FORMAT, **self.to_dict()}, sort_keys=True).encode())[:16]
 
     @property
     def label(self) -> str:
@@ -131,10 +115,8 @@ class TrainingRun:
         model, training = self.model, self.training
         mixer = f"{model.mixer} normalised" if model.normalised else model.mixer
         words = [f"{self.task.kind} kv {self.task.items}", mixer, f"n {model.key_size}", f"rate {training.rate:g}"]
-        words += [f"seed {training.seed}"]
-        words += [] if self.intervention == "none" else [self.intervention]
-        words += [f"λ {training.identity_weight:g}"] if training.identity_weight else []
-        return ", ".join(words)
+        words += [f"seed {training.seed}", *([] if self.intervention == "none" else [self.intervention])]
+        return ", ".join([*words, *([f"λ {training.identity_weight:g}"] if training.identity_weight else [])])
 
 
 @dataclass(frozen=True)
@@ -186,19 +168,14 @@ def _runs(task: Fields, grid: Grid, variant: Fields) -> Iterator[TrainingRun]:
     numbers = {name: value for name, value in task.items() if name not in own}
     models = {**grid.model, **variant, **task.get("model", {})}
     trainings = {**grid.training, **task.get("training", {})}
+    interventions = {"intervention": task.get("intervention", "none")}
     students = Distillation(**task["distillation"]) if "distillation" in task else None
     for built in map(build_task, _product(numbers)):
-        for shape in _product(models):
+        for shape, how, start in itertools.product(*map(_product, (models, trainings, interventions))):
             config = ModelConfig(vocabulary_size=built.vocabulary_size, **shape)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
-            for how in _product(trainings):
-                for intervention in _as_list(task.get("intervention", "none")):
-                    yield TrainingRun(config, built, TrainingConfig(**how), grid.measuring, intervention, students)
+            yield TrainingRun(config, built, TrainingConfig(**how), grid.measuring, distillation=students, **start)
 
 
-def _product(values: Fields) -> Iterator[dict[str, Any]]:
-    for chosen in itertools.product(*map(_as_list, values.values())):
-        yield dict(zip(values, chosen, strict=True))
-
-
-def _as_list(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else [value]
+def _product(values: Fields) -> list[dict[str, Any]]:
+    lists = (cast("list[Any]", value) if isinstance(value, list) else [value] for value in values.values())
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*lists)]

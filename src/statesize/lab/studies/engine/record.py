@@ -5,63 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from statesize.errors import FileError
-from statesize.lab.studies.engine.conclusion import known
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import TABLE, Row, parse_rows, table_content
 
 RECORD = "record.json"
-_SCHEMA = 1
 _CLOSE = 1e-12
 
 
-@dataclass(frozen=True)
-class Made:
-    """What made the runs of a record: the commit that fixed the preset, its command, the date, and the machine."""
-
-    commit: str
-    command: str
-    date: str
-    machine: str
-
-
-def record_files(study: Study, preset: str, made: Made, rows: Sequence[Row]) -> dict[str, bytes]:
-    """The files of a record, by name, of the runs of a preset that are done; while some are missing, it cannot tell."""
-    runs, grid = study.runs(study.preset(preset)), study.preset(preset)
-    keys = {run.key for run in runs}
-    rows = [row for row in rows if row["run"] in keys]
-    done = len({row["run"] for row in rows})
-    conclusion, table = study.conclude(rows, runs[0].metric, grid.claim), table_content(rows)
-    document = {
-        "schema": _SCHEMA,
-        "made": {
-            "commit": made.commit,
-            "command": made.command,
-            "versions": ", ".join(sorted({str(row["versions"]) for row in rows})),
-            "date": made.date,
-        },
-        "study": study.kind,
-        "preset": preset,
-        "done_on": made.machine,
+def summary(study: Study, preset: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """What the rows of a preset say, as JSON values; while runs are missing, they cannot tell."""
+    grid = study.preset(preset)
+    runs, done = study.runs(grid), len({row["run"] for row in rows})
+    conclusion = study.conclude(rows, runs[0].metric, grid.claim).to_dict()
+    return {
+        **{"study": study.kind, "preset": preset, "done": done, "total": len(runs)},
         "seeds": sorted({int(row["seed"]) for row in rows if "seed" in row}),
-        "done": done,
-        "total": len(keys),
-        "table_sha256": hashlib.sha256(table).hexdigest(),
-        "claim": conclusion.claim,
-        "holds": conclusion.holds if done == len(keys) else None,
-        "figures": known(conclusion.figures),
+        "claim": conclusion["claim"],
+        "holds": conclusion["holds"] if done == len(runs) else None,
+        "figures": conclusion["figures"],
     }
-    return {TABLE: table, RECORD: json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"}
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """The rows of a record."""
-    return parse_rows((folder / TABLE).read_bytes())
+def record_files(study: Study, preset: str, rows: Sequence[Row], made: Mapping[str, str]) -> dict[str, bytes]:
+    """The files of a record, by name, with what made its rows, such as commit, command, date and machine."""
+    table, versions = table_content(rows), ", ".join(sorted({str(row["versions"]) for row in rows}))
+    document = {"schema": 1, "made": {**made, "versions": versions}, **summary(study, preset, rows)}
+    document["table_sha256"] = hashlib.sha256(table).hexdigest()
+    return {TABLE: table, RECORD: record_content(document)}
+
+
+def record_content(document: Mapping[str, Any]) -> bytes:
+    """A record as a file."""
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def verify(study: Study, folder: Path) -> dict[str, Any]:
@@ -69,17 +49,20 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
         kept = cast("dict[str, Any]", json.loads(path.read_bytes()))
-        content, rows = (folder / TABLE).read_bytes(), read_rows(folder)
-        made = Made(kept["made"]["commit"], kept["made"]["command"], kept["made"]["date"], kept["done_on"])
-        again = json.loads(record_files(study, kept["preset"], made, rows)[RECORD])
+        content = (folder / TABLE).read_bytes()
+        rows = parse_rows(content)
+        facts: dict[str, Any] = summary(study, kept["preset"], rows) | {
+            "table_sha256": hashlib.sha256(content).hexdigest()
+        }
+        known = {run.key for run in study.runs(study.preset(kept["preset"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} must be the record of a study, got one that cannot be read: {error!r}.") from error
-    again["table_sha256"] = hashlib.sha256(content).hexdigest()
-    if len({row["run"] for row in rows}) != again["done"]:
+    if not {row["run"] for row in rows} <= known:
         raise FileError(f"runs of {folder / TABLE} must be those of the preset {kept['preset']}, got others.")
-    kept_facts, facts = ({name: one.get(name) for name in again} | one["figures"] for one in (kept, again))
+    kept_facts: dict[str, Any] = {name: kept.get(name) for name in facts if name != "figures"} | kept["figures"]
+    facts |= facts.pop("figures")
     for name in facts.keys() | kept_facts.keys():
-        if name != "figures" and not _is_close(kept_facts.get(name), facts.get(name)):
+        if not _is_close(kept_facts.get(name), facts.get(name)):
             raise FileError(f"{name} of {path} must be {facts.get(name)!r}, got {kept_facts.get(name)!r}.")
     return kept
 

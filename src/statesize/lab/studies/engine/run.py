@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file, replace_files
@@ -66,31 +66,27 @@ def run_study(
         StatesizeError: Some runs failed; the others are kept.
     """
     started, parts, runs = time.perf_counter(), finished_runs(folder, study.kind), study.runs(grid)
-    rows, failures = dict[str, list[Row]](), list[Done[Run, list[Row]]]()
     others = [path.name for path in (folder / RUNS).glob("*") if path.name != study.kind]
     if others:
         raise FileError(
             f"folder must be that of {study.kind}, got {folder} with runs of {others[0]}. Give another one."
         )
+    finished = list[Done[Run, list[Row]]]()
     with parts_writer(folder, rf"{RUNS}|{TABLE}|{CONCLUSION}|{PAGE}"), crew(partial(_working, study)) as executor:
         for done in run(runs, executor, parts, attrgetter("key")):
-            if done.error is None:
-                rows[done.task.key] = done.get()
-            else:
-                failures.append(done)
+            finished.append(done)
             if on_progress is not None and not done.resumed:
-                on_progress(done, len(rows) + len(failures))
-        if failures:
-            first = failures[0]
+                on_progress(done, len(finished))
+        if failures := [done for done in finished if done.error is not None]:
             raise StatesizeError(
-                f"{len(failures)} of {counted(len(runs), 'run')} failed, the first ({first.task.label}) because "
-                f"{first.error}. The others are kept: the same command does only what is missing"
+                f"{len(failures)} of {counted(len(runs), 'run')} failed, the first ({failures[0].task.label}) because "
+                f"{failures[0].error}. The others are kept: the same command does only what is missing"
             )
-        ordered, metric = [row for one in runs for row in rows[one.key]], runs[0].metric
-        replace_file(folder / TABLE, table_content(ordered))
-        conclusion = study.conclude(ordered, metric, grid.claim or study.claim)
-        write_page(conclusion, study.draw(StudyTable(ordered, metric)), ordered, folder, command)
-    return StudyResult(conclusion, ordered, folder / TABLE, time.perf_counter() - started)
+        rows, metric = stored_rows(study, runs, folder), runs[0].metric
+        replace_file(folder / TABLE, table_content(rows))
+        conclusion = study.conclude(rows, metric, grid.claim or study.claim)
+        write_page(conclusion, study.draw(StudyTable(rows, metric)), rows, folder, command)
+    return StudyResult(conclusion, rows, folder / TABLE, time.perf_counter() - started)
 
 
 def stored_rows(study: Study, runs: Sequence[Run], folder: Path) -> list[Row]:
@@ -101,11 +97,7 @@ def stored_rows(study: Study, runs: Sequence[Run], folder: Path) -> list[Row]:
 
 def _working(study: Study) -> Work:
     """The work of a process that does runs."""
-
-    def work(one: Any) -> Iterator[list[Row]]:
-        yield study.carry_out(one)
-
-    return work
+    return lambda task: iter([study.carry_out(task)])
 
 
 def write_page(
@@ -114,18 +106,18 @@ def write_page(
     """Writes study.html and conclusion.json; a full disk is a FileError."""
     versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
     made = {"command": command, "versions": versions, "machine": machine()}
-    extent = counted(len(rows), "row") if len(rows) <= MOST_ROWS else f"The first {MOST_ROWS:,} of {len(rows):,} rows"
+    extent = f"The first {MOST_ROWS:,} of {len(rows):,} rows" if len(rows) > MOST_ROWS else counted(len(rows), "row")
     caption = f"{extent}; {TABLE} in the study’s folder holds all. What is the same in all of them is told below."
     table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
     facts = {"Command": command, "Versions": ", ".join(f"{name} {one}" for name, one in versions.items())}
-    page = conclusion.page()
     diverged = [f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED]
-    drawn = replace(
+    page = conclusion.page()
+    page = replace(
         page,
-        charts=[PageChart("Charts", cast("Mapping[str, object]", charts.to_dict()))],
+        charts=[PageChart("Charts", charts.to_dict())],
         tables=[*page.tables, table],
         notes={**page.notes, "Runs that came to no result": diverged},
         facts={name: fact for name, fact in facts.items() if fact} | {"Machine": made["machine"], **shared},
     )
     document = json.dumps({**conclusion.to_dict(), **made}, ensure_ascii=False, allow_nan=False)
-    replace_files(folder, {PAGE: drawn.render().encode(), CONCLUSION: document.encode() + b"\n"})
+    replace_files(folder, {PAGE: page.render().encode(), CONCLUSION: document.encode() + b"\n"})

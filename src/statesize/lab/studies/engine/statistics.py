@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import getitem
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 
 from statesize.measurement.statistics import Interval
 
@@ -31,10 +32,12 @@ def mean(values: Iterable[Any]) -> float:
 
 def pearson(x: Numbers, y: Numbers) -> float:
     """Pearson's correlation of x (N,) and y (N,); NaN with fewer than 3 pairs or where one side does not vary."""
-    if len(x) < 3:
-        return math.nan
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return through_origin(x - x.mean(), y - y.mean()) if len(x) > 2 else math.nan
+
+
+def through_origin(x: Numbers, y: Numbers) -> float:
+    """The correlation of x (N,) and y (N,) whose means are 0, also within groups; NaN where one does not vary."""
+    scale = math.sqrt(float(x @ x) * float(y @ y))
     # The rest of equal numbers is round-off, not variation.
     return float(x @ y) / scale if scale > 1e-12 else math.nan
 
@@ -52,32 +55,18 @@ def partial_correlation(xy: float, xz: float, yz: float) -> float:
 
 def ranks(x: Numbers) -> Numbers:
     """Ranks from 1 of x (N,), means of ranks for ties."""
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return np.asarray(stats.rankdata(x), np.float64)
 
 
 def within_cells(x: Numbers, cells: Indices) -> Numbers:
     """Residuals (N,) of x (N,) from the mean of its cell; `cells` (N,) numbers the cells from 0."""
-    counts = np.bincount(cells)
-    means = np.bincount(cells, weights=x) / np.maximum(counts, 1)
+    means = np.bincount(cells, weights=x) / np.maximum(np.bincount(cells), 1)
     return x - means[cells]
 
 
 def ranks_within(x: Numbers, cells: Indices) -> Numbers:
     """Ranks (N,) of x (N,) among the numbers of its cell, less their mean."""
-    found = np.zeros(len(x))
-    for cell in np.unique(cells):
-        found[cells == cell] = ranks(x[cells == cell])
-    return within_cells(found, cells)
-
-
-def percentiles(draws: Numbers) -> tuple[float, float]:
-    """The ends of the interval of 95 % from draws (D,); NaN where fewer than half of the draws give a number."""
-    known = draws[np.isfinite(draws)]
-    if len(known) < len(draws) / 2:
-        return math.nan, math.nan
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)
+    return within_cells(pd.Series(x).groupby(cells).rank().to_numpy(np.float64), cells)
 
 
 # Fisher's z of a correlation of 1 is infinite.
@@ -95,11 +84,17 @@ class Evidence:
 
     def p_above(self, threshold: float) -> float:
         """One-sided p against "the number is at most the threshold"; NaN where there are too few units."""
-        return self._p(self.scaled(self.value) - self.scaled(threshold))
+        excess = self.scaled(self.value) - self.scaled(threshold)
+        if self.units < 2 or not (math.isfinite(self.error) and math.isfinite(excess)):
+            return math.nan
+        # Units that all say the same leave no doubt, but for a number right at the threshold.
+        certain = math.inf if excess > 1e-9 else -math.inf
+        t = certain if self.error <= 1e-12 else excess / self.error
+        return float(special.stdtr(self.units - 1, -t))
 
     def p_below(self, threshold: float) -> float:
         """One-sided p against "the number is at least the threshold"; NaN where there are too few units."""
-        return self._p(self.scaled(threshold) - self.scaled(self.value))
+        return replace(self, value=-self.value).p_above(-threshold)
 
     def interval(self, looks: int = 1) -> Interval:
         """The estimate with its interval of 95 % for so many looks together, by Bonferroni."""
@@ -115,14 +110,6 @@ class Evidence:
         if not self.correlation or math.isnan(number):
             return number
         return math.atanh(max(-_LARGEST_CORRELATION, min(number, _LARGEST_CORRELATION)))
-
-    def _p(self, excess: float) -> float:
-        if self.units < 2 or not (math.isfinite(self.error) and math.isfinite(excess)):
-            return math.nan
-        # Units that all say the same leave no doubt, but for a number right at the threshold.
-        certain = math.inf if excess > 1e-9 else -math.inf
-        t = certain if self.error <= 1e-12 else excess / self.error
-        return float(special.stdtr(self.units - 1, -t))
 
 
 def of_mean(values: Numbers) -> Evidence:
@@ -146,10 +133,11 @@ def correlating(x: Numbers, y: Numbers, given: Numbers | None = None, prepare: P
     """The correlation of x (N,) and y (N,), or what is left of it given other numbers (N,), as a function of rows."""
 
     def correlation(rows: Indices) -> float:
-        a, b, *known = (prepare(values, rows) for values in (x, y, given) if values is not None)
-        if not known:
+        a, b = prepare(x, rows), prepare(y, rows)
+        if given is None:
             return pearson(a, b)
-        return partial_correlation(pearson(a, b), pearson(a, known[0]), pearson(b, known[0]))
+        known = prepare(given, rows)
+        return partial_correlation(pearson(a, b), pearson(a, known), pearson(b, known))
 
     return correlation
 

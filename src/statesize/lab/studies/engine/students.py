@@ -6,7 +6,6 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,24 +43,11 @@ class Distillation:
         # Those of training are checked where it begins.
         object.__setattr__(self, "key_sizes", tuple(require_count("key_sizes", n, plain=True) for n in self.key_sizes))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON values."""
-        # Keys of runs on record have an empty list of losses.
-        return {"losses": ()} | dataclasses.asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Student:
-    """A trained student, and its columns: those of a layer are its "size", its "error" and the "bound" of that."""
-
-    model: LanguageModel
-    columns: dict[str, float]
-
 
 def students(
     teacher: LanguageModel, task: Task, training: TrainingConfig, sequences: int, plan: Distillation
-) -> Iterator[Student]:
-    """Trains the students of a trained teacher, which is measured on so many held-out sequences."""
+) -> Iterator[tuple[LanguageModel, dict[str, float]]]:
+    """Trains the students of a trained teacher, which is measured on so many held-out sequences, and their columns."""
     # The training's seed, warm-up, weight decay, clip and device are the students' too.
     input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
     operators = [captured.operator for captured in capture(teacher, input_ids)]
@@ -78,10 +64,10 @@ def students(
         learn(student, _PREDICTIONS_SEED, plan.rate / 2, "hidden", "logits")
         columns = {"student_divergence": discrepancy(teacher, student, task, plan.batch_size).divergence}
         for layer, (error, operator) in enumerate(zip(errors, operators, strict=True)):
-            bound = float(least_error(operator, size).mean())
-            told = {"size": float(size), "error": error, "bound": bound}
-            columns |= {f"student_{name}_layer_{layer}": value for name, value in told.items()}
-        yield Student(student, columns)
+            columns[f"student_size_layer_{layer}"] = float(size)
+            columns[f"student_error_layer_{layer}"] = error
+            columns[f"student_bound_layer_{layer}"] = float(least_error(operator, size).mean())
+        yield student, columns
 
 
 @torch.no_grad()

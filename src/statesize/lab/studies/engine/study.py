@@ -41,7 +41,7 @@ class Run(Protocol):
 
 
 class Study(ABC):
-    """A question about effective state-size that a command answers; the docstring of a subclass begins with it.
+    """A question about effective state-size that a command answers.
 
     A file of its own with a subclass under `@study("name")` reads like the method section of a paper: the grids, with
     the claim that was fixed before their runs, the analysis, how far it reaches, and the charts.
@@ -57,7 +57,7 @@ class Study(ABC):
     @classmethod
     def question(cls) -> str:
         """The first paragraph of its file, or of its docstring where the file is a plug-in."""
-        return _first_paragraph(getattr(sys.modules.get(cls.__module__), "__doc__", None) or cls.__doc__ or "")
+        return _first_paragraph(getattr(sys.modules.get(cls.__module__), "__doc__", None) or cls.__doc__)
 
     @abstractmethod
     def analyse(self, table: StudyTable, findings: Findings) -> None:
@@ -67,19 +67,14 @@ class Study(ABC):
         """The charts of a table, here accuracy against the share of the state, one a task."""
         import altair as alt
 
-        from statesize.lab.studies.engine.charts import points
+        from statesize.lab.studies.engine.charts import points, run_records
         from statesize.lab.studies.engine.table import grouped
 
         tasks = grouped(table.runs, lambda run: run.task)
-        records = {
-            task: [
-                {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed}
-                | {"ESS / TSS": run.share, "accuracy": run.accuracy}
-                for run in runs
-            ]
+        drawn = (
+            points(run_records(runs), task, "ESS / TSS", "accuracy", "mixer", shape="n:N")
             for task, runs in tasks.items()
-        }
-        drawn = (points(of, task, "ESS / TSS", "accuracy", "mixer", shape="n:N") for task, of in records.items())
+        )
         return alt.vconcat(alt.hconcat(*drawn))
 
     def runs(self, grid: Any) -> tuple[Any, ...]:
@@ -104,23 +99,13 @@ class Study(ABC):
         return next((grid.claim for grid in reversed(self.presets.values()) if grid.claim is not None), None)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType, reportUnknownVariableType]
 
     def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
-        """What all rows say.
-
-        Args:
-            rows: The table of its runs.
-            metric: The column of the ESS for which claims are made.
-            claim: The claim that was fixed before the runs, or None.
-
-        Returns:
-            The conclusion; the runs that diverged are in no figure but their number.
-        """
+        """The conclusion from all rows; the runs that diverged are in no figure but their number."""
         from statesize.lab.studies.engine.conclusion import Findings
         from statesize.lab.studies.engine.table import DONE, StudyTable
 
         findings = Findings(claim)
-        diverged = [row["status"] != DONE for row in rows if "status" in row]
-        if diverged:
-            findings.figures["diverged"] = float(sum(diverged))
+        if rows and "status" in rows[0]:
+            findings.figures["diverged"] = float(sum(row["status"] != DONE for row in rows))
         self.analyse(StudyTable(rows, metric), findings)
         return findings.conclusion(self.kind, self.caveats)
 
@@ -137,8 +122,8 @@ study: Registry[type[Study]] = Registry("study", "statesize.lab.studies", _check
 def questions() -> dict[str, str]:
     """Read the question of each study of the package, by its name, from its file: importing it takes seconds."""
     files = sorted(Path(__file__).parents[1].glob("[!_]*.py"))
-    return {file.stem: _first_paragraph(ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "") for file in files}
+    return {file.stem: _first_paragraph(ast.get_docstring(ast.parse(file.read_text("utf-8")))) for file in files}
 
 
-def _first_paragraph(text: str) -> str:
-    return text.partition("\n\n")[0].replace("\n", " ")
+def _first_paragraph(text: str | None) -> str:
+    return (text or "").partition("\n\n")[0].replace("\n", " ")

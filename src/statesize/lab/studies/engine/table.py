@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from statesize.io.files import Parts
-from statesize.lab.studies.engine.statistics import Numbers, mean
+from statesize.lab.studies.engine.statistics import Numbers, mean, numbers
 from statesize.version import __version__
 
 Row: TypeAlias = dict[str, str | int | float | bool]
@@ -89,11 +89,12 @@ class FinalRun:
 
     def settings_without(self, *varied: str) -> str:
         """All settings that a run learns by, without some fields: equal for runs that differ in nothing else."""
-        left_out = _NOT_LEARNED_FROM.union(varied)
-        kept = {part: fields for part, fields in self.settings.items() if part not in left_out}
-        for part in kept.keys() & {"task", "model", "training"}:
-            kept[part] = {name: value for name, value in kept[part].items() if name not in left_out}
-        return json.dumps(kept, sort_keys=True)
+
+        def kept(fields: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in fields.items() if name not in _NOT_LEARNED_FROM.union(varied)}
+
+        parts = {part: kept(of) if isinstance(of, dict) else of for part, of in kept(self.settings).items()}  # pyright: ignore[reportUnknownArgumentType]
+        return json.dumps(parts, sort_keys=True)
 
     @property
     def guesses(self) -> bool:
@@ -134,15 +135,11 @@ class StudyTable:
     metric: str
 
     @cached_property
-    def own_rows(self) -> list[Row]:
-        """The measurements of the runs themselves, without those of their students."""
-        return [row for row in self.rows if row["status"] == DONE and not is_student(row)]
-
-    @cached_property
     def runs(self) -> list[FinalRun]:
         """The training runs that did not diverge, in the order of the rows; students are none."""
         found: list[FinalRun] = []
-        for rows in grouped(self.own_rows, lambda row: row["run"]).values():
+        own = (row for row in self.rows if row["status"] == DONE and not is_student(row))
+        for rows in grouped(own, lambda row: row["run"]).values():
             for last in (row for row in rows if row["final"]):
                 columns = {name: last[name] for name in FinalRun.__dataclass_fields__.keys() & last.keys()}
                 trained = tuple(row for row in rows if float(row["step"]) > 0)
@@ -172,18 +169,16 @@ def paired_differences(
     value: Callable[[FinalRun], float] = lambda run: run.accuracy,
 ) -> Numbers:
     """Value of a run after less that of the run before (P,), over pairs that differ only in the fields varied."""
-    # Runs of one side that differ in nothing else are no further pairs: they count by their mean.
-    first, second = (
-        {
-            pair: mean(map(value, members))
-            for pair, members in grouped(runs, lambda run: run.settings_without(*varied)).items()
-        }
-        for runs in (before, after)
-    )
-    return np.array([second[pair] - first[pair] for pair in first if pair in second], np.float64)
+
+    def means(runs: Iterable[FinalRun]) -> dict[str, float]:
+        """Runs of one side that differ in nothing else are no further pairs: they count by their mean."""
+        pairs = grouped(runs, lambda run: run.settings_without(*varied))
+        return {pair: mean(map(value, members)) for pair, members in pairs.items()}
+
+    first, second = means(before), means(after)
+    return numbers(second[pair] - first[pair] for pair in first if pair in second)
 
 
-def numbered(labels: Sequence[Hashable]) -> NDArray[np.int64]:
+def numbered(labels: Iterable[Hashable]) -> NDArray[np.int64]:
     """Labels as numbers (N,) from 0, in the order in which they first appear."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+    return pd.factorize(pd.Series(list(labels), dtype=object))[0].astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -13,12 +14,12 @@ import torch
 
 from statesize.errors import ModelError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.grid import INTERVENTIONS, RunMeasurements, TrainingRun
+from statesize.lab.studies.engine.grid import INTERVENTIONS, METRIC, METRICS, SETTINGS, TrainingRun
 from statesize.lab.studies.engine.students import students
 from statesize.lab.studies.engine.table import DIVERGED, DONE, Row, versions
 from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.settings import Positions, Settings
+from statesize.measurement.settings import Positions
 from statesize.parallel.threads import one_torch_thread
 from statesize.profiling.work import captured_mixers, measure_captured
 
@@ -35,16 +36,13 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
     """Loss, accuracy, and TSS, norm and ESS as means over mixers, sequences, heads, positions; ESS of each layer."""
     report = evaluate(model, run.task, run.training.batch_size)  # pyright: ignore[reportArgumentType]
     input_ids = next(iter(run.task.held_out(run.measuring.sequences)))[0].to(next(model.parameters()).device)
-    measuring = run.measuring
-    settings = Settings(
-        tolerances=measuring.tolerances, relative_tolerances=measuring.relative_tolerances, positions=positions
-    )
+    settings = dataclasses.replace(SETTINGS, positions=positions)
     mixers: list[dict[str, float]] = []
     try:
         for captured in captured_mixers(model, input_ids, "all"):
             measured = measure_captured(captured, np.arange(captured.units), settings)
             counts = [*measured.relative_count.double().unbind(-1), *measured.count.double().unbind(-1)]  # pyright: ignore[reportOptionalMemberAccess]
-            ess = dict(zip(run.measuring.metrics, [measured.entropy.double(), *counts], strict=True))  # pyright: ignore[reportOptionalMemberAccess]
+            ess = dict(zip(METRICS, [measured.entropy.double(), *counts], strict=True))  # pyright: ignore[reportOptionalMemberAccess]
             used = {name: utilisation(value, measured.ceiling, measured.binds) for name, value in ess.items()}
             mixers.append(
                 {"state_size": float(measured.state_size.double().mean()), "norm": float(measured.norm.mean())}
@@ -56,7 +54,11 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
-    return {name: report[name] for name in _REPORTED if name in report} | _of_mixers(mixers, run.measuring)
+    columns = {name: report[name] for name in _REPORTED if name in report}
+    columns |= {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in mixers[0]}
+    for layer, mixer in enumerate(mixers):
+        columns |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", METRIC)}
+    return columns
 
 
 Measure: TypeAlias = Callable[[LanguageModel, TrainingRun], dict[str, float]]
@@ -75,10 +77,12 @@ def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> lis
         One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last; then one for
         each student of the model, with columns that begin with `student_`.
     """
-    started, rows, step, last = time.perf_counter(), list[Row](), 0, run.training.steps
+    started, rows, step = time.perf_counter(), list[Row](), 0
+    settings, first = json.dumps(run.to_dict(), sort_keys=True), dict[str, float]()
 
     def add(measured: dict[str, float], **end: str | bool) -> None:
-        rows.append(_row(run, step) | measured | _made(run, started) | end)
+        made: Row = {"seconds": time.perf_counter() - started, "settings": settings, "versions": versions()}
+        rows.append(_row(run, step) | measured | made | end)
 
     with one_torch_thread(), torch.random.fork_rng(devices=[]):
         # For mixers that draw from it.
@@ -86,36 +90,23 @@ def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> lis
         model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
         INTERVENTIONS[run.intervention](model)
         try:
-            add(measure(model, run))
+            first = measure(model, run)
+            add(first)
             for record in train(model, run.task, run.training):  # pyright: ignore[reportArgumentType]
                 step = record.step
-                if step % run.measuring.every == 0 or step == last:
+                if step % run.measuring.every == 0 or step == run.training.steps:
                     add(measure(model, run))
             if run.distillation is not None:
-                for student in students(model, run.task, run.training, run.measuring.sequences, run.distillation):  # pyright: ignore[reportArgumentType]
-                    add(measure_model(student.model, run) | student.columns)
+                plan = run.task, run.training, run.measuring.sequences, run.distillation
+                for student, columns in students(model, *plan):  # pyright: ignore[reportArgumentType]
+                    add(measure_model(student, run) | columns)
         except DivergenceError as error:
-            known = [name for name in _REPORTED if name in (rows[0] if rows else _REPORTED[:2])]
-            columns = dict.fromkeys(_columns(run.measuring), math.nan)
-            unknown = dict.fromkeys(known, math.nan) | _of_mixers([columns] * run.model.layers, run.measuring)
-            add(unknown, final=True, status=DIVERGED, message=str(error))
+            add(dict.fromkeys(first, math.nan), final=True, status=DIVERGED, message=str(error))
     return rows
 
 
-def _columns(measuring: RunMeasurements) -> list[str]:
-    """What is measured of a mixer."""
-    return ["state_size", "norm", *measuring.metrics, *(f"utilisation_{metric}" for metric in measuring.metrics)]
-
-
-def _of_mixers(mixers: list[dict[str, float]], measuring: RunMeasurements) -> dict[str, float]:
-    """Averages over mixers, and the ESS of each layer by entropy and by the metric of claims."""
-    measured = {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in _columns(measuring)}
-    for layer, mixer in enumerate(mixers):
-        measured |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", measuring.claim_metric)}
-    return measured
-
-
 def _row(run: TrainingRun, step: int) -> Row:
+    """The columns that tell a measurement from others."""
     model, training, task = run.model, run.training, run.task
     return {
         **{"run": run.key, "step": step, "final": step == training.steps, "status": DONE, "message": ""},
@@ -123,8 +114,3 @@ def _row(run: TrainingRun, step: int) -> Row:
         **{"mixer": model.mixer, "key_size": model.key_size, "heads": model.heads, "width": model.width},
         **{"rate": training.rate, "seed": training.seed, "intervention": run.intervention},
     }
-
-
-def _made(run: TrainingRun, started: float) -> Row:
-    settings = json.dumps(run.to_dict(), sort_keys=True)
-    return {"seconds": time.perf_counter() - started, "settings": settings, "versions": versions()}

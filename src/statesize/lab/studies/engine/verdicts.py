@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from statesize.check import require_count, require_real
 from statesize.lab.studies.engine.statistics import Evidence
 from statesize.measurement.statistics import Interval
+
+Figure: TypeAlias = float | list[float] | None
+INTERVAL = "_interval"
+LEVEL = 0.025
+"""One-sided; the shown intervals are of 95 %."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +42,18 @@ class Claim:
             require_real(name, threshold, plain=True)
 
 
-LEVEL = 0.025
-"""One-sided; the shown intervals are of 95 %."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """One figure of a claim: its threshold, its interval, and the p of "above" after Holm's adjustment."""
-
-    name: str
-    threshold: float
-    interval: Interval  # of all looks together, by Bonferroni
-    units: int
-    adjusted_p: float
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds, None where the runs cannot tell, and the looks from which that follows."""
+    """Whether a claim holds, None where the runs cannot tell and why, and the figures from which that follows."""
 
     holds: bool | None
-    looks: tuple[Look, ...]
-    reason: str = ""  # why the runs cannot tell
+    figures: dict[str, Figure]  # with the interval of all looks together, by Bonferroni, and Holm's adjusted p
+    reason: str = ""
+
+
+def with_interval(name: str, interval: Interval) -> dict[str, Figure]:
+    """An estimate as NAME, and its interval as NAME_interval."""
+    return {name: interval.value, f"{name}{INTERVAL}": interval.ends}
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -72,23 +68,27 @@ def holm(values: Sequence[float]) -> list[float]:
 
 def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Verdict:
     """The verdict on a claim; it holds if every figure lies above its threshold, and fails if one lies below."""
-    by_name = {name: evidence.get(name, Evidence(math.nan)) for name in claim.thresholds}
-    above = holm([by_name[name].p_above(threshold) for name, threshold in claim.thresholds.items()])
-    below = holm([by_name[name].p_below(threshold) for name, threshold in claim.thresholds.items()])
-    looks = tuple(
-        Look(name, threshold, by_name[name].interval(len(by_name)), by_name[name].units, p)
-        for (name, threshold), p in zip(claim.thresholds.items(), above, strict=True)
-    )
-    missing = [name for name, one in by_name.items() if math.isnan(one.value)]
-    if missing:
-        return Verdict(None, looks, f"these runs do not give {', '.join(missing)}")
-    fewest = min(look.units for look in looks)
+    looks = {name: evidence.get(name, Evidence(math.nan)) for name in claim.thresholds}
+    above = holm([look.p_above(claim.thresholds[name]) for name, look in looks.items()])
+    below = holm([look.p_below(claim.thresholds[name]) for name, look in looks.items()])
+    intervals = {name: look.interval(len(looks)) for name, look in looks.items()}
+    figures: dict[str, Figure] = {}
+    for (name, look), p in zip(looks.items(), above, strict=True):
+        figures |= with_interval(f"claim_{name}", intervals[name])
+        figures |= {f"claim_{name}_units": float(look.units), f"claim_{name}_p": p}
+    if missing := [name for name, look in looks.items() if math.isnan(look.value)]:
+        return Verdict(None, figures, f"these runs do not give {', '.join(missing)}")
+    fewest = min(look.units for look in looks.values())
     if fewest < claim.least_units:
         needed = f"{fewest} of the {claim.least_units} units that the claim needs (unit: {claim.unit})"
-        return Verdict(None, looks, needed)
+        return Verdict(None, figures, needed)
     if max(above) <= LEVEL:
-        return Verdict(True, looks)
+        return Verdict(True, figures)
     if min(below) <= LEVEL:
-        return Verdict(False, looks)
-    doubtful = [f"{look.name} {look.interval} against {look.threshold:g}" for look in looks if look.adjusted_p > LEVEL]
-    return Verdict(None, looks, f"neither clearly above nor below: {', '.join(doubtful)}")
+        return Verdict(False, figures)
+    doubtful = [
+        f"{name} {intervals[name]} against {threshold:g}"
+        for (name, threshold), p in zip(claim.thresholds.items(), above, strict=True)
+        if p > LEVEL
+    ]
+    return Verdict(None, figures, f"neither clearly above nor below: {', '.join(doubtful)}")

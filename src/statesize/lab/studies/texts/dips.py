@@ -4,79 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from statesize.lab.studies.engine.statistics import Numbers, percentiles
-from statesize.lab.studies.engine.table import Row, grouped
+from statesize.adapters import Captured
+from statesize.adapters.models.quantised import measurable
+from statesize.lab.studies.engine.table import Row
 from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.responses import METRICS, Response, respond
-from statesize.lab.studies.texts.sequences import CONTROLS, OBSERVED, Windows, aligned_sequences
+from statesize.lab.studies.texts.sequences import CONTROLS, OBSERVED, Aligned, Windows, aligned_sequences
+from statesize.measurement.metrics import entropy_ess, tolerance_ess
+from statesize.measurement.settings import Settings
+from statesize.measurement.statistics import Interval, draw
+from statesize.profiling.work import captured_mixers, measure_captured
 from statesize.results.summary import known_mean
 
+TOLERANCES = {"tolerance": 0.3, "tolerance_0.01": 0.01, "tolerance_0.1": 0.1, "tolerance_0.6": 0.6}
+METRICS = ("tolerance", "entropy", "relative", "norm", "tolerance_0.01", "tolerance_0.1", "tolerance_0.6")
+"""`tolerance` is #{σ > 0.3 mean σ₁}, the mean being that of the head over the reference cuts of the same sequence, so
+that it falls when all of H_i is erased alike; `entropy` and `relative` (σ > 0.01 σ₁ of the same H_i) do not;
+`norm` is ‖H_i‖_F. The others are `tolerance` with another factor in place of 0.3, as the depth depends on it."""
 CLAIM_METRIC = "tolerance"
-ALL = "all"
-"""Stands for all heads of a layer and all layers of a model."""
+RELATIVE_TOLERANCE = 1e-2
 
 DRAWS = 1000
+_SEQUENCES_AT_ONCE, _CHANNELS = 8, 16
+
+Values: TypeAlias = dict[str, NDArray[np.float32]]
 
 
-@dataclass(frozen=True)
-class Dip:
-    """The modulation depth of a head, layer or model in one condition.
-
-    Attributes:
-        condition: One of `CONDITIONS`.
-        metric: One of `METRICS`.
-        layer: Name of the mixer, or "all".
-        kind: Kind of that mixer; of all, their kinds with "_" between them.
-        head: Index of the head or channel, or "all".
-        offset: Tokens from the cut right after the delimiter; depths of heads and layers are at 0.
-        depth: 1 − (mean at the offset) / (mean over the reference cuts); the mean of that over heads, and of layers.
-        low: Lower end of the interval of 95 %, from resampled delimiters.
-        high: Upper end.
-        at: Mean at the offset.
-        reference: Mean over the reference cuts.
-        events: Delimiters.
-    """
+@dataclass(frozen=True, eq=False)
+class Response:
+    """The measurement of one condition, of events E (sequences), units U (heads or channels) and offsets O."""
 
     condition: str
-    metric: str
-    layer: str
-    kind: str
-    head: str
-    offset: int
-    depth: float
-    low: float
-    high: float
-    at: float
-    reference: float
-    events: int
+    offsets: tuple[int, ...]  # positions relative to the delimiter
+    references: NDArray[np.bool_]  # whether the dip is relative to the offset, (O,)
+    layers: tuple[str, ...]  # name of the mixer of each unit
+    kind: str  # of all mixers, with "_" between them
+    values: Values  # by metric, (E, U, O)
 
 
 @dataclass(frozen=True, eq=False)
 class ModelDips:
-    """The dips of one model.
-
-    Attributes:
-        model: Its name.
-        dips: Depths of all conditions, metrics, layers, heads and offsets.
-    """
+    """The rows of one model, of all conditions, metrics and offsets."""
 
     model: str
-    dips: tuple[Dip, ...]
+    rows: Sequence[Row]
 
-    @property
-    def kind(self) -> str:
-        """The kinds of its mixers."""
-        return self.dip(OBSERVED).kind
+    def row(self, condition: str, metric: str = CLAIM_METRIC) -> Row:
+        """The row at the delimiter, in one of `CONDITIONS` by one of `METRICS`."""
+        found = (condition, metric, 0)
+        return next(row for row in self.rows if (row["condition"], row["metric"], row["offset"]) == found)
 
-    def dip(self, condition: str, metric: str = CLAIM_METRIC) -> Dip:
-        """The depth of the whole model at the delimiter, in one of `CONDITIONS` by one of `METRICS`."""
-        found = (condition, metric, ALL, 0)
-        return next(dip for dip in self.dips if (dip.condition, dip.metric, dip.layer, dip.offset) == found)
+    def dip(self, condition: str, metric: str = CLAIM_METRIC) -> Interval:
+        """The depth at the delimiter."""
+        row = self.row(condition, metric)
+        return Interval(float(row["depth"]), float(row["low"]), float(row["high"]))
 
     @property
     def beyond_controls(self) -> bool:
@@ -86,10 +73,10 @@ class ModelDips:
     @property
     def beyond(self) -> float:
         """By how much the depth at delimiters exceeds 0 and the largest of the controls."""
-        return self.dip(OBSERVED).depth - max(0, *(self.dip(control).depth for control in CONTROLS))
+        return self.dip(OBSERVED).value - max(0, *(self.dip(control).value for control in CONTROLS))
 
 
-def measure_dips(model: nn.Module, corpus: DocumentCorpus, windows: Windows) -> Iterator[Dip]:
+def measure_dips(model: nn.Module, corpus: DocumentCorpus, windows: Windows) -> Iterator[Row]:
     """Depths around the delimiters of a text and the places of all controls; a bad text or model is an InputError."""
     for aligned in aligned_sequences(corpus, windows):
         response = respond(model, aligned, windows)
@@ -97,51 +84,66 @@ def measure_dips(model: nn.Module, corpus: DocumentCorpus, windows: Windows) -> 
             yield from modulation(response, metric)
 
 
-def models_of(rows: Sequence[Row]) -> list[ModelDips]:
-    """The dips in the rows of a table, model by model."""
-    names = Dip.__dataclass_fields__
-    return [
-        ModelDips(str(model), tuple(Dip(**{name: row[name] for name in names}) for row in members))  # pyright: ignore[reportArgumentType]
-        for model, members in grouped(rows, lambda row: row["model"]).items()
-    ]
+def respond(model: nn.Module, aligned: Aligned, windows: Windows) -> Response:
+    """The measurement of at most 16 heads or channels of each mixer around the cuts of one condition."""
+    references = np.isin(windows.offsets, windows.references)
+    positions = [aligned.cut + offset for offset in windows.offsets]
+    settings = Settings(positions=positions, past=windows.past, future=windows.future)
+    parts, layers, kinds = list[Values](), list[str](), set[str]()
+    for start in range(0, len(aligned.ids), _SEQUENCES_AT_ONCE):
+        ids, measured = aligned.ids[start : start + _SEQUENCES_AT_ONCE], list[Values]()
+        for item in captured_mixers(measurable(model), ids, "read" if start else "all"):
+            units = draw(item.units, _CHANNELS, 0, item.name).units
+            measured.append(_measured(item, units, settings, references))
+            layers += [] if start else [item.name] * len(units)
+            kinds.add(item.kind)
+            del item
+        parts.append({metric: np.concatenate([part[metric] for part in measured], 1) for metric in METRICS})
+    values = {metric: np.concatenate([part[metric] for part in parts]) for metric in METRICS}
+    return Response(aligned.condition, windows.offsets, references, tuple(layers), "_".join(sorted(kinds)), values)
 
 
-def modulation(response: Response, metric: str, seed: int = 0) -> Iterator[Dip]:
-    """Depths of the model, of all layers and heads at the cut, and of the model at all offsets, of one metric."""
+@torch.no_grad()
+def _measured(item: Captured, units: NDArray[np.int64], settings: Settings, references: NDArray[np.bool_]) -> Values:
+    measurement = measure_captured(item, units, settings, ("values",))
+    values = cast("torch.Tensor", measurement.values)
+    scale = values[..., 0][..., torch.from_numpy(references)].mean(-1)[..., None, None]
+    metrics = {
+        **{metric: (values > factor * scale).sum(-1) for metric, factor in TOLERANCES.items()},
+        "entropy": entropy_ess(values),
+        "relative": tolerance_ess(values, RELATIVE_TOLERANCE, relative=True),
+        "norm": measurement.norm,
+    }
+    return {metric: value.numpy().astype(np.float32) for metric, value in metrics.items()}
+
+
+def modulation(response: Response, metric: str, seed: int = 0) -> Iterator[Row]:
+    """The modulation depth of a model in one condition, by one metric, at each offset from the delimiter.
+
+    Args:
+        response: The measurement of the condition.
+        metric: One of `METRICS`.
+        seed: Of the resampled delimiters.
+
+    Yields:
+        A row for each offset. The depth of a head is 1 − (mean at the offset) / (mean over the reference cuts), which
+        is averaged over heads that are not 0 everywhere, and over layers; "low" and "high" are the ends of its
+        interval of 95 %, "at" and "reference" the two means of the model, and "events" counts delimiters.
+    """
     # Delimiters are resampled with replacement; all heads of a draw are those of the same delimiters.
     values = response.values[metric].astype(np.float64)
     events = len(values)
     draws = np.random.default_rng(seed).multinomial(events, np.full(events, 1 / events), DRAWS)
     weights = np.concatenate([np.ones((1, events)), draws]) / events
     reference = weights @ values[..., response.references].mean(-1)
-    kinds, groups = dict(zip(response.layers, response.kinds, strict=True)), list(_groups(response))
-    kinds[ALL] = "_".join(sorted(set(response.kinds)))
-    offsets = cast("list[int]", response.offsets.tolist())
-    for index, offset in enumerate(offsets):
+    layers = [np.array(response.layers) == layer for layer in dict.fromkeys(response.layers)]
+    for index, offset in enumerate(response.offsets):
         at = weights @ values[..., index]
-        depth = 1 - _ratio(at, reference)
-        for layer, head, rows in groups if offset == 0 else groups[:1]:
-            depths, units = _mean_of_layers(depth, rows), [unit for row in rows for unit in row]
-            means = float(at[0, units].mean()), float(reference[0, units].mean())
-            named = response.condition, metric, layer, kinds[layer], head, offset
-            yield Dip(*named, float(depths[0]), *percentiles(depths[1:]), *means, events)
-
-
-def _groups(response: Response) -> Iterator[tuple[str, str, list[list[int]]]]:
-    """Layer, head, and the units of each layer in the group; the group of the whole model first."""
-    layers = {layer: [u for u, name in enumerate(response.layers) if name == layer] for layer in response.layers}
-    yield ALL, ALL, list(layers.values())
-    for layer, units in layers.items():
-        yield layer, ALL, [units]
-        for unit in units:
-            yield layer, str(response.units[unit]), [[unit]]
-
-
-def _ratio(numerator: Numbers, denominator: Numbers) -> Numbers:
-    known = denominator > 0
-    return np.where(known, numerator / np.where(known, denominator, 1), np.nan)
-
-
-def _mean_of_layers(values: Numbers, rows: list[list[int]]) -> Numbers:
-    """The mean over layers of the mean over heads, without heads that are 0 everywhere."""
-    return known_mean(np.stack([known_mean(values[:, row], 1) for row in rows], 1), 1)
+        depth = 1 - np.divide(at, reference, out=np.full(at.shape, np.nan), where=reference > 0)
+        depths = known_mean(np.stack([known_mean(depth[:, layer], 1) for layer in layers], 1), 1)
+        low, high = np.percentile(depths[1:], [2.5, 97.5])
+        yield {
+            **{"condition": response.condition, "metric": metric, "kind": response.kind, "offset": offset},
+            **{"depth": float(depths[0]), "low": float(low), "high": float(high)},
+            **{"at": float(at[0].mean()), "reference": float(reference[0].mean()), "events": events},
+        }

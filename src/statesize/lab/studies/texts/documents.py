@@ -59,8 +59,7 @@ def make_corpus(texts: Iterable[Document], tokenizer: AnyTokenizer, most: int) -
 
 def default_texts(model: str) -> list[str]:
     """The held-out documents of a bundled model of re-binding recall, without `<eos>`, else the bundled documents."""
-    task = rebinding_task(model)
-    if task is None:
+    if (task := rebinding_task(model)) is None:
         return zoo.documents()
     inputs, _ = next(task.held_out(task.held_out_sequences))
     documents = cast("list[list[int]]", inputs.view(-1, task.document_length)[:, :-1].tolist())

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,10 +20,9 @@ from statesize.lab import zoo
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.table import Row, versions
 from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.studies.texts.dips import CLAIM_METRIC, measure_dips
+from statesize.lab.studies.texts.dips import CLAIM_METRIC, METRICS, RELATIVE_TOLERANCE, TOLERANCES, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, rebinding_task
-from statesize.lab.studies.texts.recall import perplexities
-from statesize.lab.studies.texts.responses import METRICS, RELATIVE_TOLERANCE, TOLERANCE
+from statesize.lab.studies.texts.recall import RECALLED, perplexity
 from statesize.lab.studies.texts.sequences import CONDITIONS, Windows, choose_windows
 from statesize.lab.tasks.base import build_task
 from statesize.lab.training.config import TrainingConfig
@@ -33,7 +31,7 @@ from statesize.models.load import load_model, load_tokenizer, model_facts
 from statesize.texts.documents import read_file
 from statesize.texts.inputs import tokens_sha256
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of the rows of a run; it is part of a run's key."""
 
 _LENGTH = 256
@@ -56,14 +54,6 @@ class TextGrid:
     claim: Claim | None = None
     text: str | None = None
 
-    def corpus(self, model: str) -> DocumentCorpus:
-        """What a model reads, by its name; an InputError names the model."""
-        texts = default_texts(model) if self.text is None else read_file(Path(self.text))
-        try:
-            return make_corpus(texts, load_tokenizer(model), self.documents)
-        except InputError as error:
-            raise InputError(f"{model}: {error}") from error
-
 
 @dataclass(frozen=True)
 class TextRun:
@@ -72,17 +62,20 @@ class TextRun:
     Attributes:
         model: A bundled name, a folder, or an id of the Hugging Face hub; or the name of a bundled model of re-binding
             recall and a seed, such as "recall-gla-200", which is trained as the bundled one was.
-        label: What tables call it.
         grid: What it reads.
         windows: Past and future of each H_i.
     """
 
     model: str
-    label: str
     grid: TextGrid
     windows: Windows
     metric = CLAIM_METRIC
     """The column of the ESS for which claims are made."""
+
+    @property
+    def label(self) -> str:
+        """What tables call the model: the name of a folder is that of its last part."""
+        return Path(self.model).absolute().name if Path(self.model).is_dir() else self.model
 
     @cached_property
     def source(self) -> tuple[str, int | None]:
@@ -101,16 +94,19 @@ class TextRun:
             "documents": tokens_sha256(list(corpus.documents)),
             "delimiter": [corpus.delimiter, corpus.beginning, sorted(corpus.special)],
             "windows": asdict(self.windows),
-            "conditions": CONDITIONS,
-            "label": self.label,
-            "tolerances": [*METRICS, TOLERANCE, RELATIVE_TOLERANCE],
+            "measured": [self.label, CONDITIONS, METRICS, TOLERANCES, RELATIVE_TOLERANCE],
         }
         return digest(json.dumps(facts, sort_keys=True, default=repr).encode())
 
     @cached_property
     def corpus(self) -> DocumentCorpus:
-        """What it reads."""
-        return self.grid.corpus(self.source[0])
+        """What it reads; an InputError names the model."""
+        name, text = self.source[0], self.grid.text
+        texts = default_texts(name) if text is None else read_file(Path(text))
+        try:
+            return make_corpus(texts, load_tokenizer(name), self.grid.documents)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
 
     def load(self) -> nn.Module:
         """The model, trained where its name has a seed."""
@@ -118,35 +114,30 @@ class TextRun:
         return load_model(name).model if seed is None else train_recall(name, seed)
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the dips of the model, each with its perplexities on repeated bigrams."""
+        """The rows of the dips of the model, each with its perplexity on repeated bigrams."""
         model, (name, seed) = self.load(), self.source
         task = rebinding_task(name)
         answers = None if task is None else frozenset(range(task.keys, task.none + 1))
-        recalled = perplexities(model, self.corpus, _LENGTH if task is None else task.length, answers)
+        recalled = perplexity(model, self.corpus, _LENGTH if task is None else task.length, answers)
         known: Row = {"run": self.key, "model": self.label, **({} if seed is None else {"seed": seed})}
         for dip in measure_dips(model, self.corpus, self.windows):
-            yield {**known, **asdict(self.windows), **recalled, **vars(dip), "versions": versions()}
+            yield {**known, **asdict(self.windows), RECALLED: recalled, **dip, "versions": versions()}
 
 
 def train_recall(name: str, seed: int) -> LanguageModel:
     """A model of re-binding recall that is trained and rounded to float16 as the bundled one was, with another seed."""
     record = zoo.record(name)
-    known: dict[str, Any] = {name: record["training"][name] for name in TrainingConfig().to_dict()}
-    known["seed"] = seed
-    config = TrainingConfig(**known)
+    known = {field: record["training"][field] for field in TrainingConfig().to_dict()}
     model = LanguageModel(zoo.load(name)[0].config, torch.Generator().manual_seed(seed))
-    deque(train(model, build_task(record["task"]), config), maxlen=0)  # pyright: ignore[reportArgumentType]
+    deque(train(model, build_task(record["task"]), TrainingConfig(**known | {"seed": seed})), maxlen=0)  # pyright: ignore[reportArgumentType]
     return model.half().float().eval()
 
 
 def text_runs(grid: TextGrid) -> tuple[TextRun, ...]:
     """The runs of a grid."""
-    models = grid.models
-    if not models or len(set(models)) < len(models):
-        refuse("models", "names, each of them once", models)
-    labels = [Path(model).absolute().name if Path(model).is_dir() else model for model in models]
-    labels = labels if len(set(labels)) == len(models) else models
-    runs = [TextRun(model, label, grid, Windows(1, 1)) for model, label in zip(models, labels, strict=True)]
+    runs = [TextRun(model, grid, Windows(1, 1)) for model in grid.models]
+    if not runs or len({run.label for run in runs}) < len(runs):
+        refuse("models", "names, each of them once", grid.models)
     # Windows that fit into the documents of all models, so that these can be compared.
     smallest = min((choose_windows(run.corpus) for run in runs), key=lambda windows: windows.past)
     return tuple(replace(run, windows=smallest) for run in runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from statesize.errors import InputError
 from statesize.lab.studies.texts.documents import DocumentCorpus
 
+Ids: TypeAlias = NDArray[np.int64]
 OBSERVED = "delimiter"
 CONTROLS = ("removed", "replaced", "shuffled", "moved")
 """Delimiters are removed; replaced by another token; removed, with the documents in random order; moved to random
@@ -63,14 +65,13 @@ class Windows:
 
 def choose_windows(corpus: DocumentCorpus) -> Windows:
     """The largest of `WINDOWS` that fit into half of the documents; an InputError where none does."""
-    lengths = [len(document) for document in corpus.documents]
-    fitting = [width for width in WINDOWS if Windows(width, width).reach <= median(lengths)]
+    typical, windows = median(map(len, corpus.documents)), [Windows(width, width) for width in WINDOWS]
+    fitting = [window for window in windows if window.reach <= typical]
     if not fitting:
-        least = Windows(WINDOWS[-1], WINDOWS[-1]).reach
         raise InputError(
-            f"Half of the documents must have {least} tokens, got {median(lengths):.0f}. Give longer ones."
+            f"Half of the documents must have {windows[-1].reach} tokens, got {typical:.0f}. Give longer ones."
         )
-    return Windows(fitting[0], fitting[0])
+    return fitting[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,51 +89,41 @@ def aligned_sequences(corpus: DocumentCorpus, windows: Windows, seed: int = 0) -
     # windows.reach tokens before the cut, so that there is a context, and windows.reach after it. Borders with a
     # document that is too short are left out.
     generator = np.random.default_rng(seed)
-    documents, nothing = corpus.documents, [list[int]()] * len(corpus.documents)
-    tokens = torch.cat(documents).numpy()
+    documents = [document.numpy() for document in corpus.documents]
+    lengths, count = np.array([len(document) for document in documents]), len(documents)
+    tokens = np.concatenate(documents)
     tokens = tokens[~np.isin(tokens, [*corpus.special, corpus.delimiter])]
-    others = [[int(token)] for token in generator.choice(tokens, len(documents))]
-    order = generator.permutation(len(documents))
-    positions = [_inside(len(document), generator) for document in documents]
-    mark = torch.tensor([corpus.delimiter])
-    moved = [torch.cat([ids[:cut], mark, ids[cut:]]) for ids, cut in zip(documents, positions, strict=True)]
-    long = np.array([len(document) >= windows.reach for document in documents])
+    others, order = generator.choice(tokens, (count, 1)), generator.permutation(count)
+    # In the middle half of each document.
+    inside = np.array([generator.integers(n // 4, max(n // 4 + 1, 3 * n // 4)) for n in map(len, documents)])
+    moved = [np.insert(document, at, corpus.delimiter) for document, at in zip(documents, inside, strict=True)]
+    shuffled, nothing = [documents[int(index)] for index in order], np.zeros((count, 0), np.int64)
+    long = lengths >= windows.reach
     streams = {
-        OBSERVED: _joined(documents, [[corpus.delimiter]] * len(documents), long),
+        OBSERVED: _joined(documents, np.full((count, 1), corpus.delimiter), long),
         "removed": _joined(documents, nothing, long),
         "replaced": _joined(documents, others, long),
-        "shuffled": _joined([documents[int(index)] for index in order], nothing, long[order]),
+        "shuffled": _joined(shuffled, nothing, long[order]),
         "moved": _joined(moved, nothing, long),
     }
-    starts = np.cumsum(np.array([0, *map(len, moved[:-1])], np.int64))
-    streams[MISPLACED] = streams["moved"][0], (starts + np.array(positions, np.int64) + 1)[long]
+    streams[MISPLACED] = streams["moved"][0], (np.cumsum(lengths + 1) - lengths + inside)[long]
     sequences = [_sliced(name, *streams[name], windows, corpus.beginning) for name in CONDITIONS]
     if any(len(aligned.ids) < 2 for aligned in sequences):
         raise InputError(f"text must have 2 delimiters between documents of {windows.reach} tokens. Give longer ones.")
     return sequences
 
 
-def _inside(length: int, generator: np.random.Generator) -> int:
-    """A random position in the middle half of a document."""
-    return int(generator.integers(length // 4, max(length // 4 + 1, 3 * length // 4)))
-
-
-def _joined(
-    documents: Sequence[Tensor], after: Sequence[list[int]], long: NDArray[np.bool_]
-) -> tuple[Tensor, NDArray[np.int64]]:
+def _joined(documents: Sequence[Ids], after: Ids, long: NDArray[np.bool_]) -> tuple[Ids, Ids]:
     """The stream, and the starts in it of documents that are long enough and follow one that is."""
-    parts = [
-        torch.cat([document, torch.tensor(tokens, dtype=torch.int64)])
-        for document, tokens in zip(documents, after, strict=True)
-    ]
-    ends = np.cumsum(np.array([len(part) for part in parts], np.int64))
-    return torch.cat(parts), ends[:-1][long[:-1] & long[1:]]
+    parts = [np.concatenate(pair) for pair in zip(documents, after, strict=True)]
+    starts = np.cumsum([len(part) for part in parts])[:-1]
+    return np.concatenate(parts), starts[long[:-1] & long[1:]]
 
 
-def _sliced(name: str, stream: Tensor, cuts: NDArray[np.int64], windows: Windows, beginning: int | None) -> Aligned:
+def _sliced(name: str, stream: Ids, cuts: Ids, windows: Windows, beginning: int | None) -> Aligned:
     left, right = 2 * windows.reach, windows.reach
     cuts = cuts[(cuts >= left) & (cuts + right <= len(stream))]
-    ids = stream[torch.from_numpy(cuts)[:, None] + torch.arange(-left, right)]
+    ids = torch.from_numpy(stream[cuts[:, None] + np.arange(-left, right)])
     if beginning is None:
         return Aligned(name, ids, left)
     return Aligned(name, torch.nn.functional.pad(ids, (1, 0), value=beginning), left + 1)
