@@ -24,8 +24,7 @@ def test_table_page_and_json(arguments, tmp_path, capsys):
     captured = capsys.readouterr()
     # 50, 25 and 12.5 % of 36 tokens would keep fewer than the 20 that always stay.
     assert "equal" not in captured.out
-    # Without a tokenizer losses are in nats.
-    assert "extra bits" not in captured.out
+    assert "nats per token" in captured.out
     assert "What the cache of" in page.read_text(encoding="utf-8")
     kept = json.loads(output.read_text(encoding="utf-8"))
     assert main([*arguments, "--keep", "60%", "--json", "--quiet"]) == 0
