@@ -290,6 +290,28 @@ def test_prices_of_a_small_model(llama, tmp_path):
     assert {one.code for one in result.limits} >= {Code.FEW_TEXTS, Code.NO_FACTS, Code.UNEQUAL_CACHES}
 
 
+def test_an_interrupted_list_goes_on_from_its_parts(tmp_path):
+    model, output = attention_model("llama"), tmp_path / "prices.json"
+    ids = torch.randint(1, 64, (12, 46), generator=torch.Generator().manual_seed(4))
+    options = {"documents": 12, "tokens": 46, "settings": Settings(future=6)}
+
+    def interrupt(done, total, *_):
+        assert total == 12
+        if done > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache(model, ids, **options, output=output, on_progress=interrupt)
+    read = []
+    model.register_forward_pre_hook(lambda *_: read.append(1))
+    again = cache(model, ids, **options, output=output)
+    resumed = len(read)
+    assert [*tmp_path.iterdir()] == [output]
+    fresh = cache(model, ids, **options)
+    assert fresh.to_dict() == again.to_dict()
+    assert resumed < len(read) - resumed
+
+
 def priced(extras, worth=1.0):
     """A result of six documents, each variant with the same extra loss in all but a little."""
     variants = (NOTHING, Variant(precision="int4"), Variant(0.5, "equal"), Variant(0.25, "curves"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from statesize.codes import Code, Note
+from statesize.truncation.choices.choice import RECENT, SINKS
 from statesize.truncation.choices.rounding import Precision
 from statesize.truncation.result import CutResult, Row
 
@@ -108,8 +109,9 @@ class CachePrices(CutResult):
         return f"{kept} for {best.excess:+.4f} nats per token {over}."
 
     def _own_limits(self) -> Sequence[Note]:
-        evicted = any(0 < one.keep < 1 for one in self.variants)
-        return [Note(Code.NO_FACTS), Note(Code.UNEQUAL_CACHES)] if evicted else []
+        if any(0 < one.keep < 1 for one in self.variants):
+            return [Note(Code.NO_FACTS), Note(Code.UNEQUAL_CACHES)]
+        return [Note(Code.NOT_EVICTED, f"the first {SINKS} and the last {RECENT} of {self.prefix} always stay.")]
 
     def _stored(self, index: int) -> float:
         return self.shares[index]
