@@ -175,6 +175,7 @@ def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:
     """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V as a `Basis` gives it and ranks k, (...)."""
     if basis.dtype is torch.int64:
         return inputs.masked_fill(basis.argsort(-2) < ranks[..., None, None], 0.0)
+    basis = basis[..., : int(ranks.max())]
     kept = torch.arange(basis.shape[-1], device=ranks.device) < ranks[..., None]
     numbers = (basis.mH @ inputs.to(basis.dtype)) * kept[..., None]
     rest = inputs - basis @ numbers

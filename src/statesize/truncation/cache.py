@@ -221,7 +221,9 @@ class Pricing:
         """What logits behind the cut of each text tell with each cache."""
         held = [layer for layer, *_ in behind.held.values()]
         names, caches = [one.name for one in held], [len(one.key) for one in held]
-        tokens = {variant: dict(zip(names, each.split(caches), strict=True)) for variant, each in self.tokens.items()}
+        tokens = {
+            variant: dict(zip(names, torch.split(each, caches), strict=True)) for variant, each in self.tokens.items()
+        }
         layers = [one for texts in behind.held.values() for one in texts]
         orders = {(name, one): choice.order(one) for name, choice in EVICTIONS.items() for one in layers}
 

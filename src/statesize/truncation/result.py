@@ -82,8 +82,8 @@ class CutDocument:
     def of(cls, values: dict[str, Any]) -> CutDocument:
         """The document that `json_values` wrote."""
         unknown: dict[str, Any] = {name: math.nan for name, value in values.items() if value is None}
-        runs = tuple(CutRun(**run) for run in values["runs"])
-        return cls(**{**values, **unknown, "text": values.get("text"), "runs": runs})
+        known: dict[str, Any] = {"text": values.get("text"), "runs": tuple(CutRun(**run) for run in values["runs"])}
+        return cls(**{**values, **unknown, **known})
 
     @property
     def unit(self) -> int:

@@ -12,6 +12,7 @@ from os import PathLike
 from time import perf_counter
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -142,5 +143,5 @@ class Scores:
         predicted = functional.log_softmax(logits, -1)
         loss = functional.nll_loss(predicted, self._answers, reduction="none").double().mean()
         # A dot product would add up so many tokens one after another, and lose four digits.
-        divergence = (self._expected - predicted).mul_(self._probabilities).sum(-1).double().mean()
-        return float(loss), float(divergence)
+        more = torch.sub(self._expected, predicted, out=predicted)
+        return float(loss), float(more.mul_(self._probabilities).sum(-1).double().mean())
