@@ -129,7 +129,9 @@ def holds(ends: Sequence[float] | None, claim: Mapping[str, Any]) -> bool | None
 
 def result_of(rows: Sequence[Row]) -> TruncationResult:
     """What `truncate` would return of these documents."""
-    documents = tuple(CutDocument.of(row["measured"]) for row in rows)
+    # Rows on record may count bytes, too.
+    measured = ({name: value for name, value in row["measured"].items() if name != "bytes"} for row in rows)
+    documents = tuple(map(CutDocument.of, measured))
     return TruncationResult(rows[0]["model"], documents, {}, rows[0]["mixers"])
 
 

@@ -41,7 +41,7 @@ def prices(worth):
     for at in range(6):
         losses = (3.0 + worth + at / 10, 3.0 + 0.001 * at)
         runs = (CutRun(one.title, one.keep, 1.0, loss, 0.1) for one, loss in zip(variants, losses, strict=True))
-        documents.append(CutDocument(at, 97, 32, 3.0, 1.0, 1.0, 32.0, 32.0, tuple(runs), at, 200))
+        documents.append(CutDocument(at, 97, 32, 3.0, 1.0, 1.0, 32.0, 32.0, tuple(runs), at))
     return CachePrices(
         model="model", prefix=32, variants=variants, shares=(0.0, 0.5), documents=tuple(documents),
         calibration=6, heads=(),

@@ -66,7 +66,7 @@ def main(path: Path, model: str, peps: Path, documents: int = DOCUMENTS, needles
     curves, held_out = two_sets(pieces, TOKENS, documents, loaded.tokenizer)
     prefix = TOKENS - FOLLOWING
     hidden = passkeys([piece for _, piece in held_out], loaded.tokenizer, prefix, needles)  # pyright: ignore[reportArgumentType]
-    pricing = Pricing(loaded.model, prefix, 0.25, curves, held_out, loaded.tokenizer)
+    pricing = Pricing(loaded.model, prefix, 0.25, curves, held_out)
     result = pricing.priced(loaded.name, lambda _, make: json_values(make()), lambda *told: print(*told, flush=True))
     found = found_by(pricing, hidden)
     row = {
@@ -91,14 +91,13 @@ def price_list(result: CachePrices, passkeys: int, found: Sequence[int]) -> dict
             **vars(variant),
             "bytes_share": row.stored,
             "nats": row.excess,
-            "bits": row.bits,
         }
         prices.append(price | {"found": found[index + 1] if passkeys else None})
     documents = {"calibration": result.calibration, "held_out": len(result.documents), "texts": result.texts}
     hidden = {"hidden": passkeys, "found": found[0]}
     more = {"documents": documents, "passkeys": hidden, "prices": prices[1:]}
     measured = [
-        {"tokens": one.tokens - one.cut - 1, "bytes": one.bytes, "loss": one.loss, "worth": one.lost()}
+        {"tokens": one.tokens - one.cut - 1, "loss": one.loss, "worth": one.lost()}
         | {"extra": [one.lost(index) for index in range(1, len(result.variants))]}
         for one in result.documents
     ]

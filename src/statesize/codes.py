@@ -134,6 +134,7 @@ class Code(StrEnum):
         "A small mean loss does not show that no single fact of the context is lost with its tokens.",
         "Ask a model with that cache for facts before you rely on it.",
     )
+    NOT_EVICTED = "not evicted", "No tokens are evicted: {}", "Give longer texts, or a larger --max-tokens."
     NOT_CUT = "not cut", "It cannot be cut.", "Read the cause."
     NOT_COMPARABLE = "not comparable", "Its numbers do not compare with those of other points.", "Read the cause."
 

@@ -24,8 +24,8 @@ def test_table_page_and_json(arguments, tmp_path, capsys):
     captured = capsys.readouterr()
     # 50, 25 and 12.5 % of 36 tokens would keep fewer than the 20 that always stay.
     assert "equal" not in captured.out
-    # Without a tokenizer losses are in nats.
-    assert "extra bits" not in captured.out
+    assert "not evicted: No tokens are evicted: the first 4 and the last 16 of 36 always stay." in captured.out
+    assert "nats per token" in captured.out
     assert "What the cache of" in page.read_text(encoding="utf-8")
     kept = json.loads(output.read_text(encoding="utf-8"))
     assert main([*arguments, "--keep", "60%", "--json", "--quiet"]) == 0
@@ -34,6 +34,26 @@ def test_table_page_and_json(arguments, tmp_path, capsys):
     assert {one["keep"] for one in document["variants"]} == {0.0, 0.6, 1.0}
     assert len(document["heads"]) == 4
     assert kept["prefix"] == 36
+
+
+def test_one_short_text_is_read_in_three_pieces(arguments, tmp_path, capsys):
+    ids = tmp_path / "short.json"
+    for length, size in ((300, 100), (290, 96)):
+        ids.write_text(json.dumps([[n * n % 63 + 1 for n in range(length)]]), encoding="utf-8")
+        assert main([*arguments[:2], "--text", str(ids), "--json"]) == 0
+        captured = capsys.readouterr()
+        document = json.loads(captured.out)
+        assert [one["tokens"] for one in document["measured"]] == [size] * 2
+        assert document["calibration"] == 1
+        assert document["limits"][0]["code"] == "few texts"
+        assert f"Pieces are of {size} tokens, not 512: the texts are too short." in captured.err
+    # Several texts are read as they are.
+    ids.write_text(json.dumps([[n * m % 63 + 1 for n in range(length)] for m in (1, 2) for length in (110, 120)]))
+    assert main([*arguments[:2], "--text", str(ids), "--json"]) == 0
+    assert {one["tokens"] for one in json.loads(capsys.readouterr().out)["measured"]} == {110}
+    ids.write_text(json.dumps([[1] * 200]), encoding="utf-8")
+    assert main([*arguments[:2], "--text", str(ids)]) == 2
+    assert "inputs must have one text of 288 tokens" in capsys.readouterr().err
 
 
 def test_bad_input(arguments, capsys):

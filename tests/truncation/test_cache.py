@@ -19,13 +19,16 @@ from statesize.truncation import CachePrices, CutDocument, CutRun
 from statesize.truncation.behind import Memory
 from statesize.truncation.budgets import GRID, at_curves, at_shares, by_curves, equal
 from statesize.truncation.cache import Pricing, cache
-from statesize.truncation.choices.expected import FUTURE, SINKS, kept, order
+from statesize.truncation.choices.choice import SINKS, kept
+from statesize.truncation.choices.expected import FUTURE, ExpectedAttention
+from statesize.truncation.choices.recent import RecentTokens
 from statesize.truncation.choices.rounding import cache_bits, rounded_keys, rounded_values
 from statesize.truncation.cutting import Cutting
 from statesize.truncation.prices import NOTHING, Variant
 from statesize.truncation.run import two_sets
 
 PREFIX, FOLLOWING, CACHES = 40, 6, 2
+EXPECTED = ExpectedAttention()
 IDS = torch.randint(1, 64, (1, PREFIX + FOLLOWING), generator=torch.Generator().manual_seed(3))
 
 
@@ -104,7 +107,7 @@ def test_the_whole_cache_costs_nothing(family):
 def test_windows_hold_their_last_tokens():
     _, held, _ = read(attention_model("mistral"))
     assert [one.available for one in held] == [6] * 2
-    assert order(held[0]).sort(-1).values.tolist() == [[*range(34, 40)]] * CACHES
+    assert EXPECTED.order(held[0]).sort(-1).values.tolist() == [[*range(34, 40)]] * CACHES
 
 
 @pytest.mark.parametrize("window", [None, 30])
@@ -121,7 +124,7 @@ def test_tokens_are_evicted_after_they_are_rounded(window):
     tokens = pricing.tokens[pricing.variants[at]].view(2, CACHES)
 
     def memory(one):
-        seen = kept(order(one), tokens[layers.index(one.name)], PREFIX)[None]
+        seen = kept(EXPECTED.order(one), tokens[layers.index(one.name)], PREFIX)[None]
         keys, values = one.key[:, :PREFIX].clone(), one.value[:, :PREFIX].clone()
         keys[:, -available:] = rounded_keys(keys[:, -available:], "int4")
         values[:, -available:] = rounded_values(values[:, -available:], "int4")
@@ -174,16 +177,27 @@ def test_expected_attention_by_its_formula(llama, layers):
             logits = torch.einsum("hsd,hd->hs", keys, mean) / 8**0.5
             logits += torch.einsum("hsi,hij,hsj->hs", keys, covariance, keys) / 8 / 2
             expected = logits.softmax(-1).view(CACHES, 2, -1).mean(1) * layer.value[:, SINKS:PREFIX].norm(dim=-1)
-            middle = order(layer)[:, 20:] - SINKS  # after the first 4 and the last 16
+            middle = EXPECTED.order(layer)[:, 20:] - SINKS  # after the first 4 and the last 16
             scores = expected.gather(-1, middle)
             assert bool((scores.diff(dim=-1) <= 1e-6 * scores.max()).all())
 
 
 def test_ends_and_budgets_are_kept(layers):
     for layer in layers:
-        mask = kept(order(layer), torch.tensor([22, 31]), PREFIX)
+        mask = kept(EXPECTED.order(layer), torch.tensor([22, 31]), PREFIX)
         assert mask.sum(-1).tolist() == [22, 31]
         assert bool(mask[:, :4].all() and mask[:, -16:].all())
+
+
+def test_recent_tokens_are_the_first_four_and_the_latest_ones(layers):
+    mask = kept(RecentTokens().order(layers[0]), torch.tensor([22, 31]), PREFIX)
+    assert [row.nonzero().flatten().tolist() for row in mask] == [
+        [*range(4), *range(22, PREFIX)], [*range(4), *range(13, PREFIX)]
+    ]  # fmt: skip
+    _, held, _ = read(attention_model("mistral", sliding_window=31))
+    mask = kept(RecentTokens().order(held[0]), torch.tensor([20, 25]), PREFIX)
+    # The first tokens are behind the window.
+    assert [row.nonzero().flatten().tolist() for row in mask] == [[*range(20, PREFIX)], [*range(15, PREFIX)]]
 
 
 def test_greedy_against_all_allocations():
@@ -225,7 +239,7 @@ def test_curves_by_the_model_itself(family):
     for head in range(CACHES):
         budgets = torch.full((CACHES,), PREFIX)
         budgets[head] = 30
-        mask = kept(order(held[0]), budgets, PREFIX)[None]
+        mask = kept(EXPECTED.order(held[0]), budgets, PREFIX)[None]
         inputs, added, normed = [], [], []
         hooks = [
             layer.register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(args[0])),
@@ -251,7 +265,7 @@ def test_prices_of_a_small_model(llama, tmp_path):
     result = cache(llama, ids.flatten(), **options, output=output)
     assert [*tmp_path.iterdir()] == [output]
     # 25 and 12.5 % of 64 tokens would keep fewer than the 20 that always stay.
-    ways = [f"{share} {way}" for share in ("50 %", "40 %") for way in ("equal", "by layer", "by curves")]
+    ways = [f"{share} {way}" for share in ("50 %", "40 %") for way in ("recent", "equal", "by layer", "by curves")]
     smaller = ["int4, 50 % by curves", "int4, 40 % by curves"]
     rows = {row.rule: row for row in result.rows}
     assert [*rows] == ["nothing", "int8", "int4", *ways, *smaller]
@@ -259,17 +273,43 @@ def test_prices_of_a_small_model(llama, tmp_path):
     assert rows["50 % equal"].stored == 0.5
     # Numbers of 4 bits, and 32 bits for each of 8 channels of two groups of keys and for each value.
     assert rows["int4, 50 % by curves"].stored == (32 * 16 * 4 + 32 * (2 * 8 + 32)) / (64 * 16 * 16)
-    half = [run.rule for run in result.documents[0].runs].index("50 % equal")
-    half_kept = torch.tensor([32, 32])
+    recent, half = ([run.rule for run in result.documents[0].runs].index(f"50 % {way}") for way in ("recent", "equal"))
+    half_kept, latest = torch.tensor([32, 32]), torch.zeros(1, CACHES, 64, dtype=torch.bool)
+    latest[..., :4] = latest[..., -28:] = True
     # Documents that are read at once are as those that are read alone.
     for at in (0, 5, 11):
         document, (behind, _, whole) = ids[6 + at], read(llama, ids[6 + at :][:1], 64)
-        found = logits_of(behind, lambda one: Memory(seen=kept(order(one), half_kept, 64)[None]))
-        losses = [float(functional.cross_entropy(logits.double(), document[65:])) for logits in (whole, found)]
+        found = logits_of(behind, lambda one: Memory(seen=kept(EXPECTED.order(one), half_kept, 64)[None]))
+        logits = whole, found, logits_of(behind, lambda _: Memory(seen=latest))
+        losses = [float(functional.cross_entropy(one.double(), document[65:])) for one in logits]
         assert result.documents[at].loss == pytest.approx(losses[0])
         assert result.documents[at].lost(half) == pytest.approx(losses[1] - losses[0], abs=1e-6)
+        assert result.documents[at].lost(recent) == pytest.approx(losses[2] - losses[0], abs=1e-6)
+    assert rows["50 % recent"].stored == 0.5
     assert rows["nothing"].excess == result.worth
     assert {one.code for one in result.limits} >= {Code.FEW_TEXTS, Code.NO_FACTS, Code.UNEQUAL_CACHES}
+
+
+def test_an_interrupted_list_goes_on_from_its_parts(tmp_path):
+    model, output = attention_model("llama"), tmp_path / "prices.json"
+    ids = torch.randint(1, 64, (12, 46), generator=torch.Generator().manual_seed(4))
+    options = {"documents": 12, "tokens": 46, "settings": Settings(future=6)}
+
+    def interrupt(done, total, *_):
+        assert total == 12
+        if done > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache(model, ids, **options, output=output, on_progress=interrupt)
+    read = []
+    model.register_forward_pre_hook(lambda *_: read.append(1))
+    again = cache(model, ids, **options, output=output)
+    resumed = len(read)
+    assert [*tmp_path.iterdir()] == [output]
+    fresh = cache(model, ids, **options)
+    assert fresh.to_dict() == again.to_dict()
+    assert resumed < len(read) - resumed
 
 
 def priced(extras, worth=1.0):
@@ -279,7 +319,7 @@ def priced(extras, worth=1.0):
     for number in range(6):
         more = [worth, *(extra + 1e-4 * (number % 2) for extra in extras)]
         runs = (CutRun(one.title, one.keep, 1.0, 2.0 + extra, extra) for one, extra in zip(variants, more, strict=True))
-        documents.append(CutDocument(number, 75, 64, 2.0, 1.0, 1.0, 64.0, 64.0, tuple(runs), number, 40))
+        documents.append(CutDocument(number, 75, 64, 2.0, 1.0, 1.0, 64.0, 64.0, tuple(runs), number))
     return CachePrices("m", tuple(documents), 64, 1, variants, (0.0, 0.3, 0.5, 0.25), ())
 
 
@@ -287,15 +327,14 @@ def test_recommendations():
     assert priced((0.001, 0.001, 0.001)).recommended.rule == "25 % by curves"
     result = priced((0.001, 0.2, 0.2))
     assert result.recommended.rule == "int4"
-    assert result.headline.startswith("int4 keeps 30% of the cache of m for +0.000")
+    assert result.headline.startswith("int4 keeps 30% of the cache of m for +0.0010 ")
     whole = priced((0.2, 0.2, 0.2))
     assert whole.recommended is None
-    assert whole.headline == "No smaller cache of m surely costs at most 0.01 bits per byte over 6 texts."
-    # 0.02 nats per token of 4 bytes are 0.0072 bits per byte.
+    assert whole.headline == "No smaller cache of m surely costs at most 0.03 nats per token over 6 texts."
     result = priced((0.2, 0.02, 0.2))
     chosen, listed = result.recommended, result.rows[2]
     assert chosen.rule == "50 % equal"
-    assert chosen.bits.value == pytest.approx(0.02005 / 4 / np.log(2))
+    assert chosen.excess.value == pytest.approx(0.02005)
     # What is chosen among three has an interval for three.
     assert chosen.excess.value == listed.excess.value
     ratio = stats.t.ppf(1 - 0.025 / 3, 5) / stats.t.ppf(0.975, 5)

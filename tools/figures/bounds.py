@@ -74,7 +74,7 @@ def _joint(result: TruncationResult) -> dict[str, str]:
     (joint,) = (f"{row.kept:.1f}" for row in result.rows if row.rule == "joint ess")
     return {
         "joint": joint,
-        "joint_share": f"{float(joint) / result.inputs:.0%}",
+        "joint_share": f"{float(joint) / result.mean(lambda one: one.inputs).value:.0%}",
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from statesize.cli.shared.options import Loading, Output, model_for, share
+from statesize.cli.shared.pieces import fitting_tokens
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts, check_all
 from statesize.errors import InputError
@@ -26,9 +27,10 @@ def cache(
     """Price a smaller cache: keys and values are rounded, tokens evicted, or both, and the next tokens are predicted.
 
     The model is one of transformers with a cache of keys and values, such as SmolLM2. Bundled models (sa, la, gla,
-    gated-deltanet) keep no such cache and are refused. Texts are read in pieces of --max-tokens, at least 96, and 24 of
-    them unless --sequences, at least 6, says otherwise. Every third text, or the first third of a single one, shows how
-    each layer errs as its caches keep fewer tokens, those that expected attention reads most. The others give prices.
+    gated-deltanet) keep no such cache and are refused. Texts are read in pieces of --max-tokens, at least 96 (shorter
+    ones where texts are too short), and 24 of them unless --sequences, at least 6, says otherwise. Every third text, or
+    the first third of a single one, shows how each layer errs as its caches keep fewer tokens, those that expected
+    attention reads most. The others give prices, also of the latest tokens.
 
     Args:
         model: A folder of a model, a GGUF file, or an id of the Hugging Face hub.
@@ -49,12 +51,14 @@ def cache(
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
-    from statesize.truncation.run import two_sets
+    from statesize.truncation.run import LEAST_PIECES, two_sets
 
     printing.hush_libraries()
-    documents, size = texts.sequences or DOCUMENTS, texts.max_tokens
+    documents, least = texts.sequences or DOCUMENTS, FOLLOWING + LEAST_PREFIX
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
+    *others, longest = sorted(map(len, inputs))
+    size = fitting_tokens([*others, longest // LEAST_PIECES], texts.max_tokens, least, printing)
     reached = len({text for text, _ in two_sets(inputs, size, sum(map(len, inputs)), loaded.tokenizer)[1]})
     texts.tell_few(reached, f"priced texts of {size} tokens or more, two thirds of all", printing)
     with printing.bars() as bars:

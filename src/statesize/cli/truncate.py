@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from statesize.cli.shared.options import Listed, Loading, ModelName, Output, share, whole_numbers
+from statesize.cli.shared.pieces import fitting_tokens
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts, check_all
 from statesize.measurement.settings import LEAST_TOKENS
@@ -56,10 +56,7 @@ def truncate(
     printing.hush_libraries()
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
-    size = _fitting_tokens([len(text) for text in inputs], texts.max_tokens)
-    if size < texts.max_tokens:
-        printing.say(f"No text has {texts.max_tokens:,} tokens: pieces are of {size:,}.")
-        texts = replace(texts, max_tokens=size)
+    size = fitting_tokens([*map(len, inputs)], texts.max_tokens, LEAST_TOKENS, printing)
     reached, documents = sum(len(text) >= size for text in inputs), texts.sequences or DOCUMENTS
     texts.tell_few(reached, f"texts of {max(size, ENOUGH_TOKENS)} tokens or more", printing)
     with printing.bars() as bars:
@@ -68,9 +65,3 @@ def truncate(
             name=loaded.name, output=output, on_progress=bars.begin(f"cutting {loaded.name}").update, settings=settings,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)
-
-
-def _fitting_tokens(lengths: list[int], asked: int) -> int:
-    """The length of pieces: as asked for where a text has it, else so many that half of the texts are read, or more."""
-    half = sorted(lengths)[len(lengths) // 2]
-    return asked if max(lengths) >= asked or half < LEAST_TOKENS else half

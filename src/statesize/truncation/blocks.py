@@ -47,8 +47,11 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
 
 def gram(rows: Tensor) -> Tensor:
     """Σ rᵀ r of rows (..., m, n) in float64."""
-    rows = rows.double()
-    return rows.mT @ rows
+    # numpy computes one half of a symmetric product, and copies it.
+    if rows.device.type == "cpu":
+        array = rows.double().numpy()
+        return torch.from_numpy(array.swapaxes(-1, -2) @ array)
+    return rows.double().mT @ rows.double()
 
 
 def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:
@@ -70,13 +73,6 @@ def past_block(operator: Operator, cut: int) -> Tensor:
         # Rows before the cut are not computed.
         return operator.block(slice(cut, operator.length), slice(0, cut))
     return operator.columns(0, cut).double()[..., cut:, :]
-
-
-def readable(operator: Operator, cut: int) -> Tensor:
-    """Which inputs of the past some row behind the cut reads, (i,) bool: those that no window or chunk hides."""
-    if int(operator.state_size()[cut]) >= cut:
-        return torch.ones(cut, dtype=torch.bool, device=operator.device)
-    return (past_block(operator, cut) != 0).flatten(0, -2).any(0)
 
 
 def state_factors(recurrence: Recurrence, cut: int) -> tuple[Tensor, Tensor]:
@@ -157,13 +153,10 @@ class Past:
 
     @cached_property
     def readable(self) -> Tensor:
-        """Which inputs some row behind the cut may read, (i,) bool."""
-        return readable(self.operator, self.cut)
-
-    @property
-    def asks(self) -> bool:
-        """Whether the queries before the cut can be moved behind it, and so asked again."""
-        return isinstance(self.operator, SoftmaxAttention) and self.rotation is not None
+        """Which inputs of the past some row behind the cut reads, (i,) bool: those that no window or chunk hides."""
+        if int(self.operator.state_size()[self.cut]) >= self.cut:
+            return torch.ones(self.cut, dtype=torch.bool, device=self.operator.device)
+        return (past_block(self.operator, self.cut) != 0).flatten(0, -2).any(0)
 
     @cached_property
     def moments(self) -> Tensor:
@@ -182,6 +175,7 @@ def dropped(inputs: Tensor, basis: Tensor, ranks: Tensor) -> Tensor:
     """(1 − Vₖ Vₖᴴ) u for inputs u before a cut, (..., c, P), V as a `Basis` gives it and ranks k, (...)."""
     if basis.dtype is torch.int64:
         return inputs.masked_fill(basis.argsort(-2) < ranks[..., None, None], 0.0)
+    basis = basis[..., : int(ranks.max())]
     kept = torch.arange(basis.shape[-1], device=ranks.device) < ranks[..., None]
     numbers = (basis.mH @ inputs.to(basis.dtype)) * kept[..., None]
     rest = inputs - basis @ numbers

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import in_this_thread
 from statesize.truncation.behind import HeldAttention
-from statesize.truncation.choices.expected import RECENT, SINKS
+from statesize.truncation.choices.choice import RECENT, SINKS
 
 # Names of the map behind attention in transformers.
 _PROJECTIONS = ("o_proj", "dense", "out_proj", "c_proj", "wo")

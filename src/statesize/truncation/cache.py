@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 from os import PathLike
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +16,23 @@ from torch import Tensor, nn
 from statesize.adapters.forward import Forward
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.runs import Attach
-from statesize.check import refuse, require_count, require_real
+from statesize.check import require_count, require_real
 from statesize.errors import ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
 from statesize.io.steps import Steps
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX, Settings, all_but, given_settings
 from statesize.models.load import measured_model
-from statesize.texts.documents import configured_context
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
 from statesize.texts.tokens import AnyTokenizer
 from statesize.truncation.behind import Behind, HeldAttention, Memory
 from statesize.truncation.budgets import Around, at_curves, at_layer_curves, equal, layer_curves, watch
-from statesize.truncation.choices.expected import RECENT, SINKS, kept, order
+from statesize.truncation.choices.choice import RECENT, SINKS, Eviction, kept
+from statesize.truncation.choices.expected import ExpectedAttention
+from statesize.truncation.choices.recent import RecentTokens
 from statesize.truncation.choices.rounding import BITS, Precision, cache_bits, rounded_keys, rounded_values
-from statesize.truncation.cutting import Cutting
-from statesize.truncation.prices import NOTHING, WHOLE, Budgets, CachePrices, Variant
+from statesize.truncation.cutting import Cutting, lists
+from statesize.truncation.prices import NOTHING, WHOLE, Budgets, CachePrices, Tokens, Variant
 from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.run import Documents, Keep, Piece, Scores, check_head, kept_result, two_sets
 from statesize.truncation.traced import Known
@@ -41,6 +41,10 @@ DOCUMENTS, PIECE = 24, 512
 """Pieces of text that are read by default, and the tokens of each."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried, where more is kept than always stays."""
+EVICTIONS: dict[Tokens, Eviction] = {"expected": ExpectedAttention(), "recent": RecentTokens()}
+_WAYS: tuple[tuple[Tokens, Budgets], ...] = (
+    ("recent", "equal"), ("expected", "equal"), ("expected", "layers"), ("expected", "curves")
+)  # fmt: skip
 
 
 @on_cpu_by_default
@@ -70,7 +74,7 @@ def cache(
         keep: Share of the tokens that is tried beside ½, ¼ and ⅛.
         documents: Pieces of the inputs that are read, from all parts of them.
         tokens: Tokens of each piece.
-        tokenizer: The model's, for texts and for bytes.
+        tokenizer: The model's, for texts.
         name: Name of the model, for the result.
         output: JSON file for the result. Finished documents are kept beside it until then, and are not read again.
         on_progress: Called as (done, total, what, seconds left) after some documents.
@@ -81,7 +85,7 @@ def cache(
         The price list, the curves, and a recommendation.
 
     Raises:
-        InputError: An unknown rule, a share outside (0, 1), or too little text.
+        InputError: A share outside (0, 1), or too little text.
         ModelError: The model has no cache of keys and values that its own attention alone reads.
 
     Example:
@@ -92,7 +96,7 @@ def cache(
         >>> sizes = {"documents": 12, "tokens": 72, "settings": Settings(future=8)}
         >>> found = cache(model, ids, **sizes, on_progress=lambda *step: None)
         >>> [row.rule for row in found.rows][:5]
-        ['nothing', 'int8', 'int4', '50 % equal', '50 % by layer']
+        ['nothing', 'int8', 'int4', '50 % recent', '50 % equal']
     """
     share = require_real("keep", keep, above=0, below=1, advice="It is the share of the tokens that stays.")
     wanted = require_count("documents", documents, least=FEWEST_PIECES)
@@ -101,12 +105,9 @@ def cache(
     size = require_count("tokens", tokens, least=after + LEAST_PREFIX)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     _require_cache(model)
-    context = configured_context(getattr(model, "config", None))
-    if context is not None and size > context:
-        refuse("tokens", f"at most {context}, the longest context that the model names", size)
     curves, held_out = two_sets(whole_texts(inputs, tokenizer), size, wanted, tokenizer)
     every, prefix = [piece for _, piece in (*curves, *held_out)], size - after
-    pricing = Pricing(model, prefix, share, curves, held_out, tokenizer)
+    pricing = Pricing(model, prefix, share, curves, held_out)
     about = tokens_sha256(every), prefix, share
     with reporting(on_progress, f"pricing {name}") as report:
         return kept_result(lambda part: pricing.priced(name, part, report), output, model, *about)
@@ -131,7 +132,6 @@ class Pricing:
     keep: float  # share of the tokens that is tried beside RATIOS
     curves: Sequence[Piece]  # documents for curves
     held_out: Sequence[Piece]  # documents that are priced
-    tokenizer: AnyTokenizer | None = None  # for bytes
     variants: tuple[Variant, ...] = field(init=False)
     tokens: dict[Variant, Tensor] = field(default_factory=dict[Variant, Tensor], init=False)  # of each cache, (caches,)
     _known: Known = field(default_factory=Known, init=False)
@@ -139,9 +139,8 @@ class Pricing:
     def __post_init__(self) -> None:
         tried = sorted({*RATIOS, self.keep}, reverse=True)
         ratios = [ratio for ratio in tried if round(ratio * self.prefix) > SINKS + RECENT]
-        ways: tuple[Budgets, ...] = "equal", "layers", "curves"
         rounded = [Variant(precision=precision) for precision in BITS]
-        evicted = [Variant(ratio, way) for ratio in ratios for way in ways]
+        evicted = [Variant(ratio, budgets, tokens=tokens) for ratio in ratios for tokens, budgets in _WAYS]
         self.variants = (NOTHING, *rounded, *evicted, *(Variant(ratio, "curves", "int4") for ratio in ratios))
 
     def priced(self, name: str, keep: Keep, report: Callable[..., None]) -> CachePrices:
@@ -155,7 +154,7 @@ class Pricing:
         tokens = torch.stack([self.tokens[one] for one in self.variants], -1)
         caches = [
             one | {"curve": curve, "tokens": kept}
-            for one, curve, kept in zip(measured[0], _lists(curves), _lists(tokens), strict=True)
+            for one, curve, kept in zip(measured[0], lists(curves), lists(tokens), strict=True)
         ]
         shares = (self._bits(caches, one) / self._bits(caches, WHOLE) for one in self.variants)
         about = self.prefix, len(self.curves), self.variants, tuple(shares), tuple(caches)
@@ -174,7 +173,7 @@ class Pricing:
             self.tokens[one] = made if one.keep else torch.zeros_like(made)
 
     def _bits(self, caches: Sequence[dict[str, Any]], variant: Variant) -> int:
-        each = zip(caches, _lists(self.tokens[variant]), strict=True)
+        each = zip(caches, lists(self.tokens[variant]), strict=True)
         return sum(cache_bits(variant.precision, one["available"], kept, *one["widths"]) for one, kept in each)
 
     def read(self, texts: Tensor, cut: int, *watched: Attach) -> tuple[Behind, Tensor]:
@@ -182,16 +181,13 @@ class Pricing:
         cutting = Cutting(Forward.of(self.model, texts), cut, self._known, sized=False)
         logits, name = cutting.read(*watched), type(self.model).__name__
         check_head(self.model, logits, texts)
-        if others := self._known.whole | cutting.behind.refused:
-            got = "; ".join(f"{mixer} {cause}" for mixer, cause in others.items())
+        if not cutting.behind.sure:
+            others = (self._known.whole | cutting.behind.refused).items()
+            unlike = "other logits than from the whole text, as of states beside them or attention in code of its own"
+            got = "; ".join(f"{mixer} {cause}" for mixer, cause in others) or unlike
             raise ModelError(
                 f"{name} must mix positions only by attention over keys and values, got {got}. Give a causal language "
                 "model of transformers with attention, such as SmolLM2."
-            )
-        if not cutting.behind.sure:
-            raise ModelError(
-                f"{name} must read tokens behind its cache as in a whole text, got other logits, as of states beside "
-                "it or attention in code of its own. No price is known."
             )
         return cutting.behind, logits
 
@@ -205,7 +201,7 @@ class Pricing:
 
     def _caches(self, held: HeldAttention, around: Around) -> list[dict[str, Any]]:
         about = {"layer": held.name, "available": held.available, "widths": (held.key.shape[-1], held.value.shape[-1])}
-        curves = _lists(layer_curves(held, order(held), around))
+        curves = lists(layer_curves(held, EVICTIONS["expected"].order(held), around))
         return [about | {"head": head, "curve": curve} for head, curve in enumerate(curves)]
 
     def _documents(self, some: slice) -> list[CutDocument]:
@@ -217,31 +213,28 @@ class Pricing:
         size = {one: float(tokens.double().mean()) for one, tokens in self.tokens.items()}
         for number, (text, ids), score, losses in zip(range(some.start, some.stop), pieces, scores, found, strict=True):
             runs = tuple(CutRun(one.title, one.keep, size[one], *losses[one]) for one in self.variants)
-            answer = ids[self.prefix + 1 :]
-            said = None if self.tokenizer is None else len(str(self.tokenizer.decode(_lists(answer))).encode())
             held = math.nan, math.nan, size[WHOLE], size[WHOLE]
-            known.append(CutDocument(number, len(ids), self.prefix, score.loss, *held, runs, text, said))
+            known.append(CutDocument(number, len(ids), self.prefix, score.loss, *held, runs, text))
         return known
 
     def each(self, behind: Behind, measures: Sequence[Callable[[Tensor], Any]]) -> list[dict[Variant, Any]]:
         """What logits behind the cut of each text tell with each cache."""
         held = [layer for layer, *_ in behind.held.values()]
-        ends = accumulate(len(one.key) for one in held)
-        own = {one.name: slice(end - len(one.key), end) for one, end in zip(held, ends, strict=True)}
-        orders = {one: order(one) for layer in behind.held.values() for one in layer}
+        names, caches = [one.name for one in held], [len(one.key) for one in held]
+        tokens = {
+            variant: dict(zip(names, torch.split(each, caches), strict=True)) for variant, each in self.tokens.items()
+        }
+        layers = [one for texts in behind.held.values() for one in texts]
+        orders = {(name, one): choice.order(one) for name, choice in EVICTIONS.items() for one in layers}
 
         def remember(one: HeldAttention, some: Sequence[Variant]) -> Memory:
-            tokens = torch.stack([self.tokens[variant][own[one.name]] for variant in some])
-            return _memory(one, kept(orders[one], tokens, one.cut), [variant.precision for variant in some])
+            seen = [kept(orders[variant.tokens, one], tokens[variant][one.name], one.cut) for variant in some]
+            return _memory(one, torch.stack(seen), [variant.precision for variant in some])
 
         known: list[dict[Variant, Any]] = [{} for _ in measures]
         for text, variant, logits in behind.each([self.variants] * len(measures), remember):
             known[text][variant] = measures[text](logits)
         return known
-
-
-def _lists(numbers: Tensor) -> list[Any]:
-    return cast("list[Any]", numbers.tolist())
 
 
 def _memory(held: HeldAttention, seen: Tensor, precisions: Sequence[Precision | None]) -> Memory:

@@ -129,8 +129,6 @@ class Cutting:
 
     def logits(self, runs: Sequence[Sequence[PlannedRun]]) -> Iterator[tuple[int, PlannedRun, Tensor]]:
         """The number of the text, the run and its logits (L − i − 1, V), of runs by the same rules of each text."""
-        self._units.clear()
-        self._bases.clear()
         if self.behind.sure:
             yield from self.behind.each(runs, self._memory)
             return
@@ -271,9 +269,9 @@ class Cutting:
         joint = None
         if seen.groups:
             stacks = Past(_of_text(seen, slice(None), text), self.cut).block(seen.units // seen.groups)
-            joint = _numbers(entropy_ess(stacks.values)[0])
+            joint = lists(entropy_ess(stacks.values)[0])
         entropy, most = torch.cat([entropy_ess(one.values)[0] for one in blocks]), block.values.shape[-1]
-        return Mixer(seen.multiplicity, _numbers(entropy), min(most, inputs, size), inputs, held, joint)
+        return Mixer(seen.multiplicity, lists(entropy), min(most, inputs, size), inputs, held, joint)
 
     def _dropped(self, name: str, seen: Observation, text: int, run: PlannedRun, rows: Tensor | None = None) -> Tensor:
         """What a run drops of the inputs of a text before the cut, (1, units, i, P), where T has these rows behind."""
@@ -325,8 +323,9 @@ def _of_text(seen: Observation, units: slice, text: int) -> Operator:
     return seen.operator(units)[text : text + 1]
 
 
-def _numbers(tensor: Tensor) -> list[float]:
-    return cast("list[float]", tensor.tolist())
+def lists(numbers: Tensor) -> list[Any]:
+    """Numbers as JSON holds them."""
+    return cast("list[Any]", numbers.tolist())
 
 
 def _parts(seen: Observation) -> Iterator[slice]:

@@ -84,11 +84,6 @@ class TruncationResult(CutResult):
         return self.mean(lambda one: one.entropy)
 
     @property
-    def inputs(self) -> float:
-        """Mean number of inputs of the past, or of numbers of a state, that a channel can keep."""
-        return self.mean(lambda one: one.inputs).value
-
-    @property
     def at_ess(self) -> tuple[Row, Row]:
         """The rows with as many numbers as ESS, with hindsight and by the best choice of heads without it."""
         once = {row.rule: row for row in self.rows if row.scale == 1}
@@ -174,7 +169,7 @@ class TruncationResult(CutResult):
         # Records hold runs by rules that are not tried any more.
         return (rule.of_size(run.scale), rule.title) if rule else (f"{run.scale:g} × {run.rule}", run.rule)
 
-    def _more_cells(self, index: int, row: Row, nats: str) -> dict[str, str]:
+    def _more_cells(self, row: Row) -> dict[str, str]:
         return {"numbers per channel": f"{row.kept:.{0 if self.texts < FEWEST_TEXTS else 1}f}"}
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from statesize.codes import Code, Note
+from statesize.truncation.choices.choice import RECENT, SINKS
 from statesize.truncation.choices.rounding import Precision
 from statesize.truncation.result import CutResult, Row
 
 Budgets = Literal["whole", "equal", "curves", "layers"]
+Tokens = Literal["expected", "recent"]
 _WAYS: dict[Budgets, str] = {"whole": "all", "equal": "equal", "curves": "by curves", "layers": "by layer"}
-AFFORDABLE = 0.01
-"""Bits per byte that a recommended cache loses at most, by the upper end of its interval."""
+AFFORDABLE = 0.03
+"""Nats per token that a recommended cache loses at most, by the upper end of its interval: 3 % of the perplexity."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +26,29 @@ class Variant:
         keep: Share of the tokens that is kept.
         budgets: "whole", "equal", "curves" of each cache, or "layers": curves of all caches of a layer together.
         precision: "int8", "int4", or None where numbers are as they were.
+        tokens: Tokens that are kept: those that "expected" attention reads most, or the most "recent" ones.
     """
 
     keep: float = 1.0
     budgets: Budgets = "whole"
     precision: Precision | None = None
+    tokens: Tokens = "expected"
 
     @property
     def title(self) -> str:
         """As rows name it."""
-        kept = f"{100 * self.keep:.4g} % {_WAYS[self.budgets]}" if self.keep else "nothing"
         if self.budgets == "whole":
             return self.precision or "whole cache"
-        return f"{self.precision}, {kept}" if self.precision else kept
+        return self._named(f"{100 * self.keep:.4g} % ") if self.keep else "nothing"
 
     @property
     def way(self) -> str:
         """As a chart names all its sizes."""
-        return f"{self.precision}, {_WAYS[self.budgets]}" if self.precision else _WAYS[self.budgets]
+        return self._named()
+
+    def _named(self, size: str = "") -> str:
+        chosen = size + ("recent" if self.tokens == "recent" else _WAYS[self.budgets])
+        return f"{self.precision}, {chosen}" if self.precision else chosen
 
 
 NOTHING, WHOLE = Variant(0.0, "equal"), Variant()
@@ -69,13 +76,16 @@ class CachePrices(CutResult):
     heads: tuple[dict[str, Any], ...]
     title = "What the cache of {} may lose"
     facts = "prefix", "calibration", "recommended", "variants", "heads"
-    caption = "By curves and by layer: more tokens where other texts showed that losing them costs more."
+    caption = (
+        "Recent: the first and the latest tokens; otherwise those that expected attention reads most. By curves and by "
+        "layer: more tokens where other texts showed that losing them costs more."
+    )
     kept = "stored", "Bytes of the whole cache that are kept"
-    lost = "cost", "Extra loss, in bits per byte or else in nats per token"
+    lost = "excess", "Extra loss in nats per token"
 
     @property
     def enough(self) -> float:
-        """Bits per byte that hardly cost anything."""
+        """Nats per token that hardly cost anything."""
         return AFFORDABLE
 
     @property
@@ -85,7 +95,7 @@ class CachePrices(CutResult):
             return None
         # The same documents choose and price, so that intervals hold for all variants together.
         rows = [self.row(at, looks=len(self.variants) - 1) for at in range(len(self.variants))]
-        return min((row for row in rows if row.cost.high <= AFFORDABLE), key=lambda row: row.stored, default=None)
+        return min((row for row in rows if row.excess.high <= AFFORDABLE), key=lambda row: row.stored, default=None)
 
     @property
     def headline(self) -> str:
@@ -94,19 +104,17 @@ class CachePrices(CutResult):
         if not self.context_matters:
             return f"The context is worth too little to {self.model} {over} to tell what its cache may lose."
         if best is None:
-            return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} bits per byte {over}."
-        unit = "nats per token" if best.cost is best.excess else "bits per byte"
-        return f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model} for {best.cost:+.4f} {unit} {over}."
+            return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} nats per token {over}."
+        kept = f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model}"
+        return f"{kept} for {best.excess:+.4f} nats per token {over}."
 
     def _own_limits(self) -> Sequence[Note]:
-        evicted = any(0 < one.keep < 1 for one in self.variants)
-        return [Note(Code.NO_FACTS), Note(Code.UNEQUAL_CACHES)] if evicted else []
+        if any(0 < one.keep < 1 for one in self.variants):
+            return [Note(Code.NO_FACTS), Note(Code.UNEQUAL_CACHES)]
+        return [Note(Code.NOT_EVICTED, f"the first {SINKS} and the last {RECENT} of {self.prefix} always stay.")]
 
     def _stored(self, index: int) -> float:
         return self.shares[index]
 
     def _names(self, index: int) -> tuple[str, str]:
         return self.variants[index].title, self.variants[index].way
-
-    def _more_cells(self, index: int, row: Row, nats: str) -> dict[str, str]:
-        return {"extra bits per byte": f"{row.bits:{nats}}"} if row.cost is row.bits else {}

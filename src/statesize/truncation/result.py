@@ -65,7 +65,6 @@ class CutDocument:
         stored: The same over stored channels, which heads of a group share; NaN where layers share a cache.
         runs: All runs; the first keeps nothing.
         text: The text of which the document is a piece; None: its own.
-        bytes: Length of the tokens that are predicted, as UTF-8; None where it is not known.
     """
 
     document: int
@@ -78,25 +77,18 @@ class CutDocument:
     stored: float
     runs: tuple[CutRun, ...]
     text: int | None = None
-    bytes: int | None = None
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> CutDocument:
         """The document that `json_values` wrote."""
         unknown: dict[str, Any] = {name: math.nan for name, value in values.items() if value is None}
-        known: dict[str, Any] = {name: values.get(name) for name in ("text", "bytes")}
-        known["runs"] = tuple(CutRun(**run) for run in values["runs"])
+        known: dict[str, Any] = {"text": values.get("text"), "runs": tuple(CutRun(**run) for run in values["runs"])}
         return cls(**{**values, **unknown, **known})
 
     @property
     def unit(self) -> int:
         """What is independent of other documents; pieces and cuts of one text are one unit."""
         return self.document if self.text is None else self.text
-
-    @property
-    def bits(self) -> float:
-        """Bits per byte for each nat per token; NaN where bytes are not known."""
-        return (self.tokens - self.cut - 1) / max(self.bytes, 1) / math.log(2) if self.bytes is not None else math.nan
 
     def lost(self, index: int = 0) -> float:
         """What a run loses more than the whole model, nats per token; the first run keeps nothing."""
@@ -113,7 +105,6 @@ class Row:
         kept: Mean numbers per channel, or tokens per cache.
         stored: What is kept as a share of what is stored: of values, or of the bytes of a cache.
         excess: Loss more than the whole model's, nats per token.
-        bits: The same in bits per byte; NaN where bytes are not known.
         share: The excess as a share of the context's worth; NaN where the context may be worth nothing.
         divergence: From the whole model's predictions, nats per token.
         divergence_share: That as a share of the divergence where nothing is kept.
@@ -124,15 +115,9 @@ class Row:
     kept: float
     stored: float
     excess: Interval
-    bits: Interval
     share: Interval
     divergence: Interval
     divergence_share: Interval
-
-    @property
-    def cost(self) -> Interval:
-        """The excess, by bytes where they are known."""
-        return self.excess if math.isnan(self.bits.value) else self.bits
 
     def __repr__(self) -> str:
         return f"{self.rule} × {self.scale:g}: keeps {self.stored:.1%}, predictions change {self.divergence_share:.1%}"
@@ -222,7 +207,7 @@ class CutResult(Result):
         for at, row in enumerate(self.rows):
             cells.append({"kept": self._names(at)[0], "of what is stored": f"{row.stored:.0%}"})
             cells[-1]["change"] = f"{row.divergence_share:{share}}" if row.kept or row.scale else "100%"
-            cells[-1] |= {"extra nats per token": f"{row.excess:{nats}}"} | self._more_cells(at, row, nats)
+            cells[-1] |= {"extra nats per token": f"{row.excess:{nats}}"} | self._more_cells(row)
         return PageTable("Each size", [*cells[0]], [[*one.values()] for one in cells], self.caption)
 
     def page(self) -> ResultPage:
@@ -240,7 +225,6 @@ class CutResult(Result):
         return Row(
             run.rule, run.scale, kept, self._stored(index),
             excess=self.mean(lambda one: one.lost(index), looks),
-            bits=self.mean(lambda one: one.lost(index) * one.bits, looks),
             share=self._share(CutDocument.lost, index) if self.context_matters else none,
             divergence=above_zero(self.mean(lambda one: one.runs[index].divergence, looks)),
             divergence_share=above_zero(self._share(lambda one, at: one.runs[at].divergence, index)),
@@ -266,9 +250,9 @@ class CutResult(Result):
     def _names(self, index: int) -> tuple[str, str]:
         """A run as tables name it, and as a chart names all runs of its line."""
 
-    @abstractmethod
-    def _more_cells(self, index: int, row: Row, nats: str) -> dict[str, str]:
-        """What else the table has of a run, by the headings."""
+    def _more_cells(self, row: Row) -> dict[str, str]:
+        """What else the table has of a row, by the headings."""
+        return {}
 
     @property
     def _units(self) -> list[int]:

@@ -12,6 +12,7 @@ from os import PathLike
 from time import perf_counter
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,8 +32,8 @@ from statesize.truncation.behind import POSITIONS
 
 Piece = tuple[int, Tensor]
 """The number of a text, and token ids of a piece of it, (L,)."""
-# The share of the pieces by which curves are measured, and the pieces of which a single text serves both.
-_CURVES, _LEAST_PIECES = 1 / 3, 3
+_CURVES, LEAST_PIECES = 1 / 3, 3
+"""The share of the pieces by which curves are measured, and the pieces of which a single text serves both."""
 READ = 2048
 """Tokens of documents of one length that are read at once."""
 Made = TypeVar("Made", bound=Result)
@@ -57,9 +58,9 @@ def two_sets(
     """Pieces of every third text for curves, and of the others held out; the first third of a single text."""
     pieces = numbered_excerpts(texts, length, sum(map(len, texts)), tokenizer)
     numbers = list(dict.fromkeys(number for number, _ in pieces))
-    if len(numbers) < 2 and len(pieces) < _LEAST_PIECES:
+    if len(numbers) < 2 and len(pieces) < LEAST_PIECES:
         raise InputError(
-            f"inputs must have one text of {_LEAST_PIECES * length} tokens, which is cut into {_LEAST_PIECES} pieces, "
+            f"inputs must have one text of {LEAST_PIECES * length} tokens, which is cut into {LEAST_PIECES} pieces, "
             f"or 2 different texts of {length}, for curves and for prices, got {len(pieces)} pieces of {length}. Give "
             "more text, or fewer tokens (--max-tokens)."
         )
@@ -142,5 +143,5 @@ class Scores:
         predicted = functional.log_softmax(logits, -1)
         loss = functional.nll_loss(predicted, self._answers, reduction="none").double().mean()
         # A dot product would add up so many tokens one after another, and lose four digits.
-        divergence = (self._expected - predicted).mul_(self._probabilities).sum(-1).double().mean()
-        return float(loss), float(divergence)
+        more = torch.sub(self._expected, predicted, out=predicted)
+        return float(loss), float(more.mul_(self._probabilities).sum(-1).double().mean())

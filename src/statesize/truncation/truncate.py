@@ -35,7 +35,7 @@ from statesize.truncation.traced import Known
 
 DOCUMENTS, TOKENS = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
-_LOOK = 64
+_LOOK = 32
 """Tokens by which layers of libraries are found: their kinds do not go with the length of a text."""
 _Place = tuple[int, int]
 """The number of a piece, and the cut."""

@@ -1,4 +1,4 @@
-"""What a choice of the truncation test is: a basis of numbers that a channel keeps, at some sizes."""
+"""What a choice is: a basis of numbers that a channel keeps, at some sizes, or tokens that a cache keeps."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
+from statesize.truncation.behind import HeldAttention
 from statesize.truncation.blocks import Past
+
+SINKS, RECENT = 4, 16
+"""First and last tokens before the cut that a cache always keeps."""
 
 
 class Basis(ABC):
@@ -44,3 +49,24 @@ class Rule:
         ess = "joint ESS" if self.unit == "cache" else "its ESS"
         numbers = ess if scale == 1 else f"{scale:g} × {ess}"
         return f"{numbers}, {self.title}" if scale else self.title
+
+
+class Eviction(ABC):
+    """Tokens before the cut that the caches of a layer keep: the first and last ones, then those of most score."""
+
+    @abstractmethod
+    def scores(self, held: HeldAttention) -> Tensor:
+        """A score of each token, (K, i) float32."""
+
+    def order(self, held: HeldAttention) -> Tensor:
+        """Positions before the cut in the order in which each cache keeps them, (K, n) of the n that it holds."""
+        scores, hidden = self.scores(held), held.cut - held.available
+        scores[:, :SINKS] = scores[:, -RECENT:] = torch.inf
+        return scores[:, hidden:].argsort(dim=-1, descending=True, stable=True) + hidden
+
+
+def kept(order: Tensor, counts: Tensor, cut: int) -> Tensor:
+    """Which of the positions before the cut stay, (K, i) bool: so many (K,) first ones of an order (K, n)."""
+    rank = torch.full((len(order), cut), cut, device=order.device)
+    rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    return rank < counts.to(order.device)[:, None]

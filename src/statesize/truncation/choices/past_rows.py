@@ -12,9 +12,6 @@ from statesize.operators import Recurrence
 from statesize.truncation.blocks import Past, directions, eigenvectors, past_block, recurrence_of, state_factors
 from statesize.truncation.choices.choice import Basis, Rule
 
-# Inputs that are kept as they are: the first, on which attention falls where it has nothing to read; and the last, but
-# for queries that are asked again.
-_FIRST, _LAST = 1, 2
 _linalg = cast("Any", torch.linalg)
 
 
@@ -32,8 +29,8 @@ class PastRows(Basis):
         """See `Basis`."""
         if (found := recurrence_of(past.operator)) is not None:
             return _of_state(*found, past.cut)
-        moments, last = past.moments, 0 if past.asks else _LAST
-        total, readers = moments.shape[-1], past.readers(ranks)
+        moments, readers = past.moments, past.readers(ranks)
+        total = moments.shape[-1]
         groups = (*moments.shape[:-3], -1, readers, total, total)
         moments = moments.reshape(groups).sum(-3) if readers > 1 else moments.clone()
         if (size := int(past.operator.state_size()[past.cut])) < int(past.readable.sum()):
@@ -44,26 +41,18 @@ class PastRows(Basis):
             return held @ eigenvectors(read).flip(-1)
         # No number is spent on what a window hides.
         columns = past.readable.nonzero().flatten()
-        count, first = len(columns), _FIRST if bool(past.readable[0]) else 0
+        count, first = len(columns), int(past.readable[0])
         moments = moments[..., columns[:, None], columns]
-        exact = [*range(min(first, count)), *range(max(first, count - last), count)]
-        moments[..., exact, :] = moments[..., exact] = 0
-        vectors = eigenvectors(moments) if count else moments
-        # The rows hold nothing in the columns that are kept anyway, which therefore come first.
-        single = torch.eye(count, dtype=vectors.dtype, device=vectors.device)[:, exact].expand(*vectors.shape[:-1], -1)
-        basis = torch.cat([single, vectors.flip(-1)[..., : count - len(exact)]], -1)
+        # The first input comes first, as it is: attention falls on it where it has nothing to read.
+        moments[..., :first, :] = moments[..., :first] = 0
+        moments[..., :first, :first] = 1 + moments.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+        basis = eigenvectors(moments).flip(-1) if count else moments
         return basis.new_zeros(*basis.shape[:-2], total, count).index_copy_(-2, columns, basis)
 
 
 RULES = (
     Rule("past rows", "without hindsight", PastRows(), (0.5, 1.0, 2.0, 4.0, 8.0)),
-    Rule(
-        "past rows, other texts",
-        "without hindsight, sizes of others",
-        PastRows(),
-        (1.0, 2.0, 4.0),
-        other_texts=True,
-    ),
+    Rule("past rows, other texts", "without hindsight, sizes of others", PastRows(), (1.0, 2.0, 4.0), other_texts=True),
     Rule("joint past rows", "without hindsight, once per cache", PastRows(), (2.0, 4.0, 8.0), "cache"),
 )
 
