@@ -68,8 +68,7 @@ def train(
     from statesize.cli.shared.printing import print_json
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.registry import load_plugin
-    from statesize.lab.tasks.corpus import read_text, split
-    from statesize.lab.tasks.text import TextTask, train_tokenizer
+    from statesize.lab.tasks.text import TextTask, read_text, split, train_tokenizer
     from statesize.lab.training import RunFolder, TrainingConfig
     from statesize.lab.training import train as run
     from statesize.models.files import write_tokenizer
