@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 import experiments.rank.mixers  # noqa: F401
 from statesize import Recurrence, capture
@@ -144,9 +145,9 @@ def measure_border(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
     states = [
         captured.operator.states(captured.values(), [border])
         for captured in capture(model, input_ids)
-        if isinstance(captured.operator, Recurrence)
+        if isinstance(captured.operator, Recurrence) and captured.values is not None
     ]
-    sigma = [torch.linalg.svdvals(state.double()) for state in states]
+    sigma: list[Tensor] = [torch.linalg.svdvals(state.double()) for state in states]
     return measured | {
         "state_rank": mean(entropy_ess(values).mean() for values in sigma),
         "stable_rank": mean((values.square().sum(-1) / values[..., 0].square()).mean() for values in sigma),

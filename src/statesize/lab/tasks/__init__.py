@@ -1,7 +1,6 @@
 """Tasks to train and evaluate sequence models on.
 
-Read `base`, then one of the tasks; `text` is for text. A generated task is a dataclass in a file of its
-own under `@task("name")`.
+Read `base`, then a task; `text` is for text. A generated task is a dataclass in a file under `@task("name")`.
 """
 
 from statesize.lab.tasks.base import IGNORED, SyntheticTask, Task, build_task, task

@@ -31,15 +31,19 @@ class Task(Protocol):
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids; every id is in 0 … vocabulary_size − 1."""
+        ...
 
     def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A random training batch, determined by the state of `generator`."""
+        ...
 
     def held_out(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The evaluation batches, the same ones in the same order at every call; the last may be smaller."""
+        ...
 
     def report(self, mean_nats: float, accuracy: float) -> dict[str, float]:
         """Figures of one evaluation, by name, from the mean loss in nats and the accuracy over scored targets."""
+        ...
 
 
 def _check(kind: type) -> None:

@@ -37,9 +37,8 @@ class Corpus:
 
 def split(documents: Iterable[str]) -> Corpus:
     """Split documents into train (about 95 %) and held-out (about 5 %) by a hash of each document."""
-    # A document is on the same side wherever it occurs, so equal documents never cross the split and corpora that share
-    # documents split them alike. With two different documents or more both parts hold something; a single one goes to
-    # train.
+    # A document is on the same side wherever it occurs, so corpora that share documents split them alike. With two
+    # different documents or more both parts hold something; a single one goes to train.
     documents = tuple(documents)
     hashes = {document: hashlib.sha256(document.encode()).digest()[:6] for document in documents}
     fraction = {document: int.from_bytes(digest, "big") / 2**48 for document, digest in hashes.items()}
@@ -134,8 +133,7 @@ class TextTask:
         train_tokens: ids (N,), int64, N > length.
         held_out_tokens: ids (M,), int64, M ≥ 2.
         length: tokens in a window, L.
-        held_out_bytes: what bits per byte divides by: the UTF-8 bytes of the held-out documents, and one for each
-            `<eos>`.
+        held_out_bytes: UTF-8 bytes of the held-out documents, and one for each `<eos>`, for bits per byte.
         vocabulary_size: number of token ids.
     """
 
