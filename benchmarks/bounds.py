@@ -26,7 +26,7 @@ from benchmarks.cases import document
 from benchmarks.recorded import Row, is_prose, weights_of
 from statesize.io.files import replace_file
 from statesize.io.json_values import json_values
-from statesize.lab.tasks.corpus import split
+from statesize.lab.tasks.text import split
 from statesize.measurement.statistics import Interval
 from statesize.models.load import load_model
 from statesize.texts import bundled

@@ -182,19 +182,14 @@ def _hybrids(generator, columns, effect, common):
 
 
 def _rank(generator, columns, effect, common):
-    """Effect: the correlation of ESS and accuracy between seeds, over rules, and what a cut of the state loses more."""
+    """Effect: the correlation of ESS and accuracy between seeds and over rules."""
     seed, rule = generator.normal(size=2), np.array(common.placed)
     accuracy = 0.5 + 0.1 * np.array([[effect, math.sqrt(1 - effect**2)]]) @ np.stack([seed, 3 * rule], 1)
-    past, state = accuracy[0, 0] - 0.1 + 0.05 * generator.normal(size=2) - np.array([0.0, 0.2 * effect])
-    cuts = {f"accuracy_past_at_{name}": past for name in ("ess", "state_rank")}
-    cuts |= {f"accuracy_state_at_{name}": state for name in ("ess", "state_rank")}
-    ranks = {name: columns["kv"] * (5 + generator.normal()) for name in ("state_rank", "stable_rank")}
-    kept = {f"kept_at_{name}": 5.0 for name in ("ess", "state_rank")}
     return {
         "ess": columns["kv"] * (10 + seed[0] + 3 * rule[0]),
         "first": columns["kv"] * (10 + generator.normal()),
         "accuracy": accuracy.sum(),
-        "more": cuts | ranks | kept | {"accuracy_after": accuracy[0, 0]},
+        "more": {name: columns["kv"] * (5 + generator.normal()) for name in ("state_rank", "stable_rank")},
     }
 
 

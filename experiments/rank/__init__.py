@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import experiments.rank.mixers  # noqa: F401
-from experiments.rank.low_rank import run_with_past_cut, run_with_states_cut
+from statesize import Recurrence, capture
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies import Study, study
 from statesize.lab.studies.engine.conclusion import Findings
@@ -31,16 +31,14 @@ from statesize.lab.studies.engine.statistics import (
     jackknife,
     mean,
     numbers,
-    of_mean,
     ranks_within,
     within_cells,
 )
 from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.training import measure_model, train_and_measure
 from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.tasks import IGNORED, Rebinding
+from statesize.lab.tasks import Rebinding
 from statesize.lab.tasks.base import SyntheticTask
-from statesize.lab.training.loop import evaluating
 from statesize.metrics import entropy_ess
 
 RULES: dict[str, dict[str, Any]] = {
@@ -109,16 +107,6 @@ ACROSS = Claim(
     pilot="no run: of four rules nothing can be told",
     thresholds={"rules_ess": 0.0, "rules_ess_given_start": 0.0},
 )
-CUT = Claim(
-    statement="At equal rank, a model that has left guessing loses less accuracy where H at the border is cut than "
-    "where its state is: at its ESS, rounded up, and at the effective rank of its state, rounded up.",
-    unit="model",
-    least_units=50,
-    pilot="no run",
-    thresholds={"cut_at_ess": 0.0, "cut_at_state_rank": 0.0},
-)
-
-STATELESS = "sa"
 
 MEASURES = {
     "ess": "entropy",
@@ -136,10 +124,8 @@ CAVEATS = (
     "The rules share embedding, MLP, value width, short convolution and norm. The delta rules and that of RWKV-7 have "
     "silu and norms on queries and keys too, and the gated delta rules an output gate, as published: between rules, "
     "accuracy may go with these.",
-    "ESS sees the questions that follow, and the rank of a state does not; a cut of H takes the best basis for them. "
-    "So the cuts compare what suffices at best with what a state holds, not two ways to prune. A state of rank k is "
-    "told by k (n + d_v − k) numbers, and a cut of H leaves k d_v.",
-    "Between rules, everything that differs between them moves accuracy. Only the cuts change one thing.",
+    "ESS sees the questions that follow, and the rank of a state does not.",
+    "Between rules, everything that differs between them moves accuracy.",
     "Small models, 800 steps, one learning rate, one machine.",
 )
 
@@ -150,38 +136,22 @@ def border_of(task: SyntheticTask) -> int:
     return documents + 2 * task.items
 
 
-def measure_border(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
-    """What is measured of any run, at the border; the ranks of the state there; and accuracy after cuts there."""
-    border = border_of(run.task)
-    cuts = {} if run.model.mixer == STATELESS else _cuts(model, run.task, border)
-    return measure_model(model, run, (border,)) | cuts
-
-
 @torch.no_grad()
-def _cuts(model: LanguageModel, task: SyntheticTask, border: int) -> dict[str, float]:
-    input_ids, targets = next(iter(task.held_out(task.held_out_sequences)))
-    scored = targets[:, border:] != IGNORED
-
-    def accuracy(logits: Tensor) -> float:
-        return float((logits.argmax(-1) == targets[:, border:])[scored].double().mean())
-
-    with evaluating(model):
-        whole, ess = run_with_past_cut(model, input_ids, border)
-        _, states = run_with_states_cut(model, input_ids, border)
-        sigma: list[Tensor] = [torch.linalg.svdvals(state.double()) for state in states]
-        state_ranks = [entropy_ess(values) for values in sigma]
-        stable = [values.square().sum(-1) / values[..., 0].square() for values in sigma]
-        measured = {
-            "accuracy_after": accuracy(whole),
-            "state_rank": mean(one.mean() for one in state_ranks),
-            "stable_rank": mean(one.mean() for one in stable),
-        }
-        for name, sizes in (("ess", ess), ("state_rank", state_ranks)):
-            kept = [size.ceil() for size in sizes]
-            measured[f"kept_at_{name}"] = mean(one.mean() for one in kept)
-            measured[f"accuracy_past_at_{name}"] = accuracy(run_with_past_cut(model, input_ids, border, kept)[0])
-            measured[f"accuracy_state_at_{name}"] = accuracy(run_with_states_cut(model, input_ids, border, kept)[0])
-    return measured
+def measure_border(model: LanguageModel, run: TrainingRun) -> dict[str, float]:
+    """What is measured of any run, at the border, and the ranks of the states there; NaN for models without a state."""
+    border = border_of(run.task)
+    measured = measure_model(model, run, (border,))
+    input_ids, _ = next(iter(run.task.held_out(run.task.held_out_sequences)))
+    states = [
+        captured.operator.states(captured.values(), [border])
+        for captured in capture(model, input_ids)
+        if isinstance(captured.operator, Recurrence) and captured.values is not None
+    ]
+    sigma: list[Tensor] = [torch.linalg.svdvals(state.double()) for state in states]
+    return measured | {
+        "state_rank": mean(entropy_ess(values).mean() for values in sigma),
+        "stable_rank": mean((values.square().sum(-1) / values[..., 0].square()).mean() for values in sigma),
+    }
 
 
 def rule_of(run: FinalRun) -> str:
@@ -194,17 +164,12 @@ def _per_item(run: FinalRun, row: Row, name: str) -> float:
     return float(row[MEASURES[name]]) / run.kv
 
 
-def _inside_cells(runs: Sequence[FinalRun]) -> tuple[Indices, dict[str, Numbers]]:
-    """The cells of runs that differ in their seed only; accuracy and each measure/kv, less their means in these."""
-    cells = numbered([run.settings_without("seed") for run in runs])
-    columns = {name: numbers(_per_item(run, run.last, name) for run in runs) for name in MEASURES}
-    columns["accuracy"] = numbers(run.accuracy for run in runs)
-    return cells, {name: within_cells(values, cells) for name, values in columns.items()}
-
-
 def _add_seeds(name: str, runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with each measure among runs that differ in their seed only, and given another measure."""
-    cells, left = _inside_cells(runs)
+    cells = numbered([run.settings_without("seed") for run in runs])
+    columns = {measure: numbers(_per_item(run, run.last, measure) for run in runs) for measure in MEASURES}
+    columns["accuracy"] = numbers(run.accuracy for run in runs)
+    left = {column: within_cells(values, cells) for column, values in columns.items()}
 
     def lead(other: str) -> Evidence:
         of_ess, of_other = (correlating(left[measure], left["accuracy"]) for measure in ("ess", other))
@@ -239,16 +204,6 @@ def _add_rules(runs: Sequence[FinalRun], findings: Findings) -> None:
         findings.add(f"rules_{name}_given_start", correlation_evidence(last, accuracy, rules, start, inside))
 
 
-def _add_cuts(runs: Sequence[FinalRun], findings: Findings) -> None:
-    """The accuracy that cuts of H and of the state lose at equal ranks."""
-    whole = numbers(run.last["accuracy_after"] for run in runs)
-    for name in ("ess", "state_rank"):
-        past, state = (numbers(run.last[f"accuracy_{what}_at_{name}"] for run in runs) for what in ("past", "state"))
-        findings.add(f"cut_at_{name}", of_mean(past - state))
-        findings.add(f"past_lost_at_{name}", of_mean(whole - past))
-        findings.add(f"state_lost_at_{name}", of_mean(whole - state))
-
-
 @study("rank")
 class Rank(Study):
     """The study of rank."""
@@ -267,15 +222,13 @@ class Rank(Study):
         return train_and_measure(run, measure_border)
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """Which measure tells accuracy between seeds and between rules, and what cuts lose."""
-        runs = [run for run in table.runs if run.mixer != STATELESS]
+        """Which measure tells accuracy between seeds and between rules."""
+        runs = [run for run in table.runs if run.mixer != "sa"]
         _add_seeds("seeds", runs, findings)
         _add_rules(runs, findings)
-        learned = [run for run in runs if not run.guesses]
-        _add_cuts(learned, findings)
         # Asked after the runs.
-        _add_seeds("learned", learned, findings)
-        for name, further in (("across", ACROSS), ("cut", CUT)) if findings.claim else ():
-            told = Findings(further, evidence=findings.evidence).conclusion("rank", ())
-            holds = math.nan if told.holds is None else float(told.holds)
-            findings.figures |= {**told.figures, f"{name}_holds": holds}
+        _add_seeds("learned", [run for run in runs if not run.guesses], findings)
+        if findings.claim:
+            across = Findings(ACROSS, evidence=findings.evidence).conclusion("rank", ())
+            holds = math.nan if across.holds is None else float(across.holds)
+            findings.figures |= {**across.figures, "across_holds": holds}

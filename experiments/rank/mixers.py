@@ -90,18 +90,6 @@ class NormalisedLinearAttention(HeadMixer):
         """The values of each head after mixing, before the norm, (S, H, L, d_v)."""
         return mix_chunked(*self._normalised(hidden), None)
 
-    def initial_state(self, batch: int) -> State:
-        """Zeros: weighted values (S, H, n, d_v), and the normaliser (S, H, 1, n)."""
-        (weighted,) = super().initial_state(batch)
-        return weighted, weighted.new_zeros(batch, self.heads, 1, self.key_size)
-
-    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token, (S, H, 1, d_v), and the next state."""
-        query, key, value = (self.by_head(part).unsqueeze(-2) for part in parts)
-        query, key = 1 + functional.elu(query), 1 + functional.elu(key)
-        weighted, normaliser = state[0] + key.transpose(-1, -2) * value, state[1] + key
-        return query / (query * normaliser).sum(-1, keepdim=True) @ weighted, (weighted, normaliser)
-
     def _normalised(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features of queries over what they sum to, features of keys, values, (S, H, L, ·)."""
         query, key, value = self.query_key_value(hidden)

@@ -11,7 +11,6 @@ from torch.nn import functional
 from statesize import Recurrence, SoftmaxAttention
 from statesize.errors import InputError
 from statesize.lab.mixers import HeadMixer, Mixer, ModelConfig, mixer
-from statesize.lab.mixers.base import State
 from statesize.lab.mixers.starts import spread_steps
 
 
@@ -58,17 +57,6 @@ class S4D(Mixer):
         """The inputs of T: the convolved channels, (S, d, L, 1)."""
         return self.parts(hidden)[0].transpose(1, 2).unsqueeze(-1)
 
-    def initial_state(self, batch: int) -> State:
-        """Zeros, complex (S, d, n / 2)."""
-        weight = self.projection.weight
-        return (weight.new_zeros(batch, *self.log_rate.shape, dtype=weight.dtype.to_complex()),)
-
-    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
-        """One token, (S, d), and the next state."""
-        log_decay, B, C = self._discretised()
-        held = log_decay.exp() * state[0] + B * parts[0].unsqueeze(-1)
-        return 2 * (C * held).sum(-1).real, (held,)
-
     def _discretised(self) -> tuple[Tensor, Tensor, Tensor]:
         """Logarithm of Ā, B̄ and C, complex (d, n / 2)."""
         modes = torch.complex(-self.log_rate.exp(), self.frequency)
@@ -103,24 +91,3 @@ class SlidingWindowAttention(HeadMixer):
         position = torch.arange(hidden.shape[1], device=hidden.device)
         lag = position[:, None] - position
         return functional.scaled_dot_product_attention(*self.query_key_value(hidden), (lag >= 0) & (lag < self.window))
-
-    def initial_cache(self, batch: int) -> State:
-        """No keys and no values, (S, H, 0, n) and (S, H, 0, d_v)."""
-        sizes = self.key_size, self.value_size
-        return tuple(self.projection.weight.new_zeros(batch, self.heads, 0, size) for size in sizes)
-
-    def step(self, hidden: Tensor, cache: State) -> tuple[Tensor, State]:
-        """One token of every sequence, (S, d), and the keys and values that the next one sees."""
-        query, *new = (self.by_head(part)[:, :, None] for part in self.parts(hidden))
-        keys, values = (torch.cat(pair, dim=2) for pair in zip(cache, new, strict=True))
-        mixed = functional.scaled_dot_product_attention(query, keys, values)
-        first = max(0, keys.shape[2] + 1 - self.window)
-        return self.emit(mixed.flatten(1), hidden), (keys[:, :, first:], values[:, :, first:])
-
-    def advance(self, parts: tuple[Tensor, ...], hidden: Tensor, state: State) -> tuple[Tensor, State]:
-        """Not used: `step` keeps the window itself."""
-        raise NotImplementedError
-
-    def cache_bytes(self, length: int) -> int:
-        """Bytes that the cache of `step` holds of one sequence at its end, of at most window − 1 tokens."""
-        return super().cache_bytes(min(length, self.window - 1))

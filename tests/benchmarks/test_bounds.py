@@ -1,7 +1,7 @@
 """Both bounds of the memory: a row a document, and verdicts by their intervals."""
 
 from benchmarks.bounds import CLAIMS, TOKENS, conclusion, unread
-from statesize.lab.tasks.corpus import split
+from statesize.lab.tasks.text import split
 from statesize.texts.bundled import documents
 
 

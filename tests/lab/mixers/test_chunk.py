@@ -26,25 +26,6 @@ def test_equals_the_sequential_definition(length, decay_batch):
     torch.testing.assert_close(mix_chunked(query, key, value, log_decay), expected, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("shape", [(1, 5), (3, 1, 1), (1, 3, 1, 5)])
-def test_decays_broadcast(shape):
-    query, key, value, _ = inputs(70)
-    log_decay = torch.full(shape, -0.3, dtype=torch.float64)
-    expected = mix_sequentially(query, key, value, log_decay)
-    torch.testing.assert_close(mix_chunked(query, key, value, log_decay), expected, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("length", [1, 33, 100])
-@pytest.mark.parametrize("strongest", [0.1, -MINIMUM_LOG_DECAY])
-def test_gradients_equal_those_of_the_sequential_definition(length, strongest):
-    tensors = inputs(length, strongest=strongest)
-    weights = torch.randn(2, 3, length, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
-    expected = torch.autograd.grad((mix_sequentially(*tensors) * weights).sum(), tensors, allow_unused=True)
-    given = torch.autograd.grad((mix_chunked(*tensors) * weights).sum(), tensors)
-    for one, other in zip(given, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_one_decay_for_all_keys_may_be_as_strong_as_it_likes(dtype):
     query, key, value, _ = inputs(70, dtype)
@@ -69,10 +50,3 @@ def test_the_strongest_decays_stay_accurate_and_finite_in_float32(length):
     torch.testing.assert_close(outputs.double(), expected, rtol=1e-4, atol=1e-4)
     for gradient in torch.autograd.grad(outputs.sum(), tensors):
         assert gradient.isfinite().all()
-
-
-def test_the_sequential_definition_by_hand():
-    query, key = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0]])
-    value, log_decay = torch.tensor([[1.0], [10.0]]), torch.tensor([[-9.0], [0.5]]).log().nan_to_num(-9.0)
-    # y_0 = 1·3·1; y_1 = 2·(0.5·3·1 + 5·10).
-    torch.testing.assert_close(mix_sequentially(query, key, value, log_decay), torch.tensor([[3.0], [103.0]]))

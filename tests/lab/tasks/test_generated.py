@@ -175,29 +175,28 @@ def test_tasks_of_equal_numbers_are_equal_and_survive_pickling_and_their_setting
 
 
 @pytest.mark.parametrize(
-    ("name", "numbers", "words"),
+    ("name", "numbers", "refused"),
     [
-        ("mqar", {"pairs": 33}, ["pairs must be at most 32, the keys of", "got 33.", "at least 66"]),
-        ("mqar", {"pairs": 6, "length": 12}, ["length must be at least 13, for 6 pairs and a query, got 12."]),
-        ("mqar", {"pairs": 1}, ["pairs must be ", "at least 2", "got 1."]),
-        ("mqar", {"pairs": "4"}, ["pairs must be ", "whole number", "got '4'."]),
-        ("mqar", {"pair": 4}, ["Task mqar cannot be built", "'pair'", "Its numbers are pairs, length"]),
-        ("mqr", {}, ["task name must be one of compression, mqar, ", "got 'mqr'"]),
-        (["mqar"], {}, ["task name must be one of ", "got ['mqar']"]),
-        ("selective_copying", {"tokens": 40}, ["length must be at least 80, for 40 tokens and a marker each, got 64."]),
-        ("selective_copying", {"symbols": 1}, ["symbols must be ", "at least 2", "got 1."]),
-        ("rebinding", {"keys": 8}, ["keys must be at least 9, for 5 pairs and 4 unbound keys, got 8."]),
-        ("rebinding", {"unbound": 0}, ["unbound must be ", "at least 1", "got 0."]),
-        ("compression", {"tokens": 1}, ["tokens must be a whole number of at least 2, got 1"]),
-        ("compression", {"tokens": True}, ["tokens must be a whole number, got True"]),
-        ("compression", {"held_out_sequences": 0}, ["held_out_sequences must be a whole number of at least 1, got 0"]),
-        ("compression", {"held_out_seed": -1}, ["held_out_seed must be a whole number of at least 0, got -1"]),
+        ("mqar", {"pairs": 33}, "pairs must be at most 32"),
+        ("mqar", {"pairs": 6, "length": 12}, "length must be at least 13"),
+        ("mqar", {"pairs": 1}, "pairs must be a whole number of at least 2"),
+        ("mqar", {"pairs": "4"}, "pairs must be a whole number"),
+        ("mqar", {"pair": 4}, "Task mqar cannot be built: .*'pair'"),
+        ("mqr", {}, "task name must be one of compression, mqar"),
+        (["mqar"], {}, "task name must be one of"),
+        ("selective_copying", {"tokens": 40}, "length must be at least 80"),
+        ("selective_copying", {"symbols": 1}, "symbols must be a whole number of at least 2"),
+        ("rebinding", {"keys": 8}, "keys must be at least 9"),
+        ("rebinding", {"unbound": 0}, "unbound must be a whole number of at least 1"),
+        ("compression", {"tokens": 1}, "tokens must be a whole number of at least 2"),
+        ("compression", {"tokens": True}, "tokens must be a whole number"),
+        ("compression", {"held_out_sequences": 0}, "held_out_sequences must be a whole number of at least 1"),
+        ("compression", {"held_out_seed": -1}, "held_out_seed must be a whole number of at least 0"),
     ],
 )
-def test_numbers_that_do_not_fit_are_one_clear_line(name, numbers, words):
-    with pytest.raises(InputError) as caught:
+def test_numbers_that_do_not_fit_are_refused(name, numbers, refused):
+    with pytest.raises(InputError, match=f"^{refused}"):
         build_task({"name": name, **numbers})
-    assert [word for word in words if word not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize(("count", "draws"), [(5, 5), (9, 3), (1000, 30), (1, 1)])

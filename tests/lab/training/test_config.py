@@ -38,7 +38,3 @@ def test_no_warm_up_starts_below_the_peak_only_by_the_cosine():
     assert TrainingConfig(steps=10, rate=1.0, warm_up=0.0).rate_at(1) == pytest.approx(
         0.5 * (1 + math.cos(math.pi / 11))
     )
-
-
-def test_all_warm_up_ends_at_the_peak():
-    assert TrainingConfig(steps=10, rate=1.0, warm_up=1.0).rate_at(10) == 1.0

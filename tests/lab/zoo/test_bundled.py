@@ -9,9 +9,9 @@ from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab import zoo as models
 from statesize.lab.tasks import Corpus, TextTask
-from statesize.lab.tasks.corpus import sha256_of
 from statesize.lab.training import evaluate
 from statesize.texts import bundled as texts
+from tools.text_bundle import sha256_of
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,31 +63,22 @@ def study(
     chosen = studies[name]()
     if verify:
         _verify(chosen, output)
-    else:
-        grid = _reading(chosen.preset(preset), listed(from_ or ()), text)
-        _run(chosen, (preset, grid), output or Path(f"statesize-study-{name}-{preset}"), ray, printing)
-
-
-def _reading(grid: Any, models: Sequence[str], text: Path | None) -> Any:
-    """A grid with other models or another text."""
-    if not (models or text):
-        return grid
-    if not hasattr(grid, "models"):
+        return
+    grid, models = chosen.preset(preset), tuple(listed(from_ or ()))
+    if (models or text) and not hasattr(grid, "models"):
         refuse("from", "left out for a study that trains its models", ",".join(models) or str(text))
-    return replace(grid, text=str(text) if text else grid.text, models=tuple(models) or grid.models)
+    if models or text:
+        grid = replace(grid, text=str(text) if text else grid.text, models=models or grid.models)
 
-
-def _run(chosen: Study, named: tuple[str, Any], folder: Path, ray: bool | str, printing: Printing) -> None:
     from statesize.cli.shared.printing import command_line, print_json, print_page
     from statesize.lab.studies.engine.run import run_study
     from statesize.parallel.threads import here
 
     printing.hush_libraries()
-    (preset, grid), crew = named, ray_cluster(ray) or here
-    total = len(chosen.runs(grid))
+    total, folder = len(chosen.runs(grid)), output or Path(f"statesize-study-{name}-{preset}")
     with printing.bars() as bars:
-        bar = bars.begin(f"study {chosen.kind}", total)
-        result = run_study(chosen, grid, folder, crew, partial(_tell, bar, total), command_line())
+        tell = partial(_tell, bars.begin(f"study {name}", total), total)
+        result = run_study(chosen, grid, folder, ray_cluster(ray) or here, tell, command_line())
     printing.say(f"Table: {result.path}")
     printing.say(f"Report: {result.path.with_name('study.html')}")
     if printing.json:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
 from statesize.io.kept import FOLDERS
-
-if TYPE_CHECKING:
-    from statesize.io.progress import Bars
-    from statesize.lab.training.folder import StepRecord
 
 
 def train(
@@ -69,8 +64,7 @@ def train(
     from statesize.io.files import replace_file
     from statesize.lab.mixers.model import LanguageModel, ModelConfig
     from statesize.lab.registry import load_plugin
-    from statesize.lab.tasks.corpus import read_text, split
-    from statesize.lab.tasks.text import TextTask, train_tokenizer
+    from statesize.lab.tasks.text import TextTask, read_text, split, train_tokenizer
     from statesize.lab.training import RunFolder, TrainingConfig
     from statesize.lab.training import train as run
     from statesize.texts.bundled import TOKENIZER
@@ -98,36 +92,20 @@ def train(
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
     folder = RunFolder(output, resume, keep_every)
     with printing.bars() as bars:
-        update = training_bar(bars, f"train text {mixer}", steps)
+        bar, held_out = bars.begin(f"train text {mixer}", steps), ""
         for number, record in enumerate(run(model, text_task, config, folder=folder)):
             if number == 0:
                 replace_file(output / TOKENIZER, tokenizer.to_str(pretty=True).encode())
-            update(record)
+                bar.keep(record.step - 1)
+            if record.held_out is not None:
+                held_out = "".join(f", held-out {figure} {value:.4f}" for figure, value in record.held_out.items())
+            speed = record.tokens / record.seconds
+            detail = f"step {record.step} of {steps}: loss {record.loss:.3f}, {speed:,.0f} tokens/s{held_out}"
+            bar.update(record.step, steps, detail, line=record.held_out is not None)
     report = {"mixer": mixer, "step": folder.best_step, **folder.best}
     if printing.json:
         print_json(report)
     else:
-        print(
-            f"The mixer {mixer} loses {folder.best['loss']:.4f} nats per token of held-out text, at step "
-            f"{folder.best_step} of {steps}."
-        )
+        print(f"The mixer {mixer} has its lowest held-out loss at step {folder.best_step} of {steps}.")
         for name, value in folder.best.items():
             print(f"{name.replace('_', ' ')}: {value:.4f}")
-
-
-def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
-    """Begin the bar of a training with loss and speed, and a plain line at each held-out evaluation elsewhere."""
-    bar, held_out, begun = bars.begin(name, steps), "", False
-
-    def update(record: StepRecord) -> None:
-        nonlocal held_out, begun
-        if not begun:
-            bar.keep(record.step - 1)
-        begun = True
-        if record.held_out is not None:
-            held_out = "".join(f", held-out {figure} {value:.4f}" for figure, value in record.held_out.items())
-        speed = record.tokens / record.seconds
-        detail = f"step {record.step} of {steps}: loss {record.loss:.3f}, {speed:,.0f} tokens/s{held_out}"
-        bar.update(record.step, steps, detail, line=record.held_out is not None)
-
-    return update

@@ -14,7 +14,6 @@ from statesize.cli.shared.options import (
     LoadingMany,
     ModelName,
     Output,
-    check_model,
     listed,
     whole_numbers,
 )
@@ -48,18 +47,14 @@ def series(
         output: Folder for the profile of each checkpoint.
         printing: What is printed.
     """
-    from statesize.lab.trends.checkpoints import find_checkpoints
+    from statesize.lab.trends.series import find_checkpoints, series
 
     texts, settings = texts or Texts(), Settings(layers=layers, channels=channels, positions=positions)
     options = {name: value for name, value in asdict(loading or LoadingMany()).items() if name != "revision"}
     printing, chosen = printing.named("series"), tuple(listed(revisions or ()))
-    for name in checkpoints:
-        if not any(Path(name).glob("*/config.json")):
-            check_model(name)
     found = find_checkpoints(checkpoints, chosen)
 
     from statesize.cli.shared.printing import show_page
-    from statesize.lab.trends.series import series
     from statesize.models.load import load_tokenizer
     from statesize.profiling.profile_run import profile_bar
 

@@ -95,6 +95,29 @@ class Mixer(nn.Module, ABC):
     def mixed_values(self, hidden: Tensor) -> Tensor:
         """The values after mixing, before the norm, in the training form, (S, unit, L, P)."""
 
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Mixes whole sequences, (S, L, d) to (S, L, d)."""
+        return self.emit(self.mixed_values(hidden).transpose(1, 2).flatten(-2), hidden)
+
+    def parts(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """The input projected and convolved: one (S, L, size) for each of the sizes."""
+        return self._split(self.convolution(self.projection(hidden)))
+
+    def emit(self, mixed: Tensor, hidden: Tensor) -> Tensor:
+        """Norm per head, gate and output projection of all channels, (..., d), at an input (..., d)."""
+        by_head = mixed.reshape(*mixed.shape[:-1], self.heads, self.value_size)
+        mixed = (functional.rms_norm(by_head, (self.value_size,), eps=NORM_EPSILON) * self.norm_weight).flatten(-2)
+        if self.gate_projection is not None:
+            mixed = mixed * functional.silu(self.gate_projection(hidden))
+        return self.output_projection(mixed)
+
+    def _split(self, convolved: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(functional.silu(convolved) if self._activated else convolved, self._sizes, dim=-1)
+
+
+class SteppedMixer(Mixer):
+    """A mixer with a step form, which takes one token of every sequence after another."""
+
     @abstractmethod
     def initial_state(self, batch: int) -> State:
         """The state of so many sequences before the first token."""
@@ -111,10 +134,6 @@ class Mixer(nn.Module, ABC):
         Returns:
             The values after mixing, before the norm, (S, …), and the next state.
         """
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Mixes whole sequences, (S, L, d) to (S, L, d)."""
-        return self.emit(self.mixed_values(hidden).transpose(1, 2).flatten(-2), hidden)
 
     def initial_cache(self, batch: int) -> State:
         """The cache of `step` before the first token: that of the convolution, (S, taps − 1, parts), and the state."""
@@ -142,21 +161,6 @@ class Mixer(nn.Module, ABC):
         _, after_one = self.step(self.projection.weight.new_zeros(1, self.config.width), empty)
         before, after = (sum(part.nbytes for part in cache) for cache in (empty, after_one))
         return before + length * (after - before)
-
-    def parts(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """The input projected and convolved: one (S, L, size) for each of the sizes."""
-        return self._split(self.convolution(self.projection(hidden)))
-
-    def emit(self, mixed: Tensor, hidden: Tensor) -> Tensor:
-        """Norm per head, gate and output projection of all channels, (..., d), at an input (..., d)."""
-        by_head = mixed.reshape(*mixed.shape[:-1], self.heads, self.value_size)
-        mixed = (functional.rms_norm(by_head, (self.value_size,), eps=NORM_EPSILON) * self.norm_weight).flatten(-2)
-        if self.gate_projection is not None:
-            mixed = mixed * functional.silu(self.gate_projection(hidden))
-        return self.output_projection(mixed)
-
-    def _split(self, convolved: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(functional.silu(convolved) if self._activated else convolved, self._sizes, dim=-1)
 
 
 class HeadMixer(Mixer):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from statesize.lab.mixers.base import HeadMixer, State
+from statesize.lab.mixers.base import HeadMixer, State, SteppedMixer
 from statesize.lab.mixers.chunk import CHUNK_SIZE, decays_in_chunks, in_chunks
 from statesize.lab.mixers.config import ModelConfig, mixer
 from statesize.operators import Recurrence
@@ -18,7 +18,7 @@ _linalg = cast("Any", torch.linalg)
 
 
 @mixer("deltanet")
-class DeltaNet(HeadMixer):
+class DeltaNet(HeadMixer, SteppedMixer):
     """T from x_t = (I − β_t k_t k_tᵀ) x_{t−1} + β_t k_t u_t, y_t = q_tᵀ x_t / √n; n = key_size numbers of state.
 
     Queries, keys and values pass silu after the short convolution, queries and keys are divided by their norms, and

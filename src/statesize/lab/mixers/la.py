@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from statesize.lab.mixers.base import HeadMixer, State
+from statesize.lab.mixers.base import HeadMixer, State, SteppedMixer
 from statesize.lab.mixers.chunk import CHUNK_SIZE, mix_chunked
 from statesize.lab.mixers.config import mixer
 from statesize.operators import Recurrence
 
 
 @mixer("la")
-class LinearAttention(HeadMixer):
+class LinearAttention(HeadMixer, SteppedMixer):
     """T from x_t = diag(a_t) x_{t−1} + k_t u_t, y_t = q_tᵀ x_t / √n, with a_t = 1; n = key_size real numbers of state.
 
     Katharopoulos et al., "Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention", ICML 2020;

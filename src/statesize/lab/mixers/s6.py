@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from statesize.lab.mixers.base import Mixer, State
+from statesize.lab.mixers.base import State, SteppedMixer
 from statesize.lab.mixers.config import ModelConfig, mixer
 from statesize.lab.mixers.starts import selective_log_rates, step_projection
 from statesize.operators import Recurrence
 
 
 @mixer("s6")
-class S6(Mixer):
+class S6(SteppedMixer):
     """T from x_t = exp(Δ_t A) x_{t−1} + Δ_t B_t u_t, y_t = C_t x_t, for each channel; n = key_size states.
 
     u = silu of what the short convolution gives. Δ = softplus(W u + b) has one value per channel, B and C = W u are

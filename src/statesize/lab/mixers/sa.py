@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from statesize.lab.mixers.base import HeadMixer, State
+from statesize.lab.mixers.base import HeadMixer, State, SteppedMixer
 from statesize.lab.mixers.config import mixer
 from statesize.operators import SoftmaxAttention as SoftmaxOperator
 
 
 @mixer("sa")
-class SoftmaxAttention(HeadMixer):
+class SoftmaxAttention(HeadMixer, SteppedMixer):
     """T = softmax(q kᵀ / √n) over the past and the present; its state is the whole cache.
 
     Vaswani et al., "Attention Is All You Need", NeurIPS 2017. Differs from the paper: short convolution, norm per head.

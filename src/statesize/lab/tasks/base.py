@@ -8,7 +8,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, get_type_hints
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -51,7 +51,10 @@ def _check(kind: type) -> None:
         refuse("task", "a class that inherits statesize.lab.tasks.SyntheticTask", kind)  # pyright: ignore[reportUnknownArgumentType]
     if "__dataclass_params__" not in vars(kind):
         raise InputError(f"task must be a dataclass, got {kind.__name__}. Put @dataclass(frozen=True) under @task.")
-    fields = number_fields(kind)
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    for name, declared in fields.items():
+        if declared not in (int, float, "int", "float"):
+            raise InputError(f"{kind.__name__}.{name} must be declared int or float, got {declared}.")
     missing = {name for name in ("vocabulary_size", "length") if name not in fields and not hasattr(kind, name)}
     missing |= set(kind.__abstractmethods__)
     if missing:
@@ -62,31 +65,34 @@ task: Registry[type[SyntheticTask]] = Registry("task name", "statesize.lab.tasks
 """Makes a dataclass that inherits `SyntheticTask` known by a name wherever a task is named."""
 
 
+def count(default: int, least: int) -> Any:
+    """A field of a task that holds a whole number of at least so much."""
+    return dataclasses.field(default=default, metadata={"least": least})
+
+
 @dataclass(frozen=True, kw_only=True)
 class SyntheticTask(ABC):
     """A task whose sequences are generated: a frozen dataclass of whole and real numbers only.
 
     A task of your own is a frozen dataclass under `@task("name")` that inherits this one and has `vocabulary_size` and
-    `length` (fields or properties), `items`, `chance` and `sample`; `__post_init__`, where it has one, begins with
-    `super().__post_init__()`.
+    `length` (fields or properties), `items`, `chance` and `sample`. `count` declares the least number of a field;
+    `__post_init__`, where it has one, begins with `super().__post_init__()`.
 
     Attributes:
         held_out_sequences: Sequences to evaluate on.
         held_out_seed: Which ones; they are drawn apart from what any training seed gives.
     """
 
-    held_out_sequences: int = 256
-    held_out_seed: int = 0
+    held_out_sequences: int = count(256, least=1)
+    held_out_seed: int = count(0, least=0)
     kind: ClassVar[str]
     """The name by which `@task` registered it."""
 
     def __post_init__(self) -> None:
-        for name, kind in number_fields(type(self)).items():
-            value, whole = getattr(self, name), "a whole number"
-            number = require_count(name, value, -(2**63), expected=whole) if kind is int else require_real(name, value)
+        for field in dataclasses.fields(self):
+            name, value, least = field.name, getattr(self, field.name), field.metadata.get("least", -(2**63))
+            number = require_count(name, value, least) if field.type in (int, "int") else require_real(name, value)
             object.__setattr__(self, name, number)
-        require_count("held_out_sequences", self.held_out_sequences)
-        require_count("held_out_seed", self.held_out_seed, 0)
 
     @property
     @abstractmethod
@@ -117,17 +123,7 @@ class SyntheticTask(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The name and the numbers from which `build_task` makes an equal task."""
-        return {"name": self.kind, **{name: getattr(self, name) for name in number_fields(type(self))}}
-
-
-def number_fields(kind: type) -> dict[str, type]:
-    """Name and type of the numbers that a task is built from; an InputError where one is no int or float."""
-    hints = get_type_hints(kind)
-    fields = [field for field in dataclasses.fields(kind) if field.init]
-    for field in fields:
-        if hints[field.name] not in (int, float):
-            raise InputError(f"{kind.__name__}.{field.name} must be declared int or float, got {hints[field.name]}.")
-    return {field.name: hints[field.name] for field in sorted(fields, key=lambda field: field.kw_only)}  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+        return {"name": self.kind, **dataclasses.asdict(self)}
 
 
 def build_task(settings: Mapping[str, object]) -> SyntheticTask:
@@ -151,7 +147,7 @@ def build_task(settings: Mapping[str, object]) -> SyntheticTask:
     try:
         return kind(**numbers)
     except TypeError as error:
-        fields = ", ".join(number_fields(kind))
+        fields = ", ".join(field.name for field in dataclasses.fields(kind))
         raise InputError(f"Task {kind.kind} cannot be built: {error}. Its numbers are {fields}.") from error
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.lab.tasks.base import IGNORED, distinct, task
+from statesize.lab.tasks.base import IGNORED, count, distinct, task
 from statesize.lab.tasks.symbols import SymbolTask
 
 
@@ -42,8 +42,8 @@ class Compression(SymbolTask):
         True
     """
 
-    tokens: int = 16
-    symbols: int = 15
+    tokens: int = count(16, least=2)
+    symbols: int = count(15, least=2)
 
     @property
     def vocabulary_size(self) -> int:

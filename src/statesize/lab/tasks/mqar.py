@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.check import require_count
-from statesize.errors import InputError
-from statesize.lab.tasks.base import IGNORED, SyntheticTask, distinct, task
+from statesize.check import refuse
+from statesize.lab.tasks.base import IGNORED, SyntheticTask, count, distinct, task
 
 
 @task("mqar")
@@ -41,23 +40,16 @@ class MQAR(SyntheticTask):
         (torch.Size([1, 8]), 4, 0.5)
     """
 
-    pairs: int = 6
+    pairs: int = count(6, least=2)
     length: int = 64
     vocabulary_size: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count("pairs", self.pairs, 2)
         if self.pairs > self.keys:
-            raise InputError(
-                f"pairs must be at most {self.keys}, the keys of a vocabulary_size of {self.vocabulary_size}, got "
-                f"{self.pairs}. Give fewer, or a vocabulary_size of at least {2 * self.pairs}."
-            )
+            refuse("pairs", f"at most {self.keys}, the keys of a vocabulary_size of {self.vocabulary_size}", self.pairs)
         if self.length <= 2 * self.pairs:
-            raise InputError(
-                f"length must be at least {2 * self.pairs + 1}, for {self.pairs} pairs and a query, got {self.length}. "
-                "Give a longer one, or fewer pairs."
-            )
+            refuse("length", f"at least {2 * self.pairs + 1}, for {self.pairs} pairs and a query", self.length)
 
     @property
     def items(self) -> int:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.check import require_count
-from statesize.errors import InputError
-from statesize.lab.tasks.base import IGNORED, SyntheticTask, distinct, task
+from statesize.check import refuse
+from statesize.lab.tasks.base import IGNORED, SyntheticTask, count, distinct, task
 
 
 @task("rebinding")
@@ -35,24 +34,19 @@ class Rebinding(SyntheticTask):
     Examples:
         >>> task = Rebinding(documents=2, pairs=2, unbound=1, keys=4)
         >>> inputs, targets = task.sample(1, torch.Generator().manual_seed(0))
-        >>> inputs.shape, inputs[0, 10].item() == task.eos, (targets != IGNORED).sum().item()
+        >>> inputs.shape, inputs[0, 10].item() == task.none + 1, (targets != IGNORED).sum().item()
         (torch.Size([1, 22]), True, 6)
     """
 
-    documents: int = 4
-    pairs: int = 5
-    unbound: int = 4
+    documents: int = count(4, least=1)
+    pairs: int = count(5, least=2)
+    unbound: int = count(4, least=1)
     keys: int = 12
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("pairs", 2), ("documents", 1), ("unbound", 1)):
-            require_count(name, getattr(self, name), least)
         if self.keys < self.queries:
-            raise InputError(
-                f"keys must be at least {self.queries}, for {self.pairs} pairs and {self.unbound} unbound keys, got "
-                f"{self.keys}. Give more, or fewer of those."
-            )
+            refuse("keys", f"at least {self.queries}, for {self.pairs} pairs and {self.unbound} unbound", self.keys)
 
     @property
     def items(self) -> int:
@@ -80,11 +74,6 @@ class Rebinding(SyntheticTask):
         return 2 * self.keys
 
     @property
-    def eos(self) -> int:
-        """Id of what ends a document."""
-        return 2 * self.keys + 1
-
-    @property
     def vocabulary_size(self) -> int:
         """Keys, values, `none` and `<eos>`."""
         return 2 * self.keys + 2
@@ -106,7 +95,7 @@ class Rebinding(SyntheticTask):
         values = self.keys + distinct(self.keys, self.pairs, rows, generator)
         answers = torch.cat([values, torch.full((rows, self.unbound), self.none)], 1)
         order = distinct(self.queries, self.queries, rows, generator)
-        inputs = torch.full((rows, self.document_length), self.eos)
+        inputs = torch.full((rows, self.document_length), self.none + 1)
         targets = torch.full_like(inputs, IGNORED)
         inputs[:, 0:start:2], inputs[:, 1:start:2] = keys[:, : self.pairs], values
         inputs[:, start:-1:2], inputs[:, start + 1 : -1 : 2] = keys.gather(1, order), answers.gather(1, order)

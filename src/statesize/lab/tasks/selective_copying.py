@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from statesize.errors import InputError
-from statesize.lab.tasks.base import IGNORED, distinct, task
+from statesize.check import refuse
+from statesize.lab.tasks.base import IGNORED, count, distinct, task
 from statesize.lab.tasks.symbols import SymbolTask
 
 
@@ -40,17 +40,14 @@ class SelectiveCopying(SymbolTask):
         True
     """
 
-    tokens: int = 8
+    tokens: int = count(8, least=2)
     length: int = 64
-    symbols: int = 14
+    symbols: int = count(14, least=2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.length < 2 * self.tokens:
-            raise InputError(
-                f"length must be at least {2 * self.tokens}, for {self.tokens} tokens and a marker each, got "
-                f"{self.length}. Give a longer one, or fewer tokens."
-            )
+            refuse("length", f"at least {2 * self.tokens}, for {self.tokens} tokens and a marker each", self.length)
 
     @property
     def vocabulary_size(self) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 
-from statesize.check import require_count
 from statesize.lab.tasks.base import SyntheticTask
 
 
@@ -16,11 +16,6 @@ class SymbolTask(SyntheticTask):
 
     tokens: int  # symbols of a sequence that are to be repeated, at least 2
     symbols: int  # different symbols, at least 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_count("tokens", self.tokens, 2)
-        require_count("symbols", self.symbols, 2)
 
     @property
     def items(self) -> int:
@@ -40,16 +35,12 @@ def most_frequent_share(draws: int, symbols: int) -> float:
     # the most frequent one. The counts of the symbols are independent Poisson variables of mean draws / symbols, if
     # they add up to `draws`; the chance that none is above m is then a coefficient of a power of the truncated
     # generating function, which a Fourier transform gives.
-    mean = draws / symbols
-    total = _poisson(draws, float(draws))
+    counts = _poisson(np.arange(draws), draws / symbols)
+    total = _poisson(np.array(draws), draws)
     expected = 0.0
     for most in range(draws):
-        if most * symbols < draws:
-            expected += 1.0
-            continue
-        truncated = np.array([_poisson(count, mean) for count in range(most + 1)])
-        degrees = most * symbols + 1
-        power = np.fft.irfft(np.fft.rfft(truncated, degrees) ** symbols, degrees)
+        degrees = max(most * symbols, draws) + 1
+        power = np.fft.irfft(np.fft.rfft(counts[: most + 1], degrees) ** symbols, degrees)
         above = 1 - power[draws] / total
         if above < 1e-10:  # and falls faster than geometrically from here; the transform is good to about 1e-12
             break
@@ -57,5 +48,5 @@ def most_frequent_share(draws: int, symbols: int) -> float:
     return float(expected / draws)
 
 
-def _poisson(count: int, mean: float) -> float:
-    return math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
+def _poisson(counts: NDArray[np.int64], mean: float) -> NDArray[np.float64]:
+    return np.exp(counts * np.log(mean) - mean - special.gammaln(counts + 1))

@@ -1,29 +1,68 @@
-"""Language modelling on text: a byte-level tokenizer, token streams and the task over them."""
+"""Language modelling on text: documents in two parts, a byte-level tokenizer, token streams and the task over them."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from statesize.check import require_count
-from statesize.errors import InputError
+from statesize.check import refuse, require_count, require_path
+from statesize.errors import FileError, InputError
 from statesize.lab.tasks.base import IGNORED
-from statesize.lab.tasks.corpus import Corpus
+from statesize.texts.documents import read_file
 
 EOS = "<eos>"
 """The special token that ends every document."""
 
-VOCABULARY_SIZE = 1024
-"""Default vocabulary: 256 bytes, `<eos>` and 767 merges."""
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents split into a train and a held-out part.
+
+    Attributes:
+        train: the documents to train on.
+        held_out: the documents to evaluate on.
+    """
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
 
 
-def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_SIZE) -> Tokenizer:
+def split(documents: Iterable[str]) -> Corpus:
+    """Split documents into train (about 95 %) and held-out (about 5 %) by a hash of each document."""
+    # A document is on the same side wherever it occurs, so corpora that share documents split them alike. With two
+    # different documents or more both parts hold something; a single one goes to train.
+    documents = tuple(documents)
+    hashes = {document: hashlib.sha256(document.encode()).digest()[:6] for document in documents}
+    fraction = {document: int.from_bytes(digest, "big") / 2**48 for document, digest in hashes.items()}
+    limit = 0.0
+    if len(fraction) > 1:
+        # A small corpus may fall on one side as a whole: then the nearest document crosses.
+        ordered = sorted(fraction.values())
+        limit = min(max(0.05, ordered[1]), ordered[-1])
+    return Corpus(
+        train=tuple(document for document in documents if fraction[document] >= limit),
+        held_out=tuple(document for document in documents if fraction[document] < limit),
+    )
+
+
+def read_text(path: str | Path) -> Corpus:
+    """The documents of UTF-8 text, or the rows of a JSONL or Parquet file, split; a FileError for chats."""
+    documents = tuple(read_file(require_path("path", path)))
+    texts = [document for document in documents if isinstance(document, str)]
+    if len(texts) < len(documents):
+        raise FileError(f"{path} must hold texts, got chats. Write them out as texts first.")
+    return split(texts)
+
+
+def train_tokenizer(documents: Iterable[str], vocabulary_size: int = 1024) -> Tokenizer:
     """Train a byte-level BPE tokenizer: every text can be encoded, and decoding gives it back.
 
     Args:
@@ -44,8 +83,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary_size: int = VOCABULARY_
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if require_count("vocabulary_size", vocabulary_size) <= len(alphabet):
-        least = f"at least {len(alphabet) + 1}, for the 256 bytes and {EOS}"
-        raise InputError(f"vocabulary_size must be {least}, got {vocabulary_size}.")
+        refuse("vocabulary_size", f"at least {len(alphabet) + 1}, for the 256 bytes and {EOS}", vocabulary_size)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -67,13 +105,12 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
         Token ids.
 
     Raises:
-        InputError: The tokenizer has no `<eos>`, or there are fewer than two tokens.
+        InputError: The tokenizer has no `<eos>`.
     """
     eos = tokenizer.token_to_id(EOS)
     if eos is None:
-        raise InputError(
-            f"tokenizer must have the token {EOS}, got one without. Use one from train_tokenizer or "
-            "statesize.lab.zoo.tokenizer()."
+        refuse(
+            "tokenizer", f"one with the token {EOS}", tokenizer, "Use train_tokenizer or statesize.lab.zoo.tokenizer."
         )
     special_as_text = tokenizer.encode_special_tokens
     tokenizer.encode_special_tokens = True
@@ -81,10 +118,7 @@ def encode(documents: Sequence[str], tokenizer: Tokenizer) -> Tensor:
         encodings = tokenizer.encode_batch(documents, add_special_tokens=False)
     finally:
         tokenizer.encode_special_tokens = special_as_text
-    tokens = [token for encoding in encodings for token in (*encoding.ids, eos)]
-    if len(tokens) < 2:
-        raise InputError(f"documents must have at least 2 tokens, {EOS} included, got {len(tokens)}. Give more text.")
-    return torch.tensor(tokens, dtype=torch.int64)
+    return torch.tensor([token for encoding in encodings for token in (*encoding.ids, eos)], dtype=torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +133,7 @@ class TextTask:
         train_tokens: ids (N,), int64, N > length.
         held_out_tokens: ids (M,), int64, M ≥ 2.
         length: tokens in a window, L.
-        held_out_bytes: what bits per byte divides by: the UTF-8 bytes of the held-out documents, and one for each
-            `<eos>`.
+        held_out_bytes: UTF-8 bytes of the held-out documents, and one for each `<eos>`, for bits per byte.
         vocabulary_size: number of token ids.
     """
 
@@ -108,30 +141,22 @@ class TextTask:
     held_out_tokens: Tensor = field(repr=False)
     length: int
     held_out_bytes: int
-    vocabulary_size: int = VOCABULARY_SIZE
+    vocabulary_size: int
 
     def __post_init__(self) -> None:
         for name in ("length", "held_out_bytes", "vocabulary_size"):
             object.__setattr__(self, name, require_count(name, getattr(self, name)))
-        for name, tokens, least in (
-            ("train_tokens", self.train_tokens, self.length + 1),
-            ("held_out_tokens", self.held_out_tokens, 2),
-        ):
+        for name, least in (("train_tokens", self.length + 1), ("held_out_tokens", 2)):
+            tokens: Tensor = getattr(self, name)
             if tokens.ndim != 1 or tokens.dtype != torch.int64 or len(tokens) < least:
                 given = f"shape {tuple(tokens.shape)} and dtype {tokens.dtype}"
                 raise InputError(f"{name} must be (N,) int64 with N at least {least}, got {given}. Give more text.")
-            low, high = int(tokens.min()), int(tokens.max())
-            if low < 0 or high >= self.vocabulary_size:
-                raise InputError(f"{name} must have ids in 0 … {self.vocabulary_size - 1}, got {low} to {high}.")
 
     @classmethod
     def from_corpus(cls, corpus: Corpus, tokenizer: Tokenizer, length: int) -> Self:
         """The task of a corpus under a tokenizer with the token `<eos>`, in windows of so many tokens."""
-        for name, part in (("train", corpus.train), ("held-out", corpus.held_out)):
-            if not part:
-                raise InputError(
-                    f"corpus must have a {name} document, got none. Give a text of two different documents or more."
-                )
+        if not corpus.held_out:
+            refuse("corpus", "of at least two different documents", len(set(corpus.train)))
         return cls(
             train_tokens=encode(corpus.train, tokenizer),
             held_out_tokens=encode(corpus.held_out, tokenizer),

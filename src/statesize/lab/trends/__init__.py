@@ -1,4 +1,1 @@
-"""ESS through the checkpoints of a training (`series`), and against the length of the context (`length`).
-
-`trend` measures a profile at each point and is what both return, `checkpoints` finds models, `growth` fits exponents.
-"""
+"""ESS through the checkpoints of a training (`series`), and by the length of the context (`length`), each a `Trend`."""

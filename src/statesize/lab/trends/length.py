@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -109,6 +109,5 @@ def length(
 
 def known_trained_length(model: nn.Module, source: str | None) -> int | None:
     """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not say."""
-    data = training_record(source).get("data") if source is not None else None
-    known = cast("dict[str, Any]", data).get("length") if isinstance(data, dict) else None
-    return known if isinstance(known, int) and known > 0 else configured_context(getattr(model, "config", None))
+    known = None if source is None else training_record(source).get("data", {}).get("length")
+    return known or configured_context(getattr(model, "config", None))

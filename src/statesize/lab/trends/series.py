@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from statesize.lab.trends.checkpoints import Checkpoint, find_checkpoints, read_losses
+from statesize.check import refuse, several
 from statesize.lab.trends.trend import AVERAGE, Trend, measured_rows
 from statesize.measurement.settings import VARIANT, Settings
 from statesize.measurement.statistics import mean_interval
@@ -18,6 +19,19 @@ from statesize.profiling.profile_run import ProfileProgress
 from statesize.profiling.run import run_profile
 from statesize.texts.inputs import Inputs, bundled_sequences, sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
+
+# "step-000250" of statesize, "checkpoint-500" of a Trainer, "step1000" and "stage1-step1000-tokens5B" of the hub.
+_STEP = re.compile(r"step[-_]?(\d+)|(\d+)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model of a series: its name in tables, what `load_model` takes, and its step, where its name has one."""
+
+    name: str
+    model: str
+    revision: str | None
+    step: int | None
 
 
 def series(
@@ -62,7 +76,6 @@ def series(
     if tokenizer is None and (inputs is None or isinstance(inputs, str | Path)):
         tokenizer = load_tokenizer(found[0].model, revision=found[0].revision)
     texts = bundled_sequences(tokenizer) if inputs is None else list(sequences(inputs, tokenizer))
-    losses = read_losses(found)
 
     def measured(one: Checkpoint, folder: Path | None) -> Profile:
         loaded = load_model(one.model, revision=one.revision, needs_tokenizer=False, **(loading or {}))
@@ -74,7 +87,35 @@ def series(
     ess = {layer: trend.values(layer) for layer in trend.layers}
     changes = {layer: mean_interval(each[-1] - each[0], trend.texts(layer)) for layer, each in ess.items()}
     names, means = trend.rows["point"].unique(), ess[AVERAGE].mean(1)
-    told = f"ESS goes from {means[0]:.1f} at {names[0]} to {means[-1]:.1f} at {names[-1]}, by {changes[AVERAGE]:+.2f}"
-    if losses.keys() >= set(names):
-        told += f"; loss from {losses[names[0]]:.2f} to {losses[names[-1]]:.2f}"
-    return replace(trend, analysis=changes, facts={"headline": f"{told}.", "losses": losses})
+    told = f"ESS goes from {means[0]:.1f} at {names[0]} to {means[-1]:.1f} at {names[-1]}, by {changes[AVERAGE]:+.2f}."
+    return replace(trend, analysis=changes, facts={"headline": told})
+
+
+def find_checkpoints(
+    arguments: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], revisions: Sequence[str] = ()
+) -> list[Checkpoint]:
+    """Checkpoints of folders, folders of checkpoints, names and ids, by their steps where they have some."""
+    expected = "folders of models, or an id of the hub"
+    given = [arguments] if isinstance(arguments, str | os.PathLike) else several("checkpoints", arguments, expected)
+    models = list(dict.fromkeys(model for name in given for model in _expanded(str(name))))
+    ends = [Path(model).name for model in models]
+    found = [
+        Checkpoint(revision or (end if ends.count(end) == 1 else model), model, revision, _step_of(revision or end))
+        for model, end in zip(models, ends, strict=True)
+        for revision in (revisions or [None])
+    ]
+    if len(found) < 2 or (revisions and len(models) > 1):
+        advice = "Give the folder of a training that keeps some, several folders, or an id of the hub with revisions."
+        refuse("checkpoints", "at least 2 different ones", models, advice)
+    return sorted(found, key=lambda checkpoint: -1 if checkpoint.step is None else checkpoint.step)
+
+
+def _expanded(name: str) -> list[str]:
+    """The checkpoints that a name stands for; in the folder of a training, "best" and the like have no step."""
+    folders = [config.parent for config in Path(name).glob("*/config.json")]
+    return sorted(str(folder) for folder in folders if _step_of(folder.name) is not None) or [name]
+
+
+def _step_of(name: str) -> int | None:
+    found = _STEP.search(name)
+    return None if found is None else int(found[1] or found[2])

@@ -93,9 +93,9 @@ class Trend(Result):
         """A row for each layer: its ESS at the first and the last point, and what is said of it."""
         points, kinds = self.rows["point"].unique(), self.rows.groupby("layer")["kind"].first()
         headings = ["layer", "kind", f"ESS at {points[0]}", f"ESS at {points[-1]}", "ceiling", _ANALYSES[self.place]]
-        ends = self.means.groupby("layer")[["entropy", "ceiling"]].agg(["first", "last"])
+        ends = self.means.groupby("layer").agg(["first", "last"])
         cells = [
-            [name, kinds[name], *ends.loc[name].tolist()[:2], ends.loc[name].iloc[3], str(said)]
+            [name, kinds[name], *ends.loc[name, "entropy"], ends.loc[name, ("ceiling", "last")], str(said)]
             for name, said in self.analysis.items()
         ]
         return PageTable("Layer by layer", headings, cells)
@@ -103,8 +103,8 @@ class Trend(Result):
     def chart(self) -> alt.LayerChart:
         """The ESS of each layer at each point, the average strong; by length, below its ceiling."""
         means, scale = self.means.reset_index(), alt.Scale(type="log") if self.place == "length" else alt.Undefined
-        means = means[means["entropy"] > 0].assign(average=means["layer"] == AVERAGE)
-        layers, average = (means[means["average"] == strong].to_dict("records") for strong in (False, True))
+        means = means[means["entropy"] > 0]
+        layers, average = (means[(means["layer"] == AVERAGE) == strong].to_dict("records") for strong in (False, True))
         x = alt.X("place:Q", title=self.place.capitalize(), scale=scale)
         y, ceiling = (alt.Y(f"{name}:Q", title="Entropy-ESS", scale=scale) for name in ("entropy", "ceiling"))
         return vega.layered(
@@ -136,10 +136,6 @@ class Trend(Result):
             ],
         }
         return json_values({**self.facts, **found})
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """A copy of `rows`."""
-        return self.rows.copy()
 
 
 def measured_rows(

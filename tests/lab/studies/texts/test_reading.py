@@ -49,7 +49,7 @@ def test_recall_documents_are_the_held_out_ones():
     texts = default_texts("recall-gla")
     assert len(texts) == task.held_out_sequences * task.documents
     inputs = next(task.held_out(1))[0][0]
-    ids = [token for text in texts[: task.documents] for token in (*tokenizer.encode(text).ids, task.eos)]
+    ids = [token for text in texts[: task.documents] for token in (*tokenizer.encode(text).ids, task.none + 1)]
     assert inputs.equal(torch.tensor(ids))
 
 
