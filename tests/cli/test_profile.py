@@ -76,9 +76,10 @@ def hub(tmp_path, monkeypatch):
     return commit
 
 
-def test_a_model_of_the_hub_is_told_with_its_commit_and_the_command(hub, text, here, capsys):
+def test_a_model_of_the_hub_is_told_with_its_commit_and_the_command(hub, text, here, capsys, monkeypatch):
     command = ["profile", "someone/tiny", "--text", str(text), "--max-tokens", "8", "--sequences", "2"]
-    assert main([*command, "--output", "result"]) == 0
+    monkeypatch.setattr("sys.argv", ["statesize", *command, "--output", "result"])
+    assert main() == 0
     found = Profile.load("result")
     assert found.model == "someone/tiny"
     source = found.attributes["source"]

@@ -22,7 +22,8 @@ def made(checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.chdir(folder)
         Path("text.txt").write_text("The quick brown fox returns a list.\n", encoding="utf-8")
-        assert main(["profile", str(checkpoint), "--text", "text.txt"]) == 0
+        patch.setattr("sys.argv", ["statesize", "profile", str(checkpoint), "--text", "text.txt"])
+        assert main() == 0
     return folder, printed.getvalue()
 
 

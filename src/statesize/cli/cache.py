@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from statesize.cli.shared.options import Loading, Output, model_for, share
 from statesize.cli.shared.printing import REPORTING, Reporting
-from statesize.cli.shared.texts import Texts, check_all
+from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
@@ -39,28 +38,21 @@ def cache(
         printing: What is printed.
     """
     texts, loading = texts or Texts(), loading or Loading()
-    kept, printing, *_ = check_all(
-        partial(share, "keep", keep),
-        partial(printing.named, f"{Path(model).name}-cache"),
-        partial(_check_pieces, texts),
-    )
+    kept, printing = share("keep", keep), printing.named(f"{Path(model).name}-cache")
+    _check_pieces(texts)
 
     from statesize.cli.shared.printing import show_page
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
-    from statesize.truncation.run import two_sets
 
     printing.hush_libraries()
-    documents, size = texts.sequences or DOCUMENTS, texts.max_tokens
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
-    reached = len({text for text, _ in two_sets(inputs, size, sum(map(len, inputs)), loaded.tokenizer)[1]})
-    texts.tell_few(reached, f"priced texts of {size} tokens or more, two thirds of all", printing)
-    with printing.bars() as bars:
+    with printing.bar(f"pricing the cache of {loaded.name}") as bar:
         result = run(
-            loaded.model, inputs, keep=kept, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
-            name=loaded.name, output=output, on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
+            loaded.model, inputs, keep=kept, documents=texts.sequences or DOCUMENTS, tokens=texts.max_tokens,
+            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=bar.update,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)
 

@@ -37,15 +37,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-LIKENESS = 0.7
-"""How much alike, from 0 to 1, a misspelt name and the one that is meant are by default."""
-
-
-def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = LIKENESS) -> str:
+def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = 0.65) -> str:
     """Asks for the name that is spelt almost as what was given, or for what a mapping has of it; else the advice."""
-    # In short names, two swapped letters or capitals are as much unlike as another name is.
-    swapped = {f"{given[:at]}{given[at : at + 2][::-1]}{given[at + 2 :]}".lower() for at in range(len(given))}
-    near = [name for name in names if name.lower() in swapped] or difflib.get_close_matches(
-        given, [*names], 1, likeness
-    )
-    return f"Did you mean {names[near[0]] if isinstance(names, Mapping) else near[0]}?" if near else otherwise
+    known = names if isinstance(names, Mapping) else {name: name for name in names}
+    spelt = {name.lower(): shown for name, shown in known.items()}
+    near = difflib.get_close_matches(given.lower(), spelt, 1, likeness)
+    return f"Did you mean {spelt[near[0]]}?" if near else otherwise

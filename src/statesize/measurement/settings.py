@@ -14,7 +14,6 @@ from statesize.check import (
     refuse,
     require_choice,
     require_count,
-    require_flag,
     require_kind,
     several,
     whole_number,
@@ -302,5 +301,4 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     **dict.fromkeys(("seed", "skip_first"), partial(require_count, least=0)),
     "memory": lambda _, size: memory_bytes(size),
     "weights": partial(require_choice, choices=get_args(Weights)),
-    "squares": require_flag,
 }

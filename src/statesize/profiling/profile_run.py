@@ -20,7 +20,6 @@ from statesize.codes import Code, Note
 from statesize.errors import FileError
 from statesize.io.callers import warn_caller
 from statesize.io.files import Parts, parts_writer
-from statesize.io.kept import FOLDERS
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
 from statesize.models.plugins import parts_folder
@@ -36,7 +35,7 @@ from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
 
 if TYPE_CHECKING:
-    from statesize.io.progress import Bars
+    from statesize.io.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,6 @@ def units_folder(output: Path) -> Generator[Path]:
     folder = parts_folder(output)
     with parts_writer(folder, r"\d{6,}"):
         yield folder
-    FOLDERS[output] = "the same command"
 
 
 def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:
@@ -224,22 +222,17 @@ def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: st
     return None
 
 
-def profile_bar(bars: Bars, name: str, sequences: int) -> Callable[[ProfileProgress], None]:
-    """Begin the bar of a profile; for its `on_progress`."""
-    bar = bars.begin(f"profiling {name}")
-    before = done = 0
+def profile_bar(bar: Bar, sequences: int) -> Callable[[ProfileProgress], None]:
+    """What shows a profile in a bar; for its `on_progress`."""
+    done = 0
 
     def update(progress: ProfileProgress) -> None:
-        nonlocal before, done
+        nonlocal done
         if progress.name.endswith(SHARED):
             return  # measured with its mixer, which counts
         # Counted, because several processes finish sequences in any order.
         done += 1
-        before += progress.resumed
         bar.keep(progress.resumed)
-        if before and not progress.resumed:
-            bar.note(f"{counted(before, 'measurement')} of layers kept from an earlier run")
-            before = 0
         where = f"sequence {progress.sequence + 1} of {sequences}, mixer {progress.mixer + 1} of {progress.mixers}"
         bar.update(done, sequences * progress.mixers, f"{where} ({progress.name})")
 

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from rich.console import Console
 from torch import nn
 
 from statesize.adapters import Captured
 from statesize.adapters.capture import Request, capture_module
 from statesize.adapters.models.quantised import float_model, measurable
-from statesize.check import require_kind, require_text
+from statesize.check import require_kind
 from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.progress import Bars
+from statesize.io.progress import Bar
 from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.class_sources import tell_without_source
@@ -138,8 +137,7 @@ def run_profile(
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
-    if name is not None:
-        require_text("name", name)
+    require_kind("name", name, (str, type(None)), "text")
     path = None if output is None else Path(output)
     if path is not None:
         check_destination(path, "output")
@@ -186,8 +184,8 @@ def run_profile(
             if (earlier := earlier_profile(path, origin.key, given, name)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 return replace(earlier, recapture=again)
-        if on_progress is None and Console(stderr=True).is_terminal:
-            on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, len(given))
+        if on_progress is None:
+            on_progress = profile_bar(stack.enter_context(Bar(f"profiling {name}", lines=False)), len(given))
         run = ProfileRun(settings, origin.key, given, folder, on_progress)
         run.measure(executor)
         return replace(run.profile(tokenizer, origin, path), recapture=again)

@@ -19,7 +19,6 @@ from statesize.codes import Code, Note, joined
 from statesize.errors import ModelError
 from statesize.io.devices import on_cpu_by_default
 from statesize.io.progress import reporting
-from statesize.io.steps import Steps
 from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, checked_cuts, given_settings
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
@@ -74,7 +73,7 @@ def truncate(
         tokenizer: The model's, for texts.
         name: Name of the model, for the result.
         output: JSON file for the result. Finished documents are kept beside it until then, and are not read again.
-        on_progress: Called as (done, total, what, seconds left) after some documents.
+        on_progress: Called as (done, total, what) after some documents.
         settings: `positions`, where each piece is cut (in its middle by default); others do not act here.
 
     Returns:
@@ -148,7 +147,7 @@ class CutTest:
         places, length = [(at, cut) for cut in self.cuts for at in range(len(self.pieces))], len(self.pieces[0][1])
         # Layers of one's own read texts one after another: what they do with several is not known.
         own = any(is_own_code(part) for _, part in named_parts(self.model))
-        run = Documents(keep, report, Steps(dict.fromkeys(("sizes", "cut"), len(places))), 0 if own else tokens)
+        run = Documents(keep, report, 2 * len(places), 0 if own else tokens)
         texts, sizes = [(length, cut) for _, cut in places], dict[_Place, dict[str, Mixer]]()
         for place, found in zip(places, run.made("sizes", texts, lambda some: self._sizes(places[some])), strict=True):
             sizes[place] = {name: Mixer(**values) for name, values in found["mixers"].items()}

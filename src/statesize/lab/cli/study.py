@@ -86,8 +86,7 @@ def _run(chosen: Study, named: tuple[str, Any], folder: Path, ray: bool | str, p
     printing.hush_libraries()
     (preset, grid), crew = named, ray_cluster(ray) or here
     total = len(chosen.runs(grid))
-    with printing.bars() as bars:
-        bar = bars.begin(f"study {chosen.kind}", total)
+    with printing.bar(f"study {chosen.kind}") as bar:
         result = run_study(chosen, grid, folder, crew, partial(_tell, bar, total), command_line())
     printing.say(f"Table: {result.path}")
     printing.say(f"Report: {result.path.with_name('study.html')}")

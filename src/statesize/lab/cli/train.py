@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.io.kept import FOLDERS
 
 if TYPE_CHECKING:
-    from statesize.io.progress import Bars
+    from statesize.io.progress import Bar
     from statesize.lab.training.folder import StepRecord
 
 
@@ -76,7 +75,6 @@ def train(
     from statesize.texts.bundled import documents as bundled_documents
 
     del task
-    FOLDERS[output] = "the same command with --resume"
     if plugin is not None:
         load_plugin(plugin)
     config = TrainingConfig(
@@ -96,8 +94,8 @@ def train(
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
     folder = RunFolder(output, resume, keep_every)
-    with printing.bars() as bars:
-        update = training_bar(bars, f"train text {mixer}", steps)
+    with printing.bar(f"train text {mixer}") as bar:
+        update = training_bar(bar, steps)
         for number, record in enumerate(run(model, text_task, config, folder=folder)):
             if number == 0:
                 write_tokenizer(output, tokenizer)
@@ -114,9 +112,9 @@ def train(
             print(f"{name.replace('_', ' ')}: {value:.4f}")
 
 
-def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], None]:
-    """Begin the bar of a training with loss and speed, and a plain line at each held-out evaluation elsewhere."""
-    bar, held_out, begun = bars.begin(name, steps), "", False
+def training_bar(bar: Bar, steps: int) -> Callable[[StepRecord], None]:
+    """What shows a training in a bar, with loss and speed."""
+    held_out, begun = "", False
 
     def update(record: StepRecord) -> None:
         nonlocal held_out, begun
@@ -127,6 +125,6 @@ def training_bar(bars: Bars, name: str, steps: int) -> Callable[[StepRecord], No
             held_out = "".join(f", held-out {figure} {value:.4f}" for figure, value in record.held_out.items())
         speed = record.tokens / record.seconds
         detail = f"step {record.step} of {steps}: loss {record.loss:.3f}, {speed:,.0f} tokens/s{held_out}"
-        bar.update(record.step, steps, detail, line=record.held_out is not None)
+        bar.update(record.step, steps, detail)
 
     return update
