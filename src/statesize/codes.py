@@ -49,7 +49,7 @@ class Code(StrEnum):
 
     # Why a layer has no numbers.
     NOT_MEASURED = "not measured", "It could not be measured.", "Read the cause."
-    LATER_POSITIONS = "later positions", "attends to later positions.", "Mask them, or load it by AutoModelForCausalLM."
+    LATER_POSITIONS = "later positions", "attends to later positions: load it by AutoModelForCausalLM.", "Mask them."
     LOOKS_AHEAD = "looks ahead", "Later input changes what it returned before.", "Mask it."
     DIFFERS = "differs", "Its T, or its output alone, is not what the model computes.", "Read by how much, and why."
     OUTSIDE_TORCH = "outside torch", "It computes outside torch's operations: {}", f"Use torch, or {HOW_TO_SUPPLY}."
