@@ -65,8 +65,8 @@ def test_paths(tmp_path: Path) -> None:
     for value in (None, 3, b"x", ["a"]):
         with pytest.raises(InputError, match=r"^folder must be a path, got \w+\.$"):
             require_path("folder", value)
-    for value in ("", "a\0b", "\ud800", "x" * 300, f"a/{'x' * 300}/b"):
-        with pytest.raises(InputError, match=r"^folder must be a path, with names of at most 255 bytes and no null "):
+    for value in ("", "a\0b"):
+        with pytest.raises(InputError, match=r"^folder must be a path, not empty and without null characters, got "):
             require_path("folder", value)
 
 

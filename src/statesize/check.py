@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_LONGEST_NAME = 255  # bytes of a file's name, on every file system in use
 _LONGEST_QUOTE = 200  # characters
 
 
@@ -127,15 +126,11 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> str:
 
 
 def require_path(name: str, value: object) -> Path:
-    """A path that a file system can look up: text or a path, not empty, of characters that file names can have."""
+    """A path: text or a path, not empty, without null characters."""
     require_kind(name, value, (str, os.PathLike), "a path")
     text = os.fspath(cast("str | os.PathLike[str]", value))
-    try:
-        good = bool(text) and all(len(os.fsencode(part)) <= _LONGEST_NAME for part in Path(text).parts)
-    except UnicodeEncodeError:
-        good = False
-    if not good or "\0" in text:
-        refuse(name, f"a path, with names of at most {_LONGEST_NAME} bytes and no null character", text)
+    if not text or "\0" in text:
+        refuse(name, "a path, not empty and without null characters", text)
     return Path(text)
 
 

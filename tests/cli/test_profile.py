@@ -109,7 +109,7 @@ def test_an_interrupt_says_what_is_kept(checkpoint, text, here, capsys, monkeypa
 def test_a_package_that_is_missing_is_told(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr("statesize.models.load.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
-    said = "Ray is not installed; pip install ray, or run without it"
+    said = "Ray is not installed. Do pip install ray, or run without it."
     assert said in refused(["profile", "gla", "--ray"], capsys)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from statesize.check import require_count
 from statesize.cli.shared.options import Loading, Output, model_for, share
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts
-from statesize.errors import InputError
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
 
@@ -39,7 +39,8 @@ def cache(
     """
     texts, loading = texts or Texts(), loading or Loading()
     kept, printing = share("keep", keep), printing.named(f"{Path(model).name}-cache")
-    _check_pieces(texts)
+    require_count("max_tokens", texts.max_tokens, least=FOLLOWING + LEAST_PREFIX)
+    require_count("sequences", texts.sequences or FEWEST_PIECES, least=FEWEST_PIECES)
 
     from statesize.cli.shared.printing import show_page
     from statesize.texts.documents import vocabulary_size
@@ -55,18 +56,3 @@ def cache(
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=bar.update,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)
-
-
-def _check_pieces(texts: Texts) -> None:
-    """Refuse pieces that are too short, and fewer than are needed."""
-    least = FOLLOWING + LEAST_PREFIX
-    if texts.max_tokens < least:
-        raise InputError(
-            f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
-            f"tokens or more, and {FOLLOWING} that are read from its cache. Give {least}."
-        )
-    if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
-        raise InputError(
-            f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, the rest is "
-            f"priced. Give {FEWEST_PIECES}."
-        )

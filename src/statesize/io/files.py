@@ -9,7 +9,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
@@ -67,11 +67,10 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
                 [*moves.values()][-1].unlink(missing_ok=True)
             for temporary, path in moves.items():
                 temporary.replace(path)
-    except BaseException:
+    finally:
         for temporary in moves:
             if temporary.exists():
                 temporary.unlink()
-        raise
 
 
 def check_report_path(path: Path, name: str = "path") -> None:
@@ -88,24 +87,22 @@ def only_writer(folder: Path) -> Generator[None]:
     # The system releases the lock when the process ends, however it ends. File systems without locks stay unlocked.
     with os_errors(f"cannot write to {folder}", "Give a folder, new or empty"):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = None if fcntl is None else os.open(folder, os.O_RDONLY)
-    try:
-        if fcntl is not None and descriptor is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)  # pyright: ignore[reportArgumentType]
-        raise FileError(f"another process writes to {folder}. Wait for its end, or give another folder.") from None
-    except OSError:
-        _LOGGER.debug("%s is on a file system without locks.", folder)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as interrupt:
-        if any(folder.glob("[!.]*")):
-            interrupt.add_note(f"what is finished is in {folder}; the same command goes on from there")
-        raise
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+    with ExitStack() as stack:
+        if fcntl is not None:
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileError(f"another process writes to {folder}. Wait for its end, or give another.") from None
+            except OSError:
+                _LOGGER.debug("%s is on a file system without locks.", folder)
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            if any(folder.glob("[!.]*")):
+                interrupt.add_note(f"what is finished is in {folder}; the same command goes on from there")
+            raise
 
 
 def digest(content: bytes) -> str:
@@ -148,10 +145,8 @@ class Parts(Generic[Value]):
             path.unlink(missing_ok=True)
 
     def names(self, subfolder: str) -> list[str]:
-        """Names of the parts in a subfolder, damaged ones included."""
-        if self.folder is None:
-            return [name for name in self._values if name.startswith(f"{subfolder}/")]
-        files = sorted((self.folder / subfolder).glob(f"[!.]*{escape(self.suffix)}"))
+        """Names of the files in a subfolder, damaged ones included; none where values are in memory."""
+        files = () if self.folder is None else sorted((self.folder / subfolder).glob(f"[!.]*{escape(self.suffix)}"))
         return [f"{subfolder}/{path.name.removesuffix(self.suffix)}" for path in files]
 
     def _file(self, name: str) -> Path | None:

@@ -7,6 +7,8 @@ import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.filesize import decimal
+
 # Control characters, format characters such as those that change the writing direction, surrogates, and line ends.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -18,12 +20,8 @@ def printable(text: str) -> str:
 
 
 def byte_count(count: float) -> str:
-    """A number of bytes for people, such as 512 B, 1.5 kB or 2.0 GB."""
-    for name in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    """A number of bytes for people, such as 512 bytes, 1.5 kB or 2.0 GB."""
+    return decimal(round(count))
 
 
 def listed(names: Sequence[str]) -> str:

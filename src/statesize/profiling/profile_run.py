@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -48,8 +47,6 @@ class ProfileProgress:
         mixer: Index of the mixer that was just measured.
         mixers: Number of mixers.
         name: Its name.
-        engine: The engine that measured it.
-        seconds: Seconds that measuring it took.
         resumed: Whether an earlier run had measured it.
     """
 
@@ -58,8 +55,6 @@ class ProfileProgress:
     mixer: int
     mixers: int
     name: str
-    engine: str
-    seconds: float
     resumed: bool = False
 
 
@@ -103,11 +98,10 @@ class ProfileRun:
             self.parts.write(task.part(name), dataset)
             task.finished.add(task.part(name))
         self._calls.setdefault(task.sequence, []).append(name)
-        engine, seconds = dataset.attrs["engine"], dataset.attrs["seconds"]
-        self.seconds += seconds
+        self.seconds += dataset.attrs["seconds"]
         if self.on_progress is not None:
             place = task.sequence, len(self.tasks), mixer.index, mixer.mixers
-            self.on_progress(ProfileProgress(*place, name, engine, 0.0 if resumed else seconds, resumed))
+            self.on_progress(ProfileProgress(*place, name, resumed))
 
     def _opened(self) -> Iterator[SequenceTask]:
         """Each task, with what is stored of it."""
@@ -147,7 +141,7 @@ class ProfileRun:
             **origin.attributes,
             "schema": SCHEMA,
             "mixers": [name for name in joined if not name.endswith(SHARED)],
-            "versions": installed(*_PACKAGES, *(_FLA if "fla" in sys.modules else ())),
+            "versions": installed(*_PACKAGES),
             "tokens_sha256": tokens_sha256(sequences),
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.ratios),
@@ -186,8 +180,7 @@ class ProfileRun:
         return skipped
 
 
-_PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")
-_FLA = ("flash-linear-attention", "fla-core", "triton")
+_PACKAGES = "torch", "numpy", "numba", "tokenizers", "transformers", "flash-linear-attention", "fla-core", "triton"
 
 
 @contextmanager
@@ -205,20 +198,14 @@ def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: st
         profile = Profile(read_tree(output))
     except FileError:
         return None
-    attributes, lengths = profile.tree.attrs, profile.tokens["length"].values
+    attributes, texts = profile.tree.attrs, counted(profile.tokens.sizes["sequence"], "sequence")
     run = {"model": name, "run_sha256": key, "tokens_sha256": tokens_sha256(sequences)}
     if run.items() <= attributes.items():
         return profile
-    read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
+    held = f"{output}, which holds a profile of {attributes['model']} over {texts}"
     if attributes["model"] != name:
-        raise FileError(
-            f"output must be a new folder, or one of a profile of {name}, got {output}, which holds one of "
-            f"{attributes['model']} over {read}. Give another folder, or remove this one."
-        )
-    warn_caller(
-        f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
-        f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",
-    )
+        raise FileError(f"output must be a new folder, or one of {name}, got {held}. Give another, or remove this one.")
+    warn_caller(f"output is {held}. It is replaced when this one is complete; an interrupt keeps it.")
     return None
 
 

@@ -46,9 +46,6 @@ class SequenceTask:
 
     def part(self, mixer: str) -> str:
         """Name of the part that holds the dataset of a mixer, or "" for the end of the sequence."""
-        if not self.key:
-            # Nothing is stored that could be of another run.
-            return f"{self.sequence:06d}/{mixer}"
         facts = f"{self.key} {tokens_sha256([self.given])} {mixer}"
         return f"{self.sequence:06d}/{digest(facts.encode())}"
 
@@ -77,12 +74,8 @@ class SequenceDone:
     @classmethod
     def from_bytes(cls, content: bytes) -> SequenceDone:
         """The end that `to_bytes` wrote; other bytes are a ValueError."""
-        try:
-            facts = json.loads(content)
-            skipped = {str(name): Note.from_json(note) for name, note in facts["skipped"].items()}
-            return cls(tuple(map(str, facts["mixers"])), skipped)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError("it holds no mixers") from error
+        facts = json.loads(content)
+        return cls(tuple(facts["mixers"]), {name: Note.from_json(note) for name, note in facts["skipped"].items()})
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
             f"Mixer {item.name}, sequence {sequence}: its operator has length {first.length}, but the "
             f"sequence has {length} tokens; a profile needs one position per token."
         )
-    cut, at_reference = (settings.cut(tokens, few=first.by_products) for tokens in (length, reference))
+    cut = settings.cut(length, few=first.by_products)
+    at_reference = cut if reference == length else settings.cut(reference, few=first.by_products)
     # Groups of heads in place of as many heads.
     readouts = first.outputs if isinstance(first, Shared) else 1
     if settings.channels is None:

@@ -92,7 +92,7 @@ def test_heads_that_share_a_cache_are_no_mixers_more(capsys, clock):
         for index in range(2):
             clock[0] += 20
             for name in (f"layers.{index}", f"layers.{index}#shared"):
-                update(ProfileProgress(0, 2, index, 4, name, "dense", 1.0))
+                update(ProfileProgress(0, 2, index, 4, name))
             clock[0] += 20
     # The first layer tells the time of all layers of all texts.
     assert capsys.readouterr().err.splitlines() == [
