@@ -150,7 +150,7 @@ def test_what_is_refused_names_mixer_and_units():
         raise InputError("T has NaN")
 
     broken = taken(2, units_operator)
-    with pytest.raises(InputError, match=r"^Mixer layer .*\[0\]\): T has NaN$"):
+    with pytest.raises(InputError, match=r"^Mixer layer, .* \[0\]: T has NaN$"):
         measure_captured(broken, np.array([0]), Settings())
 
 

@@ -14,9 +14,8 @@ from rich.table import Column
 
 from statesize.io.text import printable
 
-# Off a terminal, the share of the work and the seconds that lie between two lines at least; steps of a tenth add up to
-# a little less than tenths.
-_STEP, _PAUSE = 0.1 - 1e-9, 30.0
+# Off a terminal, the seconds between two lines, and the share of the time so far, at least.
+_PAUSE, _GROWTH = 30.0, 0.25
 
 
 def say(message: str) -> None:
@@ -43,7 +42,7 @@ class Bar:
         self._task = self._rich.add_task(self._description, total=None, detail="")
         self._resumed = 0
         self._start = time.monotonic()  # when the first part of this run was begun
-        self._said = -1.0, 0.0  # the share of the work and the time of the last line
+        self._next = 0.0  # when a line is due
 
     def __enter__(self) -> Self:
         self._rich.start()
@@ -59,17 +58,16 @@ class Bar:
     def update(self, done: int, total: int, detail: str) -> None:
         """Show the parts done, earlier runs included, the time left if all parts take as long, and a detail.
 
-        Off a terminal a line is printed as soon as the time is known, and others after a tenth of the work and half a
-        minute.
+        Off a terminal a line is printed as soon as the time is known, and others at growing distances.
         """
-        now, own, share, said = time.monotonic(), done - self._resumed, done / total, self._said
+        now, own = time.monotonic(), done - self._resumed
         if own <= 0:
             self._start = now
         elif done < total:
             left = timedelta(seconds=round((now - self._start) * (total - done) / own))
             detail = f"about {left} left, {detail}"
-            if self._plain and (said[0] < 0 or (share - said[0] > _STEP and now - said[1] >= _PAUSE)):
-                self._said = share, now
+            if self._plain and now >= self._next:
+                self._next = now + max(_PAUSE, _GROWTH * (now - self._start))
                 say(f"{self._description}: {detail}")
         self._rich.update(self._task, completed=done, total=total, detail=printable(detail) if done < total else "")
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
@@ -18,10 +17,10 @@ from statesize.adapters.select import NothingMeasuredError
 from statesize.codes import Code, Note
 from statesize.errors import FileError
 from statesize.io.callers import warn_caller
-from statesize.io.files import Parts, parts_writer
+from statesize.io.files import Parts
+from statesize.io.progress import Bar
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.models.plugins import parts_folder
 from statesize.parallel.threads import Executor, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
@@ -32,9 +31,6 @@ from statesize.results.store import dataset_from_bytes, dataset_to_bytes, node_n
 from statesize.texts.inputs import Given, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
-
-if TYPE_CHECKING:
-    from statesize.io.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ class ProfileRun:
     def profile(self, tokenizer: AnyTokenizer | None, origin: Provenance, output: Path | None) -> Profile:
         """All datasets together; where they are written to a folder, the parts are removed."""
         sequences, joined, measured = self.sequences, dict[str, xr.Dataset](), dict[str, int]()
-        for name in self._order():
+        for name in dict.fromkeys(name for _, names in sorted(self._calls.items()) for name in names):
             called = sorted(sequence for sequence, names in self._calls.items() if name in names)
             joined[name], left_out = joined_mixer(called, len(sequences), partial(self.read, name))
             measured[name] = len(called) - len(left_out)
@@ -157,17 +153,6 @@ class ProfileRun:
             shutil.rmtree(self.folder, ignore_errors=True)
         return profile
 
-    def _order(self) -> list[str]:
-        """All mixers, each behind the one that is called before it."""
-        order = list[str]()
-        for _, names in sorted(self._calls.items()):
-            place = 0
-            for name in names:
-                if name not in order:
-                    order.insert(place, name)
-                place = order.index(name) + 1
-        return order
-
     def _reasons(self, measured: Mapping[str, int]) -> dict[str, Note]:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
         skipped = {name: note for _, notes in sorted(self._skipped.items()) for name, note in notes.items()}
@@ -181,14 +166,6 @@ class ProfileRun:
 
 
 _PACKAGES = "torch", "numpy", "numba", "tokenizers", "transformers", "flash-linear-attention", "fla-core", "triton"
-
-
-@contextmanager
-def units_folder(output: Path) -> Generator[Path]:
-    """The folder of finished parts of the profile that is written to `output`, locked against other processes."""
-    folder = parts_folder(output)
-    with parts_writer(folder, r"\d{6,}"):
-        yield folder
 
 
 def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:

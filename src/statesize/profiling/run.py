@@ -20,15 +20,17 @@ from statesize.adapters.models.quantised import float_model, measurable
 from statesize.check import require_kind
 from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
+from statesize.io.files import parts_writer
 from statesize.io.progress import Bar
 from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.class_sources import tell_without_source
 from statesize.models.load import given_model, load_model, load_model_facts
+from statesize.models.plugins import parts_folder
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
-from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier_profile, profile_bar, units_folder
+from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier_profile, profile_bar
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.report.words import by_reason
 from statesize.results.place import check_destination
@@ -178,7 +180,9 @@ def run_profile(
         name = name or str(origin.attributes["model"])
         source = {**stored, **origin.attributes["source"], **(source or {})}
         origin = replace(origin, attributes={**origin.attributes, "model": name, "source": source})
-        folder = None if path is None else stack.enter_context(units_folder(path))
+        folder = None if path is None else parts_folder(path)
+        if folder is not None:
+            stack.enter_context(parts_writer(folder, r"\d{6,}"))
         again = None if here is None else partial(_recaptured, here, given)
         if path is not None and folder is not None:
             if (earlier := earlier_profile(path, origin.key, given, name)) is not None:

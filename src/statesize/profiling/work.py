@@ -39,7 +39,6 @@ MOST_OPERATIONS = 4e12
 FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
 _PROBE_UNITS = 8
-_MEGABYTE = 10**6
 # Tokens up to which engines for attention are chosen as if T were held.
 _SHORT = 1024
 # Times the bytes of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
@@ -54,7 +53,7 @@ def require_budget(name: str, length: int, units: str, needed: int, memory: floa
     """Refuse a memory that is too small for a mixer before what it takes is allocated."""
     if needed > memory:
         raise MemoryNeededError(
-            f"memory must be at least {math.ceil(needed / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} "
+            f"memory must be at least {math.ceil(needed / 10**6)}MB for mixer {name}, {units} of {length:,} "
             f"tokens, got {byte_count(memory)}. Give that much, fewer tokens, or for attention fewer positions."
         )
 
@@ -243,15 +242,14 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
 
 @contextmanager
 def naming(item: Captured, sequence: int | None, units: NDArray[np.int64] | None = None) -> Generator[None]:
-    """Errors of a batch entry say which head or channel of which mixer it is, of some units or of all."""
-    where, first = ("", "sequence") if sequence is None else (f", sequence {sequence}", "0")
-    entry = "head)"
+    """Errors say of which mixer they are, and of which of its heads or channels where these are some."""
+    where = "" if sequence is None else f", sequence {sequence}"
     if units is not None and len(units) < item.units:
-        entry = f"k) for heads or channels {units.tolist()}"
+        where += f", where entry k is of heads or channels {units.tolist()}"
     try:
         yield
     except InputError as error:
-        raise InputError(f"Mixer {item.name}{where} (a batch entry is ({first}, {entry}): {error}") from error
+        raise InputError(f"Mixer {item.name}{where}: {error}") from error
 
 
 def _tensor_bytes(operator: Operator) -> int:
