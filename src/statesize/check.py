@@ -53,10 +53,7 @@ def real_number(value: object) -> float | None:
 
 def _pythons(value: object) -> object:
     """A number of Python's own for one of numpy or torch, or for an array of one; other values as they are."""
-    try:
-        return cast("Any", value).item() if getattr(value, "ndim", None) == 0 else value
-    except RuntimeError:  # a tensor without numbers
-        return None
+    return cast("Any", value).item() if getattr(value, "ndim", None) == 0 else value
 
 
 def require_count(name: str, value: object, least: int = 1, *, plain: bool = False, expected: str = "") -> int:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -70,10 +68,3 @@ class Bar:
                 self._next = now + max(_PAUSE, _GROWTH * (now - self._start))
                 say(f"{self._description}: {detail}")
         self._rich.update(self._task, completed=done, total=total, detail=printable(detail) if done < total else "")
-
-
-@contextmanager
-def reporting(on_progress: Callable[..., Any] | None, description: str) -> Generator[Callable[..., Any]]:
-    """What tells progress: the caller's function, or in a terminal a bar."""
-    with Bar(description, on_progress is not None, lines=False) as bar:
-        yield on_progress or bar.update

@@ -109,8 +109,6 @@ def profile(
         model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
         cluster=executor, on_progress=on_progress,
     )  # fmt: skip
-    if not measured.tree.attrs["skipped"]:
-        return measured
     # Which layers lack a measurement, in all or in some sequences.
     if lost := measured.not_measured:
         layers = counted(len(measured.mixers) + len(lost), "layer")
@@ -181,10 +179,9 @@ def run_profile(
         source = {**stored, **origin.attributes["source"], **(source or {})}
         origin = replace(origin, attributes={**origin.attributes, "model": name, "source": source})
         folder = None if path is None else parts_folder(path)
-        if folder is not None:
-            stack.enter_context(parts_writer(folder, r"\d{6,}"))
         again = None if here is None else partial(_recaptured, here, given)
         if path is not None and folder is not None:
+            stack.enter_context(parts_writer(folder, r"\d{6,}"))
             if (earlier := earlier_profile(path, origin.key, given, name)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 return replace(earlier, recapture=again)

@@ -20,7 +20,7 @@ from statesize.adapters.runs import Attach
 from statesize.check import refuse, require_count, require_real
 from statesize.errors import ModelError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.progress import reporting
+from statesize.io.progress import Bar
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX, Settings, all_but, given_settings
 from statesize.models.load import measured_model
 from statesize.texts.documents import configured_context
@@ -107,8 +107,8 @@ def cache(
     every, prefix = [piece for _, piece in (*curves, *held_out)], size - after
     pricing = Pricing(model, prefix, share, curves, held_out, tokenizer)
     about = tokens_sha256(every), prefix, share
-    with reporting(on_progress, f"pricing {name}") as report:
-        return kept_result(lambda part: pricing.priced(name, part, report), output, model, *about)
+    with Bar(f"pricing {name}", on_progress is not None, lines=False) as bar:
+        return kept_result(lambda part: pricing.priced(name, part, on_progress or bar.update), output, model, *about)
 
 
 def _require_cache(model: nn.Module) -> None:

@@ -18,7 +18,7 @@ from statesize.check import require_count, require_real
 from statesize.codes import Code, Note, joined
 from statesize.errors import ModelError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.progress import reporting
+from statesize.io.progress import Bar
 from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, checked_cuts, given_settings
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
@@ -94,7 +94,8 @@ def truncate(
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     test = CutTest.of(model, pieces_of(whole_texts(inputs, tokenizer), length, wanted, tokenizer), cuts)
     about = tokens_sha256([piece for _, piece in test.pieces]), cuts, [(one.name, one.scales) for one in RULES.values()]
-    with reporting(on_progress, f"cutting {name}") as report:
+    with Bar(f"cutting {name}", on_progress is not None, lines=False) as bar:
+        report = on_progress or bar.update
         return kept_result(
             lambda keep: test.result(name, test.documents(keep, report), negligible), output, model, *about
         )
