@@ -148,12 +148,13 @@ def require_floating(name: str, tensor: object, *, complex_allowed: bool = False
 
 
 def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
-    """The common batch shape of several tensors, by argument name; sizes agree or are 1."""
+    """The common batch shape of several tensors, by argument name; they are as many, and agree or are 1."""
+    import numpy as np
     import torch
 
     try:
-        common = torch.broadcast_shapes(*parts.values())
-    except RuntimeError:
+        common = torch.Size(np.broadcast_shapes(*parts.values()))
+    except ValueError:
         common = None
     if common is None or any(len(size) != len(common) for size in parts.values()):
         argument = ", ".join(f"{name} {tuple(size)}" for name, size in parts.items())

@@ -87,6 +87,6 @@ def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, c
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert main([*command, "--max-tokens", "8"]) == 0
-    assert "warning: gla holds another profile: of gla over 1 sequence, " in capsys.readouterr().err
+    assert "warning: output is gla, which holds a profile of gla over 1 sequence. " in capsys.readouterr().err
     # A bundled name stands for the model and not for the folder.
     assert ss.load("gla")

@@ -200,17 +200,6 @@ def test_a_finished_profile_is_not_measured_again(tmp_path):
     assert Profile.load(tmp_path / "out").to_xarray().identical(kept)
 
 
-@pytest.mark.few(2)
-@pytest.mark.parametrize("payload", [b"", b'{"mixers": ['])
-def test_notes_that_were_cut_off(ended_at_five, tmp_path, payload, caplog):
-    output = tmp_path / "out"
-    note = min(ends(output))
-    note.write_bytes(payload)
-    _, kept = resumed(build(**SMALL), output)
-    assert kept == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
-    assert "is damaged and was removed." in caplog.text
-
-
 def test_units_that_are_removed_under_the_run(tmp_path):
     output, told = tmp_path / "out", []
 

@@ -117,7 +117,7 @@ class Parts(Generic[Value]):
     folder: Path | None  # made for the first part
     suffix: str
     encode: Callable[[Value], bytes]
-    decode: Callable[[bytes], Value]  # raises a ValueError for what is cut off
+    decode: Callable[[bytes], Value]  # raises for what is damaged
     _values: dict[str, Value] = field(default_factory=dict[str, Value], init=False)
 
     def read(self, name: str) -> Value | None:
@@ -126,7 +126,7 @@ class Parts(Generic[Value]):
             return self._values.get(name)
         try:
             return self.decode(require_regular(path).read_bytes())
-        except (OSError, ValueError, FileError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, FileError):
             _LOGGER.warning("%s is damaged and was removed.", printable(str(path)))
             self.remove(name)
         return None

@@ -37,7 +37,6 @@ def counted(count: int, noun: str) -> str:
 
 def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = 0.65) -> str:
     """Asks for the name that is spelt almost as what was given, or for what a mapping has of it; else the advice."""
-    known = names if isinstance(names, Mapping) else {name: name for name in names}
-    spelt = {name.lower(): shown for name, shown in known.items()}
+    spelt: dict[str, str] = {name.lower(): names[name] if isinstance(names, Mapping) else name for name in names}
     near = difflib.get_close_matches(given.lower(), spelt, 1, likeness)
     return f"Did you mean {spelt[near[0]]}?" if near else otherwise

@@ -100,7 +100,7 @@ class Provenance:
         tensors = set[torch.Tensor]()
         for module in model.modules():
             tensors.update(module.parameters(recurse=False), module.buffers(recurse=False))
-        attributes = {
+        attributes: dict[str, Any] = {
             "model": type(model).__name__,
             "weights_sha256": weights,
             "run_sha256": key,
