@@ -135,16 +135,14 @@ def require_floating(name: str, tensor: object, *, complex_allowed: bool = False
     """Refuse what is no dense tensor of a floating dtype, or of a complex one where `complex_allowed`."""
     import torch
 
-    expected = "a dense floating-point or complex tensor" if complex_allowed else "a dense floating-point tensor"
+    expected = "a floating-point or complex tensor" if complex_allowed else "a floating-point tensor"
     require_kind(name, tensor, torch.Tensor, expected, "Convert it with torch.as_tensor.")
     tensor = cast("Tensor", tensor)
     is_dense = not tensor.is_nested and tensor.layout == torch.strided and not tensor.is_meta
     is_number = tensor.is_floating_point() or (complex_allowed and tensor.is_complex())
     if not (is_dense and is_number and tensor.element_size() >= 2):
         got = f"dtype {tensor.dtype}" if is_dense else f"layout {tensor.layout} on {tensor.device}"
-        raise InputError(
-            f"{name} must be {expected} of 16 bits or more, got {got}. Convert it with .to(torch.float64)."
-        )
+        raise InputError(f"{name} must be {expected}, dense and of 16 bits or more, got {got}. Use .to(torch.float64).")
 
 
 def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
