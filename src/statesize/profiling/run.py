@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from rich.console import Console
 from torch import nn
 
 from statesize.adapters import Captured
@@ -109,6 +110,8 @@ def profile(
         model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
         cluster=executor, on_progress=on_progress,
     )  # fmt: skip
+    if not measured.tree.attrs["skipped"]:
+        return measured
     # Which layers lack a measurement, in all or in some sequences.
     if lost := measured.not_measured:
         layers = counted(len(measured.mixers) + len(lost), "layer")
@@ -185,7 +188,7 @@ def run_profile(
             if (earlier := earlier_profile(path, origin.key, given, name)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 return replace(earlier, recapture=again)
-        if on_progress is None:
+        if on_progress is None and Console(stderr=True).is_terminal:
             on_progress = profile_bar(stack.enter_context(Bar(f"profiling {name}", lines=False)), len(given))
         run = ProfileRun(settings, origin.key, given, folder, on_progress)
         run.measure(executor)
