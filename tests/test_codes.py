@@ -45,15 +45,6 @@ def test_the_page_lists_all_codes():
     assert rows == [[f"{code}`", code.sentence.replace("{}", "…"), code.cure] for code in Code]
 
 
-WRONG = [None, "sink", {}, {"code": "sink"}, {"code": "none", "detail": ""}, {"code": "sink", "detail": 1}]
-
-
-@pytest.mark.parametrize("value", WRONG)
-def test_what_is_no_note_is_refused(value):
-    with pytest.raises(ValueError, match=r"note|Code"):
-        Note.from_json(value)
-
-
 class Attention(nn.Module):
     """Attention of two heads."""
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_LONGEST_NAME = 255  # bytes of a file's name, on every file system in use
 _LONGEST_QUOTE = 200  # characters
 
 
@@ -32,8 +31,7 @@ def refuse(name: str, expected: str, value: object, advice: str = "", error: typ
 def require_kind(name: str, value: object, kind: type | tuple[type, ...], expected: str, advice: str = "") -> None:
     """Refuse what is of another class; `expected` names the class in words, with its article."""
     if not isinstance(value, kind):
-        message = f"{name} must be {expected}, got {type(value).__name__}."
-        raise InputError(f"{message} {advice}" if advice else message)
+        raise InputError(f"{name} must be {expected}, got {type(value).__name__}. {advice}".rstrip())
 
 
 def whole_number(value: object) -> int | None:
@@ -55,10 +53,7 @@ def real_number(value: object) -> float | None:
 
 def _pythons(value: object) -> object:
     """A number of Python's own for one of numpy or torch, or for an array of one; other values as they are."""
-    try:
-        return cast("Any", value).item() if getattr(value, "ndim", None) == 0 else value
-    except RuntimeError:  # a tensor without numbers
-        return None
+    return cast("Any", value).item() if getattr(value, "ndim", None) == 0 else value
 
 
 def require_count(name: str, value: object, least: int = 1, *, plain: bool = False, expected: str = "") -> int:
@@ -76,13 +71,6 @@ def require_index(name: str, value: object, count: int) -> int:
     if index is None or not 0 <= index < count:
         refuse(name, f"a whole number from 0 to {count - 1}", value)
     return index
-
-
-def require_flag(name: str, value: object) -> bool:
-    """True or False."""
-    if not isinstance(value, bool):
-        refuse(name, "True or False", value)
-    return value
 
 
 def require_real(
@@ -134,46 +122,42 @@ def require_choice(name: str, value: object, choices: Iterable[str]) -> str:
     return value
 
 
-def require_text(name: str, value: object) -> str:
-    """Text that a file can hold, without lone surrogates, for which there is no encoding."""
-    require_kind(name, value, str, "text")
-    text = cast("str", value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        refuse(name, "Unicode text, without lone surrogates", text)
-    return text
-
-
 def require_path(name: str, value: object) -> Path:
-    """A path that a file system can look up: text or a path, not empty, of characters that file names can have."""
+    """A path: text or a path, not empty, without null characters."""
     require_kind(name, value, (str, os.PathLike), "a path")
     text = os.fspath(cast("str | os.PathLike[str]", value))
-    try:
-        good = isinstance(text, str) and bool(text) and "\0" not in text  # pyright: ignore[reportUnnecessaryIsInstance]
-        good = good and all(len(os.fsencode(part)) <= _LONGEST_NAME for part in Path(text).parts)
-    except UnicodeEncodeError:
-        good = False
-    if not good:
-        refuse(name, f"a path, with names of at most {_LONGEST_NAME} bytes and no null character", text)
+    if not text or "\0" in text:
+        refuse(name, "a path, not empty and without null characters", text)
     return Path(text)
 
 
 def require_floating(name: str, tensor: object, *, complex_allowed: bool = False) -> None:
     """Refuse what is no dense tensor of a floating dtype, or of a complex one where `complex_allowed`."""
     import torch
-    from torch import Tensor
 
     expected = "a floating-point or complex tensor" if complex_allowed else "a floating-point tensor"
-    require_kind(name, tensor, Tensor, expected, "Convert it with torch.as_tensor.")
+    require_kind(name, tensor, torch.Tensor, expected, "Convert it with torch.as_tensor.")
     tensor = cast("Tensor", tensor)
-    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta:
-        got = "a nested one" if tensor.is_nested else f"layout {tensor.layout} on {tensor.device}"
-        advice = "Convert it with .to_dense() or torch.nested.to_padded_tensor, or load its numbers."
-        raise InputError(f"{name} must be a dense tensor with numbers, got {got}. {advice}")
-    if not (tensor.is_floating_point() or (complex_allowed and tensor.is_complex())) or tensor.element_size() < 2:
-        advice = "Convert it with .to(torch.float64)."
-        raise InputError(f"{name} must be {expected} of 16 bits or more, got dtype {tensor.dtype}. {advice}")
+    is_dense = not tensor.is_nested and tensor.layout == torch.strided and not tensor.is_meta
+    is_number = tensor.is_floating_point() or (complex_allowed and tensor.is_complex())
+    if not (is_dense and is_number and tensor.element_size() >= 2):
+        got = f"dtype {tensor.dtype}" if is_dense else f"layout {tensor.layout} on {tensor.device}"
+        raise InputError(f"{name} must be {expected}, dense and of 16 bits or more, got {got}. Use .to(torch.float64).")
+
+
+def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
+    """The common batch shape of several tensors, by argument name; they are as many, and agree or are 1."""
+    import numpy as np
+    import torch
+
+    try:
+        common = torch.Size(np.broadcast_shapes(*parts.values()))
+    except ValueError:
+        common = None
+    if common is None or any(len(size) != len(common) for size in parts.values()):
+        argument = ", ".join(f"{name} {tuple(size)}" for name, size in parts.items())
+        raise InputError(f"batch dimensions must be as many, and equal or 1, got {argument}. Add dimensions of size 1.")
+    return common
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -192,27 +176,6 @@ def all_finite(tensor: Tensor) -> bool:
 
     real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(real.detach()))).all())
-
-
-def broadcast_batch(parts: dict[str, torch.Size]) -> torch.Size:
-    """The common batch shape of several tensors, by argument name; sizes agree or are 1."""
-    import numpy as np
-    import torch
-
-    argument = ", ".join(f"{name} {tuple(size)}" for name, size in parts.items())
-    if len({len(size) for size in parts.values()}) > 1:
-        raise InputError(f"batch dimensions must have equal rank, got {argument}. Add dimensions of size 1.")
-    try:
-        return torch.Size(np.broadcast_shapes(*parts.values()))
-    except ValueError:
-        raise InputError(f"batch dimensions must be equal or 1, got {argument}.") from None
-
-
-def require_same_device(parts: dict[str, Tensor]) -> None:
-    """Refuse tensors, by argument name, that lie on different devices."""
-    if len({part.device for part in parts.values()}) > 1:
-        argument = ", ".join(f"{name} on {part.device}" for name, part in parts.items())
-        raise InputError(f"tensors must lie on one device, got {argument}. Move them with .to(device).")
 
 
 def shape(tensor: Tensor) -> str:

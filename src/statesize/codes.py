@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self, cast
+from typing import Self
 
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 _OPERATOR = f"G{HOW_TO_SUPPLY[1:]}"
@@ -28,11 +28,7 @@ class Code(StrEnum):
     FEW_TEXTS = "few texts", "Too little text to tell: {}", "Give 5 texts or more."
     SOME_TEXTS = "some texts", "It was measured in some of the texts only.", "Read why the others lack it."
     SHORT_TEXT = "short text", "Too little text to tell: {}", "Give texts of 64 tokens or more."
-    WORTHLESS = (
-        "context worth nothing",
-        "The context before the cut is worth too little for a loss of it to show: {}",
-        "Give longer texts.",
-    )
+    WORTHLESS = "context worth nothing", "The context before the cut is worth too little: {}", "Give longer texts."
     SINK = "sink", "Attention sinks: {}", "Read `without_sink`."
 
     # What of a layer is measured.
@@ -40,11 +36,7 @@ class Code(StrEnum):
     BEFORE_PARTS = "mixed before its parts", "Positions are mixed before what is measured in it.", f"{_OPERATOR}."
     MIXED_BEFORE = "mixed before", "Its values are mixed before by {}: see its row.", "Read both rows."
     CONTAINS = "contains other mixing", "Its T contains {}", "Nothing: its number is of all that it mixes."
-    UNSEEN = (
-        "other mixing unseen",
-        "Whether it mixes by more than this was not seen: {}",
-        "Let it return a dimension of positions, and compute by torch alone.",
-    )
+    UNSEEN = "other mixing unseen", "Whether it mixes by more than this was not seen: {}", "Compute by torch alone."
     VALUES = "values", "Its T leaves out what is done to its values.", "Read its numbers as those of T alone."
     DERIVATIVE = "derivative", "It has no T, and is measured by its derivative.", f"{_OPERATOR}, if there is one."
     SEEN = "seen in it", "Seen in it: {}", f"{_OPERATOR}."
@@ -57,83 +49,25 @@ class Code(StrEnum):
 
     # Why a layer has no numbers.
     NOT_MEASURED = "not measured", "It could not be measured.", "Read the cause."
-    LATER_POSITIONS = (
-        "later positions",
-        "attends to later positions: an encoder, a prefix model, or cross-attention to another sequence of as many "
-        "positions. statesize measures causal models: mask later positions. If the model is of transformers, load "
-        "it by AutoModelForCausalLM.",
-        "Mask later positions, or load it by AutoModelForCausalLM.",
-    )
-    LOOKS_AHEAD = "looks ahead", "It must be causal, and later input changes what it returned before.", "Mask it."
-    DIFFERS = (
-        "differs",
-        "Its T, or what it returns alone, is not what the model computes.",
-        "Read by how much, and why.",
-    )
-    OUTSIDE_TORCH = (
-        "outside torch",
-        "It computes outside torch's operations, where statesize cannot follow: {}",
-        f"Compute by torch alone, or {HOW_TO_SUPPLY}.",
-    )
-    UNKNOWN_OPERATION = (
-        "unknown operation",
-        "It mixes positions by an operation that statesize does not know: {}",
-        f"Write it by others, or {HOW_TO_SUPPLY}.",
-    )
-    NOT_LINEAR = (
-        "not linear",
-        "It mixes positions, and nothing with an entry for each position is linear in another: it has no T.",
-        f"{_OPERATOR}, if there is one.",
-    )
-    WITHIN_POSITIONS = (
-        "within positions",
-        "mixes no positions of the text: other numbers at half of them change what it returns at no other one, so that "
-        "its softmax is over something else, such as the heads of each token.",
-        "Nothing: it carries nothing from token to token.",
-    )
+    LATER_POSITIONS = "later positions", "attends to later positions: load it by AutoModelForCausalLM.", "Mask them."
+    LOOKS_AHEAD = "looks ahead", "Later input changes what it returned before.", "Mask it."
+    DIFFERS = "differs", "Its T, or its output alone, is not what the model computes.", "Read by how much, and why."
+    OUTSIDE_TORCH = "outside torch", "It computes outside torch's operations: {}", f"Use torch, or {HOW_TO_SUPPLY}."
+    UNKNOWN_OPERATION = "unknown operation", "It mixes positions by an unknown operation: {}", f"{_OPERATOR}."
+    NOT_LINEAR = "not linear", "It has no T: its mixing of positions is not linear.", f"{_OPERATOR}, if there is one."
+    WITHIN_POSITIONS = "within positions", "mixes within each position alone.", "Nothing: it carries nothing further."
     HELD_FIXED = "held fixed", "It reads another sequence, which does not change.", "Nothing: it remembers no text."
-    NO_MIXING = (
-        "no mixing",
-        f"no mixing of positions that statesize knows was seen in it; if it mixes, {HOW_TO_SUPPLY}",
-        f"{_OPERATOR}, if it mixes.",
-    )
+    NO_MIXING = "no mixing", "no mixing of positions that statesize knows was seen", f"If it mixes, {HOW_TO_SUPPLY}."
     NOT_CALLED = "not called", "the forward pass does not call it", "Call the model in a way that uses it."
-    WRITES_NOTHING = (
-        "writes nothing",
-        "It returns 0, or what it takes: whether it mixes positions cannot be seen.",
-        "Measure it once it is trained, or leave it out.",
-    )
+    WRITES_NOTHING = "writes nothing", "It returns 0, or its input.", "Measure it once it is trained, or leave it out."
+
     # What a test by cutting leaves open.
-    SIZES_AHEAD = (
-        "sizes know the future",
-        "Sizes are multiples of the ESS of the whole text, which its future changes.",
-        "Read the rows with sizes of other texts.",
-    )
-    KEYS_KEPT = (
-        "keys kept",
-        "Only values are cut. Keys are kept whole, and take as many bytes where they are stored.",
-        "Ask `statesize cache` what a cache may lose.",
-    )
-    SHARED_CACHE = (
-        "shared cache",
-        "What a cache of several layers must hold for all of them was not tried: {}",
-        "Read the rows of single heads.",
-    )
-    UNMOVED = (
-        "queries not moved",
-        "Nothing that is known turns queries to later positions, so the last rows took their place: {}",
-        "Read their part without hindsight as an upper bound that is not tight.",
-    )
-    UNEQUAL_CACHES = (
-        "unequal caches",
-        "Rows by curves need caches of unequal length, and rows by layer need layers of unequal length.",
-        "Read the rows of equal tokens for a cache of one length.",
-    )
-    NO_FACTS = (
-        "facts untested",
-        "A small mean loss does not show that no single fact of the context is lost with its tokens.",
-        "Ask a model with that cache for facts before you rely on it.",
-    )
+    SIZES_AHEAD = "sizes know the future", "Sizes are of the ESS of the whole text.", "Read rows of other texts' sizes."
+    KEYS_KEPT = "keys kept", "Only values are cut; keys are kept whole.", "Ask `statesize cache` what a cache may lose."
+    SHARED_CACHE = "shared cache", "A cache of several layers was not tried: {}", "Read the rows of single heads."
+    UNMOVED = "queries not moved", "The last rows took the place of later queries: {}", "Read it as an upper bound."
+    UNEQUAL_CACHES = "unequal caches", "These rows need caches of unequal length.", "Read the rows of equal tokens."
+    NO_FACTS = "facts untested", "A small mean loss does not show that no fact is lost.", "Ask for facts with it."
     NOT_EVICTED = "not evicted", "No tokens are evicted: {}", "Give longer texts, or a larger --max-tokens."
     NOT_CUT = "not cut", "It cannot be cut.", "Read the cause."
     NOT_COMPARABLE = "not comparable", "Its numbers do not compare with those of other points.", "Read the cause."
@@ -166,12 +100,9 @@ class Note:
         return {"code": self.code.value, "detail": self.detail}
 
     @classmethod
-    def from_json(cls, value: object) -> Self:
-        """The note of a code and a detail by these names; anything else is a ValueError."""
-        fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-        if fields.keys() != {"code", "detail"} or not all(isinstance(text, str) for text in fields.values()):
-            raise ValueError(f"a note must have a code and a detail, got {value!r}")
-        return cls(Code(fields["code"]), fields["detail"])
+    def from_json(cls, value: dict[str, str]) -> Self:
+        """The note that `to_json` gave."""
+        return cls(Code(value["code"]), value["detail"])
 
 
 def joined(notes: Iterable[Note]) -> str:

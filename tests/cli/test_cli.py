@@ -1,7 +1,6 @@
 """Exit codes, streams and messages of the command as a whole."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,31 +128,12 @@ def work(*_, **__):
         open({str(tmp_path / "tidy")!r}, "w").close()
 
 statesize.cli.commands.app = work
-sys.exit(main([]))
+sys.exit(main())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (143, "")
-    assert done.stderr == "statesize: error: terminated; nothing was kept\n"
+    assert done.stderr == "statesize: error: terminated\n"
     assert (tmp_path / "tidy").exists()
-
-
-@pytest.mark.parametrize(("name", "told", "code"), [("SIGTERM", "terminated", 143), ("SIGINT", "interrupted", 130)])
-def test_a_signal_in_an_import_ends_at_once(tmp_path, name, told, code):
-    """Compiled modules abort the process, or swallow it, when Python raises while they are imported."""
-    (tmp_path / "struck.py").write_text(
-        f"import os, signal, time\ntry:\n    os.kill(os.getpid(), signal.{name})\n    time.sleep(60)\n"
-        "except BaseException:\n    pass\nprint('went on')\n"
-    )
-    program = "from statesize.cli import _signals\nwith _signals():\n    import struck\n"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr == f"statesize: error: {told}; nothing was kept\n"
-
-
-def test_the_handler_of_terminations_is_put_back(capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    main(["--version"])
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_error_of_a_file_is_no_error_of_stdout(monkeypatch, capsys):

@@ -76,9 +76,10 @@ def hub(tmp_path, monkeypatch):
     return commit
 
 
-def test_a_model_of_the_hub_is_told_with_its_commit_and_the_command(hub, text, here, capsys):
+def test_a_model_of_the_hub_is_told_with_its_commit_and_the_command(hub, text, here, capsys, monkeypatch):
     command = ["profile", "someone/tiny", "--text", str(text), "--max-tokens", "8", "--sequences", "2"]
-    assert main([*command, "--output", "result"]) == 0
+    monkeypatch.setattr("sys.argv", ["statesize", *command, "--output", "result"])
+    assert main() == 0
     found = Profile.load("result")
     assert found.model == "someone/tiny"
     source = found.attributes["source"]
@@ -108,7 +109,7 @@ def test_an_interrupt_says_what_is_kept(checkpoint, text, here, capsys, monkeypa
 def test_a_package_that_is_missing_is_told(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setattr("statesize.models.load.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
-    said = "Ray is not installed; pip install ray, or run without it"
+    said = "Ray is not installed. Do pip install ray, or run without it."
     assert said in refused(["profile", "gla", "--ray"], capsys)
 
 

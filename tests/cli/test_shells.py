@@ -31,7 +31,7 @@ def test_what_is_no_file_is_not_read(words, kind, capsys, tmp_path):
     os.mkfifo(place) if kind == "pipe" else place.symlink_to("/dev/zero")
     names = {"PLACE": place, "OUTPUT": tmp_path / "output"}
     line = refusal(capsys, *(names.get(word, word) for word in words))
-    assert f"{place} must be a regular file, got a {kind}" in line
+    assert f"{place} must be a regular file, got a folder, pipe or device" in line
 
 
 @pytest.mark.parametrize("words", [["compare", "PROFILE", "PROFILE", "--html"]])
@@ -39,7 +39,7 @@ def test_what_is_no_file_is_not_replaced(words, capsys, tmp_path, text, small_pr
     names = {"PROFILE": small_profile.save(tmp_path / "profile"), "TEXT": text}
     os.mkfifo(tmp_path / "pipe")
     line = refusal(capsys, *(names.get(word, word) for word in words), tmp_path / "pipe")
-    assert "pipe must be a regular file, got a pipe" in line
+    assert "pipe must be a regular file, got a folder, pipe or device" in line
     assert (tmp_path / "pipe").is_fifo()
 
 

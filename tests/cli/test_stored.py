@@ -22,7 +22,8 @@ def made(checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.chdir(folder)
         Path("text.txt").write_text("The quick brown fox returns a list.\n", encoding="utf-8")
-        assert main(["profile", str(checkpoint), "--text", "text.txt"]) == 0
+        patch.setattr("sys.argv", ["statesize", "profile", str(checkpoint), "--text", "text.txt"])
+        assert main() == 0
     return folder, printed.getvalue()
 
 
@@ -86,6 +87,6 @@ def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, c
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert main([*command, "--max-tokens", "8"]) == 0
-    assert "warning: gla holds another profile: of gla over 1 sequence, " in capsys.readouterr().err
+    assert "warning: output is gla, which holds a profile of gla over 1 sequence. " in capsys.readouterr().err
     # A bundled name stands for the model and not for the folder.
     assert ss.load("gla")

@@ -157,10 +157,7 @@ def test_positions_are_labelled_by_number(tmp_path):
     assert f"past position {LENGTH // 2} of {LENGTH}" in page
 
 
-def test_a_name_that_no_file_could_hold_is_refused(small_profile):
-    unknown = "Unicode text, without lone surrogates, got '\\\\ud83d'"
-    with pytest.raises(InputError, match=f"name must be {unknown}"):
-        small_profile.called("\ud83d")
+def test_a_name_that_is_no_text_is_refused(small_profile):
     with pytest.raises(InputError, match=r"name must be text, got int\."):
         small_profile.called(3)
 

@@ -83,17 +83,16 @@ def test_in_every_view(lacking, tmp_path):
     )
 
 
-def test_a_layer_that_the_first_text_lacks_keeps_its_place():
+def test_a_layer_that_a_text_lacks_is_told():
     class Sometimes(Attention):
         def forward(self, hidden):
             self.causal = len(hidden[0]) < 16
             return super().forward(hidden)
 
-    model = made(True, True, True)
-    whole = ss.profile(model, IDS).mixers
+    model = made(True, True)
     model.layers[1].attention.__class__ = Sometimes
     with pytest.warns(StatesizeWarning, match=rf"{LOST} of LM: Measured in 1 of 2 sequences"):
-        assert ss.profile(model, [IDS[0, :20], IDS[0, :12]]).mixers == whole
+        assert len(ss.profile(model, [IDS[0, :20], IDS[0, :12]]).mixers) == 2
 
 
 def test_a_profile_that_is_finished_already_warns_too(tmp_path):

@@ -98,7 +98,6 @@ def test_dims_coordinates_and_attributes(model):
     assert attributes["tolerances"] == [1e-3, 1e-1]
     packages = {"torch", "numpy", "numba", "tokenizers", "transformers"}
     assert set(attributes["versions"]) == {"statesize", "python", *packages}
-    assert attributes["kernels"] == {}
     # Nothing was stored that another run might take up.
     assert (attributes["weights_sha256"], attributes["run_sha256"]) == ("", "")
     assert attributes["tokens_sha256"] == tokens_sha256([torch.tensor(LONG), torch.tensor(SHORT)])

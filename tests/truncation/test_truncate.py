@@ -642,7 +642,7 @@ def test_an_interrupted_test_goes_on_from_its_parts(tmp_path):
     told = []
     again = truncate(model, IDS.repeat(1, 3), **options, on_progress=lambda *step: told.append(step))
     resumed, told_again = len(read), told[-1]
-    assert (told_again[0], told_again[3]) == (6, 0)
+    assert told_again[:2] == (6, 6)
     assert [*tmp_path.iterdir()] == [output]
     fresh = truncate(model, IDS.repeat(1, 3), **(options | {"output": None}))
     assert fresh.to_dict() == again.to_dict()

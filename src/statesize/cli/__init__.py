@@ -5,26 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from statesize.io.kept import FOLDERS, kept
-
 FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-
-
-class _Terminated(BaseException):
-    """SIGTERM came."""
-
-
-_ENDS = {signal.SIGINT: ("interrupted", INTERRUPTED), signal.SIGTERM: ("terminated", TERMINATED)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait sleep, or on a busy machine they take the processors that others need. Torch reads it when it is
     # imported, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    FOLDERS.clear()
+    if arguments is None:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
-        with _signals():
-            return _run(sys.argv[1:] if arguments is None else list(arguments))
-    except (KeyboardInterrupt, _Terminated) as error:
-        ended, code = _ENDS[signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT]
-        return _fail(f"{ended}; {kept()}", code)
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except KeyboardInterrupt as interrupt:
+        return _fail("; ".join(["interrupted", *getattr(interrupt, "__notes__", ())]), INTERRUPTED)
+    except SystemExit as end:
+        return _fail("; ".join(["terminated", *getattr(end, "__notes__", ())]), TERMINATED)
     except OSError as error:
         # An error of a file bears its name; stdout has none.
         if error.filename is not None:
@@ -57,15 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"the output cannot be written: {error.strerror or error}", FAILED)
 
 
+def _terminate(*_: object) -> None:
+    """Unwind the process as Ctrl-C does, where a batch system or a machine that shuts down ends it by SIGTERM."""
+    # What it unwinds must not be interrupted again.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(TERMINATED)
+
+
 def _run(arguments: list[str]) -> int:
     # Imported here, because an interrupt may come while these are read.
     from cyclopts import CycloptsError
 
     from statesize.cli.commands import app
-    from statesize.cli.shared.printing import begin
     from statesize.errors import InputError, StatesizeError
 
-    begin(arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
@@ -80,56 +73,18 @@ def _run(arguments: list[str]) -> int:
     except ExceptionGroup as group:
         for error in group.exceptions:
             _tell("error", str(error))
-        return WRONG_USAGE if group.subgroup(InputError) else FAILED
+        return FAILED
     return 0
 
 
-def _show_warning(
-    usual: Callable[..., None], message: Warning, category: type[Warning], filename: str, *rest: Any
-) -> None:
+def _show_warning(usual: Callable[..., None], message: Warning, category: type[Warning], *place: Any) -> None:
     """Print warnings of this package as errors are printed, without the line of code."""
     from statesize.errors import StatesizeWarning
 
-    if issubclass(category, StatesizeWarning) or "statesize" in Path(filename).parts:
+    if issubclass(category, StatesizeWarning):
         _tell("warning", str(message))
     else:
-        usual(message, category, filename, *rest)
-
-
-@contextmanager
-def _signals() -> Generator[None]:
-    """SIGTERM, by which batch systems and machines that shut down end a process, unwinds it as Ctrl-C does."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM:
-            # What it unwinds must not be interrupted again.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if _importing(frame):
-            # A compiled module swallows what is raised while it is imported, or aborts the process.
-            ended, code = _ENDS[signal.Signals(number)]
-            os.write(2, f"statesize: error: {ended}; {kept()}\n".encode())
-            os._exit(code)
-        raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    here = threading.current_thread() is threading.main_thread()
-    ours = [number for number, handler in usual.items() if here and signal.getsignal(number) == handler]
-    for number in ours:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, usual[number])
-
-
-def _importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
+        usual(message, category, *place)
 
 
 def _fail(message: str, code: int) -> int:

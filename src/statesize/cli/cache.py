@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+from statesize.check import require_count
 from statesize.cli.shared.options import Loading, Output, model_for, share
 from statesize.cli.shared.pieces import fitting_tokens
 from statesize.cli.shared.printing import REPORTING, Reporting
-from statesize.cli.shared.texts import Texts, check_all
-from statesize.errors import InputError
+from statesize.cli.shared.texts import Texts
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
 
@@ -41,44 +40,25 @@ def cache(
         printing: What is printed.
     """
     texts, loading = texts or Texts(), loading or Loading()
-    kept, printing, *_ = check_all(
-        partial(share, "keep", keep),
-        partial(printing.named, f"{Path(model).name}-cache"),
-        partial(_check_pieces, texts),
-    )
+    kept, printing = share("keep", keep), printing.named(f"{Path(model).name}-cache")
+    require_count("max_tokens", texts.max_tokens, least=FOLLOWING + LEAST_PREFIX)
+    require_count("sequences", texts.sequences or FEWEST_PIECES, least=FEWEST_PIECES)
 
     from statesize.cli.shared.printing import show_page
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.cache import DOCUMENTS
     from statesize.truncation.cache import cache as run
-    from statesize.truncation.run import LEAST_PIECES, two_sets
+    from statesize.truncation.run import LEAST_PIECES
 
     printing.hush_libraries()
-    documents, least = texts.sequences or DOCUMENTS, FOLLOWING + LEAST_PREFIX
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     *others, longest = sorted(map(len, inputs))
+    least = FOLLOWING + LEAST_PREFIX
     size = fitting_tokens([*others, longest // LEAST_PIECES], texts.max_tokens, least, printing)
-    reached = len({text for text, _ in two_sets(inputs, size, sum(map(len, inputs)), loaded.tokenizer)[1]})
-    texts.tell_few(reached, f"priced texts of {size} tokens or more, two thirds of all", printing)
-    with printing.bars() as bars:
+    with printing.bar(f"pricing the cache of {loaded.name}") as bar:
         result = run(
-            loaded.model, inputs, keep=kept, documents=documents, tokens=size, tokenizer=loaded.tokenizer,
-            name=loaded.name, output=output, on_progress=bars.begin(f"pricing the cache of {loaded.name}").update,
+            loaded.model, inputs, keep=kept, documents=texts.sequences or DOCUMENTS, tokens=size,
+            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=bar.update,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)
-
-
-def _check_pieces(texts: Texts) -> None:
-    """Refuse pieces that are too short, and fewer than are needed."""
-    least = FOLLOWING + LEAST_PREFIX
-    if texts.max_tokens < least:
-        raise InputError(
-            f"max_tokens must be at least {least}, got {texts.max_tokens}: a piece is a context of {LEAST_PREFIX} "
-            f"tokens or more, and {FOLLOWING} that are read from its cache. Give {least}."
-        )
-    if (texts.sequences or FEWEST_PIECES) < FEWEST_PIECES:
-        raise InputError(
-            f"sequences must be at least {FEWEST_PIECES}, got {texts.sequences}: a third measures curves, the rest is "
-            f"priced. Give {FEWEST_PIECES}."
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +9,7 @@ from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import REPORTING, Reporting, print_json, print_notes, print_table
-from statesize.cli.shared.texts import check_all
-from statesize.errors import InputError
+from statesize.errors import InputError, StatesizeError
 from statesize.results.place import require_profile
 
 
@@ -30,12 +28,18 @@ def compare(
         printing: What is printed.
 
     Raises:
+        ExceptionGroup: Some folders hold no profile.
         InputError: There is one profile.
     """
-    *_, printing = check_all(
-        *(partial(require_profile, folder, "each of PROFILES") for folder in profiles),
-        partial(printing.named, "compared"),
-    )
+    refused = list[StatesizeError]()
+    for folder in profiles:
+        try:
+            require_profile(folder, "each of PROFILES")
+        except StatesizeError as error:
+            refused.append(error)
+    if refused:
+        raise ExceptionGroup("several folders are none of profiles", refused)
+    printing = printing.named("compared")
     if len(profiles) < 2:
         raise InputError(f"PROFILES must be two folders or more, got one. statesize profile {profiles[0]} shows it.")
 
@@ -46,10 +50,10 @@ def compare(
     # The names of folders, or their whole paths where some names are alike.
     names = [folder.absolute().name for folder in profiles]
     places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
-    with printing.step("reading profiles"):
+    with printing.bar("reading profiles"):
         compared = compare(distinct([Profile.load(folder) for folder in profiles], places))
     if printing.html is not None:
-        with printing.step("drawing the page"):
+        with printing.bar("drawing the page"):
             compared.to_html(printing.html)
         printing.tell_report()
     if printing.json:

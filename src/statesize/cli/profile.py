@@ -131,12 +131,12 @@ def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path
         source["chat_template"] = f"applied to {chats} of {counted(len(ids), 'text')}"
     if context is not None and max(map(len, ids)) > context:
         source["context"] = f"texts of {max(map(len, ids)):,} tokens pass the model's longest context of {context:,}"
-    with printing.bars() as bars:
+    with printing.bar(f"profiling {name}") as bar:
         result = run_profile(
             measured, ids, settings, tokenizer=tokenizer, output=folder, name=name, source=source, cluster=cluster,
-            on_progress=profile_bar(bars, name, len(ids)),
+            on_progress=profile_bar(bar, len(ids)),
         )  # fmt: skip
-    with printing.step("drawing the page"):
+    with printing.bar("drawing the page"):
         result.to_html(folder / PAGE)
 
 
@@ -169,6 +169,6 @@ def _open(folders: Sequence[Path], printing: Printing) -> None:
         from statesize.profiling import Profile
         from statesize.report.page import page as report_page
 
-        with printing.step("drawing the page"):
+        with printing.bar("drawing the page"):
             report_page([Profile.load(folder) for folder in folders]).write(page)
     printing.open(page)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from statesize.cli.shared.options import Listed, Loading, ModelName, Output, share, whole_numbers
 from statesize.cli.shared.pieces import fitting_tokens
 from statesize.cli.shared.printing import REPORTING, Reporting
-from statesize.cli.shared.texts import Texts, check_all
+from statesize.cli.shared.texts import Texts
 from statesize.measurement.settings import LEAST_TOKENS
 
 
@@ -43,12 +42,10 @@ def truncate(
 
     texts, loading = texts or Texts(), loading or Loading()
     settings = Settings(positions=None if cuts is None else whole_numbers("cuts", cuts))
-    named = partial(printing.named, f"{Path(model).name}-truncate")
-    fitting = partial(checked_cuts, settings, texts.max_tokens)
-    negligible, printing, _ = check_all(partial(share, "at", at), named, fitting)
+    checked_cuts(settings, texts.max_tokens)
+    negligible, printing = share("at", at), printing.named(f"{Path(model).name}-truncate")
 
     from statesize.cli.shared.printing import show_page
-    from statesize.measurement.statistics import ENOUGH_TOKENS
     from statesize.texts.documents import vocabulary_size
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
@@ -57,11 +54,9 @@ def truncate(
     loaded = texts.load(model, loading, printing)
     inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
     size = fitting_tokens([*map(len, inputs)], texts.max_tokens, LEAST_TOKENS, printing)
-    reached, documents = sum(len(text) >= size for text in inputs), texts.sequences or DOCUMENTS
-    texts.tell_few(reached, f"texts of {max(size, ENOUGH_TOKENS)} tokens or more", printing)
-    with printing.bars() as bars:
+    with printing.bar(f"cutting {loaded.name}") as bar:
         result = run(
-            loaded.model, inputs, documents=documents, tokens=size, at=negligible, tokenizer=loaded.tokenizer,
-            name=loaded.name, output=output, on_progress=bars.begin(f"cutting {loaded.name}").update, settings=settings,
+            loaded.model, inputs, documents=texts.sequences or DOCUMENTS, tokens=size, at=negligible,
+            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=bar.update, settings=settings,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)

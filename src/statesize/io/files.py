@@ -1,23 +1,21 @@
-"""Files and folders that are written completely or not at all, and finished parts of a run."""
+"""Files that are written completely or not at all, and finished parts of a run."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from statesize.errors import FileError
-from statesize.io.kept import FOLDERS
 from statesize.io.text import printable
 
 try:
@@ -31,14 +29,12 @@ Value = TypeVar("Value")
 
 def require_regular(path: Path) -> Path:
     """Refuse folders, and devices and pipes, which may block or never end; OSError if the path does not exist."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
-        raise FileError(f"{path} must be a regular file, got {kind}. Copy what you mean to a file, and give that.")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise FileError(f"{path} must be a regular file, got a folder, pipe or device. Give a file.")
     return path
 
 
-@contextlib.contextmanager
+@contextmanager
 def os_errors(problem: str, advice: str = "", *others: type[Exception]) -> Generator[None]:
     """Turn an OSError, or one of others, into a FileError with the problem, the reason, and advice."""
     try:
@@ -58,84 +54,55 @@ def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     # All files are written under temporary names before the first is moved. The last of several is removed before the
     # others are replaced, and moved after them. So an interruption leaves the old files, the new ones, or a folder
     # without the last, but never the last of one set with others of another.
-    paths = [folder / name for name in contents]
-    temporary = [folder / f".{name}.{os.getpid()}.part" for name in contents]
+    moves = {folder / f".{name}.{os.getpid()}.part": folder / name for name in contents}
     try:
-        for path, written, content in zip(paths, temporary, contents.values(), strict=True):
-            with os_errors(f"cannot write {path}", "Give a folder that can be written"):
-                folder.mkdir(parents=True, exist_ok=True)
+        with os_errors(f"cannot write to {folder}", "Give a folder that can be written"):
+            folder.mkdir(parents=True, exist_ok=True)
+            for (temporary, path), content in zip(moves.items(), contents.values(), strict=True):
                 # Moving a file over a device or a pipe would replace it.
                 if path.exists():
                     require_regular(path)
-                written.write_bytes(content)
-        with os_errors(f"cannot write to {folder}", "Give a folder that can be written"):
-            if len(contents) > 1:
-                paths[-1].unlink(missing_ok=True)
-            for path, written in zip(paths, temporary, strict=True):
-                written.replace(path)
+                temporary.write_bytes(content)
+            if len(moves) > 1:
+                [*moves.values()][-1].unlink(missing_ok=True)
+            for temporary, path in moves.items():
+                temporary.replace(path)
     finally:
-        for written in temporary:
-            with contextlib.suppress(OSError):
-                written.unlink()
-
-
-def replace_folder(folder: Path, write: Callable[[Path], object], is_own: Callable[[str], bool]) -> None:
-    """Write a folder under a temporary name, then replace the old folder by it; what is not its own, by name, stays."""
-    # An interruption or an error leaves the old folder unchanged; an OSError is passed on.
-    temporary = Path(tempfile.mkdtemp(prefix=".statesize-", dir=folder.absolute().parent))
-    new, old, others = temporary / "new", temporary / "old", list[str]()
-    try:
-        write(new)
-        if folder.exists():
-            others = [path.name for path in folder.iterdir() if not is_own(path.name)]
-            for name in others:
-                (folder / name).rename(new / name)
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        for name in others:
-            if os.path.lexists(new / name):
-                (new / name).rename(folder / name)
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def require_parent(path: Path, name: str) -> None:
-    """Refuse a path in a folder that is not there."""
-    if not path.absolute().parent.is_dir():
-        raise FileError(f"{name} must lie in a folder that is there, got {path}. Make {path.parent}, or give another.")
+        for temporary in moves:
+            if temporary.exists():
+                temporary.unlink()
 
 
 def check_report_path(path: Path, name: str = "path") -> None:
     """Refuse a path where no page can be written, before any work is done."""
-    require_parent(path, name)
-    with os_errors(f"{path} cannot be written", "Give a file in a writable folder."):
+    with os_errors(f"{name} must be a file in a folder that can be written, got {path}"):
         if path.exists():
             require_regular(path)
         tempfile.TemporaryFile(dir=path.absolute().parent).close()
 
 
-@contextlib.contextmanager
+@contextmanager
 def only_writer(folder: Path) -> Generator[None]:
-    """Lock a folder against other callers of this function; make it if it is missing."""
+    """Lock a folder against other callers of this function; make it if it is missing; an interrupt names it."""
     # The system releases the lock when the process ends, however it ends. File systems without locks stay unlocked.
     with os_errors(f"cannot write to {folder}", "Give a folder, new or empty"):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = None if fcntl is None else os.open(folder, os.O_RDONLY)
-    try:
-        if fcntl is not None and descriptor is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)  # pyright: ignore[reportArgumentType]
-        raise FileError(f"another process writes to {folder}. Wait for its end, or give another folder.") from None
-    except OSError:
-        _LOGGER.debug("%s is on a file system without locks.", folder)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+    with ExitStack() as stack:
+        if fcntl is not None:
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileError(f"another process writes to {folder}. Wait for its end, or give another.") from None
+            except OSError:
+                _LOGGER.debug("%s is on a file system without locks.", folder)
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            if any(folder.glob("[!.]*")):
+                interrupt.add_note(f"what is finished is in {folder}; the same command goes on from there")
+            raise
 
 
 def digest(content: bytes) -> str:
@@ -150,7 +117,7 @@ class Parts(Generic[Value]):
     folder: Path | None  # made for the first part
     suffix: str
     encode: Callable[[Value], bytes]
-    decode: Callable[[bytes], Value]  # raises a ValueError for what is cut off
+    decode: Callable[[bytes], Value]  # raises for what is damaged
     _values: dict[str, Value] = field(default_factory=dict[str, Value], init=False)
 
     def read(self, name: str) -> Value | None:
@@ -159,7 +126,7 @@ class Parts(Generic[Value]):
             return self._values.get(name)
         try:
             return self.decode(require_regular(path).read_bytes())
-        except (OSError, ValueError, FileError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, FileError):
             _LOGGER.warning("%s is damaged and was removed.", printable(str(path)))
             self.remove(name)
         return None
@@ -178,28 +145,22 @@ class Parts(Generic[Value]):
             path.unlink(missing_ok=True)
 
     def names(self, subfolder: str) -> list[str]:
-        """Names of the parts in a subfolder, damaged ones included."""
-        if self.folder is None:
-            return [name for name in self._values if name.startswith(f"{subfolder}/")]
-        files = sorted((self.folder / subfolder).glob(f"[!.]*{escape(self.suffix)}"))
+        """Names of the files in a subfolder, damaged ones included; none where values are in memory."""
+        files = () if self.folder is None else sorted((self.folder / subfolder).glob(f"[!.]*{escape(self.suffix)}"))
         return [f"{subfolder}/{path.name.removesuffix(self.suffix)}" for path in files]
 
     def _file(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}{self.suffix}"
 
 
-@contextlib.contextmanager
-def parts_writer(folder: Path | None, own: str) -> Generator[None]:
-    """Lock a folder of parts whose names match `own`; refuse one that holds something else. None is in memory."""
-    if folder is None:
-        yield
-        return
-    names = re.compile(rf"{own}|\.statesize-.*|\..*\.part")
+@contextmanager
+def parts_writer(folder: Path, own: str) -> Generator[None]:
+    """Lock a folder of parts whose names match `own`; refuse one that holds something else."""
+    names = re.compile(rf"{own}|\..*\.part")
     if folder.exists() and not (folder.is_dir() and all(names.fullmatch(path.name) for path in folder.iterdir())):
         raise FileError(
             f"{folder} must be a new folder or hold the parts of an unfinished run, got something else. It is left "
             "alone; move it away or give another folder."
         )
     with only_writer(folder):
-        FOLDERS[folder] = "the same command"
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -17,8 +18,8 @@ def free_bytes(
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu" or not system.exists():
         return None
-    lines = system.read_text(encoding="ascii").splitlines()
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    available = re.search(r"MemAvailable:\s*(\d+)", system.read_text(encoding="ascii"))
+    free = int(available[1]) * 1024 if available else None
     limit = _number(group / "memory.max")
     if free is None or limit is None:
         return free
@@ -35,9 +36,7 @@ def _number(path: Path) -> int | None:
 
 def machine() -> str:
     """The processor's name, the number of processors, and the system."""
-    name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
+    name = model[1] if model else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} processors, {platform.system()} {platform.machine()}"

@@ -16,11 +16,9 @@ def loaded_plugins(group: str, kind: type[Kind]) -> Iterator[Kind]:
     for entry in entry_points(group=group):
         try:
             plugin = cast("object", entry.load())
+            if not isinstance(plugin, kind):
+                raise TypeError(f"it is no {kind.__name__}")
         except Exception as error:  # whatever another package raises where it is imported
-            reason = f"{type(error).__name__}: {error}"
+            warn_caller(f"The plug-in {entry.value} is left out: {type(error).__name__}: {error}")
         else:
-            if isinstance(plugin, kind):
-                yield plugin
-                continue
-            reason = f"it is no {kind.__name__}"
-        warn_caller(f"The plug-in {entry.value} is left out: {reason}")
+            yield plugin

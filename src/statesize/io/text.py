@@ -7,6 +7,8 @@ import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.filesize import decimal
+
 # Control characters, format characters such as those that change the writing direction, surrogates, and line ends.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -18,12 +20,8 @@ def printable(text: str) -> str:
 
 
 def byte_count(count: float) -> str:
-    """A number of bytes for people, such as 512 B, 1.5 kB or 2.0 GB."""
-    for name in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if name == "B" else f"{count:.1f} {name}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    """A number of bytes for people, such as 512 bytes, 1.5 kB or 2.0 GB."""
+    return decimal(round(count))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -37,15 +35,8 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-LIKENESS = 0.7
-"""How much alike, from 0 to 1, a misspelt name and the one that is meant are by default."""
-
-
-def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = LIKENESS) -> str:
+def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = 0.65) -> str:
     """Asks for the name that is spelt almost as what was given, or for what a mapping has of it; else the advice."""
-    # In short names, two swapped letters or capitals are as much unlike as another name is.
-    swapped = {f"{given[:at]}{given[at : at + 2][::-1]}{given[at + 2 :]}".lower() for at in range(len(given))}
-    near = [name for name in names if name.lower() in swapped] or difflib.get_close_matches(
-        given, [*names], 1, likeness
-    )
-    return f"Did you mean {names[near[0]] if isinstance(names, Mapping) else near[0]}?" if near else otherwise
+    spelt: dict[str, str] = {name.lower(): names[name] if isinstance(names, Mapping) else name for name in names}
+    near = difflib.get_close_matches(given.lower(), spelt, 1, likeness)
+    return f"Did you mean {spelt[near[0]]}?" if near else otherwise

@@ -14,7 +14,6 @@ from statesize.check import (
     refuse,
     require_choice,
     require_count,
-    require_flag,
     require_kind,
     several,
     whole_number,
@@ -272,6 +271,11 @@ def _channels(name: str, value: object) -> Channels:
     return "all" if every else require_count(name, value, expected='None, "all" or a number of at least 1')
 
 
+def _flag(name: str, value: object) -> object:
+    require_kind(name, value, bool, "True or False")
+    return value
+
+
 def _positions(name: str, value: object) -> Positions:
     if isinstance(value, str) and value == "all":
         return "all"
@@ -302,5 +306,5 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     **dict.fromkeys(("seed", "skip_first"), partial(require_count, least=0)),
     "memory": lambda _, size: memory_bytes(size),
     "weights": partial(require_choice, choices=get_args(Weights)),
-    "squares": require_flag,
+    "squares": _flag,
 }

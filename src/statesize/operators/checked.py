@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from statesize.check import broadcast_batch, refuse, require_finite, require_floating, require_same_device, shape
+from statesize.check import broadcast_batch, refuse, require_finite, require_floating, shape
 from statesize.errors import InputError
 
 
@@ -35,7 +35,9 @@ def checked_sizes(
             )
         require_finite(name, tensor)
         batches[name], given[name] = tensor.shape[:batch], tensor
-    require_same_device(given)
+    if len({tensor.device for tensor in given.values()}) > 1:
+        argument = ", ".join(f"{name} on {tensor.device}" for name, tensor in given.items())
+        raise InputError(f"tensors must lie on one device, got {argument}. Move them with .to(device).")
     return sizes, broadcast_batch(batches)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from statesize.adapters.observation import SHARED
-from statesize.check import refuse, require_index, require_kind, require_path
+from statesize.check import refuse, require_index, require_path
 from statesize.errors import InputError
 from statesize.io.json_values import json_values
 from statesize.report.charts import ProfileCharts
@@ -254,5 +254,4 @@ class Profile(Result, Profiled):
         Raises:
             InputError: If the path is no path.
         """
-        require_kind("path", path, (str, PathLike), "that of a profile")
-        return cls(read_tree(Path(path)))
+        return cls(read_tree(require_path("path", path)))

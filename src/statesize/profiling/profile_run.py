@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 
@@ -19,11 +17,10 @@ from statesize.adapters.select import NothingMeasuredError
 from statesize.codes import Code, Note
 from statesize.errors import FileError
 from statesize.io.callers import warn_caller
-from statesize.io.files import Parts, parts_writer
-from statesize.io.kept import FOLDERS
+from statesize.io.files import Parts
+from statesize.io.progress import Bar
 from statesize.io.text import counted
 from statesize.measurement.settings import Settings
-from statesize.models.plugins import parts_folder
 from statesize.parallel.threads import Executor, run
 from statesize.profiling.profile import Profile
 from statesize.profiling.sequences import MixerDone, Provenance, SequenceDone, SequenceTask
@@ -34,9 +31,6 @@ from statesize.results.store import dataset_from_bytes, dataset_to_bytes, node_n
 from statesize.texts.inputs import Given, tokens_sha256
 from statesize.texts.tokens import AnyTokenizer
 from statesize.version import installed
-
-if TYPE_CHECKING:
-    from statesize.io.progress import Bars
 
 
 @dataclass(frozen=True)
@@ -49,8 +43,6 @@ class ProfileProgress:
         mixer: Index of the mixer that was just measured.
         mixers: Number of mixers.
         name: Its name.
-        engine: The engine that measured it.
-        seconds: Seconds that measuring it took.
         resumed: Whether an earlier run had measured it.
     """
 
@@ -59,8 +51,6 @@ class ProfileProgress:
     mixer: int
     mixers: int
     name: str
-    engine: str
-    seconds: float
     resumed: bool = False
 
 
@@ -104,11 +94,10 @@ class ProfileRun:
             self.parts.write(task.part(name), dataset)
             task.finished.add(task.part(name))
         self._calls.setdefault(task.sequence, []).append(name)
-        engine, seconds = dataset.attrs["engine"], dataset.attrs["seconds"]
-        self.seconds += seconds
+        self.seconds += dataset.attrs["seconds"]
         if self.on_progress is not None:
             place = task.sequence, len(self.tasks), mixer.index, mixer.mixers
-            self.on_progress(ProfileProgress(*place, name, engine, 0.0 if resumed else seconds, resumed))
+            self.on_progress(ProfileProgress(*place, name, resumed))
 
     def _opened(self) -> Iterator[SequenceTask]:
         """Each task, with what is stored of it."""
@@ -133,7 +122,7 @@ class ProfileRun:
     def profile(self, tokenizer: AnyTokenizer | None, origin: Provenance, output: Path | None) -> Profile:
         """All datasets together; where they are written to a folder, the parts are removed."""
         sequences, joined, measured = self.sequences, dict[str, xr.Dataset](), dict[str, int]()
-        for name in self._order():
+        for name in dict.fromkeys(name for _, names in sorted(self._calls.items()) for name in names):
             called = sorted(sequence for sequence, names in self._calls.items() if name in names)
             joined[name], left_out = joined_mixer(called, len(sequences), partial(self.read, name))
             measured[name] = len(called) - len(left_out)
@@ -148,7 +137,7 @@ class ProfileRun:
             **origin.attributes,
             "schema": SCHEMA,
             "mixers": [name for name in joined if not name.endswith(SHARED)],
-            "versions": installed(*_PACKAGES, *(_FLA if "fla" in sys.modules else ())),
+            "versions": installed(*_PACKAGES),
             "tokens_sha256": tokens_sha256(sequences),
             "tolerances": list(self.settings.tolerances),
             "relative_tolerances": list(self.settings.ratios),
@@ -164,17 +153,6 @@ class ProfileRun:
             shutil.rmtree(self.folder, ignore_errors=True)
         return profile
 
-    def _order(self) -> list[str]:
-        """All mixers, each behind the one that is called before it."""
-        order = list[str]()
-        for _, names in sorted(self._calls.items()):
-            place = 0
-            for name in names:
-                if name not in order:
-                    order.insert(place, name)
-                place = order.index(name) + 1
-        return order
-
     def _reasons(self, measured: Mapping[str, int]) -> dict[str, Note]:
         """What is not measured, and why; of what is measured in some sequences, in how many."""
         skipped = {name: note for _, notes in sorted(self._skipped.items()) for name, note in notes.items()}
@@ -187,17 +165,7 @@ class ProfileRun:
         return skipped
 
 
-_PACKAGES = ("torch", "numpy", "numba", "tokenizers", "transformers")
-_FLA = ("flash-linear-attention", "fla-core", "triton")
-
-
-@contextmanager
-def units_folder(output: Path) -> Generator[Path]:
-    """The folder of finished parts of the profile that is written to `output`, locked against other processes."""
-    folder = parts_folder(output)
-    with parts_writer(folder, r"\d{6,}"):
-        yield folder
-    FOLDERS[output] = "the same command"
+_PACKAGES = "torch", "numpy", "numba", "tokenizers", "transformers", "flash-linear-attention", "fla-core", "triton"
 
 
 def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: str) -> Profile | None:
@@ -207,39 +175,28 @@ def earlier_profile(output: Path, key: str, sequences: Sequence[Given], name: st
         profile = Profile(read_tree(output))
     except FileError:
         return None
-    attributes, lengths = profile.tree.attrs, profile.tokens["length"].values
+    attributes, texts = profile.tree.attrs, counted(profile.tokens.sizes["sequence"], "sequence")
     run = {"model": name, "run_sha256": key, "tokens_sha256": tokens_sha256(sequences)}
     if run.items() <= attributes.items():
         return profile
-    read = f"{counted(len(lengths), 'sequence')}, {counted(int(lengths.sum()), 'position')}"
+    held = f"{output}, which holds a profile of {attributes['model']} over {texts}"
     if attributes["model"] != name:
-        raise FileError(
-            f"output must be a new folder, or one of a profile of {name}, got {output}, which holds one of "
-            f"{attributes['model']} over {read}. Give another folder, or remove this one."
-        )
-    warn_caller(
-        f"{output} holds another profile: of {attributes['model']} over {read}, measured in "
-        f"{attributes['seconds']:.0f} s. It is replaced when this one is complete; an interrupt keeps it.",
-    )
+        raise FileError(f"output must be a new folder, or one of {name}, got {held}. Give another, or remove this one.")
+    warn_caller(f"output is {held}. It is replaced when this one is complete; an interrupt keeps it.")
     return None
 
 
-def profile_bar(bars: Bars, name: str, sequences: int) -> Callable[[ProfileProgress], None]:
-    """Begin the bar of a profile; for its `on_progress`."""
-    bar = bars.begin(f"profiling {name}")
-    before = done = 0
+def profile_bar(bar: Bar, sequences: int) -> Callable[[ProfileProgress], None]:
+    """What shows a profile in a bar; for its `on_progress`."""
+    done = 0
 
     def update(progress: ProfileProgress) -> None:
-        nonlocal before, done
+        nonlocal done
         if progress.name.endswith(SHARED):
             return  # measured with its mixer, which counts
         # Counted, because several processes finish sequences in any order.
         done += 1
-        before += progress.resumed
         bar.keep(progress.resumed)
-        if before and not progress.resumed:
-            bar.note(f"{counted(before, 'measurement')} of layers kept from an earlier run")
-            before = 0
         where = f"sequence {progress.sequence + 1} of {sequences}, mixer {progress.mixer + 1} of {progress.mixers}"
         bar.update(done, sequences * progress.mixers, f"{where} ({progress.name})")
 

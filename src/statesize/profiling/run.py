@@ -18,18 +18,20 @@ from torch import nn
 from statesize.adapters import Captured
 from statesize.adapters.capture import Request, capture_module
 from statesize.adapters.models.quantised import float_model, measurable
-from statesize.check import require_kind, require_text
+from statesize.check import require_kind
 from statesize.io.callers import warn_caller
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.progress import Bars
+from statesize.io.files import parts_writer
+from statesize.io.progress import Bar
 from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.class_sources import tell_without_source
 from statesize.models.load import given_model, load_model, load_model_facts
+from statesize.models.plugins import parts_folder
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
-from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier_profile, profile_bar, units_folder
+from statesize.profiling.profile_run import ProfileProgress, ProfileRun, earlier_profile, profile_bar
 from statesize.profiling.sequences import Loader, Provenance, loaded_work
 from statesize.report.words import by_reason
 from statesize.results.place import check_destination
@@ -138,8 +140,7 @@ def run_profile(
     # process there has cores, else within the bounds that it states. With an output, both go on from each other's
     # files. A model by its name, or a function that loads it, is loaded in each process, so that no weights are sent.
     tokenizer = None if tokenizer is None else supported_tokenizer(tokenizer)
-    if name is not None:
-        require_text("name", name)
+    require_kind("name", name, (str, type(None)), "text")
     path = None if output is None else Path(output)
     if path is not None:
         check_destination(path, "output")
@@ -180,14 +181,15 @@ def run_profile(
         name = name or str(origin.attributes["model"])
         source = {**stored, **origin.attributes["source"], **(source or {})}
         origin = replace(origin, attributes={**origin.attributes, "model": name, "source": source})
-        folder = None if path is None else stack.enter_context(units_folder(path))
+        folder = None if path is None else parts_folder(path)
         again = None if here is None else partial(_recaptured, here, given)
         if path is not None and folder is not None:
+            stack.enter_context(parts_writer(folder, r"\d{6,}"))
             if (earlier := earlier_profile(path, origin.key, given, name)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 return replace(earlier, recapture=again)
         if on_progress is None and Console(stderr=True).is_terminal:
-            on_progress = profile_bar(stack.enter_context(Bars(lines=False)), name, len(given))
+            on_progress = profile_bar(stack.enter_context(Bar(f"profiling {name}", lines=False)), len(given))
         run = ProfileRun(settings, origin.key, given, folder, on_progress)
         run.measure(executor)
         return replace(run.profile(tokenizer, origin, path), recapture=again)

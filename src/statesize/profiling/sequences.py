@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import socket
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeAlias
@@ -19,7 +17,7 @@ from torch import nn
 from statesize.adapters import Captured, Checks
 from statesize.adapters.observation import SHARED
 from statesize.adapters.select import NothingMeasuredError
-from statesize.codes import Code, Note
+from statesize.codes import Note
 from statesize.errors import StatesizeError
 from statesize.io.files import digest
 from statesize.measurement.settings import Settings
@@ -48,9 +46,6 @@ class SequenceTask:
 
     def part(self, mixer: str) -> str:
         """Name of the part that holds the dataset of a mixer, or "" for the end of the sequence."""
-        if not self.key:
-            # Nothing is stored that could be of another run.
-            return f"{self.sequence:06d}/{mixer}"
         facts = f"{self.key} {tokens_sha256([self.given])} {mixer}"
         return f"{self.sequence:06d}/{digest(facts.encode())}"
 
@@ -79,12 +74,8 @@ class SequenceDone:
     @classmethod
     def from_bytes(cls, content: bytes) -> SequenceDone:
         """The end that `to_bytes` wrote; other bytes are a ValueError."""
-        try:
-            facts = json.loads(content)
-            skipped = {str(name): Note.from_json(note) for name, note in facts["skipped"].items()}
-            return cls(tuple(map(str, facts["mixers"])), skipped)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError("it holds no mixers") from error
+        facts = json.loads(content)
+        return cls(tuple(facts["mixers"]), {name: Note.from_json(note) for name, note in facts["skipped"].items()})
 
 
 @dataclass(frozen=True)
@@ -106,23 +97,15 @@ class Provenance:
             facts = model_facts(model, unknown) | {"settings": dataclasses.asdict(settings), "reference": reference}
             weights = str(facts["weights"])
             key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
-        used, tensors = defaultdict[str, set[str | None]](set), set[torch.Tensor]()
+        tensors = set[torch.Tensor]()
         for module in model.modules():
             tensors.update(module.parameters(recurse=False), module.buffers(recurse=False))
-            if "Attention" in type(module).__name__:
-                used["attention"].add(getattr(getattr(module, "config", None), "_attn_implementation", None))
-            if type(module).__module__.startswith("fla."):
-                used["fla"].add(getattr(module, "mode", None))
-        attributes = {
+        attributes: dict[str, Any] = {
             "model": type(model).__name__,
             "weights_sha256": weights,
             "run_sha256": key,
             "source": {},
             "threads": torch.get_num_threads(),
-            # Which attention of transformers, and which modes of fla's kernels, the layers run with.
-            "kernels": {
-                kind: ", ".join(sorted(map(str, modes - {None}))) for kind, modes in used.items() if modes - {None}
-            },
         }
         return cls(attributes, key, sum(tensor.nbytes for tensor in tensors))
 
@@ -160,8 +143,7 @@ class SequenceWork:
                         done[together.name] = self._measured(together, request)
                     except MemoryNeededError as error:
                         # T of all heads of a group takes several times what one head does.
-                        needed = f"the joint ESS of its heads needs a memory of {math.ceil(error.needed / 10**6)}MB"
-                        captured.skipped[together.name] = Note(Code.NOT_MEASURED, needed)
+                        captured.skipped[together.name] = Note.of(error)
                 # The names would keep this operator alive while the next is built.
                 del item, together
                 for name, dataset in done.items():

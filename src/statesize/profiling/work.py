@@ -25,12 +25,11 @@ from statesize.measurement.columns import LONGEST, entropies, sinks
 from statesize.measurement.measurement import Measurement, measure_at
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
-from statesize.operators import BlockDense, Dense, Derivative, Operator, Recurrence, Shared, SoftmaxAttention
-from statesize.operators.stepped import Stepped
+from statesize.operators import BlockDense, Dense, Operator, Recurrence, Shared, SoftmaxAttention
 from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
 from statesize.spectra.cut import Cut
-from statesize.spectra.dispatch import ENGINES, choose_engine, with_readouts
+from statesize.spectra.dispatch import choose_engine, with_readouts
 from statesize.spectra.engine import Engine, Output
 from statesize.spectra.exact.dense import DenseEngine
 
@@ -40,9 +39,6 @@ MOST_OPERATIONS = 4e12
 FEWEST_UNITS = 8
 # Engines take more entries at once differently from few; this many show what they do.
 _PROBE_UNITS = 8
-_MEGABYTE = 10**6
-# Products of a derivative at one position.
-_PRODUCTS = 400
 # Tokens up to which engines for attention are chosen as if T were held.
 _SHORT = 1024
 # Times the bytes of T of all heads, while a model's attention makes it: scores, their masked copy, and their softmax.
@@ -50,24 +46,15 @@ _CAPTURE_OVERHEAD = 2.4
 
 
 class MemoryNeededError(InputError):
-    """A mixer needs more memory than was given.
-
-    Attributes:
-        needed: Bytes that would do.
-    """
-
-    def __init__(self, message: str, needed: int) -> None:
-        super().__init__(message)
-        self.needed = needed
+    """A mixer needs more memory than was given."""
 
 
 def require_budget(name: str, length: int, units: str, needed: int, memory: float) -> None:
     """Refuse a memory that is too small for a mixer before what it takes is allocated."""
     if needed > memory:
         raise MemoryNeededError(
-            f"memory must be at least {math.ceil(needed / _MEGABYTE)}MB for mixer {name}, {units} of {length:,} "
-            f"tokens, got {byte_count(memory)}. Give that much, fewer tokens, or for attention fewer positions.",
-            needed,
+            f"memory must be at least {math.ceil(needed / 10**6)}MB for mixer {name}, {units} of {length:,} "
+            f"tokens, got {byte_count(memory)}. Give that much, fewer tokens, or for attention fewer positions."
         )
 
 
@@ -78,28 +65,24 @@ def captured_mixers(
     settings: Settings | None = None,
     sequence: int | None = None,
     axis: int | None = None,
-    hint: str = "",
 ) -> Capture:
     """The mixers of a `measurable` model, run over sequences, or the one named by its index; all without settings."""
+    chosen = Settings(memory=2**63 - 1) if settings is None else settings
+    request = Request(chosen.layers, checks, chosen.mixes or {}, axis, checks_methods=not sequence)
     try:
-        layers, mixes, memory = (
-            (None, None, math.inf) if settings is None else (settings.layers, settings.mixes, settings.memory)
-        )
-        request = Request(layers, checks, mixes or {}, axis, checks_methods=not sequence)
         captured = capture_module(model, inputs, request)
-        for mixer in captured.mixers:
-            needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
-            require_budget(mixer.name, captured.length, "all heads", needed, memory)
-        return captured
     except IndexError as error:
         if not isinstance(inputs, Tensor) or inputs.is_floating_point():
             raise
-        which = f"sequences 0 to {len(inputs) - 1}" if sequence is None else f"sequence {sequence}"
+        which = "a text" if sequence is None else f"sequence {sequence}"
         raise InputError(
-            f"The model refused {which} of {inputs.shape[1]} tokens with ids up to {int(inputs.max())}: "
-            f"{str(error).removesuffix('.')}. "
-            f"Check that the ids come from the model's own tokenizer and that the sequence is not too long{hint}."
+            f"The model refused {which} of {inputs.shape[1]} tokens with ids up to {int(inputs.max())}: {error}. Check "
+            "that the ids come from the model's own tokenizer and that the sequence is not too long."
         ) from error
+    for mixer in captured.mixers:
+        needed = int(_CAPTURE_OVERHEAD * mixer.map_bytes)
+        require_budget(mixer.name, captured.length, "all heads", needed, chosen.memory)
+    return captured
 
 
 @dataclass(frozen=True)
@@ -155,16 +138,8 @@ def plan_work(item: Captured, sequence: int, length: int, reference: int, settin
     else:
         shown = min(len(sample.units), _PROBE_UNITS) if isinstance(exact, Recurrence) else 1
         several = exact[:, torch.zeros(shown, dtype=torch.int64)]
-    outputs = ("counts", "entropy")
-    engine = choose_engine(*with_readouts(several, cut), outputs, settings.engine)
+    engine = choose_engine(*with_readouts(several, cut), ("counts", "entropy"), settings.engine, settings.memory)
     each, shared = engine.footprint(held, blocks)
-    if settings.engine == "auto" and each + shared > settings.memory:
-        # It never holds T, so it goes on where others do not fit.
-        probable = ENGINES["implicit"]
-        able = probable.unsupported_reason(held, blocks, outputs) is None
-        less = probable.footprint(held, blocks)[:2] if able else (each, shared)
-        if sum(less) <= settings.memory:
-            engine, (each, shared) = probable, less
     unit_bytes = _tensor_bytes(first) + _tensor_bytes(held) + each
     shared_bytes = item.map_bytes + shared
     require_budget(item.name, length, "one head or channel", unit_bytes + shared_bytes, settings.memory)
@@ -185,11 +160,6 @@ def operations_per_unit(operator: Operator, cut: Cut | None) -> float:
         return operator.outputs * operations_per_unit(operator.operator[..., 0], cut)
     if isinstance(operator, BlockDense):
         return float(length * max(operator.inputs, operator.outputs)) ** 3 * min(8.0, positions / 2)
-    if isinstance(operator, Derivative):
-        # Each product is a pass of the layer forward and several backward, of weights that are about square.
-        return float(positions * _PRODUCTS * length) * 10 * operator.inputs * operator.outputs
-    if isinstance(operator, Stepped):
-        return operator.steps * operations_per_unit(operator.recurrence, cut)
     # The squares of the shorter sides of all blocks, which a window bounds, times 12: without one, L³.
     window = (operator.window if isinstance(operator, SoftmaxAttention) else None) or length
     side = min(length / 2, float(window))
@@ -274,15 +244,14 @@ def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings)
 
 @contextmanager
 def naming(item: Captured, sequence: int | None, units: NDArray[np.int64] | None = None) -> Generator[None]:
-    """Errors of a batch entry say which head or channel of which mixer it is, of some units or of all."""
-    where, first = ("", "sequence") if sequence is None else (f", sequence {sequence}", "0")
-    entry = "head)"
+    """Errors say of which mixer they are, and of which of its heads or channels where these are some."""
+    where = "" if sequence is None else f", sequence {sequence}"
     if units is not None and len(units) < item.units:
-        entry = f"k) for heads or channels {units.tolist()}"
+        where += f", where entry k is of heads or channels {units.tolist()}"
     try:
         yield
     except InputError as error:
-        raise InputError(f"Mixer {item.name}{where} (a batch entry is ({first}, {entry}): {error}") from error
+        raise InputError(f"Mixer {item.name}{where}: {error}") from error
 
 
 def _tensor_bytes(operator: Operator) -> int:

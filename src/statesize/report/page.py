@@ -114,7 +114,6 @@ def provenance(profile: Profiled) -> dict[str, str]:
         "Settings": _listed(attributes["settings"] or {}),
         "Command": source.get("command"),
         "Threads": attributes.get("threads"),
-        "Kernels": _listed(attributes.get("kernels") or {}),
         "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
         "Schema of the profile": attributes["schema"],
         "Time, with compiling": f"{attributes['seconds']:.1f} s",

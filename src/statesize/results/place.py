@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from statesize.errors import FileError
-from statesize.io.files import os_errors, require_parent
+from statesize.io.files import os_errors
 from statesize.io.text import meant
 from statesize.models.plugins import PROFILE_MARKER as MARKER
 from statesize.models.plugins import unfinished
@@ -71,7 +71,6 @@ def require_profile(path: Path, name: str = "profile") -> None:
 
 def check_destination(path: Path, name: str = "path") -> None:
     """Refuse a path where a profile cannot or must not be written, before any work is done."""
-    require_parent(path, name)
     if os.path.lexists(path) and not path.is_dir():
         raise FileError(f"{name} must be a folder, got {path}, which is a file. Give another name.")
     if path.is_dir() and not (path / MARKER).is_file():

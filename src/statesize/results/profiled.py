@@ -13,7 +13,7 @@ import xarray as xr
 
 from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.adapters.select import lost_mixers, meant_layer
-from statesize.check import refuse, require_text
+from statesize.check import refuse, require_kind
 from statesize.codes import Code, Note, joined
 from statesize.io.text import listed, meant
 from statesize.measurement.settings import MARKED, SINK
@@ -74,7 +74,7 @@ class Profiled:
 
     def called(self, name: str) -> Self:
         """The same of a model that is called otherwise, such as beside another profile of it."""
-        require_text("name", name)
+        require_kind("name", name, str, "text")
         tree = self.tree.copy(deep=False)
         tree.attrs = {**self.tree.attrs, "model": name}
         return replace(self, tree=tree)

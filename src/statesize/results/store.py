@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from statesize.errors import FileError
-from statesize.io.files import os_errors, replace_folder
+from statesize.io.files import os_errors, replace_files
 from statesize.results.place import MARKER, Marker, check_destination, read_marker
 
 _ARRAYS = re.compile(r"\d{5}\.safetensors")
@@ -32,17 +32,16 @@ def node_name(mixer: str) -> str:
 def write_tree(path: Path, nodes: Mapping[str, xr.Dataset], document: dict[str, Any]) -> None:
     """Write the tokens, as "", and each mixer by its name, with what is shown of them; a profile there is replaced."""
     check_destination(path)
-
-    def write(folder: Path) -> None:
-        folder.mkdir()
-        for index, dataset in enumerate(nodes.values()):
-            _file(folder, index).write_bytes(dataset_to_bytes(dataset))
-        text = json.dumps(asdict(Marker(document, list(nodes))), ensure_ascii=False, allow_nan=False, indent=1)
-        (folder / MARKER).write_text(text, encoding="utf-8")
-
+    contents = {_file(path, index).name: dataset_to_bytes(dataset) for index, dataset in enumerate(nodes.values())}
+    marker = asdict(Marker(document, list(nodes)))
+    # The marker is the last, so that it never stands beside arrays of another profile.
+    contents[MARKER] = json.dumps(marker, ensure_ascii=False, allow_nan=False, indent=1).encode()
+    replace_files(path, contents)
+    # A page, a training run or notes that somebody put beside it stay.
     with os_errors(f"{path} cannot be written"):
-        # A page, a training run or notes that somebody put beside it stay.
-        replace_folder(path, write, is_own=lambda name: name == MARKER or _ARRAYS.fullmatch(name) is not None)
+        for old in path.iterdir():
+            if _ARRAYS.fullmatch(old.name) and old.name not in contents:
+                old.unlink()
 
 
 def read_tree(path: Path) -> xr.DataTree:

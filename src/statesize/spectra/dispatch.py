@@ -30,14 +30,16 @@ Answers: TypeAlias = dict[str, Tensor]
 _Found: TypeAlias = tuple[Answers, list[str]]  # with the engines that were used
 
 
-def choose_engine(operator: Operator, cut: Cut, outputs: tuple[str, ...], name: str = "auto") -> Engine:
+def choose_engine(
+    operator: Operator, cut: Cut, outputs: tuple[str, ...], name: str = "auto", memory: int = 2**31
+) -> Engine:
     """The engine of a name, or for "auto" the fastest that computes these outputs; refuses one that declines."""
     if not isinstance(name, str) or name not in ("auto", *ENGINES):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
     able = {one.name: one for one in ORDER if one.unsupported_reason(operator, cut, outputs) is None}
     if name == "auto" and able:
-        # Beyond 2 GiB for one entry, one that holds less.
-        return min(able.values(), key=lambda it: (it.footprint(operator, cut).each > 2**31, it.seconds(operator, cut)))
+        # Where one entry does not fit into the memory, one that holds less.
+        return min(able.values(), key=lambda it: (it.footprint(operator, cut).each > memory, it.seconds(operator, cut)))
     if name not in able:
         tried = ENGINES["implicit" if name == "auto" else name]
         reason = tried.unsupported_reason(operator, cut, outputs)

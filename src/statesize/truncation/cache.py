@@ -19,8 +19,7 @@ from statesize.adapters.runs import Attach
 from statesize.check import require_count, require_real
 from statesize.errors import ModelError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.progress import reporting
-from statesize.io.steps import Steps
+from statesize.io.progress import Bar
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX, Settings, all_but, given_settings
 from statesize.models.load import measured_model
 from statesize.texts.inputs import Inputs, tokens_sha256, whole_texts
@@ -77,7 +76,7 @@ def cache(
         tokenizer: The model's, for texts.
         name: Name of the model, for the result.
         output: JSON file for the result. Finished documents are kept beside it until then, and are not read again.
-        on_progress: Called as (done, total, what, seconds left) after some documents.
+        on_progress: Called as (done, total, what) after some documents.
         settings: `future`, how many last tokens of each piece are read from a smaller cache (64 by default), which
             predicts all but the first; others do not act here.
 
@@ -109,8 +108,8 @@ def cache(
     every, prefix = [piece for _, piece in (*curves, *held_out)], size - after
     pricing = Pricing(model, prefix, share, curves, held_out)
     about = tokens_sha256(every), prefix, share
-    with reporting(on_progress, f"pricing {name}") as report:
-        return kept_result(lambda part: pricing.priced(name, part, report), output, model, *about)
+    with Bar(f"pricing {name}", on_progress is not None, lines=False) as bar:
+        return kept_result(lambda part: pricing.priced(name, part, on_progress or bar.update), output, model, *about)
 
 
 def _require_cache(model: nn.Module) -> None:
@@ -146,7 +145,7 @@ class Pricing:
     def priced(self, name: str, keep: Keep, report: Callable[..., None]) -> CachePrices:
         """The price list; `keep` makes or returns a part, `report` is called as `Documents` does."""
         place = len(self.held_out[0][1]), self.prefix
-        run = Documents(keep, report, Steps({"curves": len(self.curves), "prices": len(self.held_out)}))
+        run = Documents(keep, report, len(self.curves) + len(self.held_out))
         measured = run.made("curves", [place] * len(self.curves), self._curves)
         curves = torch.tensor([[one["curve"] for one in text] for text in measured], dtype=torch.float64).mean(0)
         self.set_budgets(measured[0], curves)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from os import PathLike
-from time import perf_counter
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +20,6 @@ from statesize.check import require_path
 from statesize.errors import InputError, ModelError
 from statesize.io.files import Parts, check_report_path, digest, parts_writer
 from statesize.io.json_values import json_values
-from statesize.io.steps import Steps
 from statesize.models.plugins import parts_folder
 from statesize.report.result import Result
 from statesize.texts.documents import vocabulary_size
@@ -98,11 +96,11 @@ def kept_result(
 
 @dataclass(eq=False)
 class Documents:
-    """Documents of which something is made one after another, or of some at once: each is kept, timed and told."""
+    """Documents of which something is made one after another, or of some at once: each is kept and told."""
 
     keep: Keep
-    report: Callable[..., None]  # takes how many are done, of how many, of what kind, and the seconds left
-    steps: Steps  # how many there are of each kind
+    report: Callable[..., None]  # takes how many are done, of how many, and of what kind
+    total: int  # how many there are of all kinds
     tokens: int = READ  # tokens of documents that are read at once
     done: int = 0
 
@@ -113,11 +111,10 @@ class Documents:
             # The first is read alone: it shows what the model is.
             length, cut = places[first]
             most = max(1, min(self.tokens // length, POSITIONS // (length - cut))) if made else 1
-            count, start = len([*takewhile(places[first].__eq__, places[first : first + most])]), perf_counter()
+            count = len([*takewhile(places[first].__eq__, places[first : first + most])])
             made += self.keep(f"{kind}-{first:06d}", partial(make, slice(first, first + count)))
-            self.steps.took(kind, perf_counter() - start, count)
             self.done += count
-            self.report(self.done, int(sum(self.steps.costs.values())), kind, self.steps.first_left)
+            self.report(self.done, self.total, kind)
         return made
 
 

@@ -18,8 +18,7 @@ from statesize.check import require_count, require_real
 from statesize.codes import Code, Note, joined
 from statesize.errors import ModelError
 from statesize.io.devices import on_cpu_by_default
-from statesize.io.progress import reporting
-from statesize.io.steps import Steps
+from statesize.io.progress import Bar
 from statesize.measurement.settings import LEAST_TOKENS, Settings, all_but, checked_cuts, given_settings
 from statesize.models.capture import capture
 from statesize.models.load import measured_model
@@ -74,7 +73,7 @@ def truncate(
         tokenizer: The model's, for texts.
         name: Name of the model, for the result.
         output: JSON file for the result. Finished documents are kept beside it until then, and are not read again.
-        on_progress: Called as (done, total, what, seconds left) after some documents.
+        on_progress: Called as (done, total, what) after some documents.
         settings: `positions`, where each piece is cut (in its middle by default); others do not act here.
 
     Returns:
@@ -95,7 +94,8 @@ def truncate(
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     test = CutTest.of(model, pieces_of(whole_texts(inputs, tokenizer), length, wanted, tokenizer), cuts)
     about = tokens_sha256([piece for _, piece in test.pieces]), cuts, [(one.name, one.scales) for one in RULES.values()]
-    with reporting(on_progress, f"cutting {name}") as report:
+    with Bar(f"cutting {name}", on_progress is not None, lines=False) as bar:
+        report = on_progress or bar.update
         return kept_result(
             lambda keep: test.result(name, test.documents(keep, report), negligible), output, model, *about
         )
@@ -148,7 +148,7 @@ class CutTest:
         places, length = [(at, cut) for cut in self.cuts for at in range(len(self.pieces))], len(self.pieces[0][1])
         # Layers of one's own read texts one after another: what they do with several is not known.
         own = any(is_own_code(part) for _, part in named_parts(self.model))
-        run = Documents(keep, report, Steps(dict.fromkeys(("sizes", "cut"), len(places))), 0 if own else tokens)
+        run = Documents(keep, report, 2 * len(places), 0 if own else tokens)
         texts, sizes = [(length, cut) for _, cut in places], dict[_Place, dict[str, Mixer]]()
         for place, found in zip(places, run.made("sizes", texts, lambda some: self._sizes(places[some])), strict=True):
             sizes[place] = {name: Mixer(**values) for name, values in found["mixers"].items()}

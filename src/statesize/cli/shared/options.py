@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from cyclopts import Group, Parameter, Token, validators
 
-from statesize.errors import FileError, InputError
+from statesize.errors import InputError
 
 if TYPE_CHECKING:
     from statesize.parallel.ray import RayCluster
@@ -113,13 +113,8 @@ Ray: TypeAlias = Annotated[bool | str, Parameter(metavar="[ADDRESS]", negative="
 
 def ray_cluster(ray: bool | str, gpus: float = 0.0) -> RayCluster | None:
     """Processes with so many GPUs each on Ray, at an address or started here; None is this process."""
-    from importlib.util import find_spec
-
     if ray is False:
         return None
-    # Refused before anything is loaded.
-    if find_spec("ray") is None:
-        raise FileError("Ray is not installed; pip install ray, or run without it")
     from statesize.parallel.ray import RayCluster
 
     return RayCluster(ray if isinstance(ray, str) else None, gpus=gpus)

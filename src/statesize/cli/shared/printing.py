@@ -9,8 +9,7 @@ import shutil
 import sys
 import textwrap
 import webbrowser
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -19,7 +18,7 @@ from cyclopts import Parameter
 
 from statesize.cli.shared.options import OFTEN, Flag, Output
 from statesize.io.json_values import json_values
-from statesize.io.progress import Bars, say
+from statesize.io.progress import Bar, say
 from statesize.io.text import printable
 
 if TYPE_CHECKING:
@@ -30,17 +29,11 @@ SCHEMA = 1
 # Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
 _NO_BARS, _ERRORS_ONLY = "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"
 _ENDLESS, _NARROWEST, _MOST_ROWS, _MOST_LEFT_OUT = 10_000, 12, 40, 3
-_arguments: list[str] = []
-
-
-def begin(arguments: Sequence[str]) -> None:
-    """Keep what the program was called with."""
-    _arguments[:] = arguments
 
 
 def command_line() -> str:
     """What the program was called with, for a shell; it stays in results."""
-    return shlex.join(["statesize", *_arguments])
+    return shlex.join(["statesize", *sys.argv[1:]])
 
 
 @Parameter(name="*")
@@ -61,16 +54,9 @@ class Printing:
         if not self.quiet:
             say(message)
 
-    def bars(self) -> Bars:
+    def bar(self, description: str) -> Bar:
         """Progress on stderr for the time of a block, or none."""
-        return Bars(self.quiet)
-
-    @contextmanager
-    def step(self, description: str) -> Generator[None]:
-        """Show that something is being done that has no measure of its progress."""
-        with self.bars() as bars:
-            bars.begin(description)
-            yield
+        return Bar(description, self.quiet)
 
     def open(self, page: Path) -> None:
         """Show a page in the browser."""
@@ -152,7 +138,7 @@ def print_table(table: PageTable) -> None:
 
 def print_page(page: ResultPage) -> None:
     """Print what a page found, its first table and its notes."""
-    print_notes([*page.finding.splitlines(), ""])
+    print_notes([page.finding, ""])
     print_table(page.tables[0])
     for title, notes in page.notes.items():
         print_notes(["", f"{title}:", *notes] if notes else [])

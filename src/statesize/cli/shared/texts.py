@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
 from statesize.cli.shared.options import MOST, OFTEN, Count, Loading, MaxTokens, NoOption
 from statesize.cli.shared.printing import Printing, tell_left_out
-from statesize.errors import InputError, StatesizeError
+from statesize.errors import InputError
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 BUNDLED = "Reading bundled documents; --text FILE reads yours."
 # Tokens in which a text's own are looked for.
 _BEGINNING = 64
-
-
-def check_all(*checks: Callable[[], Any]) -> list[Any]:
-    """What checks of options return; several that refuse are raised together."""
-    refused, returned = list[StatesizeError](), list[Any]()
-    for check in checks:
-        try:
-            returned.append(check())
-        except StatesizeError as error:
-            refused.append(error)
-    if len(refused) > 1:
-        raise ExceptionGroup("several options are wrong", refused)
-    if refused:
-        raise refused[0]
-    return returned
 
 
 @Parameter(name="*")
@@ -66,18 +51,11 @@ class Texts:
 
         return self.text is None or any(path.suffix.lower() != IDS for path in self.text)
 
-    def tell_few(self, reached: int, needed: str, printing: Printing) -> None:
-        """Say before measuring that intervals could be over so many texts only, if these are too few."""
-        from statesize.measurement.statistics import FEWEST_TEXTS
-
-        if reached < FEWEST_TEXTS:
-            printing.say(f"No interval: it takes {FEWEST_TEXTS} {needed}, got {reached}.")
-
     def load(self, model: str, loading: Loading, printing: Printing) -> LoadedModel:
         """The model, with a tokenizer unless it reads ids."""
         from statesize.models.load import load_model
 
-        with printing.step(f"loading {Path(model).name}"):
+        with printing.bar(f"loading {Path(model).name}"):
             return load_model(model, **asdict(loading), needs_tokenizer=self.needs_tokenizer)
 
     def read(

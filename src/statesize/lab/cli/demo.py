@@ -50,11 +50,11 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
     folder.mkdir(exist_ok=True)
     profiles: dict[str, Profile] = {}
     losses: dict[str, float] = {}
-    with printing.bars() as bars:
-        for name in zoo.names():
-            model, tokenizer = zoo.load(name)
-            losses[name] = _loss(model, inputs)
-            command = f"statesize profile {name} --sequences {len(inputs)} --max-tokens {len(inputs[0])}"
+    for name in zoo.names():
+        model, tokenizer = zoo.load(name)
+        losses[name] = _loss(model, inputs)
+        command = f"statesize profile {name} --sequences {len(inputs)} --max-tokens {len(inputs[0])}"
+        with printing.bar(f"profiling {name}") as bar:
             profiles[name] = run_profile(
                 model,
                 inputs,
@@ -63,14 +63,14 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
                 output=folder / name,
                 name=name,
                 source={"kind": "bundled", "command": command, "loss": losses[name]},
-                on_progress=profile_bar(bars, name, len(inputs)),
+                on_progress=profile_bar(bar, len(inputs)),
             )
     cut = _truncation(profiles, folder, printing)
     every = [*profiles.values()]
     models = list(map(model_row, every))
     table, found = field_table(MODELS, models, "Halfway", first=True), _found(models, every)
     means = _means(every, losses)
-    with printing.step("drawing the report"):
+    with printing.bar("drawing the report"):
         drawn = report_page(every)
         notes = {**drawn.notes, RESULT: means}
         tables = [table, *drawn.tables[1:]]
@@ -128,9 +128,8 @@ def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) 
     from statesize.truncation.truncate import truncate
 
     model, tokenizer = zoo.load(_CUT)
-    with printing.bars() as bars:
-        update = bars.begin(f"cutting {_CUT}").update
-        result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=_CUT, on_progress=update)
+    with printing.bar(f"cutting {_CUT}") as bar:
+        result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=_CUT, on_progress=bar.update)
     tree = profiles[_CUT].to_xarray()
     tree.attrs["truncation"] = result.headline
     profiles[_CUT] = Profile(tree)

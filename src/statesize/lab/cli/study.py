@@ -76,9 +76,8 @@ def study(
 
     printing.hush_libraries()
     total, folder = len(chosen.runs(grid)), output or Path(f"statesize-study-{name}-{preset}")
-    with printing.bars() as bars:
-        tell = partial(_tell, bars.begin(f"study {name}", total), total)
-        result = run_study(chosen, grid, folder, ray_cluster(ray) or here, tell, command_line())
+    with printing.bar(f"study {name}") as bar:
+        result = run_study(chosen, grid, folder, ray_cluster(ray) or here, partial(_tell, bar, total), command_line())
     printing.say(f"Table: {result.path}")
     printing.say(f"Report: {result.path.with_name('study.html')}")
     if printing.json:

@@ -7,7 +7,6 @@ from typing import Literal
 
 from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
-from statesize.io.kept import FOLDERS
 
 
 def train(
@@ -71,7 +70,6 @@ def train(
     from statesize.texts.bundled import documents as bundled_documents
 
     del task
-    FOLDERS[output] = "the same command with --resume"
     if plugin is not None:
         load_plugin(plugin)
     config = TrainingConfig(
@@ -91,8 +89,8 @@ def train(
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
     folder = RunFolder(output, resume, keep_every)
-    with printing.bars() as bars:
-        bar, held_out = bars.begin(f"train text {mixer}", steps), ""
+    with printing.bar(f"train text {mixer}") as bar:
+        held_out = ""
         for number, record in enumerate(run(model, text_task, config, folder=folder)):
             if number == 0:
                 replace_file(output / TOKENIZER, tokenizer.to_str(pretty=True).encode())

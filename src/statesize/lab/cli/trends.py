@@ -61,10 +61,10 @@ def series(
     printing.hush_libraries()
     tokenizer = load_tokenizer(found[0].model, revision=found[0].revision) if texts.needs_tokenizer else None
     ids, _ = texts.read(tokenizer, printing, None)
-    with printing.bars() as bars:
+    with printing.bar("profiling checkpoints") as bar:
         measured = series(
             checkpoints, ids, revisions=chosen, tokenizer=tokenizer, output=output, loading=options, settings=settings,
-            on_progress=profile_bar(bars, "checkpoints", len(found) * len(ids)),
+            on_progress=profile_bar(bar, len(found) * len(ids)),
         )  # fmt: skip
     show_page(measured.page(), measured.to_dict(), printing)
 
@@ -114,10 +114,10 @@ def length(
     printing.hush_libraries()
     loaded = texts.load(model, loading or Loading(), printing)
     ids = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model), texts.sequences)
-    with printing.bars() as bars:
+    with printing.bar(f"profiling {loaded.name}") as bar:
         measured = length(
             loaded.model, ids, lengths=chosen, excerpts=excerpts, tokenizer=loaded.tokenizer, name=loaded.name,
             trained_length=trained_length or known_trained_length(loaded.model, model), output=output,
-            settings=settings, on_progress=profile_bar(bars, loaded.name, len(set(chosen)) * excerpts),
+            settings=settings, on_progress=profile_bar(bar, len(set(chosen)) * excerpts),
         )  # fmt: skip
     show_page(measured.page(), measured.to_dict(), printing)
