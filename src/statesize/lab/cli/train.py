@@ -99,7 +99,7 @@ def train(
                 held_out = "".join(f", held-out {figure} {value:.4f}" for figure, value in record.held_out.items())
             speed = record.tokens / record.seconds
             detail = f"step {record.step} of {steps}: loss {record.loss:.3f}, {speed:,.0f} tokens/s{held_out}"
-            bar.update(record.step, steps, detail, line=record.held_out is not None)
+            bar.update(record.step, steps, detail)
     report = {"mixer": mixer, "step": folder.best_step, **folder.best}
     if printing.json:
         print_json(report)
