@@ -48,7 +48,7 @@ def main() -> None:
             size = {"width": width, "height": last["y"] + last["height"] - corner["y"]}
             page.screenshot(path=IMAGES / f"report-{section}.png", full_page=True, clip=corner | size)
         demo = Path(folder) / "demo.html"
-        statesize(["demo", "--quiet", "--html", str(demo), "--output", str(Path(folder) / "demo")])
+        statesize(["demo", "--html", str(demo), "--output", str(Path(folder) / "demo")])
         page = browser.new_page(viewport={"width": 1000, "height": 900})
         page.goto(demo.as_uri())
         page.wait_for_selector("html[data-ready]")

@@ -90,12 +90,14 @@ def test_a_comparison_is_a_table_in_notebooks(shown):
 
 def test_a_misspelt_layer_is_answered_by_its_name(profile):
     with pytest.raises(
-        InputError, match=r"got 'layer\.1\.mixr'\. Did you mean layers\.1\.mixer\? The names are layers\.0\.mixer, "
+        InputError, match=r"got 'layer\.1\.mixr'\. Did you mean layers\.1\.mixer\? The names are 'layers\.0\.mixer', "
     ):
         profile.ess("layer.1.mixr")
-    with pytest.raises(InputError, match=r"got 9\. The names are layers\.0\.mixer, layers\.1\.mixer\.$"):
+    with pytest.raises(InputError, match=r"got 9\. The names are 'layers\.0\.mixer', 'layers\.1\.mixer'\.$"):
         profile.ess(9)
-    with pytest.raises(InputError, match=r"0 … 29, got 31\. The names are layer 0, layer 1, layer 2 and 27 more\.$"):
+    with pytest.raises(
+        InputError, match=r"0 … 29, got 31\. The names are 'layer 0', 'layer 1', 'layer 2' and 27 more\.$"
+    ):
         layer_name([f"layer {index}" for index in range(30)], 31)
 
 
@@ -147,7 +149,7 @@ def test_a_layer_is_given_by_its_name_or_its_index_wherever_one_is_asked_for(met
     for layer in ("layers.7.mixer", "2", "mixer", "", 2, -3, 1.5, True, None, ["layers.0.mixer"]):
         if (method, layer) == ("ess", None):
             continue
-        with pytest.raises(InputError, match=r"^layer must be a name, or an index of 0 … 1, got .*names are layers\.0"):
+        with pytest.raises(InputError, match=r"^layer must be a name, or an index of 0 … 1, got .*names are 'layers\.0"):
             ask(profile, layer)
 
 

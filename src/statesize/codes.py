@@ -62,7 +62,11 @@ class Code(StrEnum):
     WRITES_NOTHING = "writes nothing", "It returns 0, or its input.", "Measure it once it is trained, or leave it out."
 
     # What a test by cutting leaves open.
-    SIZES_AHEAD = "sizes know the future", "Sizes are of the ESS of the whole text.", "Read rows of other texts' sizes."
+    SIZES_AHEAD = (
+        "sizes know the future",
+        "Sizes are of the ESS of the whole text.",
+        "Read rows of other texts' sizes, if there are several texts.",
+    )
     KEYS_KEPT = "keys kept", "Only values are cut; keys are kept whole.", "Ask `statesize cache` what a cache may lose."
     SHARED_CACHE = "shared cache", "A cache of several layers was not tried: {}", "Read the rows of single heads."
     UNMOVED = "queries not moved", "The last rows took the place of later queries: {}", "Read it as an upper bound."

@@ -12,8 +12,6 @@ from statesize.cli import main
 from statesize.cli.commands import app
 
 HEAVY = {"torch", "numpy", "transformers", "pandas", "xarray", "altair", "numba", "scipy", "ray"}
-# They do nothing that takes long.
-WITHOUT_PROGRESS = {("profile",)}
 
 
 def commands(group=app, above=()):
@@ -55,7 +53,6 @@ def test_its_help_shows_examples_that_parse_and_names_json_and_quiet(names, caps
         assert command is COMMANDS[names].default_command
         assert bound is not None
     assert "--json" in text
-    assert ("--quiet" in text) == (names not in WITHOUT_PROGRESS)
     assert "--no-" not in text
 
 

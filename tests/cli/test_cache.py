@@ -28,7 +28,7 @@ def test_table_page_and_json(arguments, tmp_path, capsys):
     assert "nats per token" in captured.out
     assert "What the cache of" in page.read_text(encoding="utf-8")
     kept = json.loads(output.read_text(encoding="utf-8"))
-    assert main([*arguments, "--keep", "60%", "--json", "--quiet"]) == 0
+    assert main([*arguments, "--keep", "60%", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["calibration"], len(document["measured"]), document["texts"]) == (4, 8, 1)
     assert {one["keep"] for one in document["variants"]} == {0.0, 0.6, 1.0}

@@ -15,16 +15,14 @@ SMALL = ["--mixer", "gla", "--steps", "4", "--batch", "2", "--length", "16", "--
 
 def printed(capsys, *command):
     capsys.readouterr()
-    assert main([*map(str, command), "--json", "--quiet"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    return {name: value for name, value in json.loads(captured.out).items() if name != "schema"}
+    assert main([*map(str, command), "--json"]) == 0
+    return {name: value for name, value in json.loads(capsys.readouterr().out).items() if name != "schema"}
 
 
 def test_a_training_is_followed_through_its_checkpoints(here, capsys):
     documents = (f"{number} tokens of the past, and {99 - number} of the future." * 4 for number in range(60))
     (here / "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    trained = "lab train text --text text.txt --keep-every 2 --output run --quiet"
+    trained = "lab train text --text text.txt --keep-every 2 --output run"
     assert main([*trained.split(), *SMALL]) == 0
     asked = ["lab", "series", "run", "--sequences", "2", "--max-tokens", "24", "--output", "points"]
     assert main([*asked, "--html", "series.html"]) == 0

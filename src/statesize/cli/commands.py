@@ -10,26 +10,25 @@ from cyclopts import App, Group
 
 from statesize.cli.cache import cache
 from statesize.cli.compare import compare
-from statesize.cli.plugins import COMMANDS, Command
+from statesize.cli.plugins import COMMANDS, MODELS, Command
 from statesize.cli.profile import profile
 from statesize.cli.truncate import truncate
 from statesize.io.plugins import loaded_plugins
 from statesize.version import installed
 
-_MODELS = "Measure and explain a model"
 # The commands import torch and the like when they are called, which --help and --version need not wait for.
 _OWN = (
     Command(
-        "profile", _MODELS, None, profile,
+        "profile", MODELS, None, profile,
         ("gpt2 --open", "model.gguf --text notes.txt", "FOLDER --text docs.jsonl --sequences 100"),
     ),
-    Command("compare", _MODELS, None, compare, ("gla-profile sa-profile", "gla-profile sa-profile --html both.html")),
+    Command("compare", MODELS, None, compare, ("gla-profile sa-profile", "gla-profile sa-profile --html both.html")),
     Command(
-        "truncate", _MODELS, None, truncate,
+        "truncate", MODELS, None, truncate,
         ("model.gguf --text docs.jsonl --html cut.html", "gla --text notes.txt --max-tokens 256"),
     ),
     Command(
-        "cache", _MODELS, None, cache,
+        "cache", MODELS, None, cache,
         ("model.gguf --text notes.txt", "FOLDER --text docs.jsonl --keep 10% --output prices.json"),
     ),
 )  # fmt: skip
@@ -65,7 +64,7 @@ app = App(
 def _register() -> None:
     """Add all commands, those of other packages under titles of their own."""
     plugged = chain.from_iterable(cast("Iterator[tuple[Command, ...]]", loaded_plugins(COMMANDS, tuple)))
-    groups, rooms = {_MODELS: Group(_MODELS, sort_key=1)}, {"": app}
+    groups, rooms = {MODELS: Group(MODELS, sort_key=1)}, {"": app}
     for order, command in enumerate([*_OWN, *plugged]):
         group = groups.setdefault(command.group, Group(command.group, sort_key=3))
         room, _, name = command.name.rpartition(" ")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+MODELS = "Measure and explain a model"
+"""Title of the commands that measure models."""
 COMMANDS = "statesize.commands"
 """Group of entry points, each a tuple of `Command`."""
 

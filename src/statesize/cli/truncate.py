@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from statesize.cli.shared.options import Listed, Loading, ModelName, Output, share, whole_numbers
+from statesize.check import require_count
+from statesize.cli.shared.options import Loading, ModelName, Output, share
 from statesize.cli.shared.pieces import fitting_tokens
 from statesize.cli.shared.printing import REPORTING, Reporting
 from statesize.cli.shared.texts import Texts
@@ -16,7 +17,6 @@ def truncate(
     /,
     *,
     texts: Texts | None = None,
-    cuts: Listed | None = None,
     at: str = "1%",
     loading: Loading | None = None,
     output: Output = None,
@@ -32,17 +32,13 @@ def truncate(
         model: A bundled name (sa, la, gla, gated-deltanet), a folder of a model, a GGUF file, or an id of the Hugging
             Face hub.
         texts: What the model reads.
-        cuts: Positions of the cuts in each piece, such as 128,256. Default: its middle.
         at: Changes of the predictions count as nothing lost up to this share of what the whole context changes.
         loading: How the model is loaded.
         output: JSON file for the result; what is finished is kept beside it, and the same command goes on from there.
         printing: What is printed.
     """
-    from statesize.measurement.settings import Settings, checked_cuts
-
     texts, loading = texts or Texts(), loading or Loading()
-    settings = Settings(positions=None if cuts is None else whole_numbers("cuts", cuts))
-    checked_cuts(settings, texts.max_tokens)
+    require_count("max_tokens", texts.max_tokens, least=LEAST_TOKENS)
     negligible, printing = share("at", at), printing.named(f"{Path(model).name}-truncate")
 
     from statesize.cli.shared.printing import show_page
@@ -57,6 +53,6 @@ def truncate(
     with printing.bar(f"cutting {loaded.name}") as bar:
         result = run(
             loaded.model, inputs, documents=texts.sequences or DOCUMENTS, tokens=size, at=negligible,
-            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=bar.update, settings=settings,
+            tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=bar.update,
         )  # fmt: skip
     show_page(result.page(), result.to_dict(), printing)

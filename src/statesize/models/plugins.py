@@ -106,7 +106,7 @@ def no_model(name: str, reason: str) -> str:
     kinds = [*(known for plugin in model_plugins() for known in plugin.names()), "a folder, a GGUF file or an id of"]
     return (
         f"model must be {', '.join(kinds)} the Hugging Face hub, got {name!r}, which {reason}."
-        f"{unfinished(Path(name))} Check the spelling."
+        f"{unfinished(Path(name))} Check the name."
     )
 
 

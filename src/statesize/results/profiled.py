@@ -182,6 +182,6 @@ def layer_name(names: Sequence[str], layer: object) -> str:
     """The name of a layer that is given by it, by its index among all, or by a part that no other name has."""
     if (name := meant_layer(names, layer)) is None:
         near = meant(layer, names, "") if isinstance(layer, str) else ""
-        advice = f"{near} The names are {listed(names)}.".lstrip()
+        advice = f"{near} The names are {listed([repr(name) for name in names])}.".lstrip()
         refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
     return name

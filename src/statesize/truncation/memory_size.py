@@ -133,11 +133,11 @@ class TruncationResult(CutResult):
         (ess, causal), size = (row.divergence_share for row in self.at_ess), self.without_hindsight()
         changes = f"Kept to its ESS, {self.model} changes its predictions by"
         if self.texts < FEWEST_TEXTS:
-            without, hindsight = (f"{100 * float(f'{share.value:.1g}'):g}%" for share in (causal, ess))
+            without, hindsight = (f"{100 * share.value:.2g}%" for share in (causal, ess))
             return f"{changes} about {without} without hindsight and {hindsight} with it, over {self.counted}."
         return (
             f"{changes} {ess:.1%} with hindsight, {causal:.1%} without, where {100 * self.at:.4g}% takes about "
-            f"{size.multiple.value:.1f} × ESS ({size.least:.1f} to {size.most:.1f}, median {size.median:.1f})."
+            f"{size.multiple.value:.1f} × ESS (texts {size.least:.1f} to {size.most:.1f}, median {size.median:.1f})."
         )
 
     def to_dict(self) -> dict[str, Any]:

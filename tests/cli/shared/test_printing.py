@@ -1,4 +1,4 @@
-"""What commands print on stderr, and that --quiet keeps it back while stdout stays the same."""
+"""How commands print tables and notes."""
 
 from statesize.cli.shared.printing import print_notes, print_table
 from statesize.report.table import PageTable

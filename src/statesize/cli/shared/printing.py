@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from statesize.report.table import PageTable
 
 SCHEMA = 1
-# Read by huggingface_hub and transformers when they are imported, which happens when a model is loaded.
-_NO_BARS, _ERRORS_ONLY = "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"
+# Read by transformers when it is imported, which happens when a model is loaded.
+_ERRORS_ONLY = "TRANSFORMERS_VERBOSITY"
 _ENDLESS, _NARROWEST, _MOST_ROWS, _MOST_LEFT_OUT = 10_000, 12, 40, 3
 
 
@@ -43,20 +43,17 @@ class Printing:
 
     Attributes:
         json: Print the result as one JSON document.
-        quiet: Print nothing on stderr but errors and what was left out.
     """
 
     json: Flag = False
-    quiet: Flag = False
 
     def say(self, message: str) -> None:
-        """Print a line on stderr, unless that is to be quiet."""
-        if not self.quiet:
-            say(message)
+        """Print a line on stderr."""
+        say(message)
 
     def bar(self, description: str) -> Bar:
         """Progress on stderr for the time of a block, or none."""
-        return Bar(description, self.quiet)
+        return Bar(description)
 
     def open(self, page: Path) -> None:
         """Show a page in the browser."""
@@ -65,10 +62,8 @@ class Printing:
             self.say(f"No browser could be started; open {address} in one.")
 
     def hush_libraries(self) -> None:
-        """Keep back the warnings of transformers, and if it is to be quiet the bars of the hub; before the import."""
+        """Keep back the warnings of transformers; before the import."""
         os.environ.setdefault(_ERRORS_ONLY, "error")
-        if self.quiet:
-            os.environ.setdefault(_NO_BARS, "1")
 
 
 @Parameter(name="*")

@@ -1,6 +1,6 @@
 """The laboratory's commands, as `statesize` lists them without importing what they do."""
 
-from statesize.cli.plugins import Command
+from statesize.cli.plugins import MODELS, Command
 
 _TITLE = "Laboratory: train small models, and see what ESS shows"
 _TRAIN = """Train a small language model of about one million parameters.
@@ -23,7 +23,7 @@ profile of each length is kept, and the same command continues.
 COMMANDS = (
     Command(
         "demo",
-        _TITLE,
+        MODELS,
         "Profile four bundled models over bundled documents, and cut one: print what that shows, and write a page of "
         "charts (statesize-demo.html).",
         "statesize.lab.cli.demo:demo",
