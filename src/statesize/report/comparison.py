@@ -53,7 +53,7 @@ class Comparison(Result):
         models: dict[tuple[str, str], list[str]] = {}
         for profile in self.profiles:
             for limit in profile.codes:
-                models.setdefault((limit.code, limit.sentence), []).append(model_title(profile))
+                models.setdefault((limit["code"], limit["sentence"]), []).append(model_title(profile))
         return [*(f"{code} ({listed(names)}): {said}" for (code, said), names in models.items()), *self.notes]
 
     @property

@@ -6,23 +6,21 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from statesize.adapters.observation import DERIVATIVE
 from statesize.codes import Code
 from statesize.errors import InputError
 from statesize.report.words import left_out_note, model_title
 from statesize.results.fields import LAYERS, MODELS, chosen, columns
 from statesize.results.profiled import Profiled, comparable, model_mean
-from statesize.results.summary import SummaryRow, channels_of, keeps_everything, middle_bytes, stored_channels
+from statesize.results.summary import SummaryRow, keeps_everything
 
 
 def model_row(profile: Profiled) -> SummaryRow:
-    """A model's row: means over the channels of its layers, and sums of totals and bytes."""
+    """A model's row: means over the channels of its layers with means of their errors, and sums of totals and bytes."""
     rows = profile.quantities
     if not rows:
         raise InputError(f"The profile of {profile.model} holds no mixer; there is nothing to compare.")
-    nodes, kept = [profile.mixer(name) for name in profile.mixers], comparable(profile)
+    kept = comparable(profile)
     row: SummaryRow = {}
     for column in columns(MODELS):
         if LAYERS in column.tables and column.form not in ("text", "codes"):
@@ -35,25 +33,15 @@ def model_row(profile: Profiled) -> SummaryRow:
         row["tss"] = math.nan
     # Shares of caches and of states do not compare, so they stand in columns of their own.
     for share, of_cache in (("share_of_state", False), ("share_of_ceiling", True)):
-        some = [at for at in kept if keeps_everything(nodes[at]) == of_cache]
+        some = [at for at in kept if keeps_everything(profile.mixer(at)) == of_cache]
         ess, held = (model_mean(profile, [layer[name] for layer in rows], some) for name in ("ess", "ceiling"))
         # What a layer of unknown size could hold is not what the text allows.
         row[share] = ess / held if held and not any(math.isnan(rows[at]["tss"]) for at in some) else math.nan
-    # Heads are drawn in each layer by itself; cuts are left out in all of them alike, so that their errors add up.
-    cuts_left_out = any(int(np.diff(node["position"].values).max(initial=1)) > 1 for node in nodes)
-    order = 1 if cuts_left_out else 2
-    channels = [channels_of(nodes[at]) for at in kept]
-    average = [rows[at]["average_entropy_error"] * each for at, each in zip(kept, channels, strict=True)]
-    stored = [stored_channels(node, profile.group(layer["layer"])) for node, layer in zip(nodes, rows, strict=True)]
     row |= {
         "model": model_title(profile),
         "loss": (profile.tree.attrs.get("source") or {}).get("loss", math.nan),
         "state_bytes": sum(layer["state_bytes"] for layer in rows),
-        "middle_bytes": sum(middle_bytes(node, profile.tokens["length"].values) for node in nodes),
-        "total_tss": float(np.dot(stored, [layer["tss"] for layer in rows])),
-        "average_entropy_error": float(np.linalg.norm(average, order)) / max(sum(channels), 1),
-        "total_entropy_error": float(np.linalg.norm([layer["total_entropy_error"] for layer in rows], order)),
-        "limits": sorted({limit.code for limit in profile.codes}),
+        "limits": sorted({limit["code"] for limit in profile.codes}),
     }
     return chosen(MODELS, row)
 

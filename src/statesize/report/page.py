@@ -23,8 +23,8 @@ from statesize.report.words import (
     position_name,
     reading,
 )
-from statesize.results.fields import COUNTS, GROUPS, LAYERS, MODELS
-from statesize.results.profiled import Profiled, group_rows
+from statesize.results.fields import COUNTS, LAYERS, MODELS
+from statesize.results.profiled import Profiled
 from statesize.results.summary import largest_known
 
 
@@ -47,9 +47,7 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
             f"{title}: {text}" for title, profile in titles.items() if (text := profile.tree.attrs.get("truncation"))
         ],
         "What limits the numbers": [
-            f"{before}{line}"
-            for before, profile in lines.items()
-            for line in legend_lines([limit._asdict() for limit in profile.codes], {})
+            f"{before}{line}" for before, profile in lines.items() for line in legend_lines(profile.codes, {})
         ],
         "How to read this": explained,
         "Not measured": [
@@ -63,15 +61,13 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
 
 
 def _layer_tables(titles: Mapping[str, Profiled]) -> list[PageTable]:
-    """All layers, and the heads that share a cache where there are any."""
+    """All layers."""
     rows = [
         row | {"model": title, "kind": kind_title(row["kind"])}
         for title, profile in titles.items()
         for row in profile.summary_rows()
     ]
-    groups = [row | {"model": title} for title, profile in titles.items() for row in group_rows(profile)]
-    shared = [field_table(GROUPS, groups, "What do heads that share a cache carry?")] if groups else []
-    return [field_table(LAYERS, rows, "All layers"), *shared]
+    return [field_table(LAYERS, rows, "All layers")]
 
 
 def _figures(profiles: Sequence[Profiled]) -> list[PageChart]:
