@@ -12,7 +12,7 @@ import vl_convert
 import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.report.charts import along, show_token
+from statesize.report.charts import Charts, show_token
 from statesize.report.vega import CHART_HEADS, page_charts, position_tables
 from statesize.report.words import distinct, headline
 from statesize.spectra.dispatch import ENGINES
@@ -75,7 +75,7 @@ def test_what_is_not_there_is_refused(profile):
 
 
 def test_models_along_a_text_have_the_number_of_the_headline_at_its_middle(ladder_profile):
-    rows = along(distinct([ladder_profile, ladder_profile])).to_dict()["data"]["values"]
+    rows = Charts(distinct([ladder_profile, ladder_profile])).positions().to_dict()["data"]["values"]
     assert {row["of"] for row in rows} == {f"{ladder_profile.model} ({place})" for place in (1, 2)}
     nodes = [ladder_profile.mixer(name) for name in ladder_profile.mixers]
     assert [row["position"] for row in rows] == 2 * nodes[0]["position"].values.tolist()

@@ -87,7 +87,7 @@ def test_table_has_every_layer_and_definition(page, hostile_profile):
     for layer in hostile_profile.mixers:
         assert layer in text
     # In the table, and with what it says.
-    for heading in ("TSS", "average ESS", "total count", "norm", "average share of state"):
+    for heading in ("TSS", "average ESS", "total ESS", "norm", "average share of state"):
         assert text.count(heading) >= 2
     for digest in ("weights_sha256", "tokens_sha256"):
         assert hostile_profile.attributes[digest] in text
