@@ -66,7 +66,7 @@ class Profile(Result, Profiled):
     @property
     def plot(self) -> ProfileCharts:
         """The charts `.plot.layers()`, which `.plot()` gives, and `.plot.positions()`."""
-        return ProfileCharts(self)
+        return ProfileCharts([self])
 
     def table(self) -> PageTable:
         """The layers by ESS."""

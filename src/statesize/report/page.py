@@ -8,8 +8,8 @@ from typing import cast
 from statesize.io.text import counted
 from statesize.report import vega
 from statesize.report.charts import Charts
+from statesize.report.comparison import comparison_notes, model_row
 from statesize.report.head_map import head_map
-from statesize.report.model_rows import comparison_notes, model_row
 from statesize.report.result_page import RESULT, PageChart, ResultPage, told_apart
 from statesize.report.table import field_table, legend_lines
 from statesize.report.words import (
@@ -70,17 +70,11 @@ def _figures(profiles: Sequence[Profiled]) -> list[PageChart]:
     heads = head_map(profiles, metric_titles(profiles))
     if len(profiles) == 1:
         return [heads, bars]
-    texts = [str(profile.tree.attrs["tokens_sha256"]) for profile in profiles]
-    same = [profile for profile, text in zip(profiles, texts, strict=True) if text == texts[0]]
-    others = [model_title(profile) for profile, text in zip(profiles, texts, strict=True) if text != texts[0]]
+    if len({profile.tree.attrs["tokens_sha256"] for profile in profiles}) > 1:
+        return [bars, heads]
     about = "The mean over all heads. A dotted line is a ceiling: the most that these could carry."
-    if others:
-        about += f" Not in this chart, because the tokens are others: {', '.join(others)}."
     # What compares models comes before the heads of each.
-    curves = (
-        [PageChart("Models along one text", vega.page_chart(Charts(same).positions()), about)] if len(same) > 1 else []
-    )
-    return [*curves, bars, heads]
+    return [PageChart("Models along one text", vega.page_chart(Charts(profiles).positions()), about), bars, heads]
 
 
 _SHOWN_ELSEWHERE = ("model", "mixers", "skipped", "truncation", "special_tokens", "run_sha256")

@@ -164,7 +164,7 @@ def estimates(
     return alt.LayerChart(layer=layers).properties(width=_NARROW, height=320)
 
 
-def page_chart(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
+def page_chart(chart: alt.LayerChart) -> dict[str, Any]:
     """The chart for a page: as wide as its container, in the colours of the page's style sheet, which has a title."""
     text = json.dumps(chart.properties(width="container", title="").to_dict())
     for role, colour in COLOURS.items():
@@ -211,8 +211,7 @@ def positions_chart(
 
 def page_charts() -> dict[str, Any]:
     """The specifications of the charts of a head, without their data."""
-    charts = {"positions": positions_chart(None), "tolerance": _tolerance_chart(), "strip": _strip_chart()}
-    return {name: page_chart(chart) for name, chart in charts.items()}
+    return {"positions": page_chart(positions_chart(None)), "tolerance": page_chart(_tolerance_chart())}
 
 
 def _tolerance_chart() -> alt.LayerChart:
@@ -227,12 +226,3 @@ def _tolerance_chart() -> alt.LayerChart:
         ("mean", _band(ratio, y)),
     ]
     return layered(layers, None, height=280)
-
-
-def _strip_chart() -> alt.Chart:
-    """A low chart of the rows of `positions_chart`, on which an interval can be chosen."""
-    bare = alt.Axis(labels=False, ticks=False, labelFlush=True)
-    x = alt.X("position:Q", title=None, axis=bare, scale=alt.Scale(nice=False, zero=False))
-    y = alt.Y("ess:Q", title=" ", axis=alt.Axis(labels=False, ticks=False, domain=False, grid=False))
-    area = alt.Chart(alt.NamedData("positions")).mark_area(color=COLOURS["mean"], opacity=0.3, line={"strokeWidth": 1})
-    return area.encode(x=x, y=y).add_params(alt.selection_interval(name="brush", encodings=["x"])).properties(height=44)

@@ -11,7 +11,6 @@ import xarray as xr
 
 from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.io.text import counted, listed
-from statesize.report.table import short_names
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     at_middle,
@@ -181,21 +180,3 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
         "The ceiling is the most that ESS could be: what the layer holds, or the tokens before or after the cut.",
         "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model.",
     ]
-
-
-def left_out_note(profile: Profiled) -> str:
-    """Which layers were measured by their derivative, and which the averages are without, and why; "" for none."""
-    names, kept = [*short_names(profile.mixers).values()], comparable(profile)
-    by_derivative = [at for at, row in enumerate(profile.quantities) if row["kind"] == DERIVATIVE]
-    if by_derivative and len(by_derivative) == len(names):
-        return "Measured by the derivative of each layer, all its channels together: the numbers are of whole layers."
-    inside = [at for at in range(len(names)) if at not in kept and at not in by_derivative]
-    reasons = {
-        "has no T and is measured by its derivative": by_derivative,
-        "is a part of a layer that holds more": inside,
-    }
-    return " ".join(
-        f"Left out here, as it {reason}: {listed([names[at] for at in layers])}."
-        for reason, layers in reasons.items()
-        if layers
-    )
