@@ -123,12 +123,15 @@ def test_heads_with_most_and_least_are_named(visit, deep):
     page.select_option("#metric", value="entropy")
 
 
-def test_the_menu_shows_ess_without_sinks(visit, deep):
+def test_the_menu_shows_other_numbers(visit, deep):
     page = visit.page
-    page.select_option("#measure", value="sinkless")
-    labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
-    shown = [float(label.partition(": ")[2].split(",")[0]) for label in labels]
-    assert np.abs(np.array(shown) - sinkless(deep).ravel()).max() < 0.0501
+    for measure, values in (("sinkless", sinkless(deep)), ("tss", np.full((LAYERS, HEADS), LENGTH - 1))):
+        page.select_option("#measure", value=measure)
+        labels = page.eval_on_selector_all(
+            "#map .cells button", "all => all.map(button => button.getAttribute('aria-label'))"
+        )
+        shown = [float(label.partition(": ")[2].split(",")[0]) for label in labels]
+        assert np.abs(np.array(shown) - values.ravel()).max() < 0.0501
     page.select_option("#measure", value="ess")
 
 

@@ -74,22 +74,6 @@ def test_cell_of_the_map_chooses_its_head(visit, ladder_profile):
     assert float(said.split()[3]) == pytest.approx(ess, abs=1e-3)
 
 
-@pytest.mark.parametrize("measure", ["ess", "tss"])
-def test_map_shows_states(visit, ladder_profile, measure):
-    metric, page = "relative_count" if measure == "ess" else "entropy", visit.page
-    page.select_option("#metric", value=metric)
-    page.select_option("#measure", value=measure)
-    title = page.locator("#measure").evaluate("select => select.selectedOptions[0].textContent")
-    expect(page.locator("#map-scale")).to_contain_text(title)
-    mixer = ladder_profile.mixer("layers.0.mixer")
-    values = (
-        mixer[metric].values[..., 0] if measure == "ess" else mixer["state_size"].values.max() * np.ones((1, 3, 40))
-    )
-    shown = page.locator("#map .cells button span").all_text_contents()
-    # At the middle of 40 tokens.
-    assert [float(text) for text in shown[:3]] == pytest.approx(values[0, :, 20].tolist(), abs=0.051)
-
-
 def test_pointer_reads_tokens_and_delimiters(visit):
     page = visit.page
     page.click("#whole")

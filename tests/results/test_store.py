@@ -56,16 +56,6 @@ def test_what_somebody_put_beside_a_profile_stays(small_profile, tmp_path, monke
     assert [one.name for one in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_failed_save_leaves_the_older_profile(small_profile, tmp_path):
-    small_profile.save(tmp_path / "profile")
-    broken = small_profile.to_xarray()
-    broken.attrs["not JSON"] = object()
-    with pytest.raises(TypeError):
-        Profile(broken).save(tmp_path / "profile")
-    assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
-    assert os.listdir(tmp_path) == ["profile"]
-
-
 def test_a_folder_of_profiles_names_one(small_profile, tmp_path):
     (tmp_path / "several").mkdir()
     kept = small_profile.save(tmp_path / "several" / "gla")

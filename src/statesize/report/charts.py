@@ -26,23 +26,19 @@ _ALONG = 256
 
 @dataclass(frozen=True, repr=False)
 class Charts:
-    """Charts of several profiles.
+    """Charts of several profiles."""
 
-    Attributes:
-        profiles: The profiles.
-    """
-
-    profiles: Sequence[Profiled]
+    _profiles: Sequence[Profiled]
 
     def __repr__(self) -> str:
-        return f"Charts of {', '.join(profile.model for profile in self.profiles)}: layers, positions"
+        return f"Charts of {', '.join(profile.model for profile in self._profiles)}: layers, positions"
 
     def layers(self) -> alt.LayerChart:
         """ESS of each layer of each model at the middle of the texts, the number of tables and headlines."""
         headings = {column.name: column.line for column in columns(LAYERS)} | {"share": "share"}
         numbers = [name for name in ("ess", "without_sink", "ceiling", "share", "tss") if name in headings]
         rows: list[Row] = []
-        for profile in self.profiles:
+        for profile in self._profiles:
             for row, short in zip(profile.quantities, short_names(profile.mixers).values(), strict=True):
                 share = row["share_of_ceiling"] if math.isnan(row["share_of_state"]) else row["share_of_state"]
                 texts = {"model": model_title(profile), "layer": row["layer"], "kind": kind_title(row["kind"])}
@@ -65,7 +61,7 @@ class Charts:
     def positions(self) -> alt.LayerChart:
         """ESS of each model along the first text, the mean over its layers, below what these could carry."""
         rows = list[Row]()
-        for profile in self.profiles:
+        for profile in self._profiles:
             nodes = [profile.mixer(profile.mixers[at]) for at in comparable(profile)]
             if not nodes:
                 continue
@@ -106,7 +102,7 @@ class ProfileCharts(Charts):
         Raises:
             InputError: If the metric was not measured.
         """
-        (profile,), title = self.profiles, metric_title(metric)
+        (profile,), title = self._profiles, metric_title(metric)
         name = layer_name(profile.mixers, layer)
         mixer, tokens = profile.mixer(name), profile.tokens
         require_index("sequence", sequence, mixer.sizes["sequence"])

@@ -97,17 +97,15 @@ def line(
     by: str = "",
     faint: bool = False,
     points: bool = False,
-    hints: Sequence[alt.Tooltip] = (),
 ) -> alt.Chart:
     """A line over a table, or one for each value of the column `by`."""
     point = alt.OverlayMarkDef(size=14 if faint else 60, opacity=1) if points else False
     marks = alt.Chart(alt.NamedData(table)).mark_line(
         strokeWidth=1 if faint else 2.2, opacity=0.55 if faint else 1, point=point
     )
-    if not hints:
-        numbers = (alt.Tooltip(axis["shorthand"], title=axis["title"], format=".4~g") for axis in cast("Any", (x, y)))
-        hints = [*([hint(by, by)] if by else []), *numbers]
-    return marks.encode(x=x, y=y, tooltip=list(hints), **({"detail": f"{by}:N"} if by else {}))
+    numbers = (alt.Tooltip(axis["shorthand"], title=axis["title"], format=".4~g") for axis in cast("Any", (x, y)))
+    hints = [*([hint(by, by)] if by else []), *numbers]
+    return marks.encode(x=x, y=y, tooltip=hints, **({"detail": f"{by}:N"} if by else {}))
 
 
 def layered(
@@ -216,13 +214,11 @@ def page_charts() -> dict[str, Any]:
 
 def _tolerance_chart() -> alt.LayerChart:
     """Counts against the relative tolerance; tolerance.js makes the tables."""
-    metric = METRICS["relative_count"]
     ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
-    y = partial(alt.Y, title=metric, stack=None)
-    hints = (hint("head", "head"), hint("ratio", "ratio", ".1e"), hint("said", metric))
+    y = partial(alt.Y, title=METRICS["relative_count"], stack=None)
     layers: Layers = [
-        ("single heads", line("rungs", ratio, y("ess:Q"), by="head", faint=True, hints=hints)),
-        ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints[1:])),
+        ("single heads", line("rungs", ratio, y("ess:Q"), by="head", faint=True)),
+        ("mean", line("ladder", ratio, y("ess:Q"), points=True)),
         ("mean", _band(ratio, y)),
     ]
     return layered(layers, None, height=280)

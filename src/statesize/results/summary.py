@@ -200,20 +200,16 @@ def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.
     unit = unit_dim(node)
     tokens = root[["tokens", "token_ids"]].isel(token=node["position"])
     numbers = node[["norm", "ceiling", "state_size"]].merge(tokens.rename({"tokens": "token", "token_ids": "token_id"}))
-    metrics = [("entropy", math.nan, {"ess": node["entropy"]})]
+    metrics = [("entropy", node[["entropy"]].rename(entropy="ess"))]
     for counts in COUNTS:
-        for at, threshold in enumerate(node[counts.threshold].values.tolist()):
-            bounds = node[list(counts[:3])].isel({counts.threshold: at}, drop=True)
-            renamed = zip(("ess", "lower", "upper"), counts[:3], strict=True)
-            metrics.append((counts.name, threshold, {column: bounds[name] for column, name in renamed}))
+        if node.sizes[counts.threshold]:
+            renamed = dict(zip(counts, ("ess", "lower", "upper", "threshold"), strict=True))
+            metrics.append((counts.name, node[list(counts[:3])].rename(renamed)))
     frames = [
-        numbers.assign(values)
-        .to_dataframe(["sequence", unit, "position"])
-        .reset_index()
-        .assign(metric=metric, threshold=threshold, layer=layer, kind=node.attrs["kind"], model=model)
-        for metric, threshold, values in metrics
+        numbers.merge(values).to_dataframe().reset_index().rename(columns={unit: "head"}).assign(metric=metric)
+        for metric, values in metrics
     ]
-    frame = cast("Any", pd.concat(frames, ignore_index=True)).rename(columns={unit: "head"})
+    frame = cast("Any", pd.concat(frames, ignore_index=True)).assign(layer=layer, kind=node.attrs["kind"], model=model)
     # Nothing has passed before position 0, and averages are over the others.
     known = frame["ess"].notna() & (frame["position"] > 0)
     return frame[known].reindex(columns=[*_LONG_FORM]).reset_index(drop=True)
