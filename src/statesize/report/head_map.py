@@ -90,16 +90,14 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     """What of the profiles a page draws; "" where that is all."""
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     mixers = [profile.mixer(name) for profile in profiles for name in profile.mixers]
-    amounts = {
-        f"the first {extent.sequences} of {counted(count, 'sequence')}": extent.sequences < count,
-        f"one position in {extent.stride}": extent.stride > 1,
-        f"of more than {PAGE_HEADS} heads or channels {PAGE_HEADS}": max(
-            mixer.sizes[unit_dim(mixer)] for mixer in mixers
-        )
-        > PAGE_HEADS,
-    }
-    less = ", ".join(amount for amount, is_less in amounts.items() if is_less)
-    return f"Drawn: {less}. The table covers all." if less else ""
+    less = list[str]()
+    if extent.sequences < count:
+        less.append(f"the first {extent.sequences} of {counted(count, 'sequence')}")
+    if extent.stride > 1:
+        less.append(f"one position in {extent.stride}")
+    if max(mixer.sizes[unit_dim(mixer)] for mixer in mixers) > PAGE_HEADS:
+        less.append(f"of more than {PAGE_HEADS} heads or channels {PAGE_HEADS}")
+    return f"Drawn: {', '.join(less)}. The table covers all." if less else ""
 
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
