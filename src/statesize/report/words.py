@@ -83,7 +83,7 @@ def cuts_of(*profiles: Profiled) -> tuple[int, int]:
     """How many cuts of the longest text were measured in a layer, and how many there are."""
     nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
     measured = max(int(measured_cuts(node).sum(1).max()) for node in nodes)
-    return measured, int(max(largest_known(node, "cuts") for node in nodes))
+    return measured, int(np.nanmax([largest_known(node, "cuts") for node in nodes]))
 
 
 def cuts_name(*profiles: Profiled) -> str:

@@ -97,7 +97,7 @@ def joined_mixer(
     """One mixer over `count` sequences from those in which it was called, NaN in others, and why some are left out."""
     datasets = {sequence: read(sequence) for sequence in called}
     first = datasets[called[0]]
-    otherwise = f"It has other heads there than in sequence {called[0]}, or one of both is its derivative."
+    otherwise = f"Its heads, or T in place of its derivative, differ from those in sequence {called[0]}."
     apart = [sequence for sequence in called if _units(datasets[sequence]) != _units(first)]
     left_out = dict.fromkeys(apart, Note(Code.NOT_COMPARABLE, otherwise))
     measured = {sequence: dataset for sequence, dataset in datasets.items() if sequence not in left_out}
