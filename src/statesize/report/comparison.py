@@ -143,7 +143,7 @@ def comparison_notes(profiles: Sequence[Profiled]) -> list[str]:
         elif left_out := [name for at, name in enumerate(names) if at not in kept]:
             reason = "they have no T, or are a part of a layer that holds more"
             notes.append(f"{before}Averages are without {listed(left_out)}: {reason}.")
-    settings = [profile.tree.attrs["settings"] or {} for profile in profiles]
+    settings: list[dict[str, Any]] = [profile.tree.attrs["settings"] or {} for profile in profiles]
     for name in ("positions", "past", "future"):
         different = sorted({"default" if (value := given.get(name)) is None else str(value) for given in settings})
         if len(different) > 1:

@@ -163,7 +163,7 @@ def layer_cells(
         # The share of the attention that one token takes, where the layer attends.
         "sink": means(mixer["sink_share"].values),
         # Which heads have a sink in some text, and entropy-ESS without the columns of sinks.
-        "led": np.isfinite(mixer["without_sink"].values).any(0)[heads].tolist(),
+        "led": np.isfinite(mixer["without_sink"].values[:, heads]).any(0).tolist(),
         "sinkless": means(without_sinks(mixer)),
         "tss": finite(largest_known(mixer, "tss")),
     }

@@ -85,17 +85,15 @@ class ResultPage:
         names = dict.fromkeys(("draw.js", *(name for chart in self.charts for name in chart.scripts), "table.js"))
         scripts = [vega(), *map(resource, names)]
         digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-        return (
-            _templates()
-            .get_template("frame.html")
-            .render(
-                page=self,
-                sections=self._sections(),
-                hashes=" ".join(f"'sha256-{digest}'" for digest in digests),
-                style=resource("page.css"),
-                data={f"chart-{index}": chart.data for index, chart in enumerate(self.charts)},
-                scripts=scripts,
-            )
+        frame = _templates().get_template("frame.html")
+        return frame.render(
+            page=self,
+            html_table=html_table,
+            sections=self._sections(),
+            hashes=" ".join(f"'sha256-{digest}'" for digest in digests),
+            style=resource("page.css"),
+            data={f"chart-{index}": chart.data for index, chart in enumerate(self.charts)},
+            scripts=scripts,
         )
 
     def _sections(self) -> list[_Section]:
@@ -141,7 +139,6 @@ def _templates() -> Environment:
     templates = Environment(
         loader=FunctionLoader(resource), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
-    templates.globals["html_table"] = html_table
     templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
     return templates
 
