@@ -149,7 +149,9 @@ def test_a_layer_is_given_by_its_name_or_its_index_wherever_one_is_asked_for(met
     for layer in ("layers.7.mixer", "2", "mixer", "", 2, -3, 1.5, True, None, ["layers.0.mixer"]):
         if (method, layer) == ("ess", None):
             continue
-        with pytest.raises(InputError, match=r"^layer must be a name, or an index of 0 … 1, got .*names are 'layers\.0"):
+        with pytest.raises(
+            InputError, match=r"^layer must be a name, or an index of 0 … 1, got .*names are 'layers\.0"
+        ):
             ask(profile, layer)
 
 

@@ -96,14 +96,11 @@ def test_heads_that_read_one_input_need_not_be_neighbours(attend):
     assert (tiled.groups, tiled.order, tiled.state_bytes) == (2, (0, 2, 1, 3), pairs.state_bytes)
     torch.testing.assert_close(tiled.group.dense(), pairs.group.dense(), rtol=0, atol=1e-7)
     torch.testing.assert_close(tiled.operator.dense(), pairs.operator.dense()[:, [0, 2, 1, 3]], rtol=0, atol=1e-7)
-    (expected, together), (row, group) = (
-        (profile.summary_rows()[0], profile.groups().to_dict("records")[0])
-        for profile in (ss.profile(model, token_ids()) for model in models)
-    )
+    expected, row = (ss.profile(model, token_ids()).summary_rows()[0] for model in models)
     assert row["total_entropy"] == pytest.approx(expected["total_entropy"], rel=1e-5)
     # Summed over all 16 channels, what two heads read would count twice.
     assert row["total_entropy"] < 16 * row["average_entropy"]
-    assert group["joint_entropy"] == pytest.approx(together["joint_entropy"], rel=1e-5)
+    assert row["joint_entropy"] == pytest.approx(expected["joint_entropy"], rel=1e-5)
 
 
 @pytest.mark.parametrize("attend", [fused, by_distance, without_softmax, with_a_state])
@@ -136,7 +133,7 @@ def test_the_order_of_heads_of_stored_heads():
 def test_heads_are_measured_together_in_a_profile(tmp_path):
     model, ids = attention_model("llama"), token_ids()
     profile = ss.profile(model, ids, output=tmp_path / "profile")
-    (row, _), (group, _) = profile.summary_rows(), profile.groups().to_dict("records")
+    row, _ = profile.summary_rows()
     for sequence in range(2):
         (item,) = capture(model, ids[sequence : sequence + 1], 0)
         joint = ss.measure(item.group)
@@ -145,16 +142,14 @@ def test_heads_are_measured_together_in_a_profile(tmp_path):
         torch.testing.assert_close(torch.from_numpy(measured), joint.entropy[0].float())
         assert torch.equal(torch.from_numpy(node["ceiling"].values[sequence, 1:]), joint.ceiling.float())
     assert profile.mixers == ("model.layers.0.self_attn", "model.layers.1.self_attn")
-    assert (group["groups"], group["readouts"], group["tss"]) == (2, 2, 20)
-    together, alone = group["joint_entropy"], group["alone_entropy"]
-    assert row["average_entropy"] < together < alone == pytest.approx(2 * row["average_entropy"])
+    together = row["joint_entropy"]
+    assert (row["groups"], row["tss"]) == (2, 20)
+    assert row["average_entropy"] < together < 2 * row["average_entropy"]
     # Two key-value heads of eight channels each, and four heads of eight.
     assert row["total_entropy"] == pytest.approx(16 * together)
     (model_row,) = ss.compare([profile]).models
-    assert model_row["total_tss"] == 2 * 16 * 20
     assert model_row["total_entropy"] == pytest.approx(sum(profile.summary()["total_entropy"]))
-    loaded = ss.Profile.load(tmp_path / "profile")
-    assert loaded.groups().equals(profile.groups())
+    assert ss.Profile.load(tmp_path / "profile").summary().equals(profile.summary())
 
 
 @pytest.mark.few(1)
@@ -177,14 +172,11 @@ def test_layers_that_share_a_cache(family):
         assert torch.equal(shared.state_size(), items[own].operator.state_size())
         assert items[own].state_bytes > items[reader].state_bytes == 0
     profile = ss.profile(model, ids)
-    rows, groups = profile.summary_rows(), profile.groups().to_dict("records")
+    rows = profile.summary_rows()
     assert [row["total_entropy"] > 0 for row in rows] == [False, False, True, True]
-    assert [group["layer"] for group in groups] == names[2:]
-    for group, reader in zip(groups, (2, 3), strict=True):
-        means = [rows[which]["average_entropy"] * rows[which]["units"] for which in (reader - 2, reader)]
-        assert group["alone_entropy"] == pytest.approx(sum(means) / group["groups"])
+    for reader in (2, 3):
         joint = ss.measure(items[reader].group).entropy.mean()
-        assert group["joint_entropy"] == pytest.approx(float(joint), rel=1e-5)
+        assert rows[reader]["joint_entropy"] == pytest.approx(float(joint), rel=1e-5)
     # A layer that is captured alone has only its own heads.
     (alone,) = capture(model, ids, names[2])
     assert (alone.cache, alone.readers) == ("", ())

@@ -101,12 +101,10 @@ def test_a_mean_is_never_of_t_and_of_a_derivative(texts):
     model = Model()
     model.layers[1] = SometimesLinear()
     with pytest.warns(
-        StatesizeWarning, match=r"layers\.1 of Model: Measured in \d of \d sequences; in the others: It is"
+        StatesizeWarning, match=r"layers\.1 of Model: Measured in \d of \d sequences; in the others: Its"
     ):
         found = profile(model, texts)
     same = [text for text in texts if text[0] % 2 == texts[0][0] % 2]
     expected = profile(model, same)
     assert found.summary()["average_entropy"][1] == expected.summary()["average_entropy"][1]
-    by = ("its derivative", "a T for each of 1 heads of 8 channels")
-    there, first = by if texts[0] is LONG else by[::-1]
-    assert f"It is measured by {there} there, by {first} in sequence 0" in str(found.incomplete["layers.1"])
+    assert "differ from those in sequence 0" in str(found.incomplete["layers.1"])

@@ -60,7 +60,8 @@ def test_a_note_of_several_layers_is_told_once(small_profile):
     for name in ("layers.0.mixer", "layers.1.mixer"):
         tree[name].attrs["notes"] = [Note(Code.VALUES, "it adds its input").to_json()]
     found = Profile(tree)
-    assert found.codes == [("values", ("layers.0.mixer", "layers.1.mixer"), "it adds its input")]
+    layers = ["layers.0.mixer", "layers.1.mixer"]
+    assert found.codes == [{"code": "values", "layers": layers, "sentence": "it adds its input"}]
     assert repr(found).count("it adds its input") == 1
     assert found.summary()["limits"].tolist() == [["values"]] * 2
 

@@ -6,7 +6,7 @@ from report.visit import Visit, violations
 
 from statesize.report.page import page as report_page
 
-VIEWS = ("positions", "brush", "tolerance", "chart-0")
+VIEWS = ("positions", "tolerance", "chart-0")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Charts of profiles: the numbers that they show, and what they refuse."""
 
-import subprocess
-import sys
 from typing import get_args
 
 import numpy as np
@@ -12,7 +10,7 @@ import vl_convert
 import statesize
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.report.charts import along, show_token
+from statesize.report.charts import Charts, show_token
 from statesize.report.vega import CHART_HEADS, page_charts, position_tables
 from statesize.report.words import distinct, headline
 from statesize.spectra.dispatch import ENGINES
@@ -75,7 +73,7 @@ def test_what_is_not_there_is_refused(profile):
 
 
 def test_models_along_a_text_have_the_number_of_the_headline_at_its_middle(ladder_profile):
-    rows = along(distinct([ladder_profile, ladder_profile])).to_dict()["data"]["values"]
+    rows = Charts(distinct([ladder_profile, ladder_profile])).positions().to_dict()["data"]["values"]
     assert {row["of"] for row in rows} == {f"{ladder_profile.model} ({place})" for place in (1, 2)}
     nodes = [ladder_profile.mixer(name) for name in ladder_profile.mixers]
     assert [row["position"] for row in rows] == 2 * nodes[0]["position"].values.tolist()
@@ -103,15 +101,6 @@ def test_rows_tile_the_axis_for_the_pointer(hostile_profile):
 
 def test_white_space_is_made_visible():
     assert show_token(" a\tb\n") == "␣a⇥b⏎"
-
-
-def test_the_library_that_draws_is_imported_when_something_is_drawn():
-    code = (
-        "import sys, torch, statesize\n"
-        "repr(statesize.measure(statesize.Dense(torch.ones(4, 4).tril())))\n"
-        "assert 'altair' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("metric", ["entropy", "relative_count", "count"])

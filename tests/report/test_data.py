@@ -10,13 +10,11 @@ from statesize.profiling import Profile, profile
 from statesize.report import head_map as extent
 from statesize.report.head_map import (
     Extent,
-    choose_extent,
     clipped,
     head_map,
     packed,
 )
 from statesize.report.page import metric_titles
-from statesize.report.page import page as report_page
 
 METRICS = {"entropy": "Entropy-ESS", "relative_count": "Counts"}
 
@@ -25,13 +23,6 @@ METRICS = {"entropy": "Entropy-ESS", "relative_count": "Counts"}
 def three():
     model = LanguageModel(ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=2, layers=1, key_size=2))
     return profile(model, torch.arange(30).reshape(3, 10) % 8, relative_tolerances=(0.01,))
-
-
-# One mixer of two heads at ten positions: thirty points a sequence.
-@pytest.mark.parametrize(("points", "expected"), [(90, (3, 1)), (89, (2, 1)), (30, (1, 1)), (29, (1, 2)), (14, (1, 3))])
-def test_extent_fits_its_budget(three, monkeypatch, points, expected):
-    monkeypatch.setattr(extent, "POINTS", points)
-    assert choose_extent([three]) == expected
 
 
 def test_page_keeps_to_the_extent(three, monkeypatch):
@@ -58,31 +49,6 @@ def test_a_profile_without_relative_tolerances_has_no_such_curve(three):
     tree["layers.0.mixer"] = tree["layers.0.mixer"].to_dataset().isel(relative_threshold=slice(0, 0))
     assert list(metric_titles([bare])) == ["entropy"]
     assert list(metric_titles([three])) == list(METRICS)
-
-
-def test_page_of_64_layers_stays_small(ladder_profile, tmp_path):
-    tree = ladder_profile.to_xarray()
-    node = tree["layers.0.mixer"].to_dataset(inherit=False)
-    long = node.isel(head=np.arange(32) % 3, position=np.arange(128) % 40)
-    long = long.assign_coords(head=np.arange(32), position=np.arange(128))
-    # Curves and counts of real models are smoother, and take less.
-    noise = np.random.default_rng(0)
-    for name in ("entropy", "ceiling", "norm"):
-        long[name] = long[name].dims, noise.uniform(1, 16, long[name].shape).astype(np.float32)
-    counts = np.sort(noise.integers(0, 17, long["relative_count"].shape), -1)
-    order = np.argsort(np.argsort(-long["relative_threshold"].values))
-    for name in ("relative_count", "relative_lower", "relative_upper"):
-        long[name] = long["relative_count"].dims, counts[..., order].astype(np.float32)
-    long.attrs["stratum_sizes"] = [32]
-    long["stratum"] = "head", np.zeros(32, np.int64)
-    names = [f"model.layers.{index}.mixer" for index in range(64)]
-    root = tree.to_dataset(inherit=False).isel(token=np.arange(128) % 40)
-    root.attrs["mixers"] = names
-    big = Profile(type(tree).from_dict({"/": root, **{f"/{name}": long for name in names}}))
-    assert choose_extent([big]) == (1, 5)
-    path = report_page([big]).write(tmp_path / "big.html")
-    assert path.stat().st_size < 1_700_000
-    assert "one position in " in path.read_text(encoding="utf-8")
 
 
 def test_there_and_back():

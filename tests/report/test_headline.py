@@ -8,8 +8,7 @@ import torch
 from statesize.codes import Code, Note
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.report.comparison import compare
-from statesize.report.model_rows import model_row
+from statesize.report.comparison import compare, model_row
 from statesize.report.words import headline, middle_cut
 
 IDS = torch.arange(24)[None] % 8
@@ -56,7 +55,7 @@ def test_a_sink_is_a_number_beside_and_a_code():
     assert (row["without_sink"], row["limits"]) == (9, [Code.SINK.value])
     # A share is of ESS, never of the number without sinks.
     assert row["share_of_ceiling"] == pytest.approx(row["ess"] / 12)
-    assert [limit.code for limit in found.codes] == [Code.SINK.value]
+    assert [limit["code"] for limit in found.codes] == [Code.SINK.value]
     assert "without\nsink" in found.table().headings.values()
 
 

@@ -30,11 +30,6 @@ def test_a_result_shows_itself(result, tmp_path):
     assert len(result.to_dataframe())
 
 
-def test_a_comparison_draws_models_along_one_text(small_profile):
-    rows = compare([small_profile, small_profile]).plot.positions().to_dict()["data"]["values"]
-    assert len({row["of"] for row in rows}) == 2
-
-
 def test_an_operator_is_the_attention_of_its_head():
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -51,12 +51,6 @@ def test_chart_and_text_point_at_one_position(visit, ladder_profile):
     assert page.locator("#text mark").count() == 1
 
 
-def test_the_strip_lies_below_its_chart(visit):
-    chart, strip = (background(visit.page, chart) for chart in ("#positions", "#brush"))
-    assert strip["x"] == pytest.approx(chart["x"], abs=3)
-    assert strip["width"] == pytest.approx(chart["width"], abs=3)
-
-
 def background(page, chart):
     page.locator(chart).scroll_into_view_if_needed()
     return page.locator(f"{chart} svg path.background, {chart} svg g.background").first.bounding_box()
@@ -80,22 +74,6 @@ def test_cell_of_the_map_chooses_its_head(visit, ladder_profile):
     assert float(said.split()[3]) == pytest.approx(ess, abs=1e-3)
 
 
-@pytest.mark.parametrize("measure", ["ess", "tss"])
-def test_map_shows_states(visit, ladder_profile, measure):
-    metric, page = "relative_count" if measure == "ess" else "entropy", visit.page
-    page.select_option("#metric", value=metric)
-    page.select_option("#measure", value=measure)
-    title = page.locator("#measure").evaluate("select => select.selectedOptions[0].textContent")
-    expect(page.locator("#map-scale")).to_contain_text(title)
-    mixer = ladder_profile.mixer("layers.0.mixer")
-    values = (
-        mixer[metric].values[..., 0] if measure == "ess" else mixer["state_size"].values.max() * np.ones((1, 3, 40))
-    )
-    shown = page.locator("#map .cells button span").all_text_contents()
-    # At the middle of 40 tokens.
-    assert [float(text) for text in shown[:3]] == pytest.approx(values[0, :, 20].tolist(), abs=0.051)
-
-
 def test_pointer_reads_tokens_and_delimiters(visit):
     page = visit.page
     page.click("#whole")
@@ -115,19 +93,14 @@ def test_pointer_reads_tokens_and_delimiters(visit):
     page.mouse.move(0, 0)
 
 
-def test_brush_and_numbers_zoom(visit):
+def test_from_and_to_zoom(visit):
     page = visit.page
-    area = background(page, "#brush")
-    y = area["y"] + area["height"] / 2
-    page.mouse.move(area["x"] + area["width"] * 0.25, y)
-    page.mouse.down()
-    page.mouse.move(area["x"] + area["width"] * 0.5, y, steps=4)
-    page.mouse.up()
-    expect(page.locator("#from")).not_to_have_value("0")
-    assert 9 <= int(page.input_value("#from")) <= 11
-    assert 18 <= int(page.input_value("#to")) <= 20
+    page.fill("#from", "10")
     page.fill("#to", "30")
     page.press("#to", "Enter")
+    page.focus("#along")
+    page.keyboard.press("Home")
+    expect(page.locator("#said")).to_contain_text("Position 10: ")
     page.click("#whole")
     assert (page.input_value("#from"), page.input_value("#to")) == ("0", "39")
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 
 from statesize.adapters import Captured
 from statesize.adapters.check import Agreement
@@ -12,7 +11,6 @@ from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
 from statesize.profiling.work import measure_mixer, plan_work
 from statesize.results.datasets import joined_mixer
-from statesize.results.store import dataset_from_bytes, dataset_to_bytes
 
 SETTINGS = Settings(tolerances=(1e-3, 1e-1))
 
@@ -37,12 +35,6 @@ def measured(length, settings=SETTINGS, state_bytes=64):
 @pytest.fixture(scope="module")
 def dataset():
     return measured(9)
-
-
-def test_round_trip(dataset):
-    read = dataset_from_bytes(dataset_to_bytes(dataset))
-    xr.testing.assert_identical(read, dataset)
-    assert {name: one.dtype for name, one in read.items()} == {name: one.dtype for name, one in dataset.items()}
 
 
 @pytest.mark.parametrize(

@@ -57,16 +57,6 @@ def test_what_somebody_put_beside_a_profile_stays(small_profile, tmp_path, monke
     assert not list(folder.glob(".*"))
 
 
-def test_a_failed_save_leaves_the_older_profile(small_profile, tmp_path):
-    small_profile.save(tmp_path / "profile")
-    broken = small_profile.to_xarray()
-    broken.attrs["not JSON"] = object()
-    with pytest.raises(TypeError):
-        Profile(broken).save(tmp_path / "profile")
-    assert Profile.load(tmp_path / "profile").tree.identical(small_profile.tree)
-    assert os.listdir(tmp_path) == ["profile"]
-
-
 def test_a_folder_of_profiles_names_one(small_profile, tmp_path):
     (tmp_path / "several").mkdir()
     kept = small_profile.save(tmp_path / "several" / "gla")
@@ -79,7 +69,7 @@ def test_another_schema_version(small_profile, tmp_path):
     path = small_profile.save(tmp_path / "profile")
     marker = json.loads((path / "profile.json").read_text())
     (path / "profile.json").write_text(json.dumps(marker | {"schema": 99}))
-    with pytest.raises(FileError, match="schema version 99"):
+    with pytest.raises(FileError, match=r"no profile that this statesize wrote .*schema version 99"):
         Profile.load(path)
 
 

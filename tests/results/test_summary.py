@@ -11,9 +11,7 @@ from statesize.measurement.statistics import position_error
 from statesize.results.fields import POSITION, array_dims
 from statesize.results.profiled import comparable
 from statesize.results.summary import (
-    group_row,
     keeps_everything,
-    middle_bytes,
     middle_ceiling,
     stored_channels,
     summary_row,
@@ -83,15 +81,14 @@ def averages(node):
 def test_a_row_is_what_loops_over_texts_cuts_and_units_add_up_to():
     node, group = mixer(0, 4, [4, 6]), mixer(1, 4, [2, 3], "group", multiplicity=4)
     alone, row = summary_row(node, "model", "layer"), summary_row(node, "model", "layer", group)
-    (entropy, relative), (joint, of_group) = averages(node), averages(group)
+    (entropy, relative), (joint, _) = averages(node), averages(group)
     assert (row["average_entropy"], row["average_relative_count"]) == (entropy, relative)
-    # Ten heads of eight channels each; of five groups of two, which store four channels each.
-    for found, one, count, channels in ((alone, entropy, relative, 10 * 8), (row, joint, of_group, 5 * 4)):
-        assert found["total_entropy"] / channels == one
-        assert found["total_relative_count"] / channels == count
-        for name in ("entropy", "relative_count"):
-            error = summary_row(node if found is alone else group, "", "")[f"average_{name}_error"]
-            assert found[f"total_{name}_error"] == pytest.approx(channels * error) != 0
+    assert (row["groups"], row["joint_entropy"]) == (5, joint)
+    # Ten heads of eight channels each; five groups of two, which store four channels each.
+    assert (alone["total_entropy"] / 80, row["total_entropy"] / 20) == (entropy, joint)
+    assert alone["total_entropy_error"] == pytest.approx(80 * alone["average_entropy_error"]) != 0
+    assert row["total_entropy_error"] == pytest.approx(20 * row["joint_entropy_error"]) != 0
+    assert row["joint_entropy_error"] == summary_row(group, "", "")["average_entropy_error"]
     same = node.assign(relative_lower=node["relative_lower"] + 0.5, relative_upper=node["relative_upper"] - 0.5)
     exact = summary_row(same, "", "")["average_relative_count_error"]
     assert row["average_relative_count_error"] == pytest.approx(exact + 1 / 2)
@@ -109,16 +106,13 @@ def test_a_row_is_what_loops_over_texts_cuts_and_units_add_up_to():
     assert row["without_sink"] == pytest.approx(mean(node, without, middles, one_each))
     assert (row["tss"], row["units"], row["measured"], row["faithfulness"]) == (4, 10, 4, 3e-9)
     assert middle_ceiling(node) == (2 + 3) / 2
-    # A state of four numbers has filled by 15, and has three of them at 3.
-    assert middle_bytes(node, np.array([7, 31])) == (640 * 3 / 4 + 640) / 2
 
 
 def test_shares_are_of_a_cache_or_of_a_state():
-    node, lengths = mixer(0, 4, [4, 6]), np.array([7, 31])
+    node = mixer(0, 4, [4, 6])
     cache = node.assign(state_size=(("sequence", "position"), np.array([POSITIONS] * 2, float)))
     row, state = summary_row(cache, "model", "layer"), summary_row(node, "model", "layer")
     assert (row["ceiling_utilisation"], math.isnan(row["state_utilisation"])) == (state["state_utilisation"], True)
-    assert middle_bytes(cache, lengths) == pytest.approx((640 * 3 / 7 + 640 * 15 / 31) / 2)
 
 
 def test_cuts_that_are_left_out_make_an_error_as_far_as_they_count():
@@ -130,17 +124,8 @@ def test_cuts_that_are_left_out_make_an_error_as_far_as_they_count():
 
 
 def test_layers_that_read_one_cache_count_it_once():
-    first, last = mixer(0, 4, [4, 6]), mixer(1, 4, [2, 8])
-    group = mixer(2, 4, [2, 3], "group")
-    first.attrs["cache"] = "last"
-    assert (stored_channels(first, None), stored_channels(last, group)) == (0, 5 * 8)
-    row, each = group_row([first, last], group, "model", "last"), [averages(one) for one in (first, last)]
-    assert (row["groups"], row["readouts"], row["tss"]) == (5, 4, 4)
-    assert (row["joint_entropy"], row["joint_relative_count"]) == averages(group)
-    for place, name in enumerate(("alone_entropy", "alone_relative_count")):
-        assert row[name] == pytest.approx(sum(one[place].expected for one in each) * 10 / 5)
-    errors = [summary_row(one, "", "")["average_relative_count_error"] for one in (first, last)]
-    assert row["alone_relative_count_error"] == pytest.approx(sum(errors) * 10 / 5)
+    first, last = mixer(0, 4, [4, 6], cache="last"), mixer(1, 4, [2, 8])
+    assert (stored_channels(first, None), stored_channels(last, mixer(2, 4, [2, 3], "group"))) == (0, 5 * 8)
 
 
 @pytest.mark.parametrize(

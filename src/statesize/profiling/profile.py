@@ -21,8 +21,8 @@ from statesize.report.result import Result
 from statesize.report.table import PageTable, layer_table, legend_lines, short_names
 from statesize.report.vega import Metric, metric_title
 from statesize.report.words import every_token, headline, middle_cut, run_sentence
-from statesize.results.fields import COUNTS, GROUPS, arrays, chosen
-from statesize.results.profiled import Profiled, group_rows, layer_name
+from statesize.results.fields import COUNTS, arrays
+from statesize.results.profiled import Profiled, layer_name
 from statesize.results.store import node_name, read_tree, write_tree
 from statesize.results.summary import SummaryRow, average, ess_values, long_form, unit_dim
 
@@ -56,7 +56,7 @@ class Profile(Result, Profiled):
     @property
     def legend(self) -> list[str]:
         """A line for each code of the table, with its layers."""
-        return legend_lines([limit._asdict() for limit in self.codes], short_names([*self.limits]))
+        return legend_lines(self.codes, short_names([*self.limits]))
 
     @property
     def file_name(self) -> str:
@@ -66,7 +66,7 @@ class Profile(Result, Profiled):
     @property
     def plot(self) -> ProfileCharts:
         """The charts `.plot.layers()`, which `.plot()` gives, and `.plot.positions()`."""
-        return ProfileCharts(self)
+        return ProfileCharts([self])
 
     def table(self) -> PageTable:
         """The layers by ESS."""
@@ -82,7 +82,7 @@ class Profile(Result, Profiled):
             "sequences": self.tokens.sizes["sequence"],
             "mixers": rows,
             "lost": self._lost_rows(),
-            "limits": [limit._asdict() for limit in self.codes],
+            "limits": self.codes,
         }
 
     def _lost_rows(self) -> list[SummaryRow]:
@@ -106,14 +106,6 @@ class Profile(Result, Profiled):
             A table with the columns of layers.
         """
         return pd.DataFrame([*self.summary_rows(), *self._lost_rows()])
-
-    def groups(self) -> pd.DataFrame:
-        """One row per mixer whose heads share what it stores: numbers stored, joint ESS, and the sum of the heads' own.
-
-        Returns:
-            A table with the columns of groups; no rows where nothing is shared.
-        """
-        return pd.DataFrame(group_rows(self), columns=pd.Index(list(chosen(GROUPS, {}))))
 
     def ess(self, layer: int | str | None = None, sequence: int = 0, metric: Metric = "entropy") -> pd.DataFrame:
         """The ESS before each token of a sequence: of the heads of a layer, or of each layer, the mean over its heads.
@@ -197,7 +189,7 @@ class Profile(Result, Profiled):
         Returns:
             `mixers` has the columns of layers of each mixer, how many channels each unit has (`multiplicity`), and the
             mean of counts and of their bounds at each threshold; `lost` has the layers that could not be measured;
-            `limits` says what each code means; `groups` has the columns of groups.
+            `limits` says what each code means.
         """
         asked = ("model", "tolerances", "relative_tolerances", "settings", "source", "threads", "skipped", "truncation")
         mixers = list[SummaryRow]()
@@ -209,7 +201,7 @@ class Profile(Result, Profiled):
                 for name, values in counts.items()
             }
             mixers.append({**row, "multiplicity": int(node.attrs["multiplicity"]), **means})
-        facts = {"tokens": int(self.tokens["length"].sum()), "groups": group_rows(self)}
+        facts = {"tokens": int(self.tokens["length"].sum())}
         return json_values({name: self.tree.attrs.get(name) for name in asked} | self._document(mixers) | facts)
 
     def to_xarray(self) -> xr.DataTree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import altair as alt
 import numpy as np
@@ -23,39 +24,69 @@ _ALONG = 256
 """Positions of a model along a text, beside other models."""
 
 
+@dataclass(frozen=True, repr=False)
 class Charts:
-    """Charts of several profiles.
+    """Charts of several profiles."""
 
-    Args:
-        profiles: The profiles.
-    """
-
-    def __init__(self, profiles: Sequence[Profiled]) -> None:
-        self._profiles = profiles
+    _profiles: Sequence[Profiled]
 
     def __repr__(self) -> str:
         return f"Charts of {', '.join(profile.model for profile in self._profiles)}: layers, positions"
 
     def layers(self) -> alt.LayerChart:
-        """ESS of each layer of each model at the middle of the texts."""
-        return layers(self._profiles)
-
-    def positions(self) -> alt.LayerChart:
-        """ESS of each model along the first text, the mean over its layers."""
-        return along(self._profiles)
+        """ESS of each layer of each model at the middle of the texts, the number of tables and headlines."""
+        headings = {column.name: column.line for column in columns(LAYERS)} | {"share": "share"}
+        numbers = [name for name in ("ess", "without_sink", "ceiling", "share", "tss") if name in headings]
+        rows: list[Row] = []
+        for profile in self._profiles:
+            for row, short in zip(profile.quantities, short_names(profile.mixers).values(), strict=True):
+                share = row["share_of_ceiling"] if math.isnan(row["share_of_state"]) else row["share_of_state"]
+                texts = {"model": model_title(profile), "layer": row["layer"], "kind": kind_title(row["kind"])}
+                values = {name: finite((row | {"share": share})[name]) for name in numbers}
+                rows.append({**texts, "short": short, **values})
+        names = list(dict.fromkeys(row["model"] for row in rows))
+        marks = alt.Chart(alt.NamedData("layers")).mark_bar()
+        marks = marks.encode(
+            x=alt.X("short:N", title="Layer", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            y=alt.Y("ess:Q", title="ESS (numbers per channel)"),
+            xOffset=alt.XOffset("model:N", sort=names),
+            color=vega.by_name("model", rows, alt.Legend(title=None, orient="top")),
+            tooltip=[vega.hint(name, name) for name in ("model", "layer", "kind")]
+            + [vega.hint(name, headings[name], ".3~g") for name in numbers],
+        )
+        return vega.drawn([marks], {"layers": rows}, 240)
 
     __call__ = layers
 
+    def positions(self) -> alt.LayerChart:
+        """ESS of each model along the first text, the mean over its layers, below what these could carry."""
+        rows = list[Row]()
+        for profile in self._profiles:
+            nodes = [profile.mixer(profile.mixers[at]) for at in comparable(profile)]
+            if not nodes:
+                continue
+            weights = [channels_of(node) for node in nodes]
+            ess = np.average([ess_values(node, "entropy")[0].mean(0) for node in nodes], axis=0, weights=weights)
+            ceiling = np.average([node["ceiling"].values[0] for node in nodes], axis=0, weights=weights)
+            at, positions = np.flatnonzero(np.isfinite(ess)), nodes[0]["position"].values
+            at = at[evenly_spread(len(at), _ALONG)]
+            curve = table(position=positions[at], ess=ess[at], ceiling=ceiling[at])
+            rows += [{"of": model_title(profile), **row} for row in curve]
+        axis = alt.Axis(tickCount=8, labelFlush=True)
+        x = alt.X(
+            "position:Q", title="Position in the text (tokens)", scale=alt.Scale(nice=False, zero=False), axis=axis
+        )
+        base = alt.Chart().encode(x=x, color=vega.by_name("of", rows, alt.Legend()))
+        hints = [vega.hint("of", "of"), *(vega.hint(name, name, ".4~g") for name in ("position", "ess", "ceiling"))]
+        # Few points are cuts between which nothing was measured.
+        points = alt.OverlayMarkDef(size=16) if len(rows) < _ALONG else False
+        curves = base.mark_line(point=points).encode(y=alt.Y("ess:Q", title="Numbers per channel"), tooltip=hints)
+        ceilings = base.mark_line(strokeDash=[2, 3], strokeWidth=1).encode(y=alt.Y("ceiling:Q"))
+        return alt.LayerChart(layer=[ceilings, curves], data=alt.Data(values=rows))
+
 
 class ProfileCharts(Charts):
-    """Charts of one profile; a layer, sequence or metric that is not there is an InputError.
-
-    Args:
-        profile: The profile.
-    """
-
-    def __init__(self, profile: Profiled) -> None:
-        super().__init__([profile])
+    """Charts of one profile; a layer, sequence or metric that is not there is an InputError."""
 
     def positions(self, layer: int | str = 0, sequence: int = 0, metric: Metric = "entropy") -> alt.LayerChart:
         """ESS over the positions of one sequence against its ceiling: the mean over heads, and each head faint.
@@ -92,56 +123,6 @@ class ProfileCharts(Charts):
         return vega.positions_chart(tables, f"{profile.model}, {name}: {title} at {cuts_name(profile)}", title)
 
 
-def layers(profiles: Sequence[Profiled]) -> alt.LayerChart:
-    """ESS of each layer of each model at the middle of the texts, the number of tables and headlines."""
-    lines = {column.name: column.line for column in columns(LAYERS)} | {"share": "share"}
-    numbers = [name for name in ("ess", "without_sink", "ceiling", "share", "tss") if name in lines]
-    rows: list[Row] = []
-    for profile in profiles:
-        short = short_names(profile.mixers)
-        for row in profile.quantities:
-            share = row["share_of_ceiling"] if math.isnan(row["share_of_state"]) else row["share_of_state"]
-            texts = {"model": model_title(profile), "layer": row["layer"], "kind": kind_title(row["kind"])}
-            values = {name: finite((row | {"share": share})[name]) for name in numbers}
-            rows.append({**texts, "short": short[row["layer"]], **values})
-    names = list(dict.fromkeys(row["model"] for row in rows))
-    marks = alt.Chart(alt.NamedData("layers")).mark_bar()
-    marks = marks.encode(
-        x=alt.X("short:N", title="Layer", sort=None, axis=alt.Axis(labelAngle=0, labelOverlap=True)),
-        y=alt.Y("ess:Q", title="ESS (numbers per channel)"),
-        xOffset=alt.XOffset("model:N", sort=names),
-        color=vega.by_name("model", rows, alt.Legend(title=None, orient="top")),
-        tooltip=[vega.hint(name, name) for name in ("model", "layer", "kind")]
-        + [vega.hint(name, lines[name], ".3~g") for name in numbers],
-    )
-    return vega.drawn([marks], {"layers": rows}, 240)
-
-
 def show_token(token: str) -> str:
     """A token with a sign for each space, tab and line end."""
     return token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
-
-
-def along(profiles: Sequence[Profiled]) -> alt.LayerChart:
-    """ESS of each model along the first text, the mean over its layers, below what these could carry."""
-    rows, apart = list[Row](), False
-    for profile in profiles:
-        nodes = [profile.mixer(profile.mixers[at]) for at in comparable(profile)]
-        if not nodes:
-            continue
-        weights = [channels_of(node) for node in nodes]
-        ess = np.average([ess_values(node, "entropy")[0].mean(0) for node in nodes], axis=0, weights=weights)
-        ceiling = np.average([node["ceiling"].values[0] for node in nodes], axis=0, weights=weights)
-        at, positions = np.flatnonzero(np.isfinite(ess)), nodes[0]["position"].values
-        apart |= bool((np.diff(positions[at]) > 1).any())
-        at = at[evenly_spread(len(at), _ALONG)]
-        curve = table(position=positions[at], ess=ess[at], ceiling=ceiling[at])
-        rows += [{"of": model_title(profile), **row} for row in curve]
-    axis = alt.Axis(tickCount=8, labelFlush=True)
-    x = alt.X("position:Q", title="Position in the text (tokens)", scale=alt.Scale(nice=False, zero=False), axis=axis)
-    base = alt.Chart().encode(x=x, color=vega.by_name("of", rows, alt.Legend()))
-    hints = [vega.hint("of", "of"), *(vega.hint(name, name, ".4~g") for name in ("position", "ess", "ceiling"))]
-    points = alt.OverlayMarkDef(size=16) if apart else False
-    curves = base.mark_line(point=points).encode(y=alt.Y("ess:Q", title="Numbers per channel"), tooltip=hints)
-    ceilings = base.mark_line(strokeDash=[2, 3], strokeWidth=1).encode(y=alt.Y("ceiling:Q"))
-    return alt.LayerChart(layer=[ceilings, curves], data=alt.Data(values=rows))

@@ -38,7 +38,7 @@ STEPS = 65534
 # With this a page of 64 layers stays below 2 MB, 0.9 of which are Vega.
 POINTS = 60_000
 PAGE_HEADS = 64
-"""Heads or channels of a layer that a page shows one by one; the map puts neighbours together where there are more."""
+"""Heads or channels of a layer that a page shows; evenly chosen where there are more."""
 TOKEN_SIGNS = 60
 FEWEST = 3
 """Relative tolerances that a curve against the tolerance needs."""
@@ -90,18 +90,18 @@ def extent_note(profiles: Sequence[Profiled], extent: Extent) -> str:
     """What of the profiles a page draws; "" where that is all."""
     count = max(int(profile.tokens.sizes["sequence"]) for profile in profiles)
     mixers = [profile.mixer(name) for profile in profiles for name in profile.mixers]
-    amounts = {
-        f"the first {extent.sequences} of {counted(count, 'sequence')}": extent.sequences < count,
-        f"one position in {extent.stride}": extent.stride > 1,
-        f"of more than {PAGE_HEADS} heads or channels {PAGE_HEADS} curves, and as many cells, each a mean of "
-        "neighbours": max(mixer.sizes[unit_dim(mixer)] for mixer in mixers) > PAGE_HEADS,
-    }
-    less = ", ".join(amount for amount, is_less in amounts.items() if is_less)
-    return f"Drawn: {less}. The table covers all." if less else ""
+    less = list[str]()
+    if extent.sequences < count:
+        less.append(f"the first {extent.sequences} of {counted(count, 'sequence')}")
+    if extent.stride > 1:
+        less.append(f"one position in {extent.stride}")
+    if max(mixer.sizes[unit_dim(mixer)] for mixer in mixers) > PAGE_HEADS:
+        less.append(f"of more than {PAGE_HEADS} heads or channels {PAGE_HEADS}")
+    return f"Drawn: {', '.join(less)}. The table covers all." if less else ""
 
 
 def shown_heads(mixer: xr.Dataset) -> NDArray[np.int64]:
-    """Places of the measured heads or channels that a page shows one by one."""
+    """Places of the measured heads or channels that a page shows."""
     return evenly_spread(mixer.sizes[unit_dim(mixer)], PAGE_HEADS)
 
 
@@ -140,41 +140,33 @@ def layer_data(mixer: xr.Dataset, metrics: Mapping[Metric, str], extent: Extent)
         "ess": {metric: curves((lower + upper) / 2) for metric, (lower, upper) in bounds.items()},
         # How far apart the bounds are in whose middle a count lies that is not exact.
         "apart": {metric: curves(upper - lower) for metric, (lower, upper) in bounds.items() if (lower < upper).any()},
-        "cells": layer_cells(mixer, bounds),
+        "cells": layer_cells(mixer, heads, bounds),
         "tolerances": layer_tolerances(mixer, heads),
     }
 
 
-def layer_cells(mixer: xr.Dataset, bounds: Mapping[Metric, tuple[Array, Array]]) -> dict[str, Any]:
-    """The cells of one layer in the map, at the middle, in the order of the heads; means of neighbours where many."""
-    unit, units = unit_dim(mixer), mixer[unit_dim(mixer)].values
-    groups = np.array_split(np.arange(len(units)), len(shown_heads(mixer)))
+def layer_cells(
+    mixer: xr.Dataset, heads: NDArray[np.int64], bounds: Mapping[Metric, tuple[Array, Array]]
+) -> dict[str, Any]:
+    """The cells of some heads of one layer in the map, at the middle."""
 
     def means(of_texts: Array) -> list[float | None]:
         # Rounded so finely that a cell and a list that round them to a tenth agree.
-        of_units = known_mean(of_texts, 0)
-        return [finite(round(float(np.mean(of_units[group])), 4)) for group in groups]
+        return [finite(round(value, 4)) for value in known_mean(of_texts, 0)[heads].tolist()]
 
     return {
-        "labels": [_label(unit, units[group]) for group in groups],
         # ESS as a share of what each head could carry, unknown unless its size binds.
         "share": {metric: means(at_middle(mixer, utilisation_values(mixer, metric))) for metric in bounds},
         "ess": {metric: means(at_middle(mixer, (low + high) / 2)) for metric, (low, high) in bounds.items()},
         "apart": {metric: means(at_middle(mixer, high - low)) for metric, (low, high) in bounds.items()},
-        "unit": unit,
+        "unit": unit_dim(mixer),
         # The share of the attention that one token takes, where the layer attends.
         "sink": means(mixer["sink_share"].values),
-        # Which cells have a sink in some text, and entropy-ESS without the columns of sinks.
-        "led": [bool(np.isfinite(mixer["without_sink"].values[:, group]).any()) for group in groups],
+        # Which heads have a sink in some text, and entropy-ESS without the columns of sinks.
+        "led": np.isfinite(mixer["without_sink"].values[:, heads]).any(0).tolist(),
         "sinkless": means(without_sinks(mixer)),
         "tss": finite(largest_known(mixer, "tss")),
     }
-
-
-def _label(unit: str, members: NDArray[np.int64]) -> str:
-    if len(members) == 1:
-        return f"{unit} {members[0]}"
-    return f"mean of {len(members)} {unit}s, {members[0]} to {members[-1]}"
 
 
 def layer_tolerances(mixer: xr.Dataset, heads: NDArray[np.int64]) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ const map = (() => {
   });
 
   const makeCell = (model, measure, layer, column, share) => {
-    const { label, value, numbers, sink, led } = { ...layer.values[column], label: layer.cells.labels[column] };
+    const { label, value, numbers, sink, led } = { ...layer.values[column], label: layer.heads[column] };
     const said = shown(measure, value, 1, numbers.apart[measure]);
     const name = `${layerName(layer)}, ${label}: ${said}`;
     const number = element("span", {}, value === null ? "" : said);
@@ -96,13 +96,13 @@ const map = (() => {
   const makeMap = (model, index, { metric, measure, share, columnsAreLayers, most, width }) => {
     const layers = model.layers.map((layer, place) =>
       ({ ...layer, index: place, values: valuesOf(layer, metric, measure) }));
-    const cells = layers.flatMap((layer) => layer.cells.labels.map((_, column) =>
+    const cells = layers.flatMap((layer) => layer.heads.map((_, column) =>
       makeCell(index, measure, layer, column, share)));
     const units = [...new Set(layers.map(({ cells: { unit } }) => unit))].join(" or ");
     // The number of a head where it is that of all layers: of many channels other ones are measured in each.
     const longestLayer = layers.reduce((best, layer) => layer.values.length > best.values.length ? layer : best);
-    const numbers = longestLayer.cells.labels.map((label, place) => {
-      const same = layers.every(({ cells: { labels } }) => [label, undefined].includes(labels[place]));
+    const numbers = longestLayer.heads.map((label, place) => {
+      const same = layers.every(({ heads }) => [label, undefined].includes(heads[place]));
       return same ? /^\w+ (\d+)$/.exec(label)?.[1] ?? "" : "";
     });
     const numbered = numbers.every((number) => number !== "");
@@ -143,7 +143,7 @@ const map = (() => {
     return { cells, figure: element("figure", {}, heading, grid, caption, extremes(model, units, cells)) };
   };
 
-  const valuesOf = (layer, metric, measure) => layer.cells.labels.map((_, column) => {
+  const valuesOf = (layer, metric, measure) => layer.heads.map((_, column) => {
     const numbers = numbersOf(layer, metric, column);
     return { numbers, value: numbers[measure], sink: layer.cells.sink[column], led: layer.cells.led[column] };
   });
@@ -194,7 +194,7 @@ const map = (() => {
     const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 0];
     const share = (value) => high > low ? (value - low) / (high - low) : 0.5;
     const most = [Math.max(...models.map(({ layers }) => layers.length)),
-      Math.max(...models.flatMap(({ layers }) => layers.map(({ cells: { labels } }) => labels.length)))];
+      Math.max(...models.flatMap(({ layers }) => layers.map(({ heads }) => heads.length)))];
     // The longer side goes across a screen and down a phone.
     const columnsAreLayers = (most[0] > most[1]) !== drawing.narrow();
     // Small maps of several models stand in pairs.

@@ -39,7 +39,7 @@
     positions.choose(model(), chosen(), text());
     choice.scale.parentElement.hidden = !positions.spread();
     if (!positions.spread()) choice.scale.value = "linear";
-    return Promise.all([drawCurves(), positions.drawStrip(charts.strip, drawCurves)]);
+    return drawCurves();
   };
 
   // What is folded has no width to draw in.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 from statesize.io.text import counted
 from statesize.report import vega
-from statesize.report.charts import along, layers
+from statesize.report.charts import Charts
+from statesize.report.comparison import comparison_notes, model_row
 from statesize.report.head_map import head_map
-from statesize.report.model_rows import comparison_notes, model_row
 from statesize.report.result_page import RESULT, PageChart, ResultPage, told_apart
-from statesize.report.table import PageTable, field_table, legend_lines
+from statesize.report.table import field_table, legend_lines
 from statesize.report.words import (
     by_reason,
     comparison_headline,
@@ -23,8 +23,8 @@ from statesize.report.words import (
     position_name,
     reading,
 )
-from statesize.results.fields import COUNTS, GROUPS, LAYERS, MODELS
-from statesize.results.profiled import Profiled, group_rows
+from statesize.results.fields import COUNTS, LAYERS, MODELS
+from statesize.results.profiled import Profiled
 from statesize.results.summary import largest_known
 
 
@@ -32,26 +32,28 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
     """The page of profiles, in this order; several are also put side by side."""
     profiles = distinct(profiles)
     titles = {model_title(profile): profile for profile in profiles}
-    several, tables = len(profiles) > 1, _layer_tables(titles)
-    explained, facts = [*reading(profiles), *comparison_notes(profiles)], provenance(profiles[0])
+    several, facts = len(profiles) > 1, provenance(profiles[0])
+    layers = [
+        row | {"model": title, "kind": kind_title(row["kind"])}
+        for title, profile in titles.items()
+        for row in profile.summary_rows()
+    ]
+    tables = [field_table(LAYERS, layers, "All layers")]
     if several:
         models = [model_row(profile) for profile in profiles]
-        tables = [field_table(MODELS, models, "Side by side", first=True), *tables]
-        tables.append(field_table(MODELS, models, "All figures"))
         rows = [{"model": title} | provenance(profile) for title, profile in titles.items()]
         measured, facts = told_apart(rows, "How each model was measured")
-        tables.append(measured)
+        tables = [field_table(MODELS, models, "Side by side", first=True), *tables]
+        tables += [field_table(MODELS, models, "All figures"), measured]
     lines = {f"{title}, " if several else "": profile for title, profile in titles.items()}
     notes = {
         RESULT: [
             f"{title}: {text}" for title, profile in titles.items() if (text := profile.tree.attrs.get("truncation"))
         ],
         "What limits the numbers": [
-            f"{before}{line}"
-            for before, profile in lines.items()
-            for line in legend_lines([limit._asdict() for limit in profile.codes], {})
+            f"{before}{line}" for before, profile in lines.items() for line in legend_lines(profile.codes, {})
         ],
-        "How to read this": explained,
+        "How to read this": [*reading(profiles), *comparison_notes(profiles)],
         "Not measured": [
             f"{before}{names}: {cause}"
             for before, profile in lines.items()
@@ -62,67 +64,46 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
     return ResultPage(f"Effective state-size of {', '.join(titles)}", finding, _figures(profiles), tables, notes, facts)
 
 
-def _layer_tables(titles: Mapping[str, Profiled]) -> list[PageTable]:
-    """All layers, and the heads that share a cache where there are any."""
-    rows = [
-        row | {"model": title, "kind": kind_title(row["kind"])}
-        for title, profile in titles.items()
-        for row in profile.summary_rows()
-    ]
-    groups = [row | {"model": title} for title, profile in titles.items() for row in group_rows(profile)]
-    shared = [field_table(GROUPS, groups, "What do heads that share a cache carry?")] if groups else []
-    return [field_table(LAYERS, rows, "All layers"), *shared]
-
-
 def _figures(profiles: Sequence[Profiled]) -> list[PageChart]:
     about = "Point at a bar for the ceiling of the layer, and how much of it the layer uses."
-    bars = PageChart("Each layer", vega.page_chart(layers(profiles)), about)
+    bars = PageChart("Each layer", vega.page_chart(Charts(profiles).layers()), about)
     heads = head_map(profiles, metric_titles(profiles))
     if len(profiles) == 1:
         return [heads, bars]
-    texts = [str(profile.tree.attrs["tokens_sha256"]) for profile in profiles]
-    same = [profile for profile, text in zip(profiles, texts, strict=True) if text == texts[0]]
-    others = [model_title(profile) for profile, text in zip(profiles, texts, strict=True) if text != texts[0]]
+    if len({profile.tree.attrs["tokens_sha256"] for profile in profiles}) > 1:
+        return [bars, heads]
     about = "The mean over all heads. A dotted line is a ceiling: the most that these could carry."
-    if others:
-        about += f" Not in this chart, because the tokens are others: {', '.join(others)}."
     # What compares models comes before the heads of each.
-    curves = [PageChart("Models along one text", vega.page_chart(along(same)), about)] if len(same) > 1 else []
-    return [*curves, bars, heads]
+    return [PageChart("Models along one text", vega.page_chart(Charts(profiles).positions()), about), bars, heads]
+
+
+_SHOWN_ELSEWHERE = ("model", "mixers", "skipped", "truncation", "special_tokens", "run_sha256")
 
 
 def provenance(profile: Profiled) -> dict[str, str]:
-    """Versions, digests, settings, error bounds: what is known of how a profile was made, by name."""
-    attributes: Mapping[str, Any] = cast("Any", profile.tree.attrs)
-    mixers = [profile.mixer(name) for name in profile.mixers]
-    lengths = profile.tokens["length"].values
+    """How a profile was made, by name: the inputs, the errors of the numbers, and all attributes of the profile."""
+    mixers, lengths = [profile.mixer(name) for name in profile.mixers], profile.tokens["length"].values
     span = " to ".join(str(length) for length in dict.fromkeys([lengths.min(), lengths.max()]))
-    source: dict[str, Any] = attributes.get("source") or {}
-    ran = " and in ".join(sorted({str(mixer.attrs["precision"]) for mixer in mixers} - {""}))
     doubtful = sum(int((mixer[count.lower] != mixer[count.upper]).sum()) for mixer in mixers for count in COUNTS)
+    attributes = {str(name): fact for name, fact in profile.tree.attrs.items() if name not in _SHOWN_ELSEWHERE}
     facts = {
-        "Inputs": f"{counted(len(lengths), 'sequence')} of {span} {position_name(profile)}s",
-        "Measured": f"{cuts_name(profile)} of each sequence",
-        "Weights, SHA-256": attributes["weights_sha256"],
-        "Tokens, SHA-256": attributes["tokens_sha256"],
-        "Model": _listed({name: value for name, value in source.items() if name != "command"}),
-        "Numbers": f"operators in {', '.join(sorted({str(mixer.attrs['dtype']) for mixer in mixers}))}, singular "
-        f"values in float64{f'; layers ran in {ran}' if ran else ''}",
-        "Largest error of a singular value": f"{max(largest_known(mixer, 'error_bound') for mixer in mixers):.1e}",
-        "Counts that the error bounds leave open": f"{doubtful:,}",
-        "Relative tolerances ρ": ", ".join(f"{value:.2g}" for value in attributes["relative_tolerances"]) or "none",
-        "Settings": _listed(attributes["settings"] or {}),
-        "Command": source.get("command"),
-        "Threads": attributes.get("threads"),
-        "Versions": ", ".join(f"{name} {version}" for name, version in attributes["versions"].items()),
-        "Schema of the profile": attributes["schema"],
-        "Time, with compiling": f"{attributes['seconds']:.1f} s",
-    }
-    return {name: str(fact) for name, fact in facts.items() if fact}
+        "inputs": f"{counted(len(lengths), 'sequence')} of {span} {position_name(profile)}s",
+        "measured": f"{cuts_name(profile)} of the longest sequence",
+        "dtype of operators": ", ".join(sorted({mixer.attrs["dtype"] for mixer in mixers})),
+        "precision of layers": ", ".join(sorted({mixer.attrs["precision"] for mixer in mixers} - {""})),
+        "largest error of a singular value": f"{max(largest_known(mixer, 'error_bound') for mixer in mixers):.1e}",
+        "counts that the error bounds leave open": f"{doubtful:,}",
+    } | {name.replace("_", " "): _fact_text(fact) for name, fact in attributes.items()}
+    return {name[:1].upper() + name[1:]: fact for name, fact in facts.items() if fact}
 
 
-def _listed(facts: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {'default' if value is None else value}" for name, value in facts.items())
+def _fact_text(fact: object) -> str:
+    if isinstance(fact, Mapping):
+        named = cast("Mapping[str, object]", fact)
+        return ", ".join(f"{name} {_fact_text(value) or 'default'}" for name, value in named.items())
+    if isinstance(fact, list | tuple):
+        return ", ".join(map(_fact_text, cast("Sequence[object]", fact)))
+    return f"{fact:.4g}" if isinstance(fact, float) else "" if fact is None else str(fact)
 
 
 def metric_titles(profiles: Sequence[Profiled]) -> dict[vega.Metric, str]:

@@ -2,8 +2,6 @@
 // ESS along the tokens of one sequence, of a layer or of one of its heads, with the text that it shades.
 const positions = (() => {
   const { byId } = drawing;
-  // The same room beside the chart and the strip below it, so that both begin and end alike.
-  const ROOM = { minExtent: 38, maxExtent: 38 };
   let [range, cursor, pointer, view] = [null, null, null, null];
   let shown = { rows: [], faint: [], tokens: [], special: [], name: null };
 
@@ -122,11 +120,9 @@ const positions = (() => {
     const cuts = rows.length < tokens.length ? near : [];
     const chart = drawing.filled(spec, { positions: near, cuts, borders, heads: faint.filter(inside), bounds }, name);
     for (const marks of chart.layer) {
-      // What stands out of the chart would make it narrower than the strip.
-      marks.mark.clip = true;
       if (drawing.narrow()) marks.encoding.x.axis.tickCount = 5;
       if (name) marks.encoding.tooltip = marks.encoding.tooltip?.filter(({ field }) => field !== "norm");
-      if (marks.encoding.y) Object.assign(marks.encoding.y, { scale: { type: scale }, axis: ROOM });
+      if (marks.encoding.y) marks.encoding.y.scale = { type: scale };
     }
     [view, cursor] = [null, null];
     byId("line").hidden = true;
@@ -145,26 +141,6 @@ const positions = (() => {
     [byId("from").value, byId("to").value] = range ?? whole;
   };
 
-  const drawStrip = async (spec, zoomed) => {
-    if (!shown.rows.length) {
-      drawing.clear("brush");
-      return;
-    }
-    const strip = structuredClone(spec);
-    Object.assign(strip.encoding.y.axis, ROOM);
-    const drawn = await drawing.draw("brush", { ...strip, datasets: { positions: shown.rows } });
-    // The fields From and To say the same to those who do not see it.
-    for (const mark of byId("brush").querySelectorAll(".brush_brush_bg, .brush_brush")) mark.setAttribute("aria-hidden", "true");
-    let waiting;
-    drawn?.addSignalListener("brush", (_, value) => {
-      clearTimeout(waiting);
-      waiting = setTimeout(() => {
-        setRange(value.position ? [Math.ceil(value.position[0]), Math.floor(value.position[1])] : null);
-        zoomed();
-      }, 150);
-    });
-  };
-
   const choose = (model, chosen, text) => {
     shown = { ...text, ...rowsOf(chosen, text), name: chosen.name };
     setRange(range);
@@ -178,5 +154,5 @@ const positions = (() => {
     const { position } = event.target.dataset;
     if (position !== undefined && view && !rests(event)) point(nearest(Number(position)));
   });
-  return { choose, drawCurves, drawStrip, setRange, spread };
+  return { choose, drawCurves, setRange, spread };
 })();

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from statesize.check import require_path
 from statesize.io.files import check_report_path, replace_file
@@ -44,20 +43,13 @@ class PageChart:
 
 
 class _Section(NamedTuple):
-    """A part of a page, as HTML, under its heading, whose id is `key`-title; a folded one shows its heading alone."""
+    """A part of a page under its heading, whose id is `key`-title; a folded one shows its heading alone."""
 
     key: str
     title: str
-    content: str
+    template: str
+    content: Any
     folded: bool = False
-
-    @property
-    def html(self) -> str:
-        heading = f'<h2 id="{self.key}-title">{escape(self.title)}</h2>'
-        folded = f"<details><summary>{heading}</summary>{self.content}</details>"
-        return (
-            f'<section aria-labelledby="{self.key}-title">{folded if self.folded else heading + self.content}</section>'
-        )
 
 
 @dataclass(frozen=True)
@@ -90,47 +82,38 @@ class ResultPage:
 
     def render(self) -> str:
         """The page as HTML, whose policy forbids remote content, evaluated code, and any script but its own."""
-        charts = {f"chart-{index}": chart for index, chart in enumerate(self.charts)}
-        sections = self._sections(charts)
         names = dict.fromkeys(("draw.js", *(name for chart in self.charts for name in chart.scripts), "table.js"))
         scripts = [vega(), *map(resource, names)]
         digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-        first, *others = self.finding.split("\n")
-        links = [(section.key, section.title) for section in sections if not section.folded]
-        # One link leads to all that is folded.
-        links += [(section.key, "Details") for section in sections if section.folded][:1]
-        parts = {
-            "hashes": " ".join(f"'sha256-{digest}'" for digest in digests),
-            "title": escape(self.title),
-            "style": resource("page.css"),
-            "finding": f"<p><strong>{escape(first)}</strong></p>" + (_listed(others) if others else ""),
-            "links": " ".join(f'<a href="#{key}-title">{escape(name)}</a>' for key, name in links),
-            "sections": "\n".join(section.html for section in sections),
-            "data": embedded_json({key: chart.data for key, chart in charts.items()}),
-            "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
-        }
-        return filled("frame.html", parts)
+        frame = _templates().get_template("frame.html")
+        return frame.render(
+            page=self,
+            html_table=html_table,
+            sections=self._sections(),
+            hashes=" ".join(f"'sha256-{digest}'" for digest in digests),
+            style=resource("page.css"),
+            data={f"chart-{index}": chart.data for index, chart in enumerate(self.charts)},
+            scripts=scripts,
+        )
 
-    def _sections(self, charts: Mapping[str, PageChart]) -> list[_Section]:
+    def _sections(self) -> list[_Section]:
         """All parts, in their order."""
         notes = {
-            title: _Section(f"notes-{index}", title, _listed(texts))
+            title: _Section(f"notes-{index}", title, "list.html", texts)
             for index, (title, texts) in enumerate(self.notes.items())
             if texts
         }
         result = [notes.pop(RESULT)] if RESULT in notes else []
         drawn = [
-            _Section(key, chart.title, filled(chart.template, {"key": key, "title": escape(chart.title),
-                     "caption": escape(chart.caption)}))
-            for key, chart in charts.items()
-        ]  # fmt: skip
+            _Section(f"chart-{index}", chart.title, chart.template, chart) for index, chart in enumerate(self.charts)
+        ]
         wide = len(self.tables[0].headings) > _COLUMNS
         tables = [
-            _Section(key := f"table-{index}", table.title, _table(key, table), wide or index > 0)
+            _Section(f"table-{index}", table.title, "table.html", table, wide or index > 0)
             for index, table in enumerate(self.tables)
         ]
         above = 1 if not wide and len(self.tables[0].rows) <= _ROWS else 0
-        facts = [_Section("facts", "How these numbers were made", _defined(self.facts), True)] if self.facts else []
+        facts = [_Section("facts", "How these numbers were made", "terms.html", self.facts, True)] if self.facts else []
         return [*tables[:above], *result, *drawn, *notes.values(), *tables[above:], *facts]
 
 
@@ -151,32 +134,13 @@ def told_apart(
 _LAST = ("seconds", "message", "versions", "run")
 
 
-def _listed(texts: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
-
-
-def _defined(texts: Mapping[str, str]) -> str:
-    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(text)}</dd>' for name, text in texts.items())}</dl>"
-
-
-def _table(key: str, table: PageTable) -> str:
-    """A table below its caption, and what its columns say."""
-    terms = f"<details><summary>What the columns say</summary>{_defined(table.terms)}</details>" if table.terms else ""
-    about = f"<p>{escape(table.caption)}</p>" if table.caption else ""
-    parts = {"about": about, "key": key, "table": html_table(table.headings, table.rows), "terms": terms}
-    return filled("table.html", parts)
-
-
-def filled(template: str, parts: Mapping[str, str]) -> str:
-    """A file of this package with HTML instead of its comments, by their text."""
-    # All at once, so that no part is searched for the comments of others.
-    return re.sub("<!-- ([a-z-]+) -->", lambda comment: parts[comment[1]], resource(template))
-
-
-def embedded_json(data: object) -> str:
-    """JSON that no HTML parser can leave: `<`, `>` and `&` are written as escapes."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return re.sub("[<>&\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
+def _templates() -> Environment:
+    """The HTML of this package, in which all text is escaped, also of JSON."""
+    templates = Environment(
+        loader=FunctionLoader(resource), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
+    return templates
 
 
 def vega() -> str:

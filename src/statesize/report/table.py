@@ -7,18 +7,20 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from itertools import zip_longest
 from numbers import Real
 from typing import Any, TypeAlias, TypeGuard
 
-from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
 
 from statesize.io.text import listed, printable
 from statesize.results.fields import LAYERS, MODELS, Field, columns, number_text
 
 Headings: TypeAlias = Sequence[str] | Mapping[str, str]
 """Names of columns, as a CSV has them; a mapping has what a reader sees instead."""
-_GAP, _WIDEST, _BAR = "  ", 40, 16
+_WIDEST, _BAR, _ENDLESS = 40, 16, 100_000
 MOST_LAYERS, _ENDS = 20, 8
 """Layers of a model that are all shown; of one with more, so many of those with most and of those with least."""
 
@@ -117,50 +119,36 @@ def _is_known(value: object) -> bool:
 
 def table_text(table: PageTable, width: int, *, bars: bool = False) -> list[str]:
     """The lines of a table within a width: texts break, then the last columns go, and a line names them."""
-    headings = [heading.split("\n") for heading in shown_headings(table.headings)]
-    right = number_columns(table.headings, table.rows)
-    rows = [[printable(cell_text(cell)) for cell in row] for row in table.rows]
-    widths = [max(map(cell_len, [*heading, *(row[at] for row in rows)])) for at, heading in enumerate(headings)]
-    widths = [min(size, _WIDEST) if at and not right[at] else size for at, size in enumerate(widths)]
-    fitting = len(widths)
-    while fitting > 1 and sum(widths[:fitting]) + len(_GAP) * (fitting - 1) > width:
-        fitting -= 1
-    widths, tall = widths[:fitting], max(map(len, headings[:fitting]))
-    padded = [["", *heading] if len(heading) < tall else heading for heading in headings[:fitting]]
-    lines = [_line(cells, widths, right) for cells in zip(*padded, strict=True)]
-    room = width - sum(widths) - len(_GAP) * fitting
+    console, names = Console(width=width, color_system=None), shown_headings(table.headings)
+    unlimited, right = console.options.update(max_width=_ENDLESS), number_columns(table.headings, table.rows)
     # Shares in two columns are of two kinds, which do not compare.
-    shares = [at for at in range(len(headings)) if bars and any(_is_share(row[at]) for row in table.rows)]
-    for row, cells in zip(rows, table.rows, strict=True):
-        broken = [
-            textwrap.wrap(cell, size, break_on_hyphens=False) if cell_len(cell) > size else [cell]
-            for cell, size in zip(row, widths, strict=False)
-        ]
-        first, *others = (_line(texts, widths, right) for texts in zip_longest(*broken, fillvalue=""))
-        if len(shares) == 1 and room >= _BAR and _is_share(share := cells[shares[0]]):
-            first += _GAP + share_bar(share.value)
-        lines += [first, *others]
-    if fitting < len(headings):
-        left = listed([" ".join(heading) for heading in headings[fitting:]])
-        lines += textwrap.wrap(f"No room in {width} columns for {left}: see --json, or a wider terminal.", width)
-    return [line.rstrip() for line in lines]
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    return _GAP.join(
-        " " * (size - cell_len(cell)) + cell if is_number else cell + " " * (size - cell_len(cell))
-        for cell, size, is_number in zip(cells, widths, right, strict=False)
-    )
+    shares = [at for at in range(len(names)) if bars and any(_is_share(row[at]) for row in table.rows)]
+    # First all columns and a bar, which stands behind them.
+    for count in range(len(names) + (len(shares) == 1), 0, -1):
+        grid = Table(box=None, pad_edge=False)
+        for at, name in enumerate([*names, ""][:count]):
+            is_number = at < len(names) and right[at]
+            widest = None if is_number or at == 0 else _WIDEST
+            grid.add_column(Text(name), justify="right" if is_number else "left", max_width=widest, overflow="fold")
+        for row in table.rows:
+            bar = [_share_bar(row[shares[0]])] if count > len(names) else []
+            grid.add_row(*(Text(printable(cell_text(cell))) for cell in row[:count]), *bar)
+        if count == 1 or Measurement.get(console, unlimited, grid).maximum <= width:
+            lines = ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(grid)]
+            left = listed([name.replace("\n", " ") for name in names[count:]])
+            dropped = f"No room in {width} columns for {left}: see --json, or a wider terminal." if left else ""
+            return [*lines, *textwrap.wrap(dropped, width)]
+    return []
 
 
 def _is_share(cell: object) -> TypeGuard[Shown]:
     return isinstance(cell, Shown) and cell.text.endswith("%")
 
 
-def share_bar(share: float) -> str:
-    """A share as a bar."""
-    filled = round(min(max(share, 0.0), 1.0) * _BAR)
-    return "█" * filled + "░" * (_BAR - filled)
+def _share_bar(cell: object) -> str:
+    """A share as a bar; empty for other cells."""
+    filled = round(min(max(cell.value, 0.0), 1.0) * _BAR) if _is_share(cell) else 0
+    return "█" * filled + "░" * (_BAR - filled) if _is_share(cell) else ""
 
 
 def html_table(headings: Headings, rows: Sequence[Sequence[object]]) -> str:

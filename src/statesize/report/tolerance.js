@@ -1,13 +1,13 @@
 "use strict";
 // Counts against the relative tolerance, of a layer or of one of its heads.
 const tolerance = (() => {
-  const { between, byId } = drawing;
+  const { byId } = drawing;
   const MISSING = "This profile holds fewer than three relative tolerances, so there is no curve. Profile with "
     + "relative_tolerances=statesize.profiling.TOLERANCE_LADDER to have one.";
 
   const mean = (numbers) => numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
 
-  const row = (ratio, [low, high]) => ({ ratio, low, high, ess: (low + high) / 2, said: between((low + high) / 2, high - low, (ess) => ess.toFixed(2)) });
+  const row = (ratio, [low, high]) => ({ ratio, low, high, ess: (low + high) / 2 });
 
   const draw = (spec, { layer: { name: layer, heads, tolerances }, head, name }) => {
     byId("tolerance").hidden = !tolerances;

@@ -97,17 +97,15 @@ def line(
     by: str = "",
     faint: bool = False,
     points: bool = False,
-    hints: Sequence[alt.Tooltip] = (),
 ) -> alt.Chart:
     """A line over a table, or one for each value of the column `by`."""
     point = alt.OverlayMarkDef(size=14 if faint else 60, opacity=1) if points else False
     marks = alt.Chart(alt.NamedData(table)).mark_line(
         strokeWidth=1 if faint else 2.2, opacity=0.55 if faint else 1, point=point
     )
-    if not hints:
-        numbers = (alt.Tooltip(axis["shorthand"], title=axis["title"], format=".4~g") for axis in cast("Any", (x, y)))
-        hints = [*([hint(by, by)] if by else []), *numbers]
-    return marks.encode(x=x, y=y, tooltip=list(hints), **({"detail": f"{by}:N"} if by else {}))
+    numbers = (alt.Tooltip(axis["shorthand"], title=axis["title"], format=".4~g") for axis in cast("Any", (x, y)))
+    hints = [*([hint(by, by)] if by else []), *numbers]
+    return marks.encode(x=x, y=y, tooltip=hints, **({"detail": f"{by}:N"} if by else {}))
 
 
 def layered(
@@ -164,7 +162,7 @@ def estimates(
     return alt.LayerChart(layer=layers).properties(width=_NARROW, height=320)
 
 
-def page_chart(chart: alt.LayerChart | alt.Chart) -> dict[str, Any]:
+def page_chart(chart: alt.LayerChart) -> dict[str, Any]:
     """The chart for a page: as wide as its container, in the colours of the page's style sheet, which has a title."""
     text = json.dumps(chart.properties(width="container", title="").to_dict())
     for role, colour in COLOURS.items():
@@ -211,28 +209,16 @@ def positions_chart(
 
 def page_charts() -> dict[str, Any]:
     """The specifications of the charts of a head, without their data."""
-    charts = {"positions": positions_chart(None), "tolerance": _tolerance_chart(), "strip": _strip_chart()}
-    return {name: page_chart(chart) for name, chart in charts.items()}
+    return {"positions": page_chart(positions_chart(None)), "tolerance": page_chart(_tolerance_chart())}
 
 
 def _tolerance_chart() -> alt.LayerChart:
     """Counts against the relative tolerance; tolerance.js makes the tables."""
-    metric = METRICS["relative_count"]
     ratio = alt.X("ratio:Q", title="Relative tolerance ρ", scale=alt.Scale(type="log"), axis=_RATIO_AXIS)
-    y = partial(alt.Y, title=metric, stack=None)
-    hints = (hint("head", "head"), hint("ratio", "ratio", ".1e"), hint("said", metric))
+    y = partial(alt.Y, title=METRICS["relative_count"], stack=None)
     layers: Layers = [
-        ("single heads", line("rungs", ratio, y("ess:Q"), by="head", faint=True, hints=hints)),
-        ("mean", line("ladder", ratio, y("ess:Q"), points=True, hints=hints[1:])),
+        ("single heads", line("rungs", ratio, y("ess:Q"), by="head", faint=True)),
+        ("mean", line("ladder", ratio, y("ess:Q"), points=True)),
         ("mean", _band(ratio, y)),
     ]
     return layered(layers, None, height=280)
-
-
-def _strip_chart() -> alt.Chart:
-    """A low chart of the rows of `positions_chart`, on which an interval can be chosen."""
-    bare = alt.Axis(labels=False, ticks=False, labelFlush=True)
-    x = alt.X("position:Q", title=None, axis=bare, scale=alt.Scale(nice=False, zero=False))
-    y = alt.Y("ess:Q", title=" ", axis=alt.Axis(labels=False, ticks=False, domain=False, grid=False))
-    area = alt.Chart(alt.NamedData("positions")).mark_area(color=COLOURS["mean"], opacity=0.3, line={"strokeWidth": 1})
-    return area.encode(x=x, y=y).add_params(alt.selection_interval(name="brush", encodings=["x"])).properties(height=44)

@@ -11,7 +11,6 @@ import xarray as xr
 
 from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.io.text import counted, listed
-from statesize.report.table import short_names
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
     at_middle,
@@ -80,20 +79,17 @@ def position_name(profile: Profiled) -> str:
     return "token" if bool((profile.tokens["token_ids"].values >= 0).any()) else "position"
 
 
-def cuts_of(*profiles: Profiled) -> tuple[list[int], list[int]]:
-    """How many cuts of each text were measured in each layer, and how many there are, without texts of none."""
+def cuts_of(*profiles: Profiled) -> tuple[int, int]:
+    """How many cuts of the longest text were measured in a layer, and how many there are."""
     nodes = [profile.mixer(name) for profile in profiles for name in profile.mixers]
-    some = np.concatenate([np.zeros(0, np.int64), *(measured_cuts(node).sum(1) for node in nodes)])
-    every = np.concatenate([np.zeros(0), *(node["cuts"].values for node in nodes)])
-    return some[some > 0].tolist(), every[some > 0].astype(np.int64).tolist()
+    measured = max(int(measured_cuts(node).sum(1).max()) for node in nodes)
+    return measured, int(np.nanmax([largest_known(node, "cuts") for node in nodes]))
 
 
 def cuts_name(*profiles: Profiled) -> str:
-    """How many of the cuts of a text were measured, such as "32 of 511 cuts" or "all 22 cuts"."""
-    counts = cuts_of(*profiles)
-    ends = [(min(count, default=0), max(count, default=0)) for count in counts]
-    some, every = (f"{least:,}" if least == most else f"{least:,} to {most:,}" for least, most in ends)
-    return f"all {every} cuts" if counts[0] == counts[1] else f"{some} of {every} cuts"
+    """How many of the cuts of the longest text were measured, such as "32 of 511 cuts" or "all 22 cuts"."""
+    measured, every = cuts_of(*profiles)
+    return f"all {every:,} cuts" if measured == every else f"{measured:,} of {every:,} cuts"
 
 
 def by_reason(skipped: Mapping[str, object]) -> dict[str, str]:
@@ -158,11 +154,11 @@ def middle_cut(profile: Profiled) -> str:
 
 def every_token(profile: Profiled) -> str:
     """How many cuts were measured, how all are, and what that costs; "" where all were."""
-    some, every = cuts_of(profile)
-    if some == every:
+    measured, every = cuts_of(profile)
+    if measured == every:
         return ""
-    most = max(math.ceil(total / count) for count, total in zip(some, every, strict=True))
-    return f"Measured: {cuts_name(profile)}. --positions all measures each, in up to {most} times the time."
+    times = math.ceil(every / max(measured, 1))
+    return f"Measured: {cuts_name(profile)}. --positions all measures each, in up to {times} times the time."
 
 
 def run_sentence(rows: Sequence[dict[str, Any]]) -> str:
@@ -184,21 +180,3 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
         "The ceiling is the most that ESS could be: what the layer holds, or the tokens before or after the cut.",
         "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model.",
     ]
-
-
-def left_out_note(profile: Profiled) -> str:
-    """Which layers were measured by their derivative, and which the averages are without, and why; "" for none."""
-    names, kept = [*short_names(profile.mixers).values()], comparable(profile)
-    by_derivative = [at for at, row in enumerate(profile.quantities) if row["kind"] == DERIVATIVE]
-    if by_derivative and len(by_derivative) == len(names):
-        return "Measured by the derivative of each layer, all its channels together: the numbers are of whole layers."
-    inside = [at for at in range(len(names)) if at not in kept and at not in by_derivative]
-    reasons = {
-        "has no T and is measured by its derivative": by_derivative,
-        "is a part of a layer that holds more": inside,
-    }
-    return " ".join(
-        f"Left out here, as it {reason}: {listed([names[at] for at in layers])}."
-        for reason, layers in reasons.items()
-        if layers
-    )

@@ -95,45 +95,23 @@ def joined_mixer(
     called: Sequence[int], count: int, read: Callable[[int], xr.Dataset]
 ) -> tuple[xr.Dataset, dict[int, Note]]:
     """One mixer over `count` sequences from those in which it was called, NaN in others, and why some are left out."""
-    # Where it has other heads than in the first, numbers would not compare.
-    forms, cuts, engines = dict[int, str](), set[int](), set[str]()
-    for sequence in called:
-        dataset = read(sequence)
-        forms[sequence] = _form(dataset.attrs)
-        if forms[sequence] == forms[called[0]]:
-            cuts.update(dataset[POSITION].values.tolist())
-            engines |= {dataset.attrs["engine"]} if dataset.sizes[POSITION] else set()
-    here = f"by {forms[called[0]]} in sequence {called[0]}, so that the numbers do not compare."
-    left_out = {
-        sequence: Note(Code.NOT_COMPARABLE, f"It is measured by {form} there, {here}")
-        for sequence, form in forms.items()
-        if form != forms[called[0]]
-    }
-    measured, positions = forms.keys() - left_out.keys(), np.array(sorted(cuts or {0}), np.int64)
-    first = read(called[0])
-    datasets = (read(sequence) if sequence in measured else _uncalled(first) for sequence in range(count))
-    aligned = [
-        dataset if np.array_equal(dataset[POSITION].values, positions) else dataset.reindex(position=positions)
-        for dataset in datasets
-    ]
+    datasets = {sequence: read(sequence) for sequence in called}
+    first = datasets[called[0]]
+    otherwise = f"Its heads, or T in place of its derivative, differ from those in sequence {called[0]}."
+    apart = [sequence for sequence in called if _units(datasets[sequence]) != _units(first)]
+    left_out = dict.fromkeys(apart, Note(Code.NOT_COMPARABLE, otherwise))
+    measured = {sequence: dataset for sequence, dataset in datasets.items() if sequence not in left_out}
     # What has no sequences is the same in all.
-    options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
-    joined = xr.concat(aligned, SEQUENCE, **options) if count > 1 else aligned[0].copy()
+    options: Any = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "outer"}
+    joined = xr.concat([*measured.values()], SEQUENCE, **options).assign_coords({SEQUENCE: [*measured]})
+    positions = joined[POSITION].values if joined.sizes[POSITION] else [0]
+    joined = joined.reindex({SEQUENCE: range(count), POSITION: positions}).drop_vars(SEQUENCE)
+    engines = {dataset.attrs["engine"] for dataset in measured.values() if dataset.sizes[POSITION]}
     joined.attrs = {name: first.attrs[name] for name in _ATTRIBUTES} | {"engine": ", ".join(sorted(engines))}
     return joined, left_out
 
 
-def _uncalled(measured: xr.Dataset) -> xr.Dataset:
-    """A mixer over a sequence in which it was not called, as beside one in which it was."""
-    empty = measured.isel({POSITION: slice(0, 0)})
-    known = (name for name, array in arrays().items() if POSITION not in (array.dims or ()))
-    return empty.assign({name: xr.full_like(empty[name], np.nan) for name in known})
-
-
-def _form(facts: Mapping[str, Any]) -> str:
-    """By what a mixer is measured in a sequence."""
-    if facts["kind"] == DERIVATIVE:
-        return "its derivative"
-    count, multiplicity = sum(facts["stratum_sizes"]), facts["multiplicity"]
-    units = f"{count} channels" if multiplicity == 1 else f"{count} heads of {multiplicity} channels"
-    return f"a T for each of {units}"
+def _units(dataset: xr.Dataset) -> tuple[object, ...]:
+    """What a mixer has in common in sequences whose numbers compare."""
+    facts = dataset.attrs
+    return facts["kind"] == DERIVATIVE, facts["multiplicity"], sum(facts["stratum_sizes"])

@@ -16,8 +16,8 @@ Array = NDArray[np.float32 | np.float64]
 SEQUENCE, UNIT, POSITION = "sequence", "unit", "position"
 """Dimensions of arrays; the second stands for one of UNITS."""
 UNITS = ("head", "channel", "group")
-LAYERS, MODELS, GROUPS = "layers", "models", "groups"
-"""Tables of a profile's layers, of the models of a comparison, and of heads that share a cache."""
+LAYERS, MODELS = "layers", "models"
+"""Tables of a profile's layers, and of the models of a comparison."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,12 @@ COUNTS = (
     CountFields("count", "lower", "upper", "threshold"),
 )
 SINKS = ("sink_share", "sink_position", "without_sink")
-_NUMBERS, _EVERY, _BOTH, _LAYERS, _MODELS, _GROUPS = (
-    "numbers per channel", (LAYERS, MODELS, GROUPS), (LAYERS, MODELS), (LAYERS,), (MODELS,), (GROUPS,),
-)  # fmt: skip
+_NUMBERS = "numbers per channel"
+_BOTH, _LAYERS, _MODELS = (LAYERS, MODELS), (LAYERS,), (MODELS,)
 _CUTS = (UNIT, POSITION)
 FIELDS = (
-    Field("model", "", "The model.", _EVERY, "model", "text", first=True),
-    Field("layer", "", "The mixer's module name in the model.", (LAYERS, GROUPS), "layer", "text", first=True),
+    Field("model", "", "The model.", _BOTH, "model", "text", first=True),
+    Field("layer", "", "The mixer's module name in the model.", _LAYERS, "layer", "text", first=True),
     Field("kind", "", "What the mixer is.", _LAYERS, "kind", "text"),
     Field("loss", "nats per token", "Mean cross-entropy, where it is known.", _MODELS, "loss", ".2f", first=True),
     Field("ess", _NUMBERS, "Entropy-ESS at the cut nearest to the middle of each text, averaged over texts and heads.",
@@ -89,20 +88,19 @@ FIELDS = (
     Field("share_of_ceiling", "", "ESS divided by the ceiling, of layers that keep every token. It does not compare "
           "with a share of a state.", _BOTH, "share of\nceiling", "z.0%", first=True),
     Field("tss", _NUMBERS, "Theoretical state-size: what the layer can hold in a channel at the end of the longest "
-          "text.", _EVERY, "TSS", ",.0f", dims=()),
-    Field("total_tss", "numbers", "TSS summed over all stored channels.", _MODELS, "total\nTSS", ",.0f"),
+          "text.", _BOTH, "TSS", ",.0f", dims=()),
     Field("state_bytes", "bytes", "What the model's cache holds at the end.", _BOTH, "state\nbytes", "bytes", dims=()),
-    Field("middle_bytes", "bytes", "What it holds at the middle.", _MODELS, "bytes at\nthe middle", "bytes"),
     Field("units", "", "Heads or channels of the layer.", _LAYERS, "heads", ",.0f"),
     Field("measured", "", "How many of them were measured.", _LAYERS, "measured", ",.0f"),
+    Field("groups", "", "Stored inputs that several heads read.", _LAYERS, "groups", ",.0f"),
     Field("average_entropy", _NUMBERS, "Entropy-ESS averaged over texts, measured cuts and heads.", _BOTH,
           "average\nESS", ".1f", has_error=True),
     Field("average_relative_count", _NUMBERS, "How many singular values exceed the first relative tolerance times the "
           "largest, averaged likewise.", _BOTH, "average\ncount", ".1f", has_error=True),
+    Field("joint_entropy", _NUMBERS, "Entropy-ESS of all heads that read one stored input, on top of each other, "
+          "averaged likewise; it may lie below that of one of them.", _LAYERS, "joint\nESS", ".1f", has_error=True),
     Field("total_entropy", "numbers", "Entropy-ESS summed over stored channels; what several heads read counts once, "
           "by their joint ESS.", _BOTH, "total\nESS", ",.0f", has_error=True),
-    Field("total_relative_count", "numbers", "The counts summed likewise.", _BOTH, "total\ncount", ",.0f",
-          has_error=True),
     Field("norm", "", "Average Frobenius norm of H_i. Each kind of layer has its own scale.", _BOTH, "norm", "norm",
           dims=_CUTS, dtype=np.float64),
     Field("state_utilisation", "", "Entropy-ESS divided by TSS, averaged over the cuts where a fixed state is what "
@@ -121,15 +119,6 @@ FIELDS = (
     Field("run_difference", "", "That of the last hidden state of the observed run.", _LAYERS, "difference\nof run",
           ".0e", dims=()),
     Field("engine", "", "The algorithm that measured it.", _LAYERS, "engine", "text"),
-    Field("groups", "", "Stored inputs that several heads read.", _GROUPS, "groups", ",.0f"),
-    Field("readouts", "", "Heads that read each of them.", _GROUPS, "heads\neach", ",.0f"),
-    Field("joint_entropy", _NUMBERS, "Entropy-ESS of a group's heads on top of each other; it may lie below that of "
-          "one of them.", _GROUPS, "joint\nESS", ".1f", has_error=True),
-    Field("alone_entropy", _NUMBERS, "The sum of the heads' own entropy-ESS.", _GROUPS, "heads\nalone", ".1f"),
-    Field("joint_relative_count", _NUMBERS, "The joint ESS as a count.", _GROUPS, "joint\ncount", ".1f",
-          has_error=True),
-    Field("alone_relative_count", _NUMBERS, "The sum of the heads' own counts.", _GROUPS, "counts\nalone", ".1f",
-          has_error=True),
     Field("limits", "", "Codes of what limits the numbers.", _BOTH, "limits", "codes", first=True),
     Field("entropy", _NUMBERS, "Entropy-ESS.", dims=_CUTS),
     Field("entropy_bound", _NUMBERS, "How far entropy-ESS can be off.", dims=_CUTS, dtype=np.float64),

@@ -15,8 +15,8 @@ from statesize.io.text import meant
 from statesize.models.plugins import PROFILE_MARKER as MARKER
 from statesize.models.plugins import unfinished
 
-FORMAT, SCHEMA, PAGE = "statesize-profile", 12, "page.html"
-"""What a marker says, and the page that `statesize profile` writes beside it."""
+SCHEMA, PAGE = 13, "page.html"
+"""The version of the format, and the page that `statesize profile` writes beside a marker."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Marker:
 
     document: dict[str, Any]
     nodes: list[str]
-    format: str = FORMAT
     schema: int = SCHEMA
 
 
@@ -39,33 +38,30 @@ def read_marker(path: Path) -> Marker:
     require_profile(path)
     try:
         marker = Marker(**json.loads((path / MARKER).read_bytes()))
+        if marker.schema != SCHEMA:
+            raise ValueError(f"it is of schema version {marker.schema!r}, not {SCHEMA}")
     except (OSError, ValueError, TypeError) as error:
         raise FileError(f"{path} is no profile that this statesize wrote ({error}). Make the profile anew.") from error
-    if (marker.format, marker.schema) != (FORMAT, SCHEMA):
-        raise FileError(
-            f"{path} is a profile of schema version {marker.schema!r}, and this statesize reads version {SCHEMA}. Make "
-            "the profile anew, or use the version of statesize that wrote it."
-        )
     return marker
 
 
 def profiles_in(path: Path) -> list[Path]:
     """The folders of profiles in a folder, by name."""
-    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
     return sorted(marker.parent for marker in path.glob(f"*/{MARKER}")) if os.path.isdir(path) else []
 
 
 def require_profile(path: Path, name: str = "profile") -> None:
     """Refuse what is no folder of a profile."""
-    there = os.path.exists(path)
-    if there and (path / MARKER).is_file():
+    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
+    exists, several = os.path.exists(path), profiles_in(path)
+    if exists and (path / MARKER).is_file():
         return
-    wrong = "holds none" if there else "is not there"
     advice = unfinished(path).strip() or f"Make one: statesize profile MODEL --output {path}"
-    if inside := profiles_in(path):
-        wrong, advice = "holds several", f"Give one, such as {inside[0]}."
-    elif not there:
+    if several:
+        advice = f"Give one, such as {several[0]}."
+    elif not exists:
         advice = meant(path.name, {folder.name: str(folder) for folder in profiles_in(path.parent)}, advice)
+    wrong = "holds several" if several else "holds none" if exists else "is not there"
     raise FileError(f"{name} must be the folder of a profile, got {path}, which {wrong}. {advice}")
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
@@ -19,17 +19,9 @@ from statesize.io.text import listed, meant
 from statesize.measurement.settings import MARKED, SINK
 from statesize.results.fields import LAYERS, chosen
 from statesize.results.store import node_name
-from statesize.results.summary import SummaryRow, channels_of, group_row, summary_row
+from statesize.results.summary import SummaryRow, channels_of, summary_row
 
 _UNKNOWN_SIZE = Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two lengths tell it.")
-
-
-class Limit(NamedTuple):
-    """What limits the numbers of some layers, or why they have none."""
-
-    code: Code
-    layers: tuple[str, ...]
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -104,13 +96,13 @@ class Profiled:
         return {name: tuple(limits) for name, limits in notes.items()}
 
     @property
-    def codes(self) -> list[Limit]:
-        """Each code that occurs, with its layers and its sentence."""
+    def codes(self) -> list[dict[str, Any]]:
+        """Each `code` that occurs, with its `layers` and its `sentence`."""
         layers: dict[tuple[Code, str], list[str]] = {}
         for name, notes in self.limits.items():
             for note in notes:
                 layers.setdefault((note.code, str(note)), []).append(name)
-        return [Limit(code, tuple(names), sentence) for (code, sentence), names in layers.items()]
+        return [{"code": code, "layers": names, "sentence": sentence} for (code, sentence), names in layers.items()]
 
     def limited(self, code: Code) -> dict[str, str]:
         """The mixers that a code limits, with what it says of each."""
@@ -168,14 +160,6 @@ def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int
     known = [index for index in layers if math.isfinite(figures[index])]
     weights = [channels_of(profile.mixer(profile.mixers[index])) for index in known]
     return float(np.average([figures[index] for index in known], weights=weights)) if known else math.nan
-
-
-def group_rows(profile: Profiled) -> list[SummaryRow]:
-    """One row per mixer whose heads share what it stores."""
-    nodes = {name: profile.mixer(name) for name in profile.mixers}
-    groups = {name: group for name in nodes if (group := profile.group(name)) is not None}
-    readers = {name: [node for node in nodes.values() if node.attrs["cache"] == name] for name in groups}
-    return [group_row([*readers[name], nodes[name]], group, profile.model, name) for name, group in groups.items()]
 
 
 def layer_name(names: Sequence[str], layer: object) -> str:

@@ -13,15 +13,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import xarray as xr
-from numpy.typing import NDArray
 
 from statesize.errors import FileError
 from statesize.io.files import os_errors, replace_files
 from statesize.results.place import MARKER, Marker, check_destination, read_marker
 
 _ARRAYS = re.compile(r"\d{5}\.safetensors")
-# Text is stored as the code points of its signs, along one more dimension.
-_SIGN = np.dtype("<u4")
 
 
 def node_name(mixer: str) -> str:
@@ -61,30 +58,21 @@ def _file(path: Path, index: int) -> Path:
 
 
 def dataset_to_bytes(dataset: xr.Dataset) -> bytes:
-    """A dataset as safetensors, whose metadata holds the dimensions and the attributes as JSON."""
+    """A dataset as safetensors, whose metadata holds the dimensions, the attributes and arrays of text as JSON."""
     dims = {str(name): [str(dim) for dim in variable.dims] for name, variable in dataset.variables.items()}
-    described = json.dumps({"attributes": dataset.attrs, "dims": dims}, allow_nan=False, ensure_ascii=False)
-    return safetensors.numpy.save({name: _stored(dataset[name].values) for name in dims}, {"statesize": described})
+    arrays = {name: np.ascontiguousarray(dataset[name].values) for name in dims}
+    texts = {name: arrays.pop(name).tolist() for name in dims if dataset[name].dtype.kind == "U"}
+    described = {"attributes": dataset.attrs, "dims": dims, "texts": texts}
+    return safetensors.numpy.save(arrays, {"statesize": json.dumps(described, allow_nan=False)})
 
 
 def dataset_from_bytes(content: bytes) -> xr.Dataset:
     """The dataset that `dataset_to_bytes` wrote; a ValueError for other bytes."""
     try:
-        arrays = safetensors.numpy.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         described = json.loads(header["__metadata__"]["statesize"])
-        variables = {name: (dims, _read(arrays[name], len(dims))) for name, dims in described["dims"].items()}
+        arrays: dict[str, Any] = {**safetensors.numpy.load(content), **described["texts"]}
+        variables = {name: (dims, np.asarray(arrays[name])) for name, dims in described["dims"].items()}
         return xr.Dataset(variables, attrs=described["attributes"])
     except (KeyError, TypeError, safetensors.SafetensorError) as error:
         raise ValueError(f"it holds no dataset of a profile: {error}") from error
-
-
-def _stored(values: NDArray[Any]) -> NDArray[Any]:
-    """An array as it is stored."""
-    values = np.ascontiguousarray(values)
-    return values[..., None].view(_SIGN) if values.dtype.kind == "U" else values
-
-
-def _read(values: NDArray[Any], ndim: int) -> NDArray[Any]:
-    """An array of so many dimensions, which has one more where it holds text."""
-    return values.view(f"U{values.shape[-1]}")[..., 0] if values.ndim > ndim else values

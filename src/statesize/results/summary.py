@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 from statesize.adapters.observation import DERIVATIVE
 from statesize.adapters.sources import KEEPS_THE_TEXT
 from statesize.measurement.metrics import utilisation
-from statesize.measurement.statistics import Estimate, Sample, are_spread, estimate, position_error
-from statesize.results.fields import COUNTS, GROUPS, LAYERS, POSITION, UNIT, UNITS, Array, Field, chosen, columns
+from statesize.measurement.statistics import Estimate, Sample, estimate, position_error
+from statesize.results.fields import COUNTS, LAYERS, POSITION, UNIT, UNITS, Array, Field, columns
 
 SummaryRow: TypeAlias = dict[str, Any]
 """One mixer's row, by the names of `statesize.results.fields.FIELDS`."""
@@ -44,16 +43,11 @@ def ess_values(node: xr.Dataset, metric: str) -> Array:
     return (lower + upper) / 2
 
 
-def unit_limits(node: xr.Dataset) -> Array:
-    """The ceiling of all heads or channels, (sequence, 1, position)."""
-    return node["ceiling"].values[:, None]
-
-
 def utilisation_values(node: xr.Dataset, metric: str = "entropy") -> Array:
     """ESS as a share of the ceiling, (sequence, unit, position); NaN unless sizes bind."""
     # Copies, because torch warns of arrays that cannot be written to.
-    ess, ceiling = (torch.from_numpy(np.array(values)) for values in (ess_values(node, metric), unit_limits(node)))
-    return utilisation(ess, ceiling, torch.from_numpy(node["binds"].values == 1)[:, None]).numpy()
+    ceiling, binds = (torch.from_numpy(np.array(node[name].values))[:, None] for name in ("ceiling", "binds"))
+    return utilisation(torch.from_numpy(np.array(ess_values(node, metric))), ceiling, binds == 1).numpy()
 
 
 def at_middle(node: xr.Dataset, values: Array) -> NDArray[np.float64]:
@@ -74,15 +68,7 @@ def over_units(node: xr.Dataset, values: Array) -> Estimate:
 
 def middle_ceiling(node: xr.Dataset) -> float:
     """What ESS could be at the middle, on average over sequences and heads."""
-    return float(known_mean(at_middle(node, unit_limits(node)), (0, 1)))
-
-
-def middle_bytes(node: xr.Dataset, lengths: NDArray[np.int64]) -> float:
-    """Bytes that the cache of a layer holds at the middle, on average over sequences: they grow as its TSS does."""
-    ends = lengths if keeps_everything(node) else node["tss"].values
-    sizes = at_middle(node, node["state_size"].values[:, None])[:, 0]
-    shares = np.divide(sizes, ends, out=np.ones_like(sizes), where=np.isfinite(sizes) & (ends > 0))
-    return float(known_mean(np.where(np.isnan(node["middle"].values), np.nan, node["state_bytes"].values * shares), 0))
+    return float(known_mean(at_middle(node, node["ceiling"].values[:, None]), (0, 1)))
 
 
 def keeps_everything(node: xr.Dataset) -> bool:
@@ -118,7 +104,9 @@ def known_mean(values: Array, axes: int | tuple[int, ...], weights: Array | floa
 
 def average(node: xr.Dataset, values: Array) -> Estimate:
     """The mean of (sequence, unit, position) over the layer, with the error that units and positions left out make."""
-    positions, weights = node["position"].values, _cut_weights(node)[:, None]
+    positions, totals, counts = node["position"].values, node["cuts"].values, measured_cuts(node).sum(1)
+    # Each measured cut stands for others of its text: long texts, measured at few of theirs, count by their length.
+    weights = np.divide(totals, counts, out=np.zeros(len(counts)), where=counts > 0)[:, None]
     inside, positions = values[:, :, positions >= 1], positions[positions >= 1]
     averaged = estimate(known_mean(inside, (0, 2), weights[..., None]), sample_of(node))
     curves = known_mean(inside, 1)
@@ -127,26 +115,14 @@ def average(node: xr.Dataset, values: Array) -> Estimate:
     shares = known * weights / max((known * weights).sum(), 1.0)
     for at in np.unique(known[known.any(1)], axis=0):
         alike = (known == at).all(1)
-        total = int(node["cuts"].values[alike].max())
-        error += position_error(curves[alike][:, at].mean(0), positions[at], total) * float(shares[alike].sum())
+        curve = curves[alike][:, at].mean(0)
+        error += position_error(curve, positions[at], int(totals[alike].max())) * float(shares[alike].sum())
     return Estimate(averaged.mean, math.hypot(averaged.error, error))
 
 
 def measured_cuts(node: xr.Dataset) -> NDArray[np.bool_]:
     """Which cuts of each text were measured, (sequence, position)."""
     return np.isfinite(node["norm"].values).any(1) & (node["position"].values >= 1)
-
-
-def _cut_weights(node: xr.Dataset) -> NDArray[np.float64]:
-    """How many cuts each measured one of a text stands for, (sequence,): 1 where all are, or where they are listed."""
-    # Long texts are measured at few of their positions, and count by their length all the same.
-    positions, weights = node["position"].values, np.ones(node.sizes["sequence"])
-    chosen = [(text, positions[at]) for text, at in enumerate(measured_cuts(node)) if at.any()]
-    totals = node["cuts"].values
-    if all(are_spread(at, int(totals[text])) for text, at in chosen):
-        for text, at in chosen:
-            weights[text] = totals[text] / len(at)
-    return weights
 
 
 def channels_of(node: xr.Dataset) -> int:
@@ -159,46 +135,26 @@ def stored_channels(node: xr.Dataset, group: xr.Dataset | None) -> int:
     return 0 if node.attrs["cache"] else channels_of(node if group is None else group)
 
 
-def group_row(nodes: Sequence[xr.Dataset], group: xr.Dataset, model: str, layer: str) -> SummaryRow:
-    """What the heads that read a cache, of one mixer or of several, share, and what they would need alone."""
-    groups, heads = sample_of(group).total, sum(sample_of(node).total for node in nodes)
-    row = {
-        "model": model,
-        "layer": layer,
-        "groups": groups,
-        "readouts": heads // groups,
-        "tss": largest_known(group, "tss"),
-    }
-    joint, alone = _averages(group), [(_averages(node), sample_of(node).total / groups) for node in nodes]
-    for name in joint:
-        row |= _cells(f"joint_{name}", joint[name])
-        row[f"alone_{name}"] = sum(averages[name].mean * share for averages, share in alone)
-        row[f"alone_{name}_error"] = sum(averages[name].error * share for averages, share in alone)
-    return chosen(GROUPS, row)
-
-
-def _averages(node: xr.Dataset) -> dict[str, Estimate]:
+def _average_count(node: xr.Dataset) -> Estimate:
     lower, upper = ess_bounds(node, "relative_count")
-    relative = average(node, (lower + upper) / 2)
+    counts = average(node, (lower + upper) / 2)
     # What is not known of the counts themselves comes to what is not known of the units.
-    apart = average(node, upper - lower).mean
-    counts = Estimate(relative.mean, relative.error + apart / 2)
-    return {"entropy": average(node, ess_values(node, "entropy")), "relative_count": counts}
+    return Estimate(counts.mean, counts.error + average(node, upper - lower).mean / 2)
 
 
-def _cells(name: str, mean: Estimate, times: float = 1) -> dict[str, float]:
-    return {name: mean.mean * times, f"{name}_error": mean.error * times}
+def _cells(name: str, estimated: Estimate, channels: float = 1) -> dict[str, float]:
+    return {name: estimated.mean * channels, f"{name}_error": estimated.error * channels}
 
 
 def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | None = None) -> SummaryRow:
-    """One mixer's row of the table of layers; what heads share in groups is counted once in its totals."""
-    sample, kept = sample_of(node), "ceiling" if keeps_everything(node) else "state"
-    stored, averages = stored_channels(node, group), _averages(node)
-    totals = averages if group is None else _averages(group)
-    share = utilisation_values(node)
-    ess, binds = (over_units(node, at_middle(node, values)) for values in (ess_values(node, "entropy"), share))
+    """One mixer's row of the table of layers; what heads share in groups is counted once in its total."""
+    sample, entropy, share = sample_of(node), ess_values(node, "entropy"), utilisation_values(node)
+    ess, binding_share = (over_units(node, at_middle(node, values)) for values in (entropy, share))
+    averaged = average(node, entropy)
+    joint = averaged if group is None else average(group, ess_values(group, "entropy"))
     # Numbers of whole layers have no size that they could be a share of.
     ceiling = math.nan if node.attrs["kind"] == DERIVATIVE else middle_ceiling(node)
+    kept = "ceiling" if keeps_everything(node) else "state"
     row: SummaryRow = {
         **{field.name: _of_layer(node, field) for field in columns(LAYERS) if field.dims is not None},
         "model": model,
@@ -209,18 +165,20 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         "ceiling": ceiling,
         "share_of_state": math.nan,
         "share_of_ceiling": math.nan,
-        f"share_of_{kept}": ess.mean / ceiling if ceiling and math.isfinite(binds.mean) else math.nan,
+        f"share_of_{kept}": ess.mean / ceiling if ceiling and math.isfinite(binding_share.mean) else math.nan,
         "units": sample.total,
         "measured": len(sample.units),
         "engine": str(node.attrs["engine"]),
+        **_cells("average_entropy", averaged),
+        **_cells("average_relative_count", _average_count(node)),
+        **_cells("total_entropy", joint, stored_channels(node, group)),
         "state_utilisation": math.nan,
         "ceiling_utilisation": math.nan,
         f"{kept}_utilisation": average(node, share).mean,
-        "sink_position": _most_frequent(node["sink_position"].values),
+        # The position that most texts and heads have.
+        "sink_position": next(iter(pd.Series(node["sink_position"].values.ravel()).mode()), math.nan),
     }
-    for name in averages:
-        row |= _cells(f"average_{name}", averages[name]) | _cells(f"total_{name}", totals[name], stored)
-    return row
+    return row if group is None else row | {"groups": sample_of(group).total, **_cells("joint_entropy", joint)}
 
 
 def _of_layer(node: xr.Dataset, field: Field) -> float:
@@ -231,13 +189,7 @@ def _of_layer(node: xr.Dataset, field: Field) -> float:
     return average(node, values).mean if field.dims == (UNIT, POSITION) else float(known_mean(values, (0, 1)))
 
 
-def _most_frequent(values: Array) -> float:
-    """The value that most entries have, NaN where none is known."""
-    values, counts = np.unique(values[np.isfinite(values)], return_counts=True)
-    return float(values[counts.argmax()]) if len(values) else math.nan
-
-
-LONG_FORM = (
+_LONG_FORM = (
     "layer", "head", "position", "ess", "metric", "threshold", "token", "sequence", "ceiling", "state_size", "lower",
     "upper", "norm", "token_id", "kind", "model",
 )  # fmt: skip
@@ -245,23 +197,19 @@ LONG_FORM = (
 
 def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.DataFrame:
     """One mixer as a table with one row for each sequence, head, position, metric and threshold (NaN for entropy)."""
-    unit, unknown = unit_dim(node), xr.full_like(node["entropy"], math.nan)
-    tokens = (
-        root[["tokens", "token_ids"]].isel(token=node["position"]).rename({"tokens": "token", "token_ids": "token_id"})
-    )
-    numbers = node[["norm", "ceiling", "state_size"]].merge(tokens)
-    metrics = [("entropy", math.nan, [node["entropy"], unknown, unknown])]
+    unit = unit_dim(node)
+    tokens = root[["tokens", "token_ids"]].isel(token=node["position"])
+    numbers = node[["norm", "ceiling", "state_size"]].merge(tokens.rename({"tokens": "token", "token_ids": "token_id"}))
+    metrics = [("entropy", node[["entropy"]].rename(entropy="ess"))]
     for counts in COUNTS:
-        for at, threshold in enumerate(node[counts.threshold].values.tolist()):
-            bounds = [node[name].isel({counts.threshold: at}, drop=True) for name in counts[:3]]
-            metrics.append((counts.name, threshold, bounds))
+        if node.sizes[counts.threshold]:
+            renamed = dict(zip(counts, ("ess", "lower", "upper", "threshold"), strict=True))
+            metrics.append((counts.name, node[list(counts[:3])].rename(renamed)))
     frames = [
-        numbers.assign(ess=ess, lower=lower, upper=upper)
-        .to_dataframe(["sequence", unit, "position"])
-        .reset_index()
-        .assign(metric=metric, threshold=threshold, layer=layer, kind=node.attrs["kind"], model=model)
-        for metric, threshold, (ess, lower, upper) in metrics
+        numbers.merge(values).to_dataframe().reset_index().rename(columns={unit: "head"}).assign(metric=metric)
+        for metric, values in metrics
     ]
-    frame = cast("Any", pd.concat(frames, ignore_index=True)).rename(columns={unit: "head"})[[*LONG_FORM]]
+    frame = cast("Any", pd.concat(frames, ignore_index=True)).assign(layer=layer, kind=node.attrs["kind"], model=model)
     # Nothing has passed before position 0, and averages are over the others.
-    return frame[frame["ess"].notna() & (frame["position"] > 0)].reset_index(drop=True)
+    known = frame["ess"].notna() & (frame["position"] > 0)
+    return frame[known].reindex(columns=[*_LONG_FORM]).reset_index(drop=True)

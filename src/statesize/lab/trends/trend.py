@@ -25,7 +25,7 @@ from statesize.report.result import Result
 from statesize.report.result_page import PageChart, ResultPage
 from statesize.report.table import PageTable
 from statesize.results.profiled import comparable
-from statesize.results.summary import channels_of, ess_values, known_mean, sample_of, unit_limits
+from statesize.results.summary import channels_of, ess_values, known_mean, sample_of
 
 AVERAGE, METRICS = "average", ["entropy", "relative_count", "norm", "ceiling"]
 _ANALYSES = {"step": "change", "length": "exponent"}
@@ -177,7 +177,7 @@ def _rows(profile: Profile) -> Iterator[dict[str, Any]]:
     compared = {profile.mixers[index] for index in comparable(profile)}
     for name in profile.mixers:
         node = profile.mixer(name)
-        norm, limits, later = node["norm"].values, unit_limits(node), node["position"].values >= 1
+        norm, limits, later = node["norm"].values, node["ceiling"].values[:, None], node["position"].values >= 1
         arrays = (*(ess_values(node, metric) for metric in METRICS[:2]), norm, np.broadcast_to(limits, norm.shape))
         units, sample = [known_mean(values[:, :, later], 2) for values in arrays], sample_of(node)
         weight = channels_of(node) if name in compared else 0
