@@ -25,14 +25,11 @@ from torch import Tensor
 
 from statesize.errors import StatesizeError
 from statesize.io.machine import machine
-from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
 from statesize.spectra.engine import EngineName, Output
-from statesize.spectra.factorisation import singular_values
 from statesize.version import installed
 
 _linalg = cast("Any", torch.linalg)
-_RATIOS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,7 @@ class Case:
     name: str  # as the table shows it
     make: Callable[[int], Operator]  # the operator of a length
     engine: EngineName
-    outputs: tuple[Output, ...] = ("counts", "entropy")  # each is a row
-    ratios: tuple[float, ...] = _RATIOS  # τ/σ_1 at which counts are checked
-    lengths: int = 1  # how many times the length of the other cases
-
-
-def measured(operator: Operator, case: Case, output: Output, tolerances: Sequence[float]) -> Measurement:
-    """One output of a case's engine at all positions."""
-    return measure(operator, tolerances, (), outputs=(output,), engine=case.engine)
+    outputs: tuple[Output, ...] = ("counts", "entropy")
 
 
 def gated(length: int, states: int) -> Recurrence:
@@ -105,31 +95,16 @@ def modal_convolution(length: int, modes: int) -> Convolution:
     return Convolution((_normal(g, modes, 1) * waves).sum(0), length)
 
 
-def irregular_convolution(length: int) -> Convolution:
-    """A long kernel of decaying noise: at L = 2048, 197 singular values above 1e-3 σ_1 and 631 above 1e-10 σ_1."""
-    g = torch.Generator().manual_seed(0)
-    lag = torch.arange(length, dtype=torch.float64)
-    return Convolution(_normal(g, length) * torch.exp(-40 * lag / length), length)
-
-
-def cases(quick: bool) -> tuple[Case, ...]:
-    """All cases, in the order of the table."""
-    channels, large = 32 if quick else 1536, _RATIOS[:3]
-    values: tuple[Output, ...] = ("values",)
-    layer = partial(selective, states=16, channels=channels)
-    smooth = Case("softmax d=64, decaying", partial(smooth_attention, width=64), "all_cuts")
-    return (
-        Case("gated n=64", partial(gated, states=64), "all_cuts"),
-        Case("delta rule n=128", partial(delta, states=128), "all_cuts"),
-        Case("full transition n=64", partial(full, states=64), "all_cuts"),
-        Case(f"Mamba layer n=16, {channels} channels", layer, "small_state", values),
-        Case("gated n=64, all σ", partial(gated, states=64), "exact", values),
-        Case("gated n=128, all σ", partial(gated, states=128), "exact", values),
-        Case("softmax d=64, full rank", partial(attention, width=64), "all_cuts", ratios=large),
-        smooth,
-        Case("convolution, 32 modes", partial(modal_convolution, modes=32), "all_cuts"),
-        Case("convolution, irregular", irregular_convolution, "all_cuts", ratios=large),
-    )
+CASES = (
+    Case("gated n=64", partial(gated, states=64), "all_cuts"),
+    Case("delta rule n=128", partial(delta, states=128), "all_cuts"),
+    Case("full transition n=64", partial(full, states=64), "all_cuts"),
+    Case("Mamba layer n=16, 32 channels", partial(selective, states=16, channels=32), "small_state", ("values",)),
+    Case("gated n=128, all σ", partial(gated, states=128), "exact", ("values",)),
+    Case("softmax d=64, full rank", partial(attention, width=64), "all_cuts"),
+    Case("softmax d=64, decaying", partial(smooth_attention, width=64), "all_cuts"),
+    Case("convolution, 32 modes", partial(modal_convolution, modes=32), "all_cuts"),
+)
 
 
 _VOCABULARY = 1024
@@ -249,22 +224,6 @@ def seconds(call: Callable[[], object]) -> float:
     start = now()
     call()
     return now() - start
-
-
-def midpoints(length: int, count: int) -> list[int]:
-    """Cut positions in the middle of equal parts of 1 … L − 1, whose mean cost is close to that of all positions."""
-    count = min(count, length - 1)
-    return [1 + (2 * k + 1) * (length - 1) // (2 * count) for k in range(count)]
-
-
-def dense_seconds(matrix: Tensor, positions: list[int]) -> float:
-    """Seconds of the definition at all positions of one T, (L, L), scaled from a sample of positions."""
-
-    def loop() -> None:
-        for i in positions:
-            singular_values(matrix[i:, :i])
-
-    return seconds(loop) / len(positions) * (matrix.shape[-1] - 1)
 
 
 SCHEMA = 1

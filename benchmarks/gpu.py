@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.cases import Case, cases, document, random_tokens
+from benchmarks.cases import CASES, Case, document, random_tokens
 from statesize.io.files import replace_file
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator
@@ -69,7 +69,7 @@ def answers(case: Case, operator: Operator) -> Measurement:
 
 def engine_row(case: Case, length: int, device: torch.device) -> dict[str, Any]:
     """One engine on the GPU and on the CPU."""
-    operator = case.make(case.lengths * length)
+    operator = case.make(length)
     moved = operator.to(device=device)
     one, on_cpu, _ = timed(torch.device("cpu"), lambda: answers(case, operator), lambda: answers(case, operator))
     other, on_gpu, held = timed(device, lambda: answers(case, moved), lambda: answers(case, moved))
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("device must be one that torch finds, got cuda. Run it where torch.cuda.is_available().\n")
         return 2
     length = 128 if options.quick else LENGTH
-    rows = [engine_row(case, length, device) for case in cases(quick=True)]
+    rows = [engine_row(case, length, device) for case in CASES]
     shape, tokens = (QUICK, length) if options.quick else (MODEL, TOKENS)
     more: dict[str, Any] = {"model": model_row(shape, tokens, device)}
     if find_spec("fla") is not None and device.type == "cuda":

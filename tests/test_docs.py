@@ -3,16 +3,11 @@
 import ast
 import importlib
 import re
-from dataclasses import fields
 from inspect import ismodule
 from pathlib import Path
 
 import pytest
 
-from benchmarks.cases import SCHEMA
-from benchmarks.engines import Row
-from statesize.spectra.dispatch import ENGINES
-from tools.figures.on_record import read_json
 from tools.figures.pages import BLOCK
 
 ROOT = Path(__file__).parent.parent
@@ -98,11 +93,7 @@ def test_what_the_pages_import_is_in_the_api():
     assert missing == set()
 
 
-def test_the_performance_page_is_of_the_benchmark_s_present_form():
-    found = read_json("engines")
-    assert found["schema"] == SCHEMA
-    assert {field.name for field in fields(Row)} == set(found["rows"][0])
-    assert {row["engine"] for row in found["rows"]} <= set(ENGINES)
+def test_times_on_the_performance_page_are_figures():
     page = (DOCS / "appendix" / "performance.md").read_text(encoding="utf-8")
     prose = BLOCK.sub("", page)
     assert not re.search(r"\d+ ?×|\d+\.\d+ s\b", prose)

@@ -4,23 +4,23 @@ import pickle
 from functools import partial
 
 import pytest
+import torch
 from oracles.memory_use import MEBIBYTE, die, hold, make, nothing, warm
 
-from benchmarks.cases import cases, measured, peak_bytes
+from benchmarks.cases import CASES, peak_bytes
 from statesize.errors import StatesizeError
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES
 
 
-@pytest.mark.parametrize("case", cases(quick=True), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_case_is_made_and_its_engine_takes_it(case):
     operator = case.make(64)
     assert operator.length == 64
     assert ENGINES[case.engine].unsupported_reason(operator, make_cut(64), case.outputs) is None
     # Memory is measured in a child process.
     again = pickle.loads(pickle.dumps(case))  # noqa: S301
-    found = measured(again.make(64)[(0,) * len(operator.batch_shape)], again, case.outputs[0], (1e-3,))
-    assert (found.count is not None) == (case.outputs[0] == "counts")
+    assert torch.equal(again.make(64).columns(0, 8), operator.columns(0, 8))
 
 
 def test_the_peak_of_each_call_with_the_operator():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,47 +29,27 @@ class Family:
     versions: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """The result of the sweep over all families."""
-
-    transformers: str  # the version that all but `versions` is of
-    families: tuple[Family, ...]  # in the order of their names, those of the registry first
-
-    @property
-    def versions(self) -> tuple[str, ...]:
-        """The versions that were tried, the oldest first."""
-        return max((tuple(family.versions) for family in self.families), key=len)
-
-    def of(self, status: str) -> tuple[Family, ...]:
-        """The families of one status."""
-        return tuple(family for family in self.families if family.status == status)
-
-
-@cache
-def swept() -> Sweep:
-    """The sweep that this statesize was made with."""
-    document: dict[str, Any] = json.loads(Path(__file__).with_name("families.json").read_text(encoding="utf-8"))
-    return Sweep(document["transformers"], tuple(Family(**family) for family in document["families"]))
+TABLE: dict[str, Any] = json.loads(Path(__file__).with_name("families.json").read_text(encoding="utf-8"))
+FAMILIES = tuple(Family(**family) for family in TABLE["families"])
+"""What the sweep found, in the order of names, those of the registry first."""
 
 
 def families() -> dict[str, str]:
     """How many families of transformers are measured, of which not all mixers, and which are not."""
-    found = swept()
-    measured = found.of("measured")
+    measured = [family for family in FAMILIES if family.status == "measured"]
     inside = [family for family in measured if family.registered]
-    registered = [family for family in found.families if family.registered]
+    registered = [family for family in FAMILIES if family.registered]
     refused = [family.name for family in registered if family not in measured]
     versions = [
         f"{with_it.count('measured')} of {len(with_it)} (with {version})"
-        for version in found.versions
+        for version in max((tuple(family.versions) for family in FAMILIES), key=len)
         for with_it in [[family.versions[version] for family in registered if version in family.versions]]
     ]
     judged = [family.maps if family.impulses is None else family.impulses for family in measured]
     return {
         "measured": str(len(inside)),
         "all": str(len(registered)),
-        "transformers": found.transformers,
+        "transformers": TABLE["transformers"],
         "farthest": f"{max(one for one in judged if one is not None):.0e}",
         "partly": ", ".join(f"`{family.name}`" for family in inside if family.reason),
         "refused": ", ".join(f"`{name}`" for name in refused),

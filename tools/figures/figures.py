@@ -12,14 +12,14 @@ from tools.figures.fields import fields
 from tools.figures.findings import findings
 from tools.figures.measured_models import measured_models, records
 from tools.figures.on_record import RESULTS, estimate, quoted, read_json, table
-from tools.figures.speed import engines, speed
+from tools.figures.speed import speed
 from tools.figures.trends import length
 
 
 @cache
 def figures() -> dict[str, dict[str, str]]:
     """All figures as text, by document and name; a record whose command is gone has its own under `shown`."""
-    parts = (bounds, other_texts, fla, engines, speed)
+    parts = (bounds, other_texts, fla, speed)
     kept = {part.__name__: part(read_json(part.__name__)) for part in parts}
     for path in RESULTS.glob("*/*.json"):
         if "shown" in (document := json.loads(path.read_text("utf-8"))):

@@ -1,41 +1,11 @@
-"""The figures of the page about performance: what work on a model costs, and engines against the definition."""
+"""The figures of the page about performance: what work on a model costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tools.figures.on_record import table
-
-
-def engines(document: Mapping[str, Any]) -> dict[str, str]:
-    """The engines against the definition: errors, memory and how times grow."""
-    rows, versions = document["rows"], document["made"]["versions"]
-    slopes = {engine: f"{slope:.2f}" for engine, slope in document["exponents"].items()}
-    errors = [
-        (f"`{engine}`", *_errors([row for row in rows if row["engine"] == engine]), slopes[engine])
-        for engine in dict.fromkeys(row["engine"] for row in rows)
-    ]
-    head = ("engine", "outside its bound", "entropy within", "σ / σ₁ within", "peak memory", "exponent")
-    return {
-        "machine": f"{document['machine']}; torch {versions['torch']}, numba {versions['numba']}, Python "
-        f"{versions['python']}",
-        "errors": table(head, errors),
-        "dense": slopes["dense"],
-    }
-
-
-def _errors(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Answers outside their bounds, the largest errors and the most memory of the cases of one engine."""
-    largest = [
-        max((row["error"] for row in rows if row["output"] == output), default=None) for output in ("entropy", "values")
-    ]
-    return (
-        f"{sum(row['miscounts'] for row in rows)} of {sum(row['checked'] for row in rows)}",
-        *("" if error is None else f"{error:.0e}" for error in largest),
-        f"{max(row['peak_bytes'] for row in rows) / 2**20:,.0f} MiB",
-    )
-
 
 # Parameters and query heads of models whose costs are computed.
 _LARGER = {
