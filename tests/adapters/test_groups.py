@@ -132,7 +132,7 @@ def test_the_order_of_heads_of_stored_heads():
 
 def test_heads_are_measured_together_in_a_profile(tmp_path):
     model, ids = attention_model("llama"), token_ids()
-    profile = ss.profile(model, ids, output=tmp_path / "profile")
+    profile = ss.profile(model, ids, positions="all", output=tmp_path / "profile")
     row, _ = profile.summary_rows()
     for sequence in range(2):
         (item,) = capture(model, ids[sequence : sequence + 1], 0)
@@ -171,7 +171,7 @@ def test_layers_that_share_a_cache(family):
         assert shared.outputs == 2 * heads // items[reader].groups
         assert torch.equal(shared.state_size(), items[own].operator.state_size())
         assert items[own].state_bytes > items[reader].state_bytes == 0
-    profile = ss.profile(model, ids)
+    profile = ss.profile(model, ids, positions="all")
     rows = profile.summary_rows()
     assert [row["total_entropy"] > 0 for row in rows] == [False, False, True, True]
     for reader in (2, 3):
