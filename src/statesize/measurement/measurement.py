@@ -205,10 +205,9 @@ def _weighted(operator: Operator, weights: Tensor | None, skip_first: int) -> Op
         refuse("weights", wanted, weights, _EACH_COLUMN)
     if given.is_complex():
         refuse("weights", wanted, given.dtype, _EACH_COLUMN)
-    w = given.to(ones)
-    own = w.shape[:-1]
+    w, own = given.to(ones), given.shape[:-1]
     fits = w.shape[-1:] == ones.shape and len(own) <= len(batch)
-    fits = fits and all(one in (1, other) for one, other in zip(own[::-1], batch[::-1], strict=False))
+    fits = fits and all(size in (1, other) for size, other in zip(own[::-1], batch[::-1], strict=False))
     if not fits or not bool(((w >= 0) & w.isfinite()).all()):
         refuse("weights", wanted, w if fits else tuple(w.shape), _EACH_COLUMN)
     return operator.weighted(torch.cat([torch.zeros_like(w[..., :skip_first]), w[..., skip_first:]], -1))

@@ -33,12 +33,12 @@ def tolerance_ess(values: Tensor, tolerance: float | Sequence[float], relative: 
     _require_singular_values(values)
     # A threshold in float32 may be the value that stands above it.
     values = values.double()
-    one = real_number(tolerance)
-    listed = tolerance if one is None and isinstance(tolerance, Iterable) else [tolerance]
+    number = real_number(tolerance)
+    listed = tolerance if number is None and isinstance(tolerance, Iterable) else [tolerance]
     thresholds = torch.tensor(real_numbers("tolerance", listed), dtype=torch.float64, device=values.device)
     scale = largest(values)[..., None] if relative else values.new_ones(*values.shape[:-1], 1)
     counts = (values[..., None, :] > (thresholds * scale)[..., None]).sum(-1)
-    return counts if one is None else counts[..., 0]
+    return counts if number is None else counts[..., 0]
 
 
 def entropy_ess(values: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ class Settings:
 
     @property
     def _changed(self) -> dict[str, object]:
-        default, given = Settings(), {one.name: getattr(self, one.name) for one in fields(self)}
+        default, given = Settings(), {setting.name: getattr(self, setting.name) for setting in fields(self)}
         return {name: value for name, value in given.items() if value != getattr(default, name)}
 
     def without(self, where: str, *names: str) -> Settings:
@@ -221,12 +221,12 @@ def given_settings(settings: Settings | None, **arguments: object) -> Settings:
     """What is given as `settings`, or the defaults, with arguments in their place, as far as these are given."""
     advice = "Give statesize.Settings(**settings)." if isinstance(settings, Mapping) else "Give statesize.Settings()."
     require_kind("settings", settings, (Settings, type(None)), "a statesize.Settings", advice)
-    return replace(settings or Settings(), **{name: one for name, one in arguments.items() if one is not None})
+    return replace(settings or Settings(), **{name: value for name, value in arguments.items() if value is not None})
 
 
 def all_but(*names: str) -> tuple[str, ...]:
     """The names of all other settings."""
-    return tuple(one.name for one in fields(Settings) if one.name not in names)
+    return tuple(setting.name for setting in fields(Settings) if setting.name not in names)
 
 
 def memory_bytes(size: object) -> int:
@@ -242,7 +242,7 @@ def memory_bytes(size: object) -> int:
 
 def _mixes(value: object) -> dict[str, str]:
     named = cast("Mapping[object, object]", value if isinstance(value, Mapping) else {})
-    if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in named.items() for one in pair):
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for pair in named.items() for name in pair):
         refuse("mixes", "names of modules with the name of a part each", cast("object", value))
     return dict(cast("Mapping[str, str]", value))
 
@@ -253,8 +253,7 @@ def _layers(name: str, value: object) -> Layers:
     if (index := whole_number(value)) is not None and not getattr(value, "ndim", 0):
         return index
     expected = "None, or the name or index of a layer, or a list of these"
-    listed = list(several(name, value, expected))
-    layers = [one if isinstance(one, str) else whole_number(one) for one in listed]
+    layers = [layer if isinstance(layer, str) else whole_number(layer) for layer in several(name, value, expected)]
     if not layers or None in layers:
         refuse(name, expected, value)
     return tuple(cast("list[int | str]", layers))

@@ -32,7 +32,7 @@ class Transition(ABC):
 
     def tensors(self) -> list[Tensor]:
         """What it is made of."""
-        return [getattr(self, one.name) for one in fields(self)]
+        return [getattr(self, part.name) for part in fields(self)]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same form with a function applied to its tensors."""
@@ -40,7 +40,7 @@ class Transition(ABC):
 
     def spaced(self, steps: int) -> Self:
         """With so many steps for each, all but the first of which leave the state as it is."""
-        return type(self)(*(spaced(getattr(self, one.name), steps, float(one.name in ONES)) for one in fields(self)))
+        return type(self)(*(spaced(getattr(self, part.name), steps, float(part.name in ONES)) for part in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,7 @@ def chunks_between(real: Recurrence, borders: list[int]) -> tuple[Transition, Te
         eye = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
         return FullTransition(torch.where(inside[..., None], chunks(transition.full, 3), eye)), B, C
     named = ((field.name in ONES, chunks(getattr(transition, field.name))) for field in fields(transition))
-    return type(transition)(*(torch.where(inside, part, float(one)) for one, part in named)), B, C
+    return type(transition)(*(torch.where(inside, part, float(neutral)) for neutral, part in named)), B, C
 
 
 def maps_of_chunks(transition: Transition, B: Tensor, C: Tensor) -> BorderMaps:

@@ -36,7 +36,7 @@ def choose_engine(
     """The engine of a name, or for "auto" the fastest that computes these outputs; refuses one that declines."""
     if not isinstance(name, str) or name not in ("auto", *ENGINES):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise EngineError(f"engine must be one of auto, {', '.join(ENGINES)}, got {name!r}.")
-    able = {one.name: one for one in ORDER if one.unsupported_reason(operator, cut, outputs) is None}
+    able = {engine.name: engine for engine in ORDER if engine.unsupported_reason(operator, cut, outputs) is None}
     if name == "auto" and able:
         # Where one entry does not fit into the memory, one that holds less.
         return min(able.values(), key=lambda it: (it.footprint(operator, cut).each > memory, it.seconds(operator, cut)))

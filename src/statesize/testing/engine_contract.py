@@ -116,11 +116,11 @@ class EngineContract:
     def test_batch_entries_are_measured_by_themselves(self) -> None:
         """A batch of several dimensions gives what its entries give alone, within the bounds of both."""
         for batch in self._batches(seed=3):
-            one, cut = batch[0, 0], own_cut(batch)
-            together, alone = self.engine.blocks(batch, cut), self.engine.blocks(one, cut)
-            assert together.norms().shape == (1, 2, one.length - 1)
+            entry, cut = batch[0, 0], own_cut(batch)
+            together, alone = self.engine.blocks(batch, cut), self.engine.blocks(entry, cut)
+            assert together.norms().shape == (1, 2, entry.length - 1)
             close = together.error_bound[0, 0] + alone.error_bound
-            assert bool(((together.norms()[0, 0] - alone.norms()).abs() <= close * one.length**0.5).all())
+            assert bool(((together.norms()[0, 0] - alone.norms()).abs() <= close * entry.length**0.5).all())
             (entropy, bound), (single, single_bound) = (blocks.entropies() for blocks in (together, alone))
             assert bool(((entropy[0, 0] - single).abs() <= bound[0, 0] + single_bound).all())
 

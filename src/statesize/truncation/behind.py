@@ -133,8 +133,8 @@ class Behind:
     def _answers(self, held: HeldAttention, answer: Tensor) -> bool:
         """Whether attention gives what its function returned behind the cut, of (L, H, P)."""
         rows = held.rows(held.query[None, :, :, self.cut :], held.key[None])
-        found = (rows.flatten(2, 3) @ held.value).reshape(-1, len(answer) - self.cut, held.value.shape[-1])
-        return bool((found.transpose(0, 1) - answer[self.cut :]).abs().max() <= self._rounding * answer.abs().max())
+        mixed = (rows.flatten(2, 3) @ held.value).reshape(-1, len(answer) - self.cut, held.value.shape[-1])
+        return bool((mixed.transpose(0, 1) - answer[self.cut :]).abs().max() <= self._rounding * answer.abs().max())
 
     def settle(self, logits: Tensor, *, compare: bool = True) -> None:
         """Whether the runs are sure, if T of all mixers is known: compared with logits of the whole run if asked."""
@@ -168,9 +168,9 @@ class Behind:
         at_once = max(1, POSITIONS // (self.forward.length - self.cut))
         for first in range(0, len(rows), at_once):
             some = [[run for text, run in rows[first : first + at_once] if text == at] for at in range(len(wanted))]
-            found = self.logits(lambda held, some=some: remember(held, some[held.text]), [*map(len, some)])
-            for text, (runs, logits) in enumerate(zip(some, found, strict=True)):
-                yield from ((text, run, one) for run, one in zip(runs, logits, strict=True))
+            together = self.logits(lambda held, some=some: remember(held, some[held.text]), [*map(len, some)])
+            for text, (runs, logits) in enumerate(zip(some, together, strict=True)):
+                yield from ((text, *pair) for pair in zip(runs, logits, strict=True))
 
     def _attend(
         self, function: Attend, remember: Callable[[HeldAttention], Memory], runs: Sequence[int], module: nn.Module,

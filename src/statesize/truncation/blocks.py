@@ -36,13 +36,13 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
     if symmetric.device.type != "cpu" or torch.get_num_threads() > 2 or 4 * most > n:
         return eigenvectors(symmetric).flip(-1)[..., :most]
     eigh: Any = import_module("scipy.linalg").eigh  # importing it takes time
-    matrices, found = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
+    matrices, bases = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
     with lapack().block():
-        for matrix, vectors, count in zip(matrices, found, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
+        for matrix, vectors, count in zip(matrices, bases, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
             if count:
                 some = eigh(matrix.numpy(), subset_by_index=(n - int(count), n - 1), check_finite=False)[1]
                 vectors[:, :count] = torch.from_numpy(some).flip(-1)
-    return found.reshape(*symmetric.shape[:-1], most)
+    return bases.reshape(*symmetric.shape[:-1], most)
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def gram(rows: Tensor) -> Tensor:
 def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:
     """Decompose matrices, one per thread: LAPACK's own threads only wait here."""
     with one_torch_thread():
-        return in_parallel([partial(decompose, one) for one in symmetric.reshape(-1, *symmetric.shape[-2:])])
+        return in_parallel([partial(decompose, matrix) for matrix in symmetric.reshape(-1, *symmetric.shape[-2:])])
 
 
 def recurrence_of(operator: Operator) -> tuple[Recurrence, int] | None:
@@ -103,10 +103,10 @@ class PastBlock:
     @classmethod
     def of(cls, operator: Operator, cut: int) -> Self:
         """H_i of an operator, from the factors of a recurrence in float64, or from T itself."""
-        found = recurrence_of(operator)
-        if found is None:
+        stepped = recurrence_of(operator)
+        if stepped is None:
             return cls(past_block(operator, cut))
-        recurrence, steps = found
+        recurrence, steps = stepped
         left, right = state_factors(recurrence, cut * steps)
         return cls(left[..., steps - 1 :: steps, :], right)
 
@@ -117,8 +117,8 @@ class PastBlock:
             return self._factored[0]
         # It takes two thirds of the time; what it rounds, below 1e-8 σ₁, no cut of a model shows.
         squares = gram(self.left)
-        found = torch.stack(_each(_linalg.eigvalsh, squares)).reshape(squares.shape[:-1])
-        return found[..., -min(self.left.shape[-2:]) :].clamp(min=0).sqrt().flip(-1)
+        eigenvalues = torch.stack(_each(_linalg.eigvalsh, squares)).reshape(squares.shape[:-1])
+        return eigenvalues[..., -min(self.left.shape[-2:]) :].clamp(min=0).sqrt().flip(-1)
 
     @cached_property
     def _factored(self) -> tuple[Tensor, Tensor]:

@@ -82,29 +82,29 @@ class Around:
     norm: nn.Module | None = None  # the RMS norm through which that goes before it is added, as in Gemma 3
 
 
-def watch(model: nn.Module, found: dict[str, Around], stack: ExitStack) -> None:
+def watch(model: nn.Module, around: dict[str, Around], stack: ExitStack) -> None:
     """See in a run what stands around all modules that may be attention."""
 
     def enter_layer(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found[name].hidden = args[0] if args else kwargs.get("hidden_states")
+        around[name].hidden = args[0] if args else kwargs.get("hidden_states")
 
     def leave(name: str, _: nn.Module, __: object, output: Any) -> None:
-        found[name].output = output[0] if isinstance(output, tuple) else output
+        around[name].output = output[0] if isinstance(output, tuple) else output
 
     def enter_norm(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and args[0] is found[name].output:
-            found[name].norm = module
+        if args and args[0] is around[name].output:
+            around[name].norm = module
 
     for name, module in named_parts(model):
         layer = model.get_submodule(name.rpartition(".")[0])
         parts = (getattr(module, part, None) for part in _PROJECTIONS)
-        found[name] = Around(next((part for part in parts if isinstance(part, nn.Module)), None))
-        if found[name].projection is None:
+        around[name] = Around(next((part for part in parts if isinstance(part, nn.Module)), None))
+        if around[name].projection is None:
             continue
         hook = in_this_thread(partial(enter_layer, name))
         stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.callback(module.register_forward_hook(in_this_thread(partial(leave, name))).remove)
-        norms = [one for one in layer.children() if "RMSNorm" in type(one).__name__]
+        norms = [child for child in layer.children() if "RMSNorm" in type(child).__name__]
         for norm in norms:
             stack.callback(norm.register_forward_pre_hook(in_this_thread(partial(enter_norm, name))).remove)
 
@@ -139,8 +139,8 @@ def layer_curves(held: HeldAttention, order: Tensor, around: Around) -> Tensor:
         paid = weights.take_along_dim(more[:, None, None], -1)
         mixed = mixed + paid @ values.take_along_dim(more[:, None, :, None], -2)
         total = total + paid.sum(-1, keepdim=True)
-        lost = (mixed / total - whole).transpose(1, 2).flatten(2).double()
-        curves[:, point] = (((lost @ gram) * lost).sum(-1) * rows).sum(-1).cpu()
+        error = (mixed / total - whole).transpose(1, 2).flatten(2).double()
+        curves[:, point] = (((error @ gram) * error).sum(-1) * rows).sum(-1).cpu()
     hidden = whole if around.hidden is None else around.hidden[held.text, cut:]
     return curves / float(hidden.double().square().sum())
 

@@ -147,33 +147,33 @@ class Pricing:
         place = len(self.held_out[0][1]), self.prefix
         run = Documents(keep, report, len(self.curves) + len(self.held_out))
         measured = run.made("curves", [place] * len(self.curves), self._curves)
-        curves = torch.tensor([[one["curve"] for one in text] for text in measured], dtype=torch.float64).mean(0)
+        curves = torch.tensor([[cache["curve"] for cache in text] for text in measured], dtype=torch.float64).mean(0)
         self.set_budgets(measured[0], curves)
         prices = run.made("prices", [place] * len(self.held_out), self._documents)
-        tokens = torch.stack([self.tokens[one] for one in self.variants], -1)
+        tokens = torch.stack([self.tokens[variant] for variant in self.variants], -1)
         caches = [
-            one | {"curve": curve, "tokens": kept}
-            for one, curve, kept in zip(measured[0], lists(curves), lists(tokens), strict=True)
+            cache | {"curve": curve, "tokens": kept}
+            for cache, curve, kept in zip(measured[0], lists(curves), lists(tokens), strict=True)
         ]
-        shares = (self._bits(caches, one) / self._bits(caches, WHOLE) for one in self.variants)
+        shares = (self._bits(caches, variant) / self._bits(caches, WHOLE) for variant in self.variants)
         about = self.prefix, len(self.curves), self.variants, tuple(shares), tuple(caches)
         return CachePrices(name, tuple(map(CutDocument.of, prices)), *about)
 
     def set_budgets(self, caches: Sequence[dict[str, Any]], curves: Tensor) -> None:
         """Set the tokens of each cache by its layer, what is available, and its curve, (caches, points of GRID)."""
-        available = torch.tensor([one["available"] for one in caches])
-        of_layer = [*Counter(one["layer"] for one in caches).values()]
-        for one in (WHOLE, *self.variants):
-            made = available if one.budgets == "whole" else equal(available, one.keep)
-            if one.budgets == "layers":
-                made = at_layer_curves(available, curves, one.keep, of_layer)
-            elif one.budgets == "curves":
-                made = at_curves(available, curves, one.keep)
-            self.tokens[one] = made if one.keep else torch.zeros_like(made)
+        available = torch.tensor([cache["available"] for cache in caches])
+        of_layer = [*Counter(cache["layer"] for cache in caches).values()]
+        for variant in (WHOLE, *self.variants):
+            tokens = available if variant.budgets == "whole" else equal(available, variant.keep)
+            if variant.budgets == "layers":
+                tokens = at_layer_curves(available, curves, variant.keep, of_layer)
+            elif variant.budgets == "curves":
+                tokens = at_curves(available, curves, variant.keep)
+            self.tokens[variant] = tokens if variant.keep else torch.zeros_like(tokens)
 
     def _bits(self, caches: Sequence[dict[str, Any]], variant: Variant) -> int:
         each = zip(caches, lists(self.tokens[variant]), strict=True)
-        return sum(cache_bits(variant.precision, one["available"], kept, *one["widths"]) for one, kept in each)
+        return sum(cache_bits(variant.precision, cache["available"], kept, *cache["widths"]) for cache, kept in each)
 
     def read(self, texts: Tensor, cut: int, *watched: Attach) -> tuple[Behind, Tensor]:
         """A model that has read texts (D, L), behind the cut, and its logits there."""
@@ -193,10 +193,8 @@ class Pricing:
     def _curves(self, some: slice) -> list[list[dict[str, Any]]]:
         """The caches of some documents, each with its curve."""
         around, texts = dict[str, Around](), torch.stack([ids for _, ids in self.curves[some]])
-        held = self.read(texts, self.prefix, partial(watch, self.model, around))[0].held.values()
-        return [
-            [made for one in text for made in self._caches(one, around[one.name])] for text in zip(*held, strict=True)
-        ]
+        held = zip(*self.read(texts, self.prefix, partial(watch, self.model, around))[0].held.values(), strict=True)
+        return [[cache for layer in text for cache in self._caches(layer, around[layer.name])] for text in held]
 
     def _caches(self, held: HeldAttention, around: Around) -> list[dict[str, Any]]:
         about = {"layer": held.name, "available": held.available, "widths": (held.key.shape[-1], held.value.shape[-1])}
@@ -208,10 +206,12 @@ class Pricing:
         pieces, known = self.held_out[some], list[CutDocument]()
         behind, logits = self.read(torch.stack([ids for _, ids in pieces]), self.prefix)
         scores = [Scores(whole, ids[self.prefix + 1 :]) for whole, (_, ids) in zip(logits, pieces, strict=True)]
-        found = self.each(behind, [one.of for one in scores])
-        size = {one: float(tokens.double().mean()) for one, tokens in self.tokens.items()}
-        for number, (text, ids), score, losses in zip(range(some.start, some.stop), pieces, scores, found, strict=True):
-            runs = tuple(CutRun(one.title, one.keep, size[one], *losses[one]) for one in self.variants)
+        each = self.each(behind, [score.of for score in scores])
+        size = {variant: float(tokens.double().mean()) for variant, tokens in self.tokens.items()}
+        for number, (text, ids), score, losses in zip(range(some.start, some.stop), pieces, scores, each, strict=True):
+            runs = tuple(
+                CutRun(variant.title, variant.keep, size[variant], *losses[variant]) for variant in self.variants
+            )
             held = math.nan, math.nan, size[WHOLE], size[WHOLE]
             known.append(CutDocument(number, len(ids), self.prefix, score.loss, *held, runs, text))
         return known
@@ -219,16 +219,16 @@ class Pricing:
     def each(self, behind: Behind, measures: Sequence[Callable[[Tensor], Any]]) -> list[dict[Variant, Any]]:
         """What logits behind the cut of each text tell with each cache."""
         held = [layer for layer, *_ in behind.held.values()]
-        names, caches = [one.name for one in held], [len(one.key) for one in held]
+        names, caches = [layer.name for layer in held], [len(layer.key) for layer in held]
         tokens = {
             variant: dict(zip(names, torch.split(each, caches), strict=True)) for variant, each in self.tokens.items()
         }
-        layers = [one for texts in behind.held.values() for one in texts]
-        orders = {(name, one): choice.order(one) for name, choice in EVICTIONS.items() for one in layers}
+        layers = [layer for texts in behind.held.values() for layer in texts]
+        orders = {(name, layer): choice.order(layer) for name, choice in EVICTIONS.items() for layer in layers}
 
-        def remember(one: HeldAttention, some: Sequence[Variant]) -> Memory:
-            seen = [kept(orders[variant.tokens, one], tokens[variant][one.name], one.cut) for variant in some]
-            return _memory(one, torch.stack(seen), [variant.precision for variant in some])
+        def remember(layer: HeldAttention, some: Sequence[Variant]) -> Memory:
+            seen = [kept(orders[variant.tokens, layer], tokens[variant][layer.name], layer.cut) for variant in some]
+            return _memory(layer, torch.stack(seen), [variant.precision for variant in some])
 
         known: list[dict[Variant, Any]] = [{} for _ in measures]
         for text, variant, logits in behind.each([self.variants] * len(measures), remember):
@@ -244,9 +244,9 @@ def _memory(held: HeldAttention, seen: Tensor, precisions: Sequence[Precision | 
 
     def stacked(whole: Tensor, rounded: Callable[[Tensor, Precision], Tensor]) -> Tensor:
         parts: dict[Precision | None, Tensor] = {None: whole}
-        for one in BITS:
-            parts[one] = torch.cat([whole[:, :first], rounded(whole[:, first:], one)], 1)
-        return torch.stack([parts[one] for one in precisions])
+        for precision in BITS:
+            parts[precision] = torch.cat([whole[:, :first], rounded(whole[:, first:], precision)], 1)
+        return torch.stack([parts[precision] for precision in precisions])
 
     keys, values = held.key[:, : held.cut], held.value[:, : held.cut]
     return Memory(stacked(values, rounded_values)[:, :, None], stacked(keys, rounded_keys), seen)

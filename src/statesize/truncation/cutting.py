@@ -73,14 +73,14 @@ class PlannedRun:
 
 def planned_runs(mixers: dict[str, Mixer], others: Sequence[dict[str, Mixer]] = ()) -> list[PlannedRun]:
     """All runs of one cut, by what the whole runs show of the mixers of this text and of others."""
-    grouped = any(one.joint is not None for one in mixers.values())
-    states = all(one.held is not None for one in mixers.values())
+    grouped = any(mixer.joint is not None for mixer in mixers.values())
+    states = all(mixer.held is not None for mixer in mixers.values())
     planned: list[PlannedRun] = []
     for rule in RULES.values():
         texts = others if rule.other_texts else [mixers]
         if not texts or (rule.unit == "cache" and not grouped) or (states and not rule.basis.of_states):
             continue
-        sizes = {name: torch.stack([one[name].sizes(rule.unit) for one in texts]).mean(0) for name in mixers}
+        sizes = {name: torch.stack([text[name].sizes(rule.unit) for text in texts]).mean(0) for name in mixers}
         for scale in rule.scales:
             ranks = {name: mixers[name].ranks(rule, scale * size) for name, size in sizes.items()}
             planned.append(PlannedRun(rule, scale, ranks, _mean(mixers, ranks)))
@@ -133,8 +133,8 @@ class Cutting:
             yield from self.behind.each(runs, self._memory)
             return
         for together in zip(*runs, strict=True):
-            found = zip(together, self._over_whole_text(together), strict=True)
-            yield from ((text, *each) for text, each in enumerate(found))
+            pairs = zip(together, self._over_whole_text(together), strict=True)
+            yield from ((text, *each) for text, each in enumerate(pairs))
 
     def _memory(self, held: HeldAttention, runs: Sequence[PlannedRun]) -> Memory:
         """What runs of a text keep of a layer's values."""
@@ -142,8 +142,8 @@ class Cutting:
 
         def values(rows: Tensor) -> Tensor:
             pasts = zip(runs, rows[..., : self.cut].flatten(1, 2), strict=True)
-            lost = torch.cat([self._dropped(held.name, seen, text, run, past[None]) for run, past in pasts])
-            kept = seen.values[text : text + 1, :, : self.cut] - lost
+            dropped_inputs = torch.cat([self._dropped(held.name, seen, text, run, past[None]) for run, past in pasts])
+            kept = seen.values[text : text + 1, :, : self.cut] - dropped_inputs
             return kept.reshape(*rows.shape[:3], *kept.shape[2:])
 
         return Memory(values)
@@ -153,8 +153,8 @@ class Cutting:
         self._calls.clear()
 
         def attach_own(stack: ExitStack) -> None:
-            for one in attach:
-                one(stack)
+            for hook in attach:
+                hook(stack)
             for name, module in self.known.by_method.items():
                 original = cast("Any", module).mixed_values
                 vars(module)["mixed_values"] = self._mixing(name, module, original)
@@ -232,8 +232,8 @@ class Cutting:
         if self._run is None:
             self._note(name, seen)
             return None
-        lost = torch.cat([self._dropped(name, seen, text, run) for text, run in enumerate(self._run)])
-        padded, units = pad(self._past_part(seen, lost), (0, 0, self.cut, 0)), slice(None)
+        dropped_inputs = torch.cat([self._dropped(name, seen, text, run) for text, run in enumerate(self._run)])
+        padded, units = pad(self._past_part(seen, dropped_inputs), (0, 0, self.cut, 0)), slice(None)
         # Gates act on what T u becomes; biases are in both terms.
         difference = seen.passed_on(padded, units) - seen.passed_on(torch.zeros_like(padded), units)
         return seen.mixed.double() - difference
@@ -250,7 +250,7 @@ class Cutting:
             turned = self.known.rotations[place]
             if turned is not None and is_held:
                 turned = Rotation(turned.cos[: self.cut], turned.sin[: self.cut], turned.J)
-                held[module] = [replace(one, rotation=turned) for one in held[module]]
+                held[module] = [replace(attention, rotation=turned) for attention in held[module]]
         self._pasts[name] = seen
         for text, mixers in enumerate(self.mixers):
             if self.sized and name not in mixers:
@@ -270,7 +270,7 @@ class Cutting:
         if seen.groups:
             stacks = Past(_of_text(seen, slice(None), text), self.cut).block(seen.units // seen.groups)
             joint = lists(entropy_ess(stacks.values)[0])
-        entropy, most = torch.cat([entropy_ess(one.values)[0] for one in blocks]), block.values.shape[-1]
+        entropy, most = torch.cat([entropy_ess(part.values)[0] for part in blocks]), block.values.shape[-1]
         return Mixer(seen.multiplicity, lists(entropy), min(most, inputs, size), inputs, held, joint)
 
     def _dropped(self, name: str, seen: Observation, text: int, run: PlannedRun, rows: Tensor | None = None) -> Tensor:
@@ -280,7 +280,7 @@ class Cutting:
         if not ranks.any():
             return inputs
         choice = PastRows() if is_state and not run.rule.basis.of_states else run.rule.basis
-        readers, lost = seen.units // len(ranks), list[Tensor]()
+        readers, parts = seen.units // len(ranks), list[Tensor]()
         for units in _parts(seen):
             own, place = ranks[units.start // readers : units.stop // readers], (name, text, units.start)
             basis = self._bases.get((place, type(choice), readers))
@@ -299,8 +299,8 @@ class Cutting:
                     self._bases[place, type(choice), readers] = basis
             # Several inputs of one position lie behind one another.
             given = inputs[:, units].reshape(1, len(own), readers, basis.shape[-2], -1)
-            lost.append(dropped(given, basis[:, :, None], own[:, None]).reshape(inputs[:, units].shape))
-        return torch.cat(lost, 1)
+            parts.append(dropped(given, basis[:, :, None], own[:, None]).reshape(inputs[:, units].shape))
+        return torch.cat(parts, 1)
 
     def _past_part(self, seen: Observation, inputs: Tensor) -> Tensor:
         """H u of all units, (S, units, L − i, P), for inputs before the cut."""
@@ -346,13 +346,13 @@ def _placed(changed: Tensor, seen: Tensor, result: Tensor) -> Tensor:
 
 def mean_sizes(mixers: dict[str, Mixer]) -> tuple[float, float, float, float]:
     """Means per channel: entropy-ESS, largest rank, inputs that can be kept, and the same over stored channels."""
-    each, inputs = mixers.values(), [one.inputs for one in mixers.values()]
-    channels, stored = ([one.multiplicity * len(one.sizes(unit)) for one in each] for unit in ("head", "cache"))
-    entropy, most = fmean([fmean(one.entropy) for one in each], channels), fmean([one.most for one in each], channels)
-    return entropy, most, fmean(inputs, channels), fmean(inputs, stored)
+    each, inputs = mixers.values(), [mixer.inputs for mixer in mixers.values()]
+    channels, stored = ([mixer.multiplicity * len(mixer.sizes(unit)) for mixer in each] for unit in ("head", "cache"))
+    entropy, most = [fmean(mixer.entropy) for mixer in each], [mixer.most for mixer in each]
+    return fmean(entropy, channels), fmean(most, channels), fmean(inputs, channels), fmean(inputs, stored)
 
 
 def _mean(mixers: dict[str, Mixer], numbers: dict[str, Tensor]) -> float:
     """Mean over all channels of a number for each unit, or over all stored channels of one for each group."""
-    total = sum(float(numbers[name].sum()) * one.multiplicity for name, one in mixers.items())
-    return total / sum(len(numbers[name]) * one.multiplicity for name, one in mixers.items())
+    total = sum(float(numbers[name].sum()) * mixer.multiplicity for name, mixer in mixers.items())
+    return total / sum(len(numbers[name]) * mixer.multiplicity for name, mixer in mixers.items())

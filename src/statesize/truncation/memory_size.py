@@ -81,7 +81,7 @@ class TruncationResult(CutResult):
     @property
     def entropy(self) -> Interval:
         """Mean entropy-ESS per channel at the cuts."""
-        return self.mean(lambda one: one.entropy)
+        return self.mean(lambda document: document.entropy)
 
     @property
     def at_ess(self) -> tuple[Row, Row]:
@@ -107,21 +107,21 @@ class TruncationResult(CutResult):
             return CausalSize(Interval(math.nan), math.nan, math.nan, math.nan, Interval(math.nan))
 
         def sizes(some: Sequence[CutDocument]) -> tuple[float, float]:
-            stored = fmean(one.stored for one in some)
-            numbers = _numbers(some, rules, fmean(one.inputs for one in some), self.at)
+            stored = fmean(document.stored for document in some)
+            numbers = _numbers(some, rules, fmean(document.inputs for document in some), self.at)
             # Without groups each head stores its own.
             together = numbers if known.isdisjoint(CACHES) else _numbers(some, CACHES, stored, self.at)
-            return numbers / fmean(one.entropy for one in some), together / stored
+            return numbers / fmean(document.entropy for document in some), together / stored
 
         unit = attrgetter("unit")
         units = [list(some) for _, some in groupby(sorted(self.documents, key=unit), unit)]
         each, ends = [sizes(some)[0] for some in units], [[math.nan] * 2] * 2
         if self.texts >= FEWEST_TEXTS:
             draws: list[list[int]] = np.random.default_rng(0).integers(len(units), size=(1000, len(units))).tolist()
-            drawn = [sizes([one for k in draw for one in units[k]]) for draw in draws]
+            drawn = [sizes([document for k in draw for document in units[k]]) for draw in draws]
             ends = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
         multiple, stored = (
-            Interval(*found) for found in zip(sizes(self.documents), *zip(*ends, strict=True), strict=True)
+            Interval(*numbers) for numbers in zip(sizes(self.documents), *zip(*ends, strict=True), strict=True)
         )
         return CausalSize(multiple, median(each), min(each), max(each), stored)
 
@@ -147,21 +147,21 @@ class TruncationResult(CutResult):
         return super().to_dict() | json_values(sizes) | {"whole": whole}
 
     def _own_limits(self) -> Sequence[Note]:
-        found, longest = [Note(Code.SIZES_AHEAD)], max(one.tokens for one in self.documents)
+        notes, longest = [Note(Code.SIZES_AHEAD)], max(document.tokens for document in self.documents)
         if longest < FEWEST_TOKENS:
-            found.append(Note(Code.SHORT_TEXT, f"{longest} tokens bound what can pass, whatever the model."))
+            notes.append(Note(Code.SHORT_TEXT, f"{longest} tokens bound what can pass, whatever the model."))
         # Whole tokens are chosen only where some layer keeps them, with their keys.
         if any(run.rule == "past tokens" for run in self.documents[0].runs):
-            found.append(Note(Code.KEYS_KEPT))
-        found += [Note(Code.SHARED_CACHE, f"{', '.join(layers)}.") for layers in self.shared]
+            notes.append(Note(Code.KEYS_KEPT))
+        notes += [Note(Code.SHARED_CACHE, f"{', '.join(layers)}.") for layers in self.shared]
         if self.unmoved:
-            found.append(Note(Code.UNMOVED, f"{', '.join(self.unmoved)}."))
-        return found + [Note(Code.NOT_CUT, f"{name}: {note}") for name, note in self.whole.items()]
+            notes.append(Note(Code.UNMOVED, f"{', '.join(self.unmoved)}."))
+        return notes + [Note(Code.NOT_CUT, f"{name}: {note}") for name, note in self.whole.items()]
 
     def _stored(self, index: int) -> float:
         by_cache = self.documents[0].runs[index].rule in ("joint ess", *CACHES)
-        stored = self.mean(lambda one: one.stored if by_cache else one.inputs).value
-        return self.mean(lambda one: one.runs[index].kept).value / max(stored, 1.0)
+        stored = self.mean(lambda document: document.stored if by_cache else document.inputs).value
+        return self.mean(lambda document: document.runs[index].kept).value / max(stored, 1.0)
 
     def _names(self, index: int) -> tuple[str, str]:
         run = self.documents[0].runs[index]
@@ -175,14 +175,14 @@ class TruncationResult(CutResult):
 
 def _numbers(documents: Sequence[CutDocument], rules: Sequence[str], everything: float, at: float) -> float:
     """Numbers per channel at which the better of some rules moves predictions by a share of what no past does."""
-    lost = fmean(one.runs[0].divergence for one in documents)
-    if not lost > 0:
+    divergence = fmean(document.runs[0].divergence for document in documents)
+    if not divergence > 0:
         return math.nan
     curves: dict[str, dict[float, float]] = {}
     for index, run in enumerate(documents[0].runs):
         if run.rule in rules:
-            share = fmean(one.runs[index].divergence for one in documents) / lost
-            curves.setdefault(run.rule, {})[fmean(one.runs[index].kept for one in documents)] = share
+            share = fmean(document.runs[index].divergence for document in documents) / divergence
+            curves.setdefault(run.rule, {})[fmean(document.runs[index].kept for document in documents)] = share
     return min((_numbers_at(curve, everything, at) for curve in curves.values()), default=everything)
 
 

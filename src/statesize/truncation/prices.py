@@ -109,7 +109,7 @@ class CachePrices(CutResult):
         return f"{kept} for {best.excess:+.4f} nats per token {over}."
 
     def _own_limits(self) -> Sequence[Note]:
-        if any(0 < one.keep < 1 for one in self.variants):
+        if any(0 < variant.keep < 1 for variant in self.variants):
             return [Note(Code.NO_FACTS), Note(Code.UNEQUAL_CACHES)]
         return [Note(Code.NOT_EVICTED, f"the first {SINKS} and the last {RECENT} of {self.prefix} always stay.")]
 

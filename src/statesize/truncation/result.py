@@ -143,17 +143,17 @@ class CutResult(Result):
     @property
     def texts(self) -> int:
         """Number of texts that the documents are pieces of, which are the units of all intervals."""
-        return len({one.unit for one in self.documents})
+        return len({document.unit for document in self.documents})
 
     @property
     def counted(self) -> str:
         """The number of documents in words."""
-        return texts_of(len({one.document for one in self.documents}), self.texts)
+        return texts_of(len({document.document for document in self.documents}), self.texts)
 
     @property
     def worth(self) -> Interval:
         """The context's worth in nats per token, by which loss is larger where nothing is kept."""
-        return self.mean(lambda one: one.lost())
+        return self.mean(lambda document: document.lost())
 
     @property
     def context_matters(self) -> bool:
@@ -169,15 +169,15 @@ class CutResult(Result):
     @property
     def limits(self) -> tuple[Note, ...]:
         """What limits the numbers."""
-        found = [] if self.texts >= FEWEST_TEXTS else [Note(Code.FEW_TEXTS, f"no interval over {self.counted}.")]
+        notes = [] if self.texts >= FEWEST_TEXTS else [Note(Code.FEW_TEXTS, f"no interval over {self.counted}.")]
         if not self.context_matters:
-            found.append(Note(Code.WORTHLESS, f"{self.worth:.3f} nats per token."))
-        return (*found, *self._own_limits())
+            notes.append(Note(Code.WORTHLESS, f"{self.worth:.3f} nats per token."))
+        return (*notes, *self._own_limits())
 
     @property
     def legend(self) -> list[str]:
         """A line for each limit, with what helps."""
-        return [f"{one.code.value}: {one} {one.code.cure}" for one in self.limits]
+        return [f"{note.code.value}: {note} {note.code.cure}" for note in self.limits]
 
     @property
     @abstractmethod
@@ -186,13 +186,13 @@ class CutResult(Result):
 
     def plot(self) -> alt.LayerChart:
         """Draw what is lost against what is kept: a mark for each row, a line for each rule."""
-        (kept, share), (lost, change) = self.kept, self.lost
-        drawn = [(self._names(at), getattr(row, kept), getattr(row, lost)) for at, row in enumerate(self.rows)]
+        (kept, share), (loss, change) = self.kept, self.lost
+        drawn = [(self._names(at), getattr(row, kept), getattr(row, loss)) for at, row in enumerate(self.rows)]
         rows = [
-            {"of": line, "run": name, "kept": number, "lost": found.value}
-            | {"low": finite(found.low), "high": finite(found.high)}
-            for (name, line), number, found in drawn
-            if number > 0 and not math.isnan(found.value)
+            {"of": line, "run": name, "kept": number, "lost": interval.value}
+            | {"low": finite(interval.low), "high": finite(interval.high)}
+            for (name, line), number, interval in drawn
+            if number > 0 and not math.isnan(interval.value)
         ]
         x = alt.X("kept:Q", title=share, scale=vega.LOGARITHMIC)
         # Nearly linear below 1 %, where intervals reach 0.
@@ -208,7 +208,7 @@ class CutResult(Result):
             cells.append({"kept": self._names(at)[0], "of what is stored": f"{row.stored:.0%}"})
             cells[-1]["change"] = f"{row.divergence_share:{share}}" if row.kept or row.scale else "100%"
             cells[-1] |= {"extra nats per token": f"{row.excess:{nats}}"} | self._more_cells(row)
-        return PageTable("Each size", [*cells[0]], [[*one.values()] for one in cells], self.caption)
+        return PageTable("Each size", [*cells[0]], [[*line.values()] for line in cells], self.caption)
 
     def page(self) -> ResultPage:
         """The page: the chart, the table, and what limits the numbers."""
@@ -221,23 +221,23 @@ class CutResult(Result):
     def row(self, index: int, looks: int = 1) -> Row:
         """The row of a run, its intervals such that so many hold together."""
         run, none = self.documents[0].runs[index], Interval(math.nan)
-        kept = self.mean(lambda one: one.runs[index].kept).value
+        kept = self.mean(lambda document: document.runs[index].kept).value
         return Row(
             run.rule, run.scale, kept, self._stored(index),
-            excess=self.mean(lambda one: one.lost(index), looks),
+            excess=self.mean(lambda document: document.lost(index), looks),
             share=self._share(CutDocument.lost, index) if self.context_matters else none,
-            divergence=above_zero(self.mean(lambda one: one.runs[index].divergence, looks)),
-            divergence_share=above_zero(self._share(lambda one, at: one.runs[at].divergence, index)),
+            divergence=above_zero(self.mean(lambda document: document.runs[index].divergence, looks)),
+            divergence_share=above_zero(self._share(lambda document, at: document.runs[at].divergence, index)),
         )  # fmt: skip
 
     def mean(self, number: Callable[[CutDocument], float], looks: int = 1) -> Interval:
         """The mean of a number over documents, with an interval that holds for so many looks together."""
-        return mean_interval(np.array([number(one) for one in self.documents]), self._units, looks)
+        return mean_interval(np.array([number(document) for document in self.documents]), self._units, looks)
 
     def to_dict(self) -> dict[str, Any]:
         """Means, intervals, limits, and each document's own numbers, as JSON values."""
-        found = {name: getattr(self, name) for name in ("model", "headline", "worth", "texts", "rows", *self.facts)}
-        return json_values(found | {"limits": [one.to_json() for one in self.limits], "measured": self.documents})
+        facts = {name: getattr(self, name) for name in ("model", "headline", "worth", "texts", "rows", *self.facts)}
+        return json_values(facts | {"limits": [note.to_json() for note in self.limits], "measured": self.documents})
 
     @abstractmethod
     def _own_limits(self) -> Sequence[Note]: ...
@@ -256,9 +256,9 @@ class CutResult(Result):
 
     @property
     def _units(self) -> list[int]:
-        return [one.unit for one in self.documents]
+        return [document.unit for document in self.documents]
 
-    def _share(self, lost: Callable[[CutDocument, int], float], index: int) -> Interval:
+    def _share(self, number: Callable[[CutDocument, int], float], index: int) -> Interval:
         """What a run loses of what that loses which keeps nothing."""
-        more, without = (np.array([lost(one, at) for one in self.documents]) for at in (index, 0))
+        more, without = (np.array([number(document, at) for document in self.documents]) for at in (index, 0))
         return ratio_interval(more, without, self._units)

@@ -63,8 +63,8 @@ def two_sets(
             "more text, or fewer tokens (--max-tokens)."
         )
     border = round(_CURVES * len(pieces))
-    curves = pieces[:border] if len(numbers) == 1 else [one for one in pieces if one[0] in numbers[::3]]
-    held_out = pieces[border:] if len(numbers) == 1 else [one for one in pieces if one[0] not in numbers[::3]]
+    curves = pieces[:border] if len(numbers) == 1 else [piece for piece in pieces if piece[0] in numbers[::3]]
+    held_out = pieces[border:] if len(numbers) == 1 else [piece for piece in pieces if piece[0] not in numbers[::3]]
     share = max(1, round(_CURVES * most))
     return evenly(curves, share), evenly(held_out, max(1, most - share))
 
@@ -81,11 +81,11 @@ def kept_result(
     parts = Parts[Any](folder, ".part", lambda value: json.dumps(value).encode(), json.loads)
 
     def keep(name: str, part: Callable[[], Any]) -> Any:
-        found = parts.read(f"{key}-{name}")
-        if found is None:
-            found = json_values(part())
-            parts.write(f"{key}-{name}", found)
-        return found
+        values = parts.read(f"{key}-{name}")
+        if values is None:
+            values = json_values(part())
+            parts.write(f"{key}-{name}", values)
+        return values
 
     with parts_writer(folder, r"[0-9a-f]+-.*\.part"):
         result = make(keep)
@@ -106,16 +106,16 @@ class Documents:
 
     def made(self, kind: str, places: Sequence[tuple[int, int]], make: Callable[[slice], Sequence[Any]]) -> list[Any]:
         """What is made of the documents of a kind, as JSON values; `places` has the length and the cut of each."""
-        made = list[Any]()
-        while (first := len(made)) < len(places):
+        results = list[Any]()
+        while (first := len(results)) < len(places):
             # The first is read alone: it shows what the model is.
             length, cut = places[first]
-            most = max(1, min(self.tokens // length, POSITIONS // (length - cut))) if made else 1
+            most = max(1, min(self.tokens // length, POSITIONS // (length - cut))) if results else 1
             count = len([*takewhile(places[first].__eq__, places[first : first + most])])
-            made += self.keep(f"{kind}-{first:06d}", partial(make, slice(first, first + count)))
+            results += self.keep(f"{kind}-{first:06d}", partial(make, slice(first, first + count)))
             self.done += count
             self.report(self.done, self.total, kind)
-        return made
+        return results
 
 
 def check_head(model: nn.Module, logits: Tensor, answers: Tensor) -> None:

@@ -91,14 +91,14 @@ class TracedCall:
         """What the operations behind T make of other numbers."""
         piece, tape = self._mixing.piece, self._mixing.piece.graph.tape
         rounding = ROUNDING[torch.float64 if self._mixing.in_double else torch.float32]
-        found = channels(piece, self._call.texts, rounding)
-        if found is None:
+        units = channels(piece, self._call.texts, rounding)
+        if units is None:
             raise ModelError(f"{self.seen.name} mixes channels.")
         numbers, start = piece.ended.clone(), piece.end
-        numbers[:, found.target] = mixed.permute(2, 0, 1, 3).to(numbers)
+        numbers[:, units.target] = mixed.permute(2, 0, 1, 3).to(numbers)
         placed = piece.values[start.tensor].movedim(start.axis, 0)
         end = numbers.reshape(placed.shape).movedim(0, start.axis)
         if (output := tape.ref(self._trace.returned)) == start.tensor:
             return end
-        uses = {(node, at) for node in tape.nodes for at, (_, one) in enumerate(node.inputs) if one == start.tensor}
+        uses = {(node, at) for node in tape.nodes for at, (_, ref) in enumerate(node.inputs) if ref == start.tensor}
         return Piece(piece.graph, start, Place(output, 0), uses, piece.values)(end)

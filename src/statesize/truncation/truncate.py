@@ -93,7 +93,7 @@ def truncate(
     cuts, negligible = checked_cuts(settings, length), require_real("at", at, above=0, below=1)
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     test = CutTest.of(model, pieces_of(whole_texts(inputs, tokenizer), length, wanted, tokenizer), cuts)
-    about = tokens_sha256([piece for _, piece in test.pieces]), cuts, [(one.name, one.scales) for one in RULES.values()]
+    about = tokens_sha256([ids for _, ids in test.pieces]), cuts, [(rule.name, rule.scales) for rule in RULES.values()]
     with Bar(f"cutting {name}", on_progress is not None, lines=False) as bar:
         report = on_progress or bar.update
         return kept_result(
@@ -121,13 +121,13 @@ class CutTest:
         parts, first = named_parts(model), pieces[0][1][None]
         is_own = any(is_own_code(part) for _, part in parts)
         captured = capture(model, first if is_own else first[:, :_LOOK])
-        found, in_part = captured.own_mixing, dict[str, Note]()
-        around = [name for name, layer in found.layers.items() if layer.held]
-        whole = dict.fromkeys(found.derivatives, Note(Code.NOT_CUT, "it has no T"))
+        own_mixing, in_part = captured.own_mixing, dict[str, Note]()
+        around = [name for name, layer in own_mixing.layers.items() if layer.held]
+        whole = dict.fromkeys(own_mixing.derivatives, Note(Code.NOT_CUT, "it has no T"))
         whole |= dict.fromkeys(around, Note(Code.NOT_CUT, "it mixes positions around mixers inside it"))
         for item in captured:
             item.forget()
-            if (part := [one for one in item.notes if one.code is Code.PART]) and item.name not in whole:
+            if (part := [note for note in item.notes if note.code is Code.PART]) and item.name not in whole:
                 in_part[item.name] = Note(Code.NOT_CUT, joined(part))
         whole |= captured.skipped
         named = {name or type(part).__name__: part for name, part in parts}
@@ -137,11 +137,11 @@ class CutTest:
         methods = {
             name: part
             for name, part in declared.items()
-            if name not in whole and all(callable(getattr(part, one, None)) for one in by)
+            if name not in whole and all(callable(getattr(part, method, None)) for method in by)
         }
-        traced = {name: named[name] for name in (*found.layers, *declared) if name not in whole | methods}
+        traced = {name: named[name] for name in (*own_mixing.layers, *declared) if name not in whole | methods}
         shared = tuple(dict.fromkeys(captured.readers.values()))
-        return cls(model, pieces, cuts, Known(methods, traced, found, whole=whole, shared=shared), in_part)
+        return cls(model, pieces, cuts, Known(methods, traced, own_mixing, whole=whole, shared=shared), in_part)
 
     def documents(self, keep: Keep, report: Callable[..., None], tokens: int = READ) -> list[CutDocument]:
         """All pieces at all cuts, in order, so many tokens at once; what the whole runs show of all comes before."""
@@ -150,13 +150,13 @@ class CutTest:
         own = any(is_own_code(part) for _, part in named_parts(self.model))
         run = Documents(keep, report, 2 * len(places), 0 if own else tokens)
         texts, sizes = [(length, cut) for _, cut in places], dict[_Place, dict[str, Mixer]]()
-        for place, found in zip(places, run.made("sizes", texts, lambda some: self._sizes(places[some])), strict=True):
-            sizes[place] = {name: Mixer(**values) for name, values in found["mixers"].items()}
-            self.known.whole |= {name: Note.from_json(note) for name, note in found["whole"].items()}
-            self.unmoved.update(found["unmoved"])
+        for place, facts in zip(places, run.made("sizes", texts, lambda some: self._sizes(places[some])), strict=True):
+            sizes[place] = {name: Mixer(**values) for name, values in facts["mixers"].items()}
+            self.known.whole |= {name: Note.from_json(note) for name, note in facts["whole"].items()}
+            self.unmoved.update(facts["unmoved"])
         self.mixers = tuple(sizes[places[0]])
-        made = run.made("cut", texts, lambda some: self._measured(places[some], sizes))
-        return sorted(map(CutDocument.of, made), key=lambda one: (one.document, one.cut))
+        measured = run.made("cut", texts, lambda some: self._measured(places[some], sizes))
+        return sorted(map(CutDocument.of, measured), key=lambda document: (document.document, document.cut))
 
     def _read(self, some: list[_Place], mixers: list[dict[str, Mixer]]) -> tuple[Cutting, Tensor]:
         if self._last is None or self._last[0] != some:
@@ -195,15 +195,15 @@ class CutTest:
         for at, cut in some:
             others = [sizes[other, cut] for other, (text, _) in enumerate(self.pieces) if text != self.pieces[at][0]]
             wanted.append(planned_runs(sizes[at, cut], others))
-        for text, run, found in cutting.logits(wanted):
-            runs[text].append(CutRun(run.rule.name, run.scale, run.kept, *scores[text].of(found)))
-        made = list[CutDocument]()
+        for text, run, cut_logits in cutting.logits(wanted):
+            runs[text].append(CutRun(run.rule.name, run.scale, run.kept, *scores[text].of(cut_logits)))
+        documents = list[CutDocument]()
         for (at, cut), score, own in zip(some, scores, runs, strict=True):
             entropy, most, inputs, stored = mean_sizes(sizes[at, cut])
             kept = entropy, most, inputs, math.nan if self.known.shared else stored
             text, ids = self.pieces[at]
-            made.append(CutDocument(at, len(ids), cut, score.loss, *kept, tuple(own), text))
-        return made
+            documents.append(CutDocument(at, len(ids), cut, score.loss, *kept, tuple(own), text))
+        return documents
 
     def result(self, name: str, documents: Sequence[CutDocument], at: float = NEGLIGIBLE) -> TruncationResult:
         """What these documents show."""

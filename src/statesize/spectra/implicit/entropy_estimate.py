@@ -114,7 +114,7 @@ class Traces:
         least, most = (math.log(S) - c + L / S for S, L in ((min(max(L_low, S_low), S_high), L_low), (S_high, L_high)))
         most = max(most, math.log(S_low) - c + L_high / S_low)
         low, high = (math.exp(min(max(H, 0.0), n)) for H in (least - error, most + error))
-        return EntropyInterval(low, high, max(self.margin(one, spread) for one in changes) / max(total, certain))
+        return EntropyInterval(low, high, max(self.margin(change, spread) for change in changes) / max(total, certain))
 
 
 class EntropyEstimate:

@@ -79,7 +79,7 @@ class EstimatedBlocks(HankelBlocks):
 
     def _counted(self, thresholds: Tensor, scale: Callable[[Estimated], float]) -> Counts:
         """Counts above thresholds (K,) times the scale of each block."""
-        bounds = [[block.count_above(float(one) * scale(block)) for one in thresholds] for block in self._blocks]
+        bounds = [[block.count_above(float(level) * scale(block)) for level in thresholds] for block in self._blocks]
         lower, upper = torch.tensor(bounds, dtype=torch.int64).reshape(*self._shape, len(thresholds), 2).unbind(-1)
         return Counts((lower + upper) // 2, lower, upper)
 

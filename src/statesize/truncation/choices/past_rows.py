@@ -27,8 +27,8 @@ class PastRows(Basis):
 
     def vectors(self, past: Past, ranks: Tensor) -> Tensor:
         """See `Basis`."""
-        if (found := recurrence_of(past.operator)) is not None:
-            return _of_state(*found, past.cut)
+        if (stepped := recurrence_of(past.operator)) is not None:
+            return _of_state(*stepped, past.cut)
         moments, readers = past.moments, past.readers(ranks)
         total = moments.shape[-1]
         groups = (*moments.shape[:-3], -1, readers, total, total)
