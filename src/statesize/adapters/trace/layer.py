@@ -29,11 +29,7 @@ _IN_SINGLE = Note(Code.ROUNDED, "Its code does not run in float64: its T is that
 
 def mixing_around(around: Around) -> Note | None:
     """The note on mixing of positions around T, which T lacks; None where there is none."""
-    sides = (
-        (around.before, "before it (in its values or weights)"),
-        (around.behind, "behind it"),
-        (around.beside, "beside it"),
-    )
+    sides = zip(around, ("before it (in its values or weights)", "behind it", "beside it"), strict=True)
     outside = [f"a mixing of {others + 1} positions {side}" for others, side in sides if others]
     return Note(Code.PART, f"T is without {' and '.join(outside)}.") if outside else None
 
@@ -161,10 +157,11 @@ def _notes(length: int, mixing: TracedMixing, states: int | None, said: float | 
             f"{length} tokens show a fixed state of at most {most} numbers (one of n takes 4n + 4), none one that fades"
         )
         less = "" if said is None else f"T has a higher rank than its `state_size`, {said:g}; "
-        advice = "set its `state_size` to at least the rank of T, or to math.inf if it keeps every token"
-        notes = [Note(Code.UNKNOWN_SIZE, f"{less}{advice}; {shown}.")]
+        advice = f"{less}set its `state_size` to at least the rank of T, or to math.inf if it keeps every token"
+        notes = [Note(Code.UNKNOWN_SIZE, f"{advice}; {shown}.")]
     if states is not None and states != said:
-        holds = f"It holds {counted(states, 'number')} per channel"
-        notes.append(Note(Code.COUNTED, f"{holds}: at half of the text and at all of it, T keeps no more."))
+        notes.append(
+            Note(Code.COUNTED, f"T keeps {counted(states, 'number')} per channel, at half and all of the text.")
+        )
     notes += filter(None, [mixing_around(mixing.around)])
     return notes + [UNEVEN] * mixing.channels.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)
