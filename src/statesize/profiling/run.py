@@ -47,7 +47,7 @@ def profile(
     model: nn.Module | str,
     inputs: Inputs | None = None,
     *,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    tokenizer: AnyTokenizer | None = None,
     axis: int | None = None,
     layers: Layers = None,
     channels: Channels = None,
@@ -82,8 +82,8 @@ def profile(
             or JSON of ids, what a tokenizer returns, an iterable of these; or what else the model takes, such as frames
             (S, L, W) of sound or of a time series, or a mapping to its arguments, as for `statesize.capture`. None
             takes bundled documents.
-        tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers`, of
-            transformers or of tiktoken, or a function from a text to ids. A model by its name brings its own.
+        tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers`
+            or of transformers. A model by its name brings its own.
         axis: The dimension of positions, as for `statesize.capture`.
         layers: As in `statesize.Settings`, by index or module name.
         channels: As in `statesize.Settings`, "all" or a number.
@@ -127,7 +127,7 @@ def run_profile(
     inputs: Inputs | None,
     settings: Settings,
     *,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    tokenizer: AnyTokenizer | None = None,
     axis: int | None = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
