@@ -27,7 +27,6 @@ from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.class_sources import tell_without_source
 from statesize.models.load import given_model, load_model, load_model_facts
-from statesize.models.plugins import parts_folder
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
@@ -181,7 +180,7 @@ def run_profile(
         name = name or str(origin.attributes["model"])
         source = {**stored, **origin.attributes["source"], **(source or {})}
         origin = replace(origin, attributes={**origin.attributes, "model": name, "source": source})
-        folder = None if path is None else parts_folder(path)
+        folder = None if path is None else path.with_name(f"{path.name}.units")
         again = None if here is None else partial(_recaptured, here, given)
         if path is not None and folder is not None:
             stack.enter_context(parts_writer(folder, r"\d{6,}"))

@@ -12,11 +12,9 @@ from typing import Any
 from statesize.errors import FileError
 from statesize.io.files import os_errors
 from statesize.io.text import meant
-from statesize.models.plugins import PROFILE_MARKER as MARKER
-from statesize.models.plugins import unfinished
 
-SCHEMA, PAGE = 13, "page.html"
-"""The version of the format, and the page that `statesize profile` writes beside a marker."""
+SCHEMA, MARKER, PAGE = 13, "profile.json", "page.html"
+"""The version of the format, the file that marks a profile, and the page that `statesize profile` writes beside it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def require_profile(path: Path, name: str = "profile") -> None:
     exists, several = os.path.exists(path), profiles_in(path)
     if exists and (path / MARKER).is_file():
         return
-    advice = unfinished(path).strip() or f"Make one: statesize profile MODEL --output {path}"
+    advice = f"Make one: statesize profile MODEL --output {path}"
     if several:
         advice = f"Give one, such as {several[0]}."
     elif not exists:
