@@ -9,7 +9,6 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
-from statesize.io.callers import warn_caller
 from statesize.texts.rows import Chat, Document, RefusedChat
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None 
         The ids.
     """
     ids, first = document_ids(tokenizer, document, most=most), beginning_id(tokenizer)
-    if isinstance(document, Chat) and first is not None and ids[:1] != [first]:
-        warn_caller(f"The tokenizer begins a text with the token {first}, and its chat template does not.")
     if isinstance(document, str):
         end = special_ids(tokenizer)[1].get("eos")
         ids = [*([] if first is None else [first]), *ids, *([] if end is None else [end])]
