@@ -99,11 +99,6 @@ def test_an_interrupt_says_what_is_kept(checkpoint, text, here, capsys, monkeypa
     errors = capsys.readouterr().err
     kept = "what is finished is in result.units; the same command goes on from there"
     assert errors.splitlines()[-1] == f"statesize: error: interrupted; {kept}"
-    for command in ("profile ./result", "compare result result"):
-        assert main(command.split()) == 1
-        errors = capsys.readouterr().err
-        told = "Finished parts of a profile are in result.units: the command that began it goes on from there."
-        assert told in errors
 
 
 def test_a_package_that_is_missing_is_told(here, capsys, monkeypatch):

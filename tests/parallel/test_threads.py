@@ -7,7 +7,7 @@ import torch
 from statesize.errors import InputError
 from statesize.measurement.measurement import measure
 from statesize.operators import Dense
-from statesize.parallel.threads import end_if_unwanted, free_threads, in_parallel, one_torch_thread
+from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
 
 
 @pytest.fixture
@@ -74,22 +74,17 @@ def test_one_thread_at_most(two_threads):
     assert in_parallel([threading.get_ident] * 3) == [threading.get_ident()] * 3
 
 
-def test_an_error_ends_the_other_tasks(two_threads):
-    started, ended = threading.Event(), threading.Event()
-
-    def endless():
-        started.set()
-        try:
-            while True:
-                time.sleep(0.001)
-                end_if_unwanted()
-        finally:
-            ended.set()
+def test_after_an_error_no_further_task_begins(two_threads):
+    both, begun = threading.Barrier(2), []
 
     def failing():
-        started.wait()
-        raise InputError("the third head")
+        both.wait(timeout=60)
+        raise InputError("the first head")
 
-    with one_torch_thread(), pytest.raises(InputError, match="the third head"):
-        in_parallel([endless, failing])
-    assert ended.is_set()
+    def waiting():
+        both.wait(timeout=60)
+        time.sleep(0.5)
+
+    with one_torch_thread(), pytest.raises(InputError, match="the first head"):
+        in_parallel([failing, waiting, *[lambda: begun.append(time.sleep(0.5))] * 20])
+    assert len(begun) < 20

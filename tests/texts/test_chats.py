@@ -5,7 +5,7 @@ import json
 import pytest
 from oracles.pretrained import TEMPLATE, tiny_tokenizer
 
-from statesize.errors import FileError, StatesizeWarning
+from statesize.errors import FileError
 from statesize.lab import zoo
 from statesize.texts.inputs import sequences
 from statesize.texts.rows import Chat, RefusedChat
@@ -39,10 +39,9 @@ def test_messages_that_a_template_refuses():
         text_sequence(tiny_tokenizer(template=template), CHAT)
 
 
-def test_a_template_without_the_token_that_begins_a_text_is_told(tmp_path):
+def test_a_template_says_all_of_a_chat(tmp_path):
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"messages": MESSAGES}) + "\n" + '{"text": "a state"}\n')
     tokenizer = tiny_tokenizer(bos=True, template=TEMPLATE.removeprefix("{{ bos_token }}"))
-    with pytest.warns(StatesizeWarning, match="begins a text with the token 0"):
-        first, second = (ids.tolist() for ids in sequences(path, tokenizer))
+    first, second = (ids.tolist() for ids in sequences(path, tokenizer))
     assert (first.count(0), second.count(0)) == (0, 1)

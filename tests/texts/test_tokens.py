@@ -4,7 +4,9 @@ import pytest
 import torch
 from oracles.pretrained import tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from statesize.errors import InputError
 from statesize.lab import zoo
 from statesize.lab.tasks.text import encode as encode_documents
 from statesize.texts.inputs import sequences
@@ -59,12 +61,21 @@ def test_a_text_that_brings_its_beginning_gets_no_second_one():
 
 @pytest.mark.parametrize("text", ["a state of its past " * 100_000, "ab" * 500_000, "a\n" * 400_000])
 def test_of_a_long_text_only_the_beginning_is_encoded(text):
-    tokenizer, lengths = zoo.tokenizer(), []
+    lengths = []
 
-    def counted(part):
-        lengths.append(len(part))
-        return tokenizer.encode(part).ids
+    class Counting(PreTrainedTokenizerFast):
+        def __call__(self, part, **options):
+            lengths.append(len(part))
+            return super().__call__(part, **options)
 
-    ids = text_sequence(supported_tokenizer(counted), text, most=100)
-    assert ids.tolist() == text_sequence(supported_tokenizer(tokenizer), text[:4000])[:101].tolist()
+    ids = text_sequence(Counting(tokenizer_object=zoo.tokenizer()), text, most=100)
+    assert ids.tolist() == text_sequence(zoo.tokenizer(), text[:4000])[:101].tolist()
     assert sum(lengths) < 20_000
+
+
+def test_tokenizers_of_both_kinds_stay_as_they_are_and_others_are_refused():
+    for tokenizer in (None, tiny_tokenizer(), zoo.tokenizer()):
+        assert supported_tokenizer(tokenizer) is tokenizer
+    for other in ("gpt2", 3, str.split):
+        with pytest.raises(InputError, match=r"^tokenizer must be"):
+            supported_tokenizer(other)

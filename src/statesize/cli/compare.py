@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import REPORTING, Reporting, print_json, print_notes, print_table
-from statesize.errors import InputError, StatesizeError
+from statesize.errors import InputError
 from statesize.results.place import require_profile
 
 
@@ -28,17 +28,10 @@ def compare(
         printing: What is printed.
 
     Raises:
-        ExceptionGroup: Some folders hold no profile.
         InputError: There is one profile.
     """
-    refused = list[StatesizeError]()
     for folder in profiles:
-        try:
-            require_profile(folder, "each of PROFILES")
-        except StatesizeError as error:
-            refused.append(error)
-    if refused:
-        raise ExceptionGroup("several folders are none of profiles", refused)
+        require_profile(folder, "each of PROFILES")
     printing = printing.named("compared")
     if len(profiles) < 2:
         raise InputError(f"PROFILES must be two folders or more, got one. statesize profile {profiles[0]} shows it.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.filesize import decimal
 
@@ -35,8 +35,8 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def meant(given: str, names: Iterable[str] | Mapping[str, str], otherwise: str, likeness: float = 0.65) -> str:
-    """Asks for the name that is spelt almost as what was given, or for what a mapping has of it; else the advice."""
-    spelt: dict[str, str] = {name.lower(): names[name] if isinstance(names, Mapping) else name for name in names}
+def meant(given: str, names: Iterable[str], otherwise: str, likeness: float = 0.65) -> str:
+    """Asks for the name that is spelt almost as what was given; else the advice."""
+    spelt = {name.lower(): name for name in names}
     near = difflib.get_close_matches(given.lower(), spelt, 1, likeness)
     return f"Did you mean {spelt[near[0]]}?" if near else otherwise

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 MODELS = "statesize.models"
 """Group of entry points, each an instance of `ModelPlugin`."""
-PROFILE_MARKER = "profile.json"
-"""The file by which a folder is one of a profile."""
 
 
 class ModelPlugin(ABC):
@@ -104,10 +102,7 @@ def is_gguf(path: Path) -> bool:
 def no_model(name: str, reason: str) -> str:
     """The message for a name that is none of a model."""
     kinds = [*(known for plugin in model_plugins() for known in plugin.names()), "a folder, a GGUF file or an id of"]
-    return (
-        f"model must be {', '.join(kinds)} the Hugging Face hub, got {name!r}, which {reason}."
-        f"{unfinished(Path(name))} Check the name."
-    )
+    return f"model must be {', '.join(kinds)} the Hugging Face hub, got {name!r}, which {reason}. Check the name."
 
 
 def refuse_name(name: str) -> ModelPlugin | None:
@@ -116,21 +111,7 @@ def refuse_name(name: str) -> ModelPlugin | None:
     if (plugin := plugin_of(name)) or is_gguf(path) or (path / "config.json").is_file():
         return plugin
     if path.exists():
-        is_profile = (path / PROFILE_MARKER).is_file()
-        raise FileError(no_model(name, "is a profile" if is_profile else "has no config.json of a model"))
+        raise FileError(no_model(name, "has no config.json of a model"))
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise FileError(no_model(name, "is not there"))
     return None
-
-
-def parts_folder(profile: Path) -> Path:
-    """The folder of the finished parts of a profile until it is complete."""
-    return profile.with_name(f"{profile.name}.units")
-
-
-def unfinished(profile: Path) -> str:
-    """Says where the finished parts of a profile lie that is not complete; "" for others."""
-    # A name that is too long for a file does not exist for os.path.
-    if not profile.name or not os.path.isdir(parts := parts_folder(profile)):
-        return ""
-    return f" Finished parts of a profile are in {parts}: the command that began it goes on from there."

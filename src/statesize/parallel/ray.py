@@ -95,9 +95,7 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             ray.init(**options, **_QUIET)
         except Exception as error:
             # Ray raises Exception itself if a node does not start in time or the head is not ready.
-            reason = " ".join(str(error).split())[:300]
-            advice = "If the cluster asks for a token, set RAY_AUTH_MODE=token."
-            raise StatesizeError(f"Ray at {options['address']} must be reachable, got {reason}. {advice}") from error
+            raise StatesizeError(f"Ray at {options['address']} must be reachable, got: {error}") from error
         if callable(handler) and threading.current_thread() is threading.main_thread():
             # Ray sets a handler of its own, which would not unwind the caller as the caller's does.
             signal.signal(signal.SIGTERM, handler)

@@ -6,9 +6,9 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
@@ -100,7 +100,7 @@ def run(
     yield from stored
 
 
-# For each thread: how many threads it may use, and the event that is set when its work is no longer wanted.
+# For each thread: how many threads it may use.
 _local = threading.local()
 
 
@@ -142,10 +142,6 @@ def lapack(module: str = "scipy.linalg.cython_blas") -> OneThread:
     return OneThread(lambda: 1, lambda count: None)
 
 
-class _UnwantedError(Exception):
-    """The work of this thread is no longer wanted."""
-
-
 @contextmanager
 def one_torch_thread() -> Generator[None]:
     """Set torch to one thread for the time of a block and leave the other threads to `in_parallel`."""
@@ -167,38 +163,22 @@ def free_threads() -> int:
     return getattr(_local, "threads", 1)
 
 
-def end_if_unwanted() -> None:
-    """End a task of `in_parallel` if another failed or was interrupted; long tasks call this repeatedly."""
-    unwanted: threading.Event | None = getattr(_local, "unwanted", None)
-    if unwanted is not None and unwanted.is_set():
-        raise _UnwantedError
-
-
 def in_parallel(tasks: Sequence[Callable[[], T]], most: int | None = None) -> list[T]:
     """Results of independent tasks, in order, on at most `most` of the free threads."""
-    # Torch and numba release the GIL. Gradients are recorded as in the calling thread. An error or an interrupt ends
-    # the other tasks at their next call of `end_if_unwanted`.
+    # Torch and numba release the GIL. Gradients are recorded as in the calling thread. After an error or an interrupt
+    # no further task begins.
     threads = min(free_threads(), len(tasks), most or len(tasks))
     if threads <= 1:
         return [task() for task in tasks]
-    each, unwanted = free_threads() // threads, threading.Event()
-    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    each, inference, gradients = free_threads() // threads, torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def prepare() -> None:
         torch.set_num_threads(1)
-        _local.threads, _local.unwanted = each, unwanted
+        _local.threads = each
 
-    def run(task: Callable[[], T]) -> T:
+    def run(context: Context, task: Callable[[], T]) -> T:
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
-            end_if_unwanted()
-            return task()
+            return context.run(task)
 
     with ThreadPoolExecutor(threads, "statesize", prepare) as pool:
-        try:
-            results = [pool.submit(copy_context().run, run, task) for task in tasks]
-            wait(results, return_when=FIRST_EXCEPTION)
-            failed = next((result for result in results if result.done() and result.exception()), None)
-            return [result.result() for result in ([failed] if failed else results)]
-        finally:
-            unwanted.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        return [*pool.map(run, [copy_context() for _ in tasks], tasks)]

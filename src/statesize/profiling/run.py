@@ -27,7 +27,6 @@ from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.class_sources import tell_without_source
 from statesize.models.load import given_model, load_model, load_model_facts
-from statesize.models.plugins import parts_folder
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
@@ -47,7 +46,7 @@ def profile(
     model: nn.Module | str,
     inputs: Inputs | None = None,
     *,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    tokenizer: AnyTokenizer | None = None,
     axis: int | None = None,
     layers: Layers = None,
     channels: Channels = None,
@@ -82,8 +81,8 @@ def profile(
             or JSON of ids, what a tokenizer returns, an iterable of these; or what else the model takes, such as frames
             (S, L, W) of sound or of a time series, or a mapping to its arguments, as for `statesize.capture`. None
             takes bundled documents.
-        tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers`, of
-            transformers or of tiktoken, or a function from a text to ids. A model by its name brings its own.
+        tokenizer: Turns text into ids, and ids into the tokens that plots and reports show; of `tokenizers`
+            or of transformers. A model by its name brings its own.
         axis: The dimension of positions, as for `statesize.capture`.
         layers: As in `statesize.Settings`, by index or module name.
         channels: As in `statesize.Settings`, "all" or a number.
@@ -110,8 +109,6 @@ def profile(
         model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
         cluster=executor, on_progress=on_progress,
     )  # fmt: skip
-    if not measured.tree.attrs["skipped"]:
-        return measured
     # Which layers lack a measurement, in all or in some sequences.
     if lost := measured.not_measured:
         layers = counted(len(measured.mixers) + len(lost), "layer")
@@ -127,7 +124,7 @@ def run_profile(
     inputs: Inputs | None,
     settings: Settings,
     *,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    tokenizer: AnyTokenizer | None = None,
     axis: int | None = None,
     output: str | PathLike[str] | None = None,
     name: str | None = None,
@@ -181,7 +178,7 @@ def run_profile(
         name = name or str(origin.attributes["model"])
         source = {**stored, **origin.attributes["source"], **(source or {})}
         origin = replace(origin, attributes={**origin.attributes, "model": name, "source": source})
-        folder = None if path is None else parts_folder(path)
+        folder = None if path is None else path.with_name(f"{path.name}.units")
         again = None if here is None else partial(_recaptured, here, given)
         if path is not None and folder is not None:
             stack.enter_context(parts_writer(folder, r"\d{6,}"))

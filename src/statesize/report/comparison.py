@@ -135,9 +135,8 @@ def comparison_notes(profiles: Sequence[Profiled]) -> list[str]:
     """What makes the rows less comparable than they look, and what the averages leave out, a sentence each."""
     notes = list[str]()
     for profile in profiles:
-        names, kept, before = [*short_names(profile.mixers).values()], comparable(profile), ""
-        if len(profiles) > 1:
-            before = f"{profile.model}: "
+        names, kept = [*short_names(profile.mixers).values()], comparable(profile)
+        before = f"{profile.model}: " if len(profiles) > 1 else ""
         if all(row["kind"] == DERIVATIVE for row in profile.quantities):
             notes.append(f"{before}All layers were measured by their derivative: the numbers are of whole layers.")
         elif left_out := [name for at, name in enumerate(names) if at not in kept]:

@@ -11,12 +11,9 @@ from typing import Any
 
 from statesize.errors import FileError
 from statesize.io.files import os_errors
-from statesize.io.text import meant
-from statesize.models.plugins import PROFILE_MARKER as MARKER
-from statesize.models.plugins import unfinished
 
-SCHEMA, PAGE = 13, "page.html"
-"""The version of the format, and the page that `statesize profile` writes beside a marker."""
+SCHEMA, MARKER, PAGE = 13, "profile.json", "page.html"
+"""The version of the format, the file that marks a profile, and the page that `statesize profile` writes beside it."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +50,12 @@ def profiles_in(path: Path) -> list[Path]:
 def require_profile(path: Path, name: str = "profile") -> None:
     """Refuse what is no folder of a profile."""
     # A path that is too long for a name, or has a zero in it, does not exist for os.path.
-    exists, several = os.path.exists(path), profiles_in(path)
-    if exists and (path / MARKER).is_file():
+    if os.path.isfile(path / MARKER):
         return
-    advice = unfinished(path).strip() or f"Make one: statesize profile MODEL --output {path}"
-    if several:
-        advice = f"Give one, such as {several[0]}."
-    elif not exists:
-        advice = meant(path.name, {folder.name: str(folder) for folder in profiles_in(path.parent)}, advice)
-    wrong = "holds several" if several else "holds none" if exists else "is not there"
+    wrong = "holds none" if os.path.exists(path) else "is not there"
+    advice = f"Make one: statesize profile MODEL --output {path}"
+    if several := profiles_in(path):
+        wrong, advice = "holds several", f"Give one, such as {several[0]}."
     raise FileError(f"{name} must be the folder of a profile, got {path}, which {wrong}. {advice}")
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from statesize.check import all_finite
-from statesize.parallel.threads import end_if_unwanted
 
 _linalg = cast("Any", torch.linalg)
 # Norms between which no square that matters is lost, in float32 too.
@@ -17,7 +16,6 @@ _SQUARES = (1e-15, 1e15)
 
 def singular_values(matrix: Tensor) -> Tensor:
     """Singular values of (..., m, n), descending, (..., min(m, n)); NaN where entries are not finite."""
-    end_if_unwanted()
     if not all_finite(matrix):
         finite = matrix.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
         return singular_values(matrix.where(finite, 0)).where(finite.squeeze(-1), torch.nan)
@@ -27,7 +25,6 @@ def singular_values(matrix: Tensor) -> Tensor:
 
 def triangular_factor(matrix: Tensor) -> Tensor:
     """R of the QR factorisation of (..., m, n), (..., min(m, n), n)."""
-    end_if_unwanted()
     return _linalg.qr(matrix, mode="r").R
 
 

@@ -1,10 +1,7 @@
-"""Tokenizers of the kinds that models come with, and what encodes a text otherwise."""
+"""Tokenizers of the two kinds that models come with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import index
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
@@ -12,14 +9,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from statesize.errors import FileError, InputError
-from statesize.io.callers import warn_caller
 from statesize.texts.rows import Chat, Document, RefusedChat
 
 if TYPE_CHECKING:
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 AnyTokenizer: TypeAlias = "Tokenizer | PreTrainedTokenizerBase"
-"""A tokenizer of one of two kinds; `supported_tokenizer` gives others the methods of the second."""
+"""A tokenizer of one of two kinds."""
 
 _NAMES = {
     "eos": ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>"),
@@ -51,8 +47,6 @@ def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None 
         The ids.
     """
     ids, first = document_ids(tokenizer, document, most=most), beginning_id(tokenizer)
-    if isinstance(document, Chat) and first is not None and ids[:1] != [first]:
-        warn_caller(f"The tokenizer begins a text with the token {first}, and its chat template does not.")
     if isinstance(document, str):
         end = special_ids(tokenizer)[1].get("eos")
         ids = [*([] if first is None else [first]), *ids, *([] if end is None else [end])]
@@ -128,40 +122,10 @@ def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
 
 
 def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
-    """A tokenizer as all of statesize reads it; None stays None, and what encodes no text is an InputError."""
-    of_transformers = callable(tokenizer) and hasattr(tokenizer, "apply_chat_template")
-    if tokenizer is None or isinstance(tokenizer, Tokenizer | _Encoder) or of_transformers:
+    """A tokenizer of tokenizers or transformers, as it is; None stays None, and anything else is an InputError."""
+    if tokenizer is None or isinstance(tokenizer, Tokenizer) or hasattr(tokenizer, "apply_chat_template"):
         return cast("AnyTokenizer | None", tokenizer)
-    encoder = _Encoder(tokenizer)
-    try:
-        encoder("a")
-    except (TypeError, LookupError) as error:
-        raise InputError(
-            "tokenizer must be one of tokenizers, transformers or tiktoken, or a function from a text to a list of "
-            f"ids, got {tokenizer!r:.80}. Load it first, such as by transformers.AutoTokenizer."
-        ) from error
-    return cast("AnyTokenizer", encoder)
-
-
-class _Encoder:
-    """A function from a text to ids, or an object with `encode`, as of tiktoken, as a tokenizer that adds no tokens."""
-
-    bos_token_id = pad_token_id = chat_template = None
-
-    def __init__(self, tokenizer: Any) -> None:
-        # Letters that spell a special token are text where that can be said.
-        self._encode = getattr(tokenizer, "encode_ordinary", getattr(tokenizer, "encode", tokenizer))
-        self._decode = getattr(tokenizer, "decode", None)
-        self.eos_token_id: int | None = getattr(tokenizer, "eot_token", None)
-        self.all_special_ids = [] if self.eos_token_id is None else [self.eos_token_id]
-
-    def __call__(self, text: str, **_: object) -> Any:
-        """An object with `input_ids`."""
-        return SimpleNamespace(input_ids=[index(token) for token in self._encode(text)])
-
-    def decode(self, token_ids: Sequence[int], **_: object) -> str:
-        """The text of some ids, or the ids themselves where there is no way back."""
-        return " ".join(map(str, token_ids)) if self._decode is None else str(self._decode(list(token_ids)))
-
-    def convert_ids_to_tokens(self, ids: int) -> str:
-        return self.decode([ids])
+    raise InputError(
+        f"tokenizer must be one of tokenizers or transformers, got {tokenizer!r:.80}. Load it first, such as by "
+        "transformers.AutoTokenizer, or give token ids."
+    )

@@ -54,7 +54,7 @@ def cache(
     keep: float = 0.25,
     documents: int = DOCUMENTS,
     tokens: int = PIECE,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    tokenizer: AnyTokenizer | None = None,
     name: str | None = None,
     output: str | PathLike[str] | None = None,
     on_progress: Callable[..., None] | None = None,

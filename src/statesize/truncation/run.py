@@ -20,7 +20,6 @@ from statesize.check import require_path
 from statesize.errors import InputError, ModelError
 from statesize.io.files import Parts, check_report_path, digest, parts_writer
 from statesize.io.json_values import json_values
-from statesize.models.plugins import parts_folder
 from statesize.report.result import Result
 from statesize.texts.documents import vocabulary_size
 from statesize.texts.inputs import numbered_excerpts
@@ -77,7 +76,8 @@ def kept_result(
         return make(lambda _, part: json_values(part()))
     path = require_path("output", output)
     check_report_path(path, "output")
-    key, folder = digest(repr((tensors_sha256(dict(model.state_dict())), *about)).encode()), parts_folder(path)
+    key = digest(repr((tensors_sha256(dict(model.state_dict())), *about)).encode())
+    folder = path.with_name(f"{path.name}.units")
     parts = Parts[Any](folder, ".part", lambda value: json.dumps(value).encode(), json.loads)
 
     def keep(name: str, part: Callable[[], Any]) -> Any:

@@ -48,7 +48,7 @@ def truncate(
     documents: int = DOCUMENTS,
     tokens: int = TOKENS,
     at: float = NEGLIGIBLE,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    tokenizer: AnyTokenizer | None = None,
     name: str | None = None,
     output: str | PathLike[str] | None = None,
     on_progress: Callable[..., None] | None = None,

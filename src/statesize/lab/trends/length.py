@@ -35,7 +35,7 @@ def length(
     lengths: Sequence[int],
     excerpts: int = EXCERPTS,
     trained_length: int | None = None,
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    tokenizer: AnyTokenizer | None = None,
     name: str | None = None,
     output: str | os.PathLike[str] | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,

@@ -39,7 +39,7 @@ def series(
     inputs: Inputs | None = None,
     *,
     revisions: Sequence[str] = (),
-    tokenizer: AnyTokenizer | Callable[..., Any] | None = None,
+    tokenizer: AnyTokenizer | None = None,
     output: str | os.PathLike[str] | None = None,
     loading: Mapping[str, Any] | None = None,
     on_progress: Callable[[ProfileProgress], None] | None = None,

@@ -7,7 +7,6 @@ from typing import Any, cast
 import numpy as np
 from scipy.linalg import blas, lapack
 
-from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.all_cuts.eliminations import Array, Cores
 
 _blas, _lapack = cast("Any", blas), cast("Any", lapack)
@@ -28,7 +27,6 @@ def cores_of(matrix: Array, rows: int, columns: int, positions: list[int], width
     gram: Array = np.zeros((0, 0))
     below = length
     for k in reversed(range(count)):
-        end_if_unwanted()
         begin, end = chunks[k] * width, chunks[k] * width + width
         p = columns * begin
         n = p + inside[1]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
-from statesize.parallel.threads import NUMPY, end_if_unwanted, lapack
+from statesize.parallel.threads import NUMPY, lapack
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import (
     DOUBLE,
@@ -254,7 +254,6 @@ def _grams(read: Read, cut: Cut) -> Iterator[tuple[int, int, npt.NDArray[np.floa
         side, n = (rows, i) if tall else (columns, cut.readouts * (cut.length - i))
         corner, count = None if anew else gram[:, :n, :n] if tall else gram[:, -n:, -n:], 0 if anew else count + 1
         for first in range(side.start, side.stop, _STRIP):
-            end_if_unwanted()
             strip = slice(first, min(first + _STRIP, side.stop))
             X = read(strip, columns).swapaxes(-2, -1) if tall else read(rows, strip)
             # Numpy makes half of it, as it sees a matrix times its own transpose.

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from statesize.operators import SoftmaxAttention
-from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.factorisation import frobenius_norm
 
 STRIP = 256
@@ -59,7 +58,6 @@ class AttentionProducts:
         window = self._attention.window or length
         ends = {*cuts, *range(0, length, STRIP), length}
         for a, b in itertools.pairwise(sorted(ends)):
-            end_if_unwanted()
             if not self._by_rows:
                 reached = sum(i <= a for i in cuts)
                 first, last = max(0, a - window + 1), max(cuts[:reached], default=0)

@@ -10,7 +10,6 @@ from typing import cast
 import torch
 
 from statesize.operators import Derivative, Operator, Shared, SoftmaxAttention
-from statesize.parallel.threads import end_if_unwanted
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import DOUBLE, Engine, Footprint
 from statesize.spectra.exact.dense import attention_of
@@ -108,7 +107,6 @@ def _of_derivative(derivative: Derivative, entry: int, i: int) -> Estimated:
     n = jacobian.dimension
     estimate = _estimate(n, _OF_DERIVATIVES, _most_of_derivative(n), i)
     while not estimate.finished:
-        end_if_unwanted()
         estimate.advance(jacobian.gram(estimate.pending))
     squares = estimate.space.ritz.square().sum()[None] if estimate.exact else estimate.squared_norms()
     square = max(0.0, float(squares.mean()))
