@@ -47,9 +47,9 @@ def test_json_and_page(saved, capsys):
 
 
 @pytest.mark.parametrize(
-    ("folders", "code", "lines"), [(["one"], 2, 1), (["one", "nowhere"], 1, 1), (["no", "nor", "nowhere"], 1, 1)]
+    ("folders", "code", "lines"), [(["one"], 2, 1), (["one", "nowhere"], 1, 1), (["no", "nor", "nowhere"], 1, 3)]
 )
-def test_the_first_wrong_folder_is_told(saved, capsys, folders, code, lines):
+def test_each_wrong_folder_has_a_line(saved, capsys, folders, code, lines):
     assert main(["compare", *folders]) == code
     captured = capsys.readouterr()
     told = captured.err.splitlines()

@@ -8,7 +8,8 @@ import torch
 from statesize.codes import Code, Note
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.profiling import Profile, profile
-from statesize.report.comparison import compare, model_row
+from statesize.report.comparison import compare
+from statesize.report.model_rows import model_row
 from statesize.report.words import headline, middle_cut
 
 IDS = torch.arange(24)[None] % 8

@@ -70,6 +70,10 @@ def _run(arguments: list[str]) -> int:
         return _fail(f"{error} See statesize {' '.join((*(error.command_chain or ()), '--help'))}.", WRONG_USAGE)
     except StatesizeError as error:
         return _fail(str(error), WRONG_USAGE if isinstance(error, InputError) else FAILED)
+    except ExceptionGroup as group:
+        for error in group.exceptions:
+            _tell("error", str(error))
+        return FAILED
     return 0
 
 

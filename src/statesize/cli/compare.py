@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import REPORTING, Reporting, print_json, print_notes, print_table
-from statesize.errors import InputError
+from statesize.errors import InputError, StatesizeError
 from statesize.results.place import require_profile
 
 
@@ -28,10 +28,17 @@ def compare(
         printing: What is printed.
 
     Raises:
+        ExceptionGroup: Some folders hold no profile.
         InputError: There is one profile.
     """
+    refused = list[StatesizeError]()
     for folder in profiles:
-        require_profile(folder, "each of PROFILES")
+        try:
+            require_profile(folder, "each of PROFILES")
+        except StatesizeError as error:
+            refused.append(error)
+    if refused:
+        raise ExceptionGroup("several folders are none of profiles", refused)
     printing = printing.named("compared")
     if len(profiles) < 2:
         raise InputError(f"PROFILES must be two folders or more, got one. statesize profile {profiles[0]} shows it.")

@@ -34,7 +34,7 @@ from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileRun
 from statesize.profiling.sequences import Provenance, SequenceWork
-from statesize.report.comparison import model_row
+from statesize.report.model_rows import model_row
 from statesize.report.words import by_reason
 from statesize.results.profiled import model_mean
 from statesize.results.summary import largest_known

@@ -8,8 +8,8 @@ from typing import cast
 from statesize.io.text import counted
 from statesize.report import vega
 from statesize.report.charts import Charts
-from statesize.report.comparison import comparison_notes, model_row
 from statesize.report.head_map import head_map
+from statesize.report.model_rows import comparison_notes, model_row
 from statesize.report.result_page import RESULT, PageChart, ResultPage, told_apart
 from statesize.report.table import field_table, legend_lines
 from statesize.report.words import (

@@ -38,7 +38,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
     from statesize.measurement.settings import Settings
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.report.comparison import model_row
+    from statesize.report.model_rows import model_row
     from statesize.report.page import page as report_page
     from statesize.report.result_page import RESULT
     from statesize.report.table import field_table
