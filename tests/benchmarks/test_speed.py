@@ -1,4 +1,4 @@
-"""The benchmark of speed runs, and its record has what the page shows."""
+"""The benchmark of speed runs."""
 
 import json
 
@@ -7,7 +7,6 @@ from oracles.pretrained import save_tiny
 
 from benchmarks import speed
 from statesize.texts.bundled import documents
-from tools.figures.speed import speed as figures
 
 
 @pytest.fixture(autouse=True)
@@ -26,4 +25,3 @@ def test_each_row_counts_units_of_its_own_process(tmp_path, monkeypatch, capsys)
     document = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
     assert capsys.readouterr().out.count("\n") == len(document["rows"]) == len(speed.WORK)
     assert all(min(row["seconds"], row["units"]) > 0 for row in document["rows"])
-    assert figures(document)["model"].count("\n") == 1 + len(speed.WORK)

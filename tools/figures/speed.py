@@ -26,26 +26,27 @@ def speed(document: Mapping[str, Any]) -> dict[str, str]:
         )
         for row in document["rows"]
     ]
-    shown = [row for row in document["rows"] if row["work"].startswith(("profile", "truncate", "cache"))]
-    costs = [row for row in shown if row["length"] != 256 or row["work"] == "profile"]
-    head = [f"{row['work']}, {row['length']:,}" for row in costs]
+    known = {(row["work"], row["length"]): row for row in document["rows"]}
+    work = [*((known["profile", min(tokens, 1024)], tokens) for tokens in (256, 1024, 2048, 8192))]
+    work += [(known[name, 512], 512) for name in ("truncate, one document", "cache")]
+    head = [f"{row['work']}, {tokens:,}" for row, tokens in work]
+    larger = [(name, *(_cost(row, tokens, *size) for row, tokens in work)) for name, size in _LARGER.items()]
     return {
         "model": table(("work", "tokens", "forward passes", "time", "memory"), rows),
-        "larger": table(
-            ("model", *head), [(name, *(_cost(row, *size) for row in costs)) for name, size in _LARGER.items()]
-        ),
+        "larger": table(("model", *head), larger),
         "machine": f"{document['model']['file']}, {document['machine']}, one thread",
     }
 
 
-def _cost(row: Mapping[str, Any], parameters: float, heads: int) -> str:
-    """Minutes of work on a model of so many parameters and heads, from those of the first."""
+def _cost(row: Mapping[str, Any], tokens: int, parameters: float, heads: int) -> str:
+    """Minutes or hours of work on a text for a model of so many parameters and heads, from work on the first."""
     own, own_heads = next(iter(_LARGER.values()))
     # Whatever is not a profile is runs of the model for the most part.
-    runs = min(_RUNS, row["units"]) if row["work"].startswith("profile") else row["units"]
-    unit = row["seconds"] / row["units"]
-    seconds = runs * unit * parameters / own + (row["units"] - runs) * unit * heads / own_heads
-    return f"{_digits(seconds / 60)} min"
+    runs = min(_RUNS, row["units"]) if row["work"] == "profile" else row["units"]
+    unit, longer = row["seconds"] / row["units"], tokens / row["length"]
+    ran, measured = runs * longer * parameters / own, (row["units"] - runs) * longer**3 * heads / own_heads
+    minutes = unit * (ran + measured) / 60
+    return f"{_digits(minutes)} min" if minutes < 100 else f"{_digits(minutes / 60)} h"
 
 
 def _digits(number: float) -> str:

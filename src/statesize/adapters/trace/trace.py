@@ -57,7 +57,7 @@ class Trace:
         change = other_text(slice(None))
         agrees = self._agrees(self._other_run(change))
         if not agrees and not self._takes_another_way(ran(call, self.held, self.dtype, change), told):
-            raise ModelError(Note(Code.OUTSIDE_TORCH, "it depends on numbers that leave torch (`.item()`, numpy)."))
+            raise ModelError(Note(Code.OUTSIDE_TORCH, "numbers leave torch, as by `.item()` or numpy; use torch."))
         self._follows = agrees and not told
 
     @property
