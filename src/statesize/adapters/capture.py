@@ -253,7 +253,7 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     return Capture(
         mixers=tuple(replace(mixer, name=label) for mixer, label in named if label in chosen),
         length=forward.length,
-        readers={one: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for one in labels},
+        readers={label: tuple(labels) for labels in by_cache.values() if len(labels) > 1 for label in labels},
         skipped=skipped,
         run_difference=run_difference,
         _forward=forward,

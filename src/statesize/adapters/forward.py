@@ -172,7 +172,7 @@ class Forward:
         """The last hidden state (S, L, d) of one of the `runs`, with options; else logits or its first output."""
         output: object = run(self.model, partial(self.called, *self.args, **self.kwargs), **options)
         named = (getattr(output, name, None) for name in ("last_hidden_state", "logits"))
-        hidden = next((one for one in named if isinstance(one, Tensor)), output)
+        hidden = next((value for value in named if isinstance(value, Tensor)), output)
         return returned_tensor(hidden, (self.args, self.kwargs), self.length)
 
     def called(self, *args: Any, **kwargs: Any) -> Any:
@@ -269,7 +269,7 @@ def check_inputs(parts: NamedModules, inputs: Inputs, axis: int | None = None) -
     name = _measured_argument(model, pretrained, inputs)
     values = cast("object", named.get(name) if isinstance(inputs, Mapping) else inputs)
     shown = name or ("inputs" if isinstance(values, Tensor) and values.ndim > 2 else "input_ids")
-    if (cache := next((one for one in _CACHES if named.get(one) is not None), None)) is not None:
+    if (cache := next((argument for argument in _CACHES if named.get(argument) is not None), None)) is not None:
         raise InputError(f"{cache} must be left out, got one: statesize measures a whole text at once.")
     if not isinstance(values, Tensor) or values.ndim < 2:
         what = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

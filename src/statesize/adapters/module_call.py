@@ -63,7 +63,7 @@ class ModuleCall:
     @property
     def with_positions(self) -> list[tuple[Tensor, int]]:
         """The tensors that enter and have positions of the text, with their dimension."""
-        return [(one, axis) for one, axis in zip(self.tensors, self.axes, strict=True) if axis is not None]
+        return [(tensor, axis) for tensor, axis in zip(self.tensors, self.axes, strict=True) if axis is not None]
 
     def with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
         """Replace the tensors of this call that hold positions of the text."""
@@ -153,25 +153,25 @@ def first_calls(forward: Forward, modules: Iterable[nn.Module]) -> dict[nn.Modul
         call = ModuleCall(forward.model, module, *arguments, forward.length, texts, placed=placed)
         if module not in placed:
             pairs = zip(call.tensors, tensors_in((again.args, again.kwargs), real=False), strict=False)
-            one, two = frame.output, again.output
-            leaving = None if one is None or two is None else _axis(one, two, forward.length, cut)
+            output, other = frame.output, again.output
+            leaving = None if output is None or other is None else _axis(output, other, forward.length, cut)
             placed[module] = Placed(tuple(_axis(*pair, forward.length, cut) for pair in pairs), leaving)
         calls[module] = replace(call, axes=placed[module].entering)
     return calls
 
 
-def _axis(one: Tensor, other: Tensor, length: int, cut: int) -> int | None:
+def _axis(tensor: Tensor, other: Tensor, length: int, cut: int) -> int | None:
     """The dimension of positions of a tensor that is another one in a text with another second half; None if equal."""
-    usual = position_axis(one, length)
-    if one.shape != other.shape:
+    usual = position_axis(tensor, length)
+    if tensor.shape != other.shape:
         return usual
-    differ = one != other
-    if one.is_floating_point() and bool(differ.any()):
+    differ = tensor != other
+    if tensor.is_floating_point() and bool(differ.any()):
         # Infinity marks what a query may not see.
-        differ &= ~((one - other).abs() <= _ROUNDING * one.nan_to_num(0.0, 0.0, 0.0).abs().amax())
+        differ &= ~((tensor - other).abs() <= _ROUNDING * tensor.nan_to_num(0.0, 0.0, 0.0).abs().amax())
     if not bool(differ.any()):
         return None
-    later = [axis for axis, size in enumerate(one.shape) if size >= length and not differ.narrow(axis, 0, cut).any()]
-    causal = [axis for axis in later if one.shape[axis] == length]
+    later = [axis for axis, size in enumerate(tensor.shape) if size >= length and not differ.narrow(axis, 0, cut).any()]
+    causal = [axis for axis in later if tensor.shape[axis] == length]
     # Where positions lie on a longer dimension, as behind registers, another one of their number is of other things.
     return usual if usual in causal else next(iter(causal), None if later else usual)

@@ -124,7 +124,7 @@ class _Held:
         # RecurrentGemma keeps its last states in attributes, a layer of one's own a running mean in a buffer, or what
         # it has seen in a list.
         self.containers, tensors = dict[int, tuple[Any, Any]](), dict[Tensor, None]()
-        waiting: list[Any] = [one for *_, held, attributes in self.modules for one in (held["_buffers"], attributes)]
+        waiting: list[Any] = [part for *_, held, attributes in self.modules for part in (held["_buffers"], attributes)]
         while waiting:
             container = waiting.pop()
             values: Iterable[Any] = cast("Any", container.values() if isinstance(container, dict) else container)
@@ -136,9 +136,9 @@ class _Held:
                     waiting.append(value)
                 elif isinstance(value, tuple):
                     waiting.append(value)
-        self.contents = [(one, one._version, one.clone()) for one in tensors if not one.is_inference()]
-        weights = [one for *_, held, _ in self.modules for one in held["_parameters"].values() if one is not None]
-        self.versions = [(one, one._version) for one in weights if not one.is_inference()]
+        self.contents = [(tensor, tensor._version, tensor.clone()) for tensor in tensors if not tensor.is_inference()]
+        weights = [value for *_, held, _ in self.modules for value in held["_parameters"].values() if value is not None]
+        self.versions = [(weight, weight._version) for weight in weights if not weight.is_inference()]
 
     def put_back(self) -> None:
         """Leave all as it was."""

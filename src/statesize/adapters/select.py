@@ -76,7 +76,7 @@ def is_unseen_attention(name: str, module: nn.Module, seen: Collection[str]) -> 
     """Whether a module is attention or Mamba by its class, and no module of these names is a kernel's in it."""
     kind = type(module).__name__
     mixes = "Attention" in kind or kind in ("Mamba", "Mamba2")
-    return mixes and not any(f"{one}.".startswith(f"{name}.") for one in seen)
+    return mixes and not any(f"{other}.".startswith(f"{name}.") for other in seen)
 
 
 RECURRENT = ("RNNBase", "sLSTMLayer")

@@ -99,7 +99,7 @@ _PREFIXES = ("chunk_", "fused_chunk_", "fused_recurrent_", "fused_mul_recurrent_
 def formula_of(name: str) -> Parse | None:
     """What reads T out of the calls of a kernel, by its name."""
     names = (name.removeprefix(prefix) for prefix in ("", *_PREFIXES))
-    return next((KERNELS[one] for one in names if one in KERNELS), None)
+    return next((KERNELS[stem] for stem in names if stem in KERNELS), None)
 
 
 def parse(call: FlaCall) -> Observation:
@@ -113,7 +113,7 @@ _PACKAGES = ("fla", "flash_attn")
 def observing(files: Sequence[ModuleType], running: ModuleStack, record: OnObservation) -> AbstractContextManager[None]:
     """Observe the kernels of fla that the files of a model's layers have imported."""
     # The functions themselves run, with their decorators, which choose between implementations.
-    kernels = {(file, name): one for file in files for name, one in meanings(file).items() if _is_kernel(one)}
+    kernels = {(file, name): kernel for file in files for name, kernel in meanings(file).items() if _is_kernel(kernel)}
     return replaced({place: _observed(function, running, record) for place, function in kernels.items()})
 
 
@@ -158,8 +158,8 @@ def _stepped(call: FlaCall, *, by_channel: bool) -> Tensor | None:
     if "g" not in parameters and "gk" in parameters:
         # The step form of gated linear attention takes decays of values too.
         by_name["gk"] = call.arguments["g"]
-    named = (one for one in parameters.values() if one.kind is not one.VAR_KEYWORD)
-    if any(one.default is one.empty and one.name not in by_name for one in named):
+    named = (parameter for parameter in parameters.values() if parameter.kind is not parameter.VAR_KEYWORD)
+    if any(parameter.default is parameter.empty and parameter.name not in by_name for parameter in named):
         return None
     try:
         mixed = first(form(**by_name))

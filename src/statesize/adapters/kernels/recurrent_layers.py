@@ -105,7 +105,7 @@ def lightning_attention(call: MixerCall) -> Observation:
     # Decays over several positions come from tables, which the layer made in float32, and which are rounded with it.
     exact = module.decay_factors(module.slope_rate.double())
     held = (module.query_decay, module.key_decay, module.diagonal_decay)
-    rounded = max(float((one - other).abs().max()) for one, other in zip(held, exact, strict=True))
+    rounded = max(float((decay - other).abs().max()) for decay, other in zip(held, exact, strict=True))
     text = f"Its decays are rounded by up to {rounded:.0e}, which T leaves out."
 
     def operator(units: Units) -> Recurrence:

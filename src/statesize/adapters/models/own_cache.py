@@ -95,17 +95,17 @@ def attention_cache(
     return AttentionCache(groups, order, channels, notes, numbers * size, beside * size)
 
 
-def _are_proportional(one: Tensor, other: Tensor) -> bool:
+def _are_proportional(tensor: Tensor, other: Tensor) -> bool:
     """Whether two tensors are the same but for a factor, such as a scale of scores."""
-    if one.shape != other.shape or not bool(one.any()):
+    if tensor.shape != other.shape or not bool(tensor.any()):
         return False
-    return torch.allclose(one * other.abs().max(), other * one.abs().max())
+    return torch.allclose(tensor * other.abs().max(), other * tensor.abs().max())
 
 
 def grouped_by(inputs: Sequence[Hashable]) -> tuple[int, tuple[int, ...]]:
     """The number of groups of as many units that read one input, and their units if these are not consecutive."""
     # As many groups as units where there are none such.
-    count, places = len(inputs), {one: place for place, one in enumerate(dict.fromkeys(inputs))}
+    count, places = len(inputs), {source: place for place, source in enumerate(dict.fromkeys(inputs))}
     order = sorted(range(count), key=lambda unit: places[inputs[unit]])
     readers = set(Counter(inputs).values())
     if len(readers) == 1:
@@ -121,8 +121,8 @@ def _first_alike(stored: Tensor) -> list[int]:
     last = cast("Tensor", torch.unique(stored[:, :, -1].transpose(0, 1), dim=0, return_inverse=True)[1])
     first: list[int] = []
     for head, place in enumerate(cast("list[int]", last.tolist())):
-        others = (one for one in dict.fromkeys(first) if last[one] == place)
-        first.append(next((one for one in others if torch.equal(stored[:, one], stored[:, head])), head))
+        others = (other for other in dict.fromkeys(first) if last[other] == place)
+        first.append(next((other for other in others if torch.equal(stored[:, other], stored[:, head])), head))
     return first
 
 

@@ -157,7 +157,7 @@ class _InDouble(TorchFunctionMode):
             return result
         name = getattr(func, "__name__", "")
         tensors = [value for value in args if isinstance(value, Tensor)]
-        of_integers = name.strip("_") in _ARITHMETIC and not any(one.is_floating_point() for one in tensors)
+        of_integers = name.strip("_") in _ARITHMETIC and not any(tensor.is_floating_point() for tensor in tensors)
         if result.dtype is torch.float32 and of_integers:
             # 0.9 ** distance would round in float32 before it is cast.
             result = func(*(value.double() if isinstance(value, Tensor) else value for value in args), **named)

@@ -26,7 +26,8 @@ def sharded_units(model: nn.Module) -> list[Any]:
     """The modules that fully_shard was applied to, outermost first: each of them is gathered as a whole."""
     sharded = _class_of("fsdp", "FSDPModule")
     # fully_shard makes a class for each class of module: without any, no module need be looked at.
-    return [one for one in model.modules() if isinstance(one, sharded)] if sharded and sharded.__subclasses__() else []
+    modules = model.modules() if sharded and sharded.__subclasses__() else ()
+    return [module for module in modules if isinstance(module, sharded)]
 
 
 def check_sharding(parts: NamedModules, parameters: Iterable[tuple[str, Tensor]]) -> None:
@@ -51,7 +52,7 @@ def check_gatherable(parts: NamedModules, parameters: Iterable[tuple[str, Tensor
     for name, parameter in parameters:
         placements = cast("Any", parameter).placements if isinstance(parameter, shared_out) else ()
         # DeepSpeed marks what it has shared out. Replicas beside the shards are those of HSDP.
-        elsewhere = placements and (parameter not in gathered or sum(one.is_shard() for one in placements) > 1)
+        elsewhere = placements and (parameter not in gathered or sum(place.is_shard() for place in placements) > 1)
         if hasattr(parameter, "ds_id") or elsewhere:
             kind = (
                 f"a DTensor of placements {placements}" if placements else "one that ZeRO-3 of DeepSpeed has shared out"

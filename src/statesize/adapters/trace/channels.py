@@ -57,7 +57,7 @@ def _read(piece: Piece, rounding: float) -> tuple[Tensor, Tensor] | None:
     third = torch.rand(entering, dtype=torch.float64, generator=generator) + 0.5
     numbers = torch.randn(len(piece.held), 1, dtype=torch.float64, generator=generator.manual_seed(1))
     given = (numbers * code for code in (torch.ones_like(second), second, third))
-    answers = torch.stack([piece.by_position(one.to(piece.held.dtype)) for one in given])
+    answers = torch.stack([piece.by_position(coded.to(piece.held.dtype)) for coded in given])
     if not bool(answers.isfinite().all()) or not bool((answers := answers - piece.offset).any()):
         return None
     first, *others = answers.double()
@@ -121,7 +121,7 @@ def _alike(answer: Tensor, rounding: float) -> Tensor:
     # Differences of products would lose half of the digits.
     apart = torch.cdist(mixture.T, mixture.T, compute_mode="donot_use_mm_for_euclid_dist")
     leaders = cast("list[int]", (apart <= rounding * torch.maximum(norm, norm[:, None])).int().argmax(1).tolist())
-    clusters = [[one for one, first in enumerate(leaders) if first == leader] for leader in sorted(set(leaders))]
+    clusters = [[column for column, first in enumerate(leaders) if first == leader] for leader in sorted(set(leaders))]
     shared = math.gcd(*map(len, clusters))
     units = sorted(cluster[at : at + shared] for cluster in clusters for at in range(0, len(cluster), shared))
     return torch.tensor(units)

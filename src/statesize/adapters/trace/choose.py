@@ -41,7 +41,7 @@ class Search:
         """Find where the run ends."""
         self.output, self.given = Place(self.run.output, self.axis), frozenset(self.run.given)
         self.texts, self.rounding = self.call.texts, ROUNDING[self.run.dtype]
-        self.largest = max(self.labels.values[one].numel() for one in (*self.run.entering, self.run.output))
+        self.largest = max(self.labels.values[tensor].numel() for tensor in (*self.run.entering, self.run.output))
         self._behind = dict[Place, int]()
 
     @cached_property
@@ -51,7 +51,7 @@ class Search:
             return None
         found = set(self.run.returned[self.call.named])
         for node in self.labels.tape.nodes:
-            if self.labels.moves(node) and all(one in found for _, one in node.inputs):
+            if self.labels.moves(node) and all(tensor in found for _, tensor in node.inputs):
                 found.update(node.outs)
         return found
 
@@ -91,14 +91,14 @@ class Search:
     def _candidates(self) -> list[int]:
         """Tensors that lie between what enters and what leaves."""
         output, of = self.output.tensor, self.labels.of
-        taken = {one for node in before(self.labels.tape, [output], self.given) for _, one in node.inputs}
-        return sorted(one for one in {output, *taken} if one in of)
+        taken = {tensor for node in before(self.labels.tape, [output], self.given) for _, tensor in node.inputs}
+        return sorted(tensor for tensor in {output, *taken} if tensor in of)
 
     @cached_property
     def ends(self) -> dict[int, int]:
         """Tensors in which T may end: of the same numbers in several layouts the last one, with texts beside heads."""
         every = self._every_end
-        return {one: axis for one, axis in every.items() if self._next_layout(one) not in every}
+        return {tensor: axis for tensor, axis in every.items() if self._next_layout(tensor) not in every}
 
     @cached_property
     def _every_end(self) -> dict[int, int]:
@@ -127,18 +127,20 @@ class Search:
         both = (its[tensor].movedim(axis, 0)[: length // 2] for its in (self.labels.values, other))
         return not bool(self._differ(*both).any())
 
-    def _differ(self, one: Tensor, two: Tensor) -> Tensor:
+    def _differ(self, given: Tensor, other: Tensor) -> Tensor:
         """The positions, the first dimension, at which two tensors differ by more than rounding, (P,) bool."""
-        one, two = (part.double().reshape(len(part), -1) for part in (one, two))
-        return ~((one - two).abs().amax(1) <= 100 * self.rounding * one.abs().max())
+        given, other = (part.double().reshape(len(part), -1) for part in (given, other))
+        return ~((given - other).abs().amax(1) <= 100 * self.rounding * given.abs().max())
 
     def behind(self, end: Place) -> int:
         """How far positions of a tensor are mixed behind it; L where nothing follows from it."""
         if end.tensor == self.output.tensor:
             return 0
         if end not in self._behind:
-            taken = ((node, at, one) for node in self._users[end.tensor] for at, (_, one) in enumerate(node.inputs))
-            uses = frozenset((node, at) for node, at, one in taken if one == end.tensor)
+            users = self._users[end.tensor]
+            uses = frozenset(
+                (node, at) for node in users for at, pair in enumerate(node.inputs) if pair[1] == end.tensor
+            )
             self._behind[end] = Piece(self.graph, end, self.output, uses).reach
         return self._behind[end]
 
@@ -146,11 +148,12 @@ class Search:
     def starts(self) -> dict[int, Place]:
         """Tensors in which T may begin: each entry is of the last position that it reads."""
         named = self._named
-        inside = [one for one in self._candidates if named is None or one in named]
-        found = {one: place for one in inside if (place := self._placed(one)) is not None}
+        inside = [tensor for tensor in self._candidates if named is None or tensor in named]
+        found = {tensor: place for tensor in inside if (place := self._placed(tensor)) is not None}
         # Of the same numbers in several layouts the first one, and the last one, behind which ways part.
-        later = {self._next_layout(one) for one in found}
-        return {one: place for one, place in found.items() if one not in later or self._next_layout(one) not in found}
+        later = {self._next_layout(tensor) for tensor in found}
+        kept = (tensor for tensor in found if tensor not in later or self._next_layout(tensor) not in found)
+        return {tensor: found[tensor] for tensor in kept}
 
     def _laid_out(self, node: Node) -> bool:
         """Whether an operation returns the numbers that it takes in another layout."""
@@ -264,32 +267,32 @@ class Search:
         """T; None where nothing is linear in another tensor, or more is mixed before it or behind."""
         best = list[Piece]()
         for start in self.starts:
-            if not any(self._follows(start, one) for one in best) and (found := self._best(start)) is not None:
+            if not any(self._follows(start, piece) for piece in best) and (found := self._best(start)) is not None:
                 best.append(found)
 
-        def ends_late(one: Piece) -> bool:
+        def ends_late(piece: Piece) -> bool:
             """Whether there is a better end of what is mixed, as of states that are read."""
-            mixing, rank, width = one.step.mixing, self._end_rank(one.end.tensor), self._width(one)
+            mixing, rank, width = piece.step.mixing, self._end_rank(piece.end.tensor), self._width(piece)
             # A factor of fewer channels is none, but for what is made of it.
-            rivals = (other for other in best if one.start.tensor in other.steps or self._width(other) >= width)
+            rivals = (other for other in best if piece.start.tensor in other.steps or self._width(other) >= width)
             rivals = (other for other in rivals if other.step.mixing & mixing == mixing)
             return mixing > 0 and any(self._end_rank(other.end.tensor) < rank for other in rivals)
 
-        kept = [one for one in best if not ends_late(one)]
-        best = [self._with_factors(one) for one in kept]
+        kept = [piece for piece in best if not ends_late(piece)]
+        best = [self._with_factors(piece) for piece in kept]
         # What is mixed for the weights of one of them belongs to that one.
-        mixed = [one for one in best if one.step.mixing]
-        weights = set[int]().union(*(self._weights(one, self._factors(one, best)) for one in mixed))
+        mixed = [piece for piece in best if piece.step.mixing]
+        weights = set[int]().union(*(self._weights(piece, self._factors(piece, best)) for piece in mixed))
 
-        def rank(one: Piece) -> tuple[int, ...]:
-            mixing = one.step.mixing
-            every = reduce(int.__or__, (other.step.mixing for other in best if other.end == one.end))
-            is_whole = mixing == every and not one.step.beside
+        def rank(piece: Piece) -> tuple[int, ...]:
+            mixing = piece.step.mixing
+            every = reduce(int.__or__, (other.step.mixing for other in best if other.end == piece.end))
+            is_whole = mixing == every and not piece.step.beside
             # What another map mixes behind this one's end is no part of this one.
-            until = 2 << self.graph.order[self.labels.tape.made[one.end.tensor]]
+            until = 2 << self.graph.order[self.labels.tape.made[piece.end.tensor]]
             is_held = any(mixing != its == mixing | its for its in (other.step.mixing % until for other in best))
-            order = not self._normalises(one, best), not is_held, self._width(one), -self._computed(one.start.tensor)
-            return one.end.tensor not in weights, one.reach, is_whole, *order
+            order = not self._normalises(piece, best), not is_held, self._width(piece)
+            return piece.end.tensor not in weights, piece.reach, is_whole, *order, -self._computed(piece.start.tensor)
 
         chosen = max(best, key=rank, default=None)
         units = None if chosen is None else self._channels(chosen)
@@ -297,7 +300,7 @@ class Search:
             return None
         factors = self._factors(chosen, best)
         around = self.around(chosen)
-        around = around._replace(before=max(around.before, *(self.graph.far(one) or 0 for one in factors), 0))
+        around = around._replace(before=max(around.before, *(self.graph.far(factor) or 0 for factor in factors), 0))
         if around.before > chosen.reach or around.behind >= chosen.reach:
             return None
         return TracedMixing(chosen, units, around, factors, self.run.dtype)
@@ -314,14 +317,14 @@ class Search:
 
     def _factors(self, piece: Piece, best: list[Piece]) -> set[int]:
         """The other factors of products with the values in which T could begin as well."""
-        others = [one for one in best if one.end == piece.end and one is not piece]
-        starts, found = {tensor for one in others for tensor in (one.start.tensor, *one.steps)}, set[int]()
+        others = [other for other in best if other.end == piece.end and other is not piece]
+        starts, found = {tensor for other in others for tensor in (other.start.tensor, *other.steps)}, set[int]()
         for node in piece.nodes:
-            ids = [one for _, one in node.inputs]
-            mine = [one for one in ids if one == piece.start.tensor or one in piece.steps]
-            if node.name == "mul" and not any(piece.steps[one].mixing for one in mine if one in piece.steps):
+            ids = [tensor for _, tensor in node.inputs]
+            mine = [tensor for tensor in ids if tensor == piece.start.tensor or tensor in piece.steps]
+            if node.name == "mul" and not any(piece.steps[tensor].mixing for tensor in mine if tensor in piece.steps):
                 found.update(starts.intersection(ids) - {*mine})
-        return {one for one in found if not self._cancels(one, piece)}
+        return {factor for factor in found if not self._cancels(factor, piece)}
 
     def _cancels(self, factor: int, piece: Piece) -> bool:
         """Test whether the mixing in a factor cancels with a factor behind: T forgets a past that the factor keeps."""
@@ -336,7 +339,7 @@ class Search:
         now, longest = piece.end.tensor, piece
         while len(users := self._users[now]) == 1:
             (node,), of = users, self.labels.of
-            factors = [one for _, one in node.inputs if one != now and one in of]
+            factors = [tensor for _, tensor in node.inputs if tensor != now and tensor in of]
             is_product = node.name in ("mul", "div", "bmm", "addcdiv") and len(factors) <= 1
             is_one = len(node.outs) == 1 and self._size(node.outs[0]) == self._size(now)
             if not is_one or not (is_product or (not factors and self._laid_out(node))):
@@ -348,7 +351,9 @@ class Search:
             longer = [self._piece(piece.start.tensor, now, uses) for uses in known if uses >= piece.uses]
             if not longer or now not in longer[0].steps or longer[0].step.mixing != piece.step.mixing:
                 break
-            belong = all(self._divides(node, one) or self._is_cancelled(one, longest, longer[0]) for one in factors)
+            belong = all(
+                self._divides(node, factor) or self._is_cancelled(factor, longest, longer[0]) for factor in factors
+            )
             if not belong or self._channels(longer[0]) is None:
                 break
             longest = longer[0]
@@ -364,27 +369,27 @@ class Search:
         if self._other_past is None:
             return False
         channels = torch.arange(piece.ended.shape[1])
-        one, two = (part.columns(channels) for part in (piece, replace(piece, values=self._other_past)))
+        given, other = (part.columns(channels) for part in (piece, replace(piece, values=self._other_past)))
         # (L, L, channels): columns, rows.
         start = 2 * self.labels.length // 3
-        return self._is_later_same(*(part[:, start:] for part in (one, two)))
+        return self._is_later_same(*(part[:, start:] for part in (given, other)))
 
-    def _is_later_same(self, one: Tensor, two: Tensor) -> bool:
+    def _is_later_same(self, given: Tensor, other: Tensor) -> bool:
         """Test that two tensors, positions first, whose texts differ in the first third, agree in the last third."""
         # Weights read a few tokens before their own position, so that the second third may differ too.
         start = 2 * self.labels.length // 3
-        return not bool(self._differ(one[start:], two[start:]).any())
+        return not bool(self._differ(given[start:], other[start:]).any())
 
     def _weights(self, piece: Piece, other: set[int]) -> set[int]:
         """The tensors that the factors on the way of a map follow from, without those of `other`."""
         of, found = {out for node in piece.nodes for out in node.outs}, set[int]()
         for node in reversed(self.graph.tape.nodes):
             if any(out in found for out in node.outs):
-                found.update(one for _, one in node.inputs)
+                found.update(tensor for _, tensor in node.inputs)
             elif any(out in of for out in node.outs):
-                on = [(node, at) in piece.uses or one in of for at, (_, one) in enumerate(node.inputs)]
+                on = [(node, at) in piece.uses or tensor in of for at, (_, tensor) in enumerate(node.inputs)]
                 added = others(node, on)
-                found.update(one for at, (_, one) in enumerate(node.inputs) if not on[at] and at not in added)
+                found.update(tensor for at, (_, tensor) in enumerate(node.inputs) if not on[at] and at not in added)
                 found -= other
         return found
 
@@ -392,14 +397,14 @@ class Search:
         """Whether what is mixed of a start is divided by what follows from it, and not from a factor beside it."""
         divisors, steps = set[int](), piece.steps
         for node in piece.nodes:
-            ids = [one for _, one in node.inputs]
-            if any(one in steps and steps[one].mixing for one in ids):
-                divisors.update(one for one in ids if one not in steps and self._divides(node, one))
+            ids = [tensor for _, tensor in node.inputs]
+            if any(tensor in steps and steps[tensor].mixing for tensor in ids):
+                divisors.update(tensor for tensor in ids if tensor not in steps and self._divides(node, tensor))
         made_of = {
-            one
+            tensor
             for divisor in divisors
             for node in before(self.graph.tape, [divisor], self.given)
-            for _, one in node.inputs
+            for _, tensor in node.inputs
         }
         beside = {self._computed(other.start.tensor) for other in best if other.end == piece.end}
         return self._computed(piece.start.tensor) in made_of and not beside <= made_of

@@ -88,8 +88,8 @@ def _fit(matrix: Tensor, piece: Piece, units: Channels, limit: float) -> tuple[f
     if bool((apart.amin(1) > _SLACK * limit * combined.abs().amax()).any()):
         # A head that no channel has: what is wrong is said of heads in order.
         head = torch.arange(len(apart)).repeat_interleave(len(head) // len(apart))
-    for one in cast("list[int]", head.unique().tolist()):
-        made[..., head == one] = matrix[:, one] @ given[..., head == one]
+    for index in cast("list[int]", head.unique().tolist()):
+        made[..., head == index] = matrix[:, index] @ given[..., head == index]
     relative = ((made - wanted).abs() / wanted.abs().amax(1, keepdim=True)).nan_to_num(0.0).amax(0)  # (L, channels)
     beyond = (relative > limit).nonzero()
     position, channel = (int(at) for at in beyond[head[beyond[:, 1]].argmin()]) if len(beyond) else (0, 0)

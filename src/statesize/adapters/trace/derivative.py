@@ -65,7 +65,7 @@ def derivative(name: str, call: ModuleCall) -> tuple[BlockDense | Derivative, Te
         operator, returned = _in_dtype(name, call, None, dtype)
         notes.append(Note(Code.COUNTED, _EXCEEDED))
     entering = entering_tensor((call.args, dict(call.kwargs)), call.length)
-    if entering is not None and any(one.shape == entering.shape for one in call.tensors if one is not entering):
+    if entering is not None and any(other.shape == entering.shape for other in call.tensors if other is not entering):
         notes.insert(0, _HELD)
     if is_own and states is None:
         notes.append(Note(Code.COUNTED, _UNSAID))
@@ -88,7 +88,7 @@ def _carries_more(operator: Derivative, states: int) -> bool:
 def _in_dtype(name: str, call: ModuleCall, states: int | None, dtype: torch.dtype) -> tuple[Derivative, Tensor]:
     """The derivative of a copy of a module in a dtype, and what that returned."""
     alone = _copied(call, dtype)
-    entering, axis = next(((one, axis) for one, axis in alone.with_positions if one.is_floating_point()), (None, 0))
+    entering, axis = next((pair for pair in alone.with_positions if pair[0].is_floating_point()), (None, 0))
     if entering is None:
         raise ModelError(f"Mixer {name} takes no tensor with the positions of the text, so it has no derivative.")
 

@@ -125,7 +125,7 @@ class Labels:
     ) -> None:
         # choices: Labels of the whole run, where what is chosen by numbers, as by topk, is taken as the run took it.
         self.tape, self.values, self.length, self.choices = tape, tape.values, length, choices
-        self.of = {one: label for one, label in given.items() if label is not None}  # by tensor
+        self.of = {tensor: label for tensor, label in given.items() if label is not None}  # by tensor
         self.relations = dict[Node, Relation]()  # of each operation that takes such a tensor
         self.has_choices = False  # whether anything is chosen by numbers
         self.given = given
@@ -164,7 +164,7 @@ class Labels:
                 continue
             self.relations[node] = found
             for out, label in zip(
-                node.outs, self.made(node, [self.of.get(one) for _, one in node.inputs]), strict=True
+                node.outs, self.made(node, [self.of.get(number) for _, number in node.inputs]), strict=True
             ):
                 is_choice = not (self.values[out].is_floating_point() or self.values[out].is_complex())
                 self.has_choices |= is_choice
@@ -187,7 +187,7 @@ class Labels:
         """Labels of a run in which some tensors do not depend on the text."""
         other = copy.copy(self)
         other.given = {**self.given, **dict.fromkeys(tensors)}
-        other.of = {one: label for one, label in other.given.items() if label is not None}
+        other.of = {tensor: label for tensor, label in other.given.items() if label is not None}
         other._run()
         return other
 
@@ -197,14 +197,14 @@ def relation(node: Node, labels: Labels) -> Relation | None:
     name, ids, of, values = node.name, [number for _, number in node.inputs], labels.of, labels.values
     if name in SHAPES or not (ids and node.outs) or (name == "mul" and 0 in node.args):
         return None
-    shapes = [values[one].shape for one in ids]
+    shapes = [values[number].shape for number in ids]
     if name == "view_as_real" or (name == "embedding" and ids[1] in of and ids[0] not in of):
         # Pairs follow from complex numbers, rows of a table from ids.
         return Relation(lambda parts: parts[-1].unsqueeze(-1))
     if name in ("scatter_add", "index_add") and ids[1] not in of and node.argument("alpha") in (None, 1):
         return _added(node.argument("dim"), values[ids[1]], values[node.outs[0]].shape)
     if name in _MOVES:
-        chooses = any(slot not in _MOVES[name] and one in of for slot, one in node.inputs)
+        chooses = any(slot not in _MOVES[name] and number in of for slot, number in node.inputs)
         adds = node.schema and (node.argument("accumulate") or (name == "scatter" and node.argument("reduce")))
         # Otherwise the places are chosen by the text.
         return Relation(_everything, is_exact=False) if chooses or adds else _moved(node, labels)
@@ -213,7 +213,7 @@ def relation(node: Node, labels: Labels) -> Relation | None:
         return _product(labels.zeros(ids[-2]), labels.zeros(ids[-1]))
     if name == "convolution":
         found = _convolved(node, labels)
-    elif name in _ALONG and [one in of for one in ids].count(True) == 1 and ids[0] in of and shapes[0]:
+    elif name in _ALONG and [number in of for number in ids].count(True) == 1 and ids[0] in of and shapes[0]:
         found = _along(node, labels)
     elif name == "linalg_solve_triangular" and node.argument("left"):
         # Arguments: A, B. Each row follows from those before it, of an upper matrix from those behind it.
@@ -355,18 +355,18 @@ def _hidden(node: Node, labels: Labels) -> list[Tensor | None]:
         return [None if node.name == "div" else labels.zeros(ids[1]), labels.zeros(ids[0])]
     if node.name in ("add", "sub") and len(ids) == 2:
         # A blank score that is hidden stays so, whatever is added.
-        if not any(values[one].is_complex() for one in ids):
-            return [labels.fixed(one, lambda value: value <= _HIDDEN) for one in reversed(ids)]
+        if not any(values[number].is_complex() for number in ids):
+            return [labels.fixed(number, lambda value: value <= _HIDDEN) for number in reversed(ids)]
     if node.name in ("where", "masked_fill"):
         by = 0 if node.name == "where" else 1
-        (mask,) = (one for slot, one in node.inputs if slot == by)
+        (mask,) = (number for slot, number in node.inputs if slot == by)
         if mask not in labels.of:
             chosen = values[mask]
             return [None if slot == by else ~chosen if slot == by + 1 else chosen for slot, _ in node.inputs]
         # What is the same either way, as a score that is hidden, does not depend on the choice.
-        first, *second = (one for slot, one in node.inputs if slot != by)
+        first, *second = (number for slot, number in node.inputs if slot != by)
         same: Tensor | None = values[first] == (values[second[0]] if second else node.argument("value"))
-        for one in (first, *second):
-            same = None if same is None else labels.fixed(one, lambda _, same=same: same)
+        for number in (first, *second):
+            same = None if same is None else labels.fixed(number, lambda _, same=same: same)
         return [same] * len(ids)
     return [None] * len(ids)

@@ -58,7 +58,7 @@ def _kept(mixing: TracedMixing) -> Kept:
 def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
     """The size of a fixed state that T shows; of random numbers where a text has too few different tokens to tell."""
     found = kept.state()
-    placed = next(((one, axis) for one, axis in call.with_positions if one.is_floating_point()), None)
+    placed = next(((tensor, axis) for tensor, axis in call.with_positions if tensor.is_floating_point()), None)
     if found is None or placed is None:
         return found
     texts = placed[0].movedim(placed[1], 0).reshape(call.length, call.texts, -1).unbind(1)

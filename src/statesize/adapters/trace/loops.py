@@ -39,7 +39,7 @@ def joined(tape: Tape, labels: Labels) -> Tape | None:
         together, apart = _aten.stack.default, _aten.unbind.int
         inputs = [(0, member) for member in members]
         added += [
-            Node(together, "stack", together._schema, [[Ref(one) for one in members], 0], {}, inputs, [whole]),
+            Node(together, "stack", together._schema, [[Ref(member) for member in members], 0], {}, inputs, [whole]),
             Node(apart, "unbind", apart._schema, [Ref(whole), 0], {}, [(0, whole)], [*parts]),
         ]
     nodes = [renamed(node, ends[node]) if node in ends else node for node in tape.nodes]
@@ -71,7 +71,7 @@ def _ordered(nodes: Sequence[Node]) -> list[Node] | None:
         waiting = [node]
         while waiting:
             top = waiting[-1]
-            first = [made[one] for _, one in top.inputs if one in made and made[one] not in ordered]
+            first = [made[tensor] for _, tensor in top.inputs if tensor in made and made[tensor] not in ordered]
             if top in ordered or not first:
                 ordered[waiting.pop()] = None
             elif top in opened:

@@ -241,7 +241,7 @@ class _Finder:
 
 def _writes_nothing(call: ModuleCall, returned: Tensor) -> bool:
     """A module with parameters returns 0, or its own input, so that no mixing of its own can be seen."""
-    entering = [one for one, _ in call.with_positions if one.is_floating_point()]
+    entering = [tensor for tensor, _ in call.with_positions if tensor.is_floating_point()]
     if not (entering and returned.is_floating_point() and any(True for _ in call.module.parameters())):
         return False
     return torch.equal(returned, entering[0].to(returned)) or not bool(returned.any())

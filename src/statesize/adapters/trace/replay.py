@@ -104,14 +104,15 @@ class Graph:
         first, alone, walk = Step(entering(self, start)), {start.tensor}, Walk({}, set())
         made, values = self.tape.made, self.tape.values
         for node in self.tape.nodes:
-            ids = [one for _, one in node.inputs]
+            ids = [tensor for _, tensor in node.inputs]
             # Made of the start and of single numbers alone.
             is_alone = node.name not in SHAPES and not alone.isdisjoint(ids)
-            is_alone = is_alone and all(one in alone or (one not in made and values[one].numel() == 1) for one in ids)
+            beside = (tensor for tensor in ids if tensor not in alone)
+            is_alone = is_alone and all(tensor not in made and values[tensor].numel() == 1 for tensor in beside)
             if is_alone:
                 alone.update(node.outs)
-            taken = [first if (node, at) in uses else walk.steps.get(one) for at, one in enumerate(ids)]
-            on, bent = [step is not None for step in taken], [one in walk.bent for one in ids]
+            taken = [first if (node, at) in uses else walk.steps.get(tensor) for at, tensor in enumerate(ids)]
+            on, bent = [step is not None for step in taken], [tensor in walk.bent for tensor in ids]
             if not (any(on) or any(bent)):
                 continue
             if spread(node, on, bent)[1]:
@@ -143,7 +144,7 @@ class Graph:
         labels, added = self.labels, node.inputs[at][1]
         if labels.position(added) is None:
             return False
-        beside = [labels.of[added] if one == at else label for one, label in enumerate(given)]
+        beside = [labels.of[added] if index == at else label for index, label in enumerate(given)]
         made = labels.made(node, [label and label.of_the_last(labels.length) for label in beside])
         return any(width(label, labels.length) for label in made)
 
@@ -217,7 +218,7 @@ class Piece:
         """How far positions are mixed: by labels, or by numbers where these may say too much; L for nothing at all."""
         labels, given, of = self.graph.labels, entering(self.graph, self.start), dict[int, Label]()
         for node in self.nodes:
-            taken = [given if (node, at) in self.uses else of.get(one) for at, (_, one) in enumerate(node.inputs)]
+            taken = [given if (node, at) in self.uses else of.get(tensor) for at, (_, tensor) in enumerate(node.inputs)]
             made = labels.made(node, taken) if node in labels.relations else []
             of |= {out: label for out, label in zip(node.outs, made, strict=False) if label is not None}
         if (end := of.get(self.end.tensor)) is None:
@@ -277,7 +278,7 @@ class Piece:
         def answer(impulse: Sequence[Tensor]) -> list[Tensor]:
             return [self.by_position(around + impulse[0] * change)[:, channels]]
 
-        answers = batched(answer, [[one] for one in impulses], at_once(self.nodes, self.values))
+        answers = batched(answer, [[impulse] for impulse in impulses], at_once(self.nodes, self.values))
         return torch.stack([some[0] for some in answers if some is not None]).sub_(
             self.by_position(around)[:, channels]
         )

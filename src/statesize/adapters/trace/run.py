@@ -55,17 +55,17 @@ class Run:
 
     def of(self, numbers: Collection[int]) -> list[Tensor]:
         """Some of its tensors."""
-        return [self.tape.values[one] for one in numbers]
+        return [self.tape.values[number] for number in numbers]
 
     @property
     def given(self) -> list[int]:
         """What held modules returned."""
-        return [one for module in self.entered for one in self.returned[module]]
+        return [tensor for module in self.entered for tensor in self.returned[module]]
 
     @property
     def leaving(self) -> list[int]:
         """What it returns, and what enters held modules and kernels."""
-        entered = [one for some in self.entered.values() for one in some]
+        entered = [tensor for some in self.entered.values() for tensor in some]
         return [self.output, *entered, *(place.tensor for kernel in self.kernels for place in kernel)]
 
 
@@ -91,7 +91,7 @@ def ran(
 
     def numbers(value: object) -> list[int]:
         before, tape.paused = tape.paused, True
-        found = [tape.ref(one) for one in tensors_in(value, real=False)]
+        found = [tape.ref(tensor) for tensor in tensors_in(value, real=False)]
         tape.paused = before
         return found
 
@@ -147,19 +147,19 @@ def replayed(
     nodes: Sequence[Node], values: Sequence[Tensor], changed: Mapping[int, Tensor], wanted: Collection[int]
 ) -> list[Tensor]:
     """What operations make of other tensors; what depends on none of these is as it was recorded."""
-    made, last = dict(changed), {one: node for node in nodes for _, one in node.inputs}
+    made, last = dict(changed), {tensor: node for node in nodes for _, tensor in node.inputs}
 
     def now(tensor: int) -> Tensor:
         return made[tensor] if tensor in made else values[tensor]
 
     for node in nodes:
-        if any(one in made for _, one in node.inputs):
-            for one, value in zip(node.outs, node.call(now), strict=True):
-                made.setdefault(one, value)
-        for _, one in node.inputs:
-            if last[one] is node and one not in wanted:
-                made.pop(one, None)
-    return [now(one) for one in wanted]
+        if any(tensor in made for _, tensor in node.inputs):
+            for tensor, value in zip(node.outs, node.call(now), strict=True):
+                made.setdefault(tensor, value)
+        for _, tensor in node.inputs:
+            if last[tensor] is node and tensor not in wanted:
+                made.pop(tensor, None)
+    return [now(tensor) for tensor in wanted]
 
 
 def at_once(nodes: Sequence[Node], values: Sequence[Tensor]) -> int:
@@ -176,7 +176,7 @@ def batched(
         together = [torch.stack(some) for some in zip(*part, strict=True)]
         found = _ran(torch.func.vmap(function), together) if count > 1 else None
         # Not all of torch's operations can be batched.
-        yield from zip(*found, strict=True) if found is not None else (_ran(function, one) for one in part)
+        yield from zip(*found, strict=True) if found is not None else (_ran(function, changed) for changed in part)
 
 
 def _ran(function: Callable[[Sequence[Tensor]], Any], changed: Sequence[Tensor]) -> Any:

@@ -175,11 +175,12 @@ class Tape(TorchDispatchMode):
         if number is not None and int(owners.max()) <= number:
             return number
         numbers = cast("list[int]", owners.unique().tolist())
-        sizes = [0, *(self.values[one].numel() for one in numbers)]
+        sizes = [0, *(self.values[owner].numel() for owner in numbers)]
         first = torch.tensor(sizes).cumsum(0)[:-1]
         which = torch.searchsorted(torch.tensor(numbers), owners)
         index = (first[which] + written.place[index]).reshape(tensor.shape)
-        node = Node(partial(read, index=index), "read", None, [[*map(Ref, numbers)]], {}, [(0, one) for one in numbers])
+        inputs = [(0, owner) for owner in numbers]
+        node = Node(partial(read, index=index), "read", None, [[*map(Ref, numbers)]], {}, inputs)
         self.nodes.append(node)
         number = self._new(tensor.clone(), node)
         self._numbers[key] = number
@@ -233,9 +234,9 @@ class Tape(TorchDispatchMode):
             return func(*args, **kwargs)
         if isinstance(func, HigherOrderOperator):
             return self._flex_attention(func, args, kwargs)
-        for one in cast("Sequence[Any]", types):
-            if one.__torch_dispatch__ is not _PLAIN:
-                raise unknown(f"{func._schema.name} of {one.__name__}")
+        for kind in cast("Sequence[Any]", types):
+            if kind.__torch_dispatch__ is not _PLAIN:
+                raise unknown(f"{func._schema.name} of {kind.__name__}")
         if _CORE._dispatch_has_kernel_for_dispatch_key(func.name(), _CORE.DispatchKey.CompositeImplicitAutograd):
             # Where torch calls one inside another operation; elsewhere it has taken it apart.
             with self:
@@ -279,8 +280,8 @@ class Tape(TorchDispatchMode):
         """Run an operation that writes into what it takes, and record what is there then."""
         schema = func._schema
         named = kwargs | {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
-        changed = [one.name for one in schema.arguments if one.alias_info and one.alias_info.is_write]
-        written = [one for name in changed if named.get(name) is not None for one in _tensors(named[name])]
+        changed = [argument.name for argument in schema.arguments if (alias := argument.alias_info) and alias.is_write]
+        written = [tensor for name in changed if named.get(name) is not None for tensor in _tensors(named[name])]
         for tensor in written:
             self._begin_writing(tensor)
         overwrites = schema.name in _OVERWRITES

@@ -18,16 +18,7 @@ from statesize.adapters.trace.choose import Search
 from statesize.adapters.trace.labels import Labels, ahead, distance, own, placed, width
 from statesize.adapters.trace.loops import joined
 from statesize.adapters.trace.replay import Piece, before
-from statesize.adapters.trace.run import (
-    ROUNDING,
-    Run,
-    UnplacedError,
-    at_once,
-    batched,
-    first_run,
-    ran,
-    replayed,
-)
+from statesize.adapters.trace.run import ROUNDING, Run, UnplacedError, at_once, batched, first_run, ran, replayed
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
@@ -53,7 +44,7 @@ class Trace:
         self._require_output()
         # What Python was told of tensors that depend on the text, by which it may decide which operations run.
         escapes = ((told, node.inputs) for node, told in self._run.tape.escapes)
-        told = [told for told, inputs in escapes if any(one in self._labels.of for _, one in inputs)]
+        told = [told for told, inputs in escapes if any(tensor in self._labels.of for _, tensor in inputs)]
         change = other_text(slice(None))
         agrees = self._agrees(self._other_run(change))
         if not agrees and not self._takes_another_way(ran(call, self.held, self.dtype, change), told):
@@ -89,13 +80,13 @@ class Trace:
         """The dimensions of positions of what enters, and of what modules returned that are measured already."""
         run, found = self._run, dict(self._run.entering)
         for module in self.held:
-            found |= {one: self.call.leaving(module, self._values[one]) for one in run.returned[module]}
-        return {one: axis for one, axis in found.items() if axis is not None}
+            found |= {tensor: self.call.leaving(module, self._values[tensor]) for tensor in run.returned[module]}
+        return {tensor: axis for tensor, axis in found.items() if axis is not None}
 
     @cached_property
     def _labels(self) -> Labels:
         """Labels of the whole run."""
-        given = {one: own(self._values[one].shape, axis, self.call.length) for one, axis in self._axes.items()}
+        given = {tensor: own(self._values[tensor].shape, axis, self.call.length) for tensor, axis in self._axes.items()}
         return Labels(self._run.tape, self.call.length, given)
 
     @cached_property
@@ -125,11 +116,11 @@ class Trace:
         """Whether these operations make of other values what that run does."""
         mine, rounding = self._run, ROUNDING[self._run.dtype]
         for module in self.held:
-            for one, two in zip(mine.of(mine.returned[module]), again.of(again.returned[module]), strict=False):
-                if one.shape != two.shape:
+            for ours, theirs in zip(mine.of(mine.returned[module]), again.of(again.returned[module]), strict=False):
+                if ours.shape != theirs.shape:
                     raise ModelError(
-                        f"{type(module).__name__} must return the same shape for other numbers, got {tuple(one.shape)} "
-                        f"and {tuple(two.shape)}, as of routed tokens. What is mixed around it is not measured."
+                        f"{type(module).__name__} must return the same shape for other numbers, got {tuple(ours.shape)}"
+                        f" and {tuple(theirs.shape)}, as of routed tokens. What is mixed around it is not measured."
                     )
         pairs = zip((*mine.entering, *mine.given), again.of((*again.entering, *again.given)), strict=False)
         try:
@@ -144,16 +135,16 @@ class Trace:
         mine, its = self._run.tape, again.tape
         known = {*self._run.entering, *self._run.given, *mine.made}
         for node, other in zip(mine.nodes, its.nodes, strict=False):
-            ours, theirs = ([tape.values[out].shape for out in one.outs] for tape, one in ((mine, node), (its, other)))
-            if node.name != other.name or ours != theirs:
+            shapes = [mine.values[out].shape for out in node.outs]
+            if node.name != other.name or shapes != [its.values[out].shape for out in other.outs]:
                 # As of sizes, where it is the same operation.
-                return bool(told) or (node.name == other.name and any(one in self._labels.of for _, one in node.inputs))
+                depends = any(tensor in self._labels.of for _, tensor in node.inputs)
+                return bool(told) or (node.name == other.name and depends)
             pairs = zip(node.inputs, other.inputs, strict=False)
-            if not all(
-                _close(mine.values[one], its.values[two], 0.0) for (_, one), (_, two) in pairs if one not in known
-            ):
+            pairs = ((ours, theirs) for (_, ours), (_, theirs) in pairs if ours not in known)
+            if not all(_close(mine.values[ours], its.values[theirs], 0.0) for ours, theirs in pairs):
                 return False
-        return bool(told) and not any(isinstance(one, float | complex) for one in told)
+        return bool(told) and not any(isinstance(value, float | complex) for value in told)
 
     def looks_ahead(self) -> Note | None:
         """The first position that depends on a later one, of what the module returns, or of what enters held ones."""
@@ -163,12 +154,12 @@ class Trace:
         for module in self.held:
             # Those of no later position than their own may have another dimension of the text's length, as of texts.
             entered = self._entered(module).items()
-            axes |= {one: axis for one, axis in entered if one in of and placed(of[one], length) is None}
-        doubt = {one: ahead(of[one], axis, length) > 0 for one, axis in axes.items() if one in of}
+            axes |= {number: axis for number, axis in entered if number in of and placed(of[number], length) is None}
+        doubt = {number: ahead(of[number], axis, length) > 0 for number, axis in axes.items() if number in of}
         if not self._follows:
             # Of what is decided outside of torch labels say nothing.
             doubt = {output: torch.ones(length, dtype=torch.bool)}
-        axes = {one: axes[one] for one, where in doubt.items() if bool(where.any())}
+        axes = {number: axes[number] for number, where in doubt.items() if bool(where.any())}
         if not axes:
             return None
         cuts = cast("list[int]", (torch.stack([*doubt.values()]).any(0)[:-1].nonzero().flatten() + 1).tolist())
@@ -177,8 +168,8 @@ class Trace:
         draws, generator = _DRAWS if has_choices or not self._follows else 1, torch.Generator().manual_seed(2)
         changes = [(cut, other_text(slice(cut, None), generator)) for cut in cuts * draws]
         for cut, again in self._futures(changes, [*axes]):
-            for (one, axis), other in zip(axes.items(), again, strict=True):
-                given, now = (tensor.movedim(axis, 0) for tensor in (self._values[one], other))
+            for (number, axis), other in zip(axes.items(), again, strict=True):
+                given, now = (tensor.movedim(axis, 0) for tensor in (self._values[number], other))
                 largest = ROUNDING[self.dtype] * given.abs().max()
                 changed = (now[:cut] - given[:cut]).abs().reshape(cut, -1).amax(1) > largest
                 if bool(changed.any()):
@@ -211,7 +202,7 @@ class Trace:
 
     def _changed(self, change: Change) -> dict[int, Tensor]:
         """What enters, and what held modules returned, with other numbers."""
-        return {one: change(self._values[one].detach().clone(), axis) for one, axis in self._axes.items()}
+        return {tensor: change(self._values[tensor].detach().clone(), axis) for tensor, axis in self._axes.items()}
 
     def _replay(self, change: Change) -> list[Tensor] | None:
         """The tensors of a run of other tensors that enter; None where it takes another way."""
@@ -220,7 +211,7 @@ class Trace:
             found = replayed(self._run.tape.nodes, self._values, self._changed(change), wanted)
         except RuntimeError:
             return None
-        return found if [one.shape for one in found] == [one.shape for one in self._values] else None
+        return found if [tensor.shape for tensor in found] == [tensor.shape for tensor in self._values] else None
 
     @cached_property
     def search(self) -> Search:
@@ -238,8 +229,8 @@ class Trace:
                 vars(self).pop(name, None)
             found = self.search.choose()
         if found is None:
-            relations = self._taken.relations
-            smeared = {node.name for node, one in relations.items() if not one.is_exact and "fft" not in node.name}
+            relations = self._taken.relations.items()
+            smeared = {node.name for node, relation in relations if not relation.is_exact and "fft" not in node.name}
             unknown = Note(Code.UNKNOWN_OPERATION, ", ".join(sorted(smeared)))
             raise NoOperatorError(unknown if smeared else Note(Code.NOT_LINEAR))
         return replace(found, softmax=self._softmax(found.piece))
@@ -253,10 +244,10 @@ class Trace:
 
     def _softmax(self, piece: Piece) -> Softmax | None:
         """The softmax over positions whose weights a map is made of; None where there is none."""
-        values, length, texts = self._values, self.call.length, self.call.texts
-        taken = [one for node in piece.nodes for at, (_, one) in enumerate(node.inputs) if (node, at) not in piece.uses]
-        computed = ((one, self._run.tape.made.get(self._origin(one))) for one in taken)
-        number, made = next(((one, by) for one, by in computed if by and by.name in _SOFTMAX), (0, None))
+        values, length, texts, uses = self._values, self.call.length, self.call.texts, piece.uses
+        taken = [tensor for node in piece.nodes for at, (_, tensor) in enumerate(node.inputs) if (node, at) not in uses]
+        computed = ((tensor, self._run.tape.made.get(self._origin(tensor))) for tensor in taken)
+        number, made = next(((tensor, by) for tensor, by in computed if by and by.name in _SOFTMAX), (0, None))
         if made is None:
             return None
         scores, weights = values[made.inputs[0][1]], values[made.outs[0]]
@@ -266,7 +257,7 @@ class Trace:
         if not weights.numel() or weights.numel() % (texts * length**2):
             return None
         last = self._run.tape.made.get(self._origin(made.inputs[0][1], *_AROUND_SCORES))
-        factors = [] if last is None else [values[one] for _, one in last.inputs[-2:]]
+        factors = [] if last is None else [values[factor] for _, factor in last.inputs[-2:]]
         parts = [part for part in factors if part.ndim > 2 and len(part) % texts == 0]
         is_whole = len(parts) == 2 and scores.numel() == weights.numel()
         are_scored = is_whole and _are_scored(parts[0], parts[1], length)
@@ -278,8 +269,8 @@ class Trace:
         tape, labels = self._run.tape, self._labels
         while (made := tape.made.get(tensor)) and (made.name in _COPIES.union(through) or labels.moves(made)):
             size = self._values[made.outs[0]].numel()
-            inputs = [one for _, one in made.inputs if one in labels.of]
-            inputs = [one for one in inputs if not through or self._values[one].numel() == size]
+            inputs = [number for _, number in made.inputs if number in labels.of]
+            inputs = [number for number in inputs if not through or self._values[number].numel() == size]
             if not inputs:
                 break
             tensor = inputs[0]
@@ -295,16 +286,16 @@ class Trace:
         """A held module of whose input positions were mixed before; None where there is none."""
         for module in self.held:
             entered = self._entered(module).items()
-            if any(distance(self._taken.of.get(one), axis, self.call.length) for one, axis in entered):
+            if any(distance(self._taken.of.get(tensor), axis, self.call.length) for tensor, axis in entered):
                 return module
         return None
 
     def _entered(self, module: nn.Module) -> dict[int, int]:
         """The tensors that entered a held module, with their dimension of positions."""
         entered, found = self._run.entered[module], self.call.placed.get(module)
-        axes = [position_axis(self._values[one], self.call.length) for one in entered]
+        axes = [position_axis(self._values[tensor], self.call.length) for tensor in entered]
         axes = found.entering if found is not None and len(found.entering) == len(entered) else axes
-        return {one: axis for one, axis in zip(entered, axes, strict=True) if axis is not None}
+        return {tensor: axis for tensor, axis in zip(entered, axes, strict=True) if axis is not None}
 
     def feeding(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules of whose outputs the values of a T are made."""
@@ -313,7 +304,7 @@ class Trace:
     def apart(self, mixing: TracedMixing) -> list[nn.Module]:
         """The held modules whose outputs the module returns, or gates by, otherwise than through T and its values."""
         feeding, end = self.feeding(mixing), mixing.piece.end.tensor
-        return [one for one in self._in(self._made_of([self._run.output], [end])) if one not in feeding]
+        return [module for module in self._in(self._made_of([self._run.output], [end])) if module not in feeding]
 
     def contains(self, mixing: TracedMixing, parts: Collection[nn.Module]) -> bool:
         """Whether parts of the module lie between the values of a T and what becomes of them."""
@@ -322,20 +313,20 @@ class Trace:
 
     def _in(self, tensors: Collection[int]) -> list[nn.Module]:
         """The held modules that have returned one of some tensors."""
-        return [module for module in self.held if any(one in tensors for one in self._run.returned[module])]
+        return [module for module in self.held if any(tensor in tensors for tensor in self._run.returned[module])]
 
     def _made_of(self, tensors: Collection[int], but: Collection[int] = ()) -> set[int]:
         """Tensors, and all that they are made of otherwise than through some."""
         ends = {*tensors} - {*but}
         nodes = before(self._run.tape, ends, but)
-        return ends.union(one for node in nodes for _, one in node.inputs if one not in but)
+        return ends.union(tensor for node in nodes for _, tensor in node.inputs if tensor not in but)
 
 
-def _close(one: Tensor, two: Tensor, rounding: float) -> bool:
-    if one.shape != two.shape or not two.is_floating_point():
-        return torch.equal(one, two)
-    one, two = (part.double().nan_to_num() for part in (one, two))
-    return bool(((one - two).abs() <= rounding * two.abs().max()).all()) if two.numel() else True
+def _close(ours: Tensor, theirs: Tensor, rounding: float) -> bool:
+    if ours.shape != theirs.shape or not theirs.is_floating_point():
+        return torch.equal(ours, theirs)
+    ours, theirs = (part.double().nan_to_num() for part in (ours, theirs))
+    return bool(((ours - theirs).abs() <= rounding * theirs.abs().max()).all()) if theirs.numel() else True
 
 
 def _are_scored(query: Tensor, key: Tensor, length: int) -> bool:
