@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     ),
     ("py:class", r"(Document|Findings|Kind|Loss|Metric|Own|Profiled|ResultPage|StudyTable)"),
     # Names that are read only where types are checked, so that commands refuse before torch is imported.
-    ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Memory|Positions|Tokenizer|Weights|nn\.Module)"),
+    ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Memory|PathLike|Positions|Tokenizer|Weights|nn\.Module)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
 ]
 
