@@ -35,9 +35,9 @@ nitpick_ignore_regex = [
         r"statesize\..*\.(Agreement|Block|CausalSize|Chat|Claim|Cut|CutResult|ModelAndTokenizer|OwnMixing|PageTable|Profiled|Result|ResultPage|Run|"
         r"TextRun|TrainingState|Value)",
     ),
-    ("py:class", r"(Document|Findings|Kind|Loss|Metric|Own|Profiled|ResultPage|StudyTable)"),
+    ("py:class", r"(Document|Findings|Kind|Loss|Metric|Own|PathLike|Profiled|ResultPage|StudyTable)"),
     # Names that are read only where types are checked, so that commands refuse before torch is imported.
-    ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Memory|PathLike|Positions|Tokenizer|Weights|nn\.Module)"),
+    ("py:class", r"(AnyTokenizer|Channels|Cut|EngineName|Layers|Memory|Positions|Tokenizer|Weights|nn\.Module)"),
     ("py:exc", "NothingMeasuredError"),  # a ModelError
 ]
 
