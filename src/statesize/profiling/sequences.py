@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self, TypeAlias
 
 import torch
@@ -44,9 +45,13 @@ class SequenceTask:
     def __str__(self) -> str:
         return f"sequence {self.sequence} of {len(self.given)} {counted([self.given])}"
 
+    @cached_property
+    def _given_sha256(self) -> str:
+        return tokens_sha256([self.given])
+
     def part(self, mixer: str) -> str:
         """Name of the part that holds the dataset of a mixer, or "" for the end of the sequence."""
-        facts = f"{self.key} {tokens_sha256([self.given])} {mixer}"
+        facts = f"{self.key} {self._given_sha256} {mixer}"
         return f"{self.sequence:06d}/{digest(facts.encode())}"
 
 
@@ -73,7 +78,7 @@ class SequenceDone:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> SequenceDone:
-        """The end that `to_bytes` wrote; other bytes are a ValueError."""
+        """The end that `to_bytes` wrote."""
         facts = json.loads(content)
         return cls(tuple(facts["mixers"]), {name: Note.from_json(note) for name, note in facts["skipped"].items()})
 
