@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _terminate(*_: object) -> None:
     """Unwind the process as Ctrl-C does, where a batch system or a machine that shuts down ends it by SIGTERM."""
-    # What it unwinds must not be interrupted again.
+    # A second SIGTERM must not interrupt the unwinding.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(TERMINATED)
 

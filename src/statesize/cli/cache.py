@@ -8,8 +8,9 @@ from typing import Annotated
 from statesize.check import require_count
 from statesize.cli.shared.options import Loading, Output, model_for, share
 from statesize.cli.shared.pieces import fitting_tokens
-from statesize.cli.shared.printing import REPORTING, Reporting
+from statesize.cli.shared.printing import REPORTING, Reporting, hush_libraries
 from statesize.cli.shared.texts import Texts
+from statesize.io.progress import Bar
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 
 
@@ -50,13 +51,13 @@ def cache(
     from statesize.truncation.cache import cache as run
     from statesize.truncation.run import LEAST_PIECES
 
-    printing.hush_libraries()
-    loaded = texts.load(model, loading, printing)
-    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
+    hush_libraries()
+    loaded = texts.load(model, loading)
+    inputs = texts.read_whole(loaded.tokenizer, vocabulary_size(loaded.model))
     *others, longest = sorted(map(len, inputs))
     least = FOLLOWING + LEAST_PREFIX
-    size = fitting_tokens([*others, longest // LEAST_PIECES], texts.max_tokens, least, printing)
-    with printing.bar(f"pricing the cache of {loaded.name}") as bar:
+    size = fitting_tokens([*others, longest // LEAST_PIECES], texts.max_tokens, least)
+    with Bar(f"pricing the cache of {loaded.name}") as bar:
         result = run(
             loaded.model, inputs, keep=kept, documents=texts.sequences or DOCUMENTS, tokens=size,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=bar.update,

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import REPORTING, Reporting, print_json, print_notes, print_table
 from statesize.errors import InputError, StatesizeError
+from statesize.io.progress import Bar
 from statesize.results.place import require_profile
 
 
@@ -50,10 +51,10 @@ def compare(
     # The names of folders, or their whole paths where some names are alike.
     names = [folder.absolute().name for folder in profiles]
     places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
-    with printing.bar("reading profiles"):
+    with Bar("reading profiles"):
         compared = compare(distinct([Profile.load(folder) for folder in profiles], places))
     if printing.html is not None:
-        with printing.bar("drawing the page"):
+        with Bar("drawing the page"):
             compared.to_html(printing.html)
         printing.tell_report()
     if printing.json:

@@ -21,9 +21,17 @@ from statesize.cli.shared.options import (
     check_model,
     ray_cluster,
 )
-from statesize.cli.shared.printing import Printing, command_line, print_json, print_notes, print_table
+from statesize.cli.shared.printing import (
+    command_line,
+    hush_libraries,
+    print_json,
+    print_notes,
+    print_table,
+    show_in_browser,
+)
 from statesize.cli.shared.texts import Texts
 from statesize.errors import InputError
+from statesize.io.progress import Bar, say
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import MEMORY, Settings
 from statesize.models.plugins import is_brought
@@ -79,22 +87,22 @@ def profile(
     Raises:
         InputError: Options contradict each other.
     """
-    place, printing = Path(model), Printing(json)
+    place = Path(model)
     folders = [place] if (place / MARKER).is_file() else profiles_in(place)
     if not folders or is_brought(model) or (place / "config.json").exists():
         name = place.stem if place.suffix == ".gguf" else place.absolute().name
         folders = [output or Path(f"{name}-profile")]
         check_model(model, "profile")
         check_destination(folders[0], "output")
-        _measure(model, (texts or Texts(), measuring or Measuring(), loading or Loading()), folders[0], printing)
+        _measure(model, (texts or Texts(), measuring or Measuring(), loading or Loading()), folders[0])
     elif (texts, measuring, loading, output) != (None,) * 4:
         raise InputError(f"{model} must stand alone, got options beside a profile. Give --open and --json alone.")
-    show(folders, printing)
+    show(folders, json)
     if open_:
-        _open(folders, printing)
+        _open(folders)
 
 
-def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path, printing: Printing) -> None:
+def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path) -> None:
     """Measure a model into a folder, and draw its page there."""
     texts, measuring, loading = options
     settings = Settings(measuring.layers, measuring.channels, measuring.positions, memory=cast("int", measuring.memory))
@@ -105,10 +113,10 @@ def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path
     from statesize.profiling.run import run_profile
     from statesize.texts.documents import configured_context, vocabulary_size
 
-    printing.hush_libraries()
+    hush_libraries()
     measured: Any
     if cluster is None:
-        loaded = texts.load(model, loading, printing)
+        loaded = texts.load(model, loading)
         measured, context = loaded.model, configured_context(getattr(loaded.model, "config", None))
         vocabulary = vocabulary_size(loaded.model)
     else:
@@ -124,28 +132,28 @@ def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path
         loaded = LoadedModel(Path(model).name, measured, tokenizer, {})
     tokenizer, name = loaded.tokenizer, loaded.name
     if tokenizer is None:
-        printing.say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
-    ids, chats = texts.read(tokenizer, printing, vocabulary)
+        say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
+    ids, chats = texts.read(tokenizer, vocabulary)
     source: dict[str, Any] = {**loaded.source, "command": command_line()}
     if chats:
         source["chat_template"] = f"applied to {chats} of {counted(len(ids), 'text')}"
     if context is not None and max(map(len, ids)) > context:
         source["context"] = f"texts of {max(map(len, ids)):,} tokens pass the model's longest context of {context:,}"
-    with printing.bar(f"profiling {name}") as bar:
+    with Bar(f"profiling {name}") as bar:
         result = run_profile(
             measured, ids, settings, tokenizer=tokenizer, output=folder, name=name, source=source, cluster=cluster,
             on_progress=profile_bar(bar, len(ids)),
         )  # fmt: skip
-    with printing.bar("drawing the page"):
+    with Bar("drawing the page"):
         result.to_html(folder / PAGE)
 
 
-def show(folders: Sequence[Path], printing: Printing) -> None:
+def show(folders: Sequence[Path], as_json: bool) -> None:
     """Print what is known of profiles, from their documents alone, and where they lie."""
     from statesize.report.table import layer_table, legend_lines, short_names
 
     documents: list[dict[str, Any]] = [read_marker(folder).document | {"folder": str(folder)} for folder in folders]
-    if printing.json:
+    if as_json:
         print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
         return
     for number, (document, folder) in enumerate(zip(documents, folders, strict=True)):
@@ -156,19 +164,19 @@ def show(folders: Sequence[Path], printing: Printing) -> None:
         notes = [*legend_lines(document["limits"], short_names(layers)), document["run"], document["truncation"]]
         notes += [f"{name}: {source[name]}" for name in _OF_SOURCE if name in source]
         print_notes([note for note in notes if note])
-        printing.say(f"Profile: {folder}" + (f", page: {folder / PAGE}" if (folder / PAGE).exists() else ""))
+        say(f"Profile: {folder}" + (f", page: {folder / PAGE}" if (folder / PAGE).exists() else ""))
 
 
 _OF_SOURCE = ("weights", "unused_weights", "tokenizer", "context")
 
 
-def _open(folders: Sequence[Path], printing: Printing) -> None:
+def _open(folders: Sequence[Path]) -> None:
     """Show the page of profiles, which is drawn if none is there."""
     page = folders[0] / PAGE if len(folders) == 1 else folders[0].parent / PAGE
     if not page.exists():
         from statesize.profiling import Profile
         from statesize.report.page import page as report_page
 
-        with printing.bar("drawing the page"):
+        with Bar("drawing the page"):
             report_page([Profile.load(folder) for folder in folders]).write(page)
-    printing.open(page)
+    show_in_browser(page)

@@ -7,8 +7,9 @@ from pathlib import Path
 from statesize.check import require_count
 from statesize.cli.shared.options import Loading, ModelName, Output, share
 from statesize.cli.shared.pieces import fitting_tokens
-from statesize.cli.shared.printing import REPORTING, Reporting
+from statesize.cli.shared.printing import REPORTING, Reporting, hush_libraries
 from statesize.cli.shared.texts import Texts
+from statesize.io.progress import Bar
 from statesize.measurement.settings import LEAST_TOKENS
 
 
@@ -46,11 +47,11 @@ def truncate(
     from statesize.truncation.truncate import DOCUMENTS
     from statesize.truncation.truncate import truncate as run
 
-    printing.hush_libraries()
-    loaded = texts.load(model, loading, printing)
-    inputs = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model))
-    size = fitting_tokens([*map(len, inputs)], texts.max_tokens, LEAST_TOKENS, printing)
-    with printing.bar(f"cutting {loaded.name}") as bar:
+    hush_libraries()
+    loaded = texts.load(model, loading)
+    inputs = texts.read_whole(loaded.tokenizer, vocabulary_size(loaded.model))
+    size = fitting_tokens([*map(len, inputs)], texts.max_tokens, LEAST_TOKENS)
+    with Bar(f"cutting {loaded.name}") as bar:
         result = run(
             loaded.model, inputs, documents=texts.sequences or DOCUMENTS, tokens=size, at=negligible,
             tokenizer=loaded.tokenizer, name=loaded.name, output=output, on_progress=bar.update,

@@ -18,7 +18,7 @@ from cyclopts import Parameter
 
 from statesize.cli.shared.options import OFTEN, Flag, Output
 from statesize.io.json_values import json_values
-from statesize.io.progress import Bar, say
+from statesize.io.progress import say
 from statesize.io.text import printable
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from statesize.report.table import PageTable
 
 SCHEMA = 1
-# Read by transformers when it is imported, which happens when a model is loaded.
-_ERRORS_ONLY = "TRANSFORMERS_VERBOSITY"
 _ENDLESS, _NARROWEST, _MOST_ROWS, _MOST_LEFT_OUT = 10_000, 12, 40, 3
 
 
@@ -46,24 +44,6 @@ class Printing:
     """
 
     json: Flag = False
-
-    def say(self, message: str) -> None:
-        """Print a line on stderr."""
-        say(message)
-
-    def bar(self, description: str) -> Bar:
-        """Progress on stderr for the time of a block, or none."""
-        return Bar(description)
-
-    def open(self, page: Path) -> None:
-        """Show a page in the browser."""
-        address = page.absolute().as_uri()
-        if not webbrowser.open(address):
-            self.say(f"No browser could be started; open {address} in one.")
-
-    def hush_libraries(self) -> None:
-        """Keep back the warnings of transformers; before the import."""
-        os.environ.setdefault(_ERRORS_ONLY, "error")
 
 
 @Parameter(name="*")
@@ -91,13 +71,25 @@ class Reporting(Printing):
     def tell_report(self) -> None:
         """Say where the page lies, and open it if that is wanted."""
         if self.html is not None:
-            self.say(f"Page: {self.html}")
+            say(f"Page: {self.html}")
             if self.open_page:
-                self.open(self.html)
+                show_in_browser(self.html)
 
 
 TEXT, REPORTING = Printing(), Reporting()
 """The defaults of what is printed."""
+
+
+def hush_libraries() -> None:
+    """Keep back the warnings of transformers; before the import."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def show_in_browser(page: Path) -> None:
+    """Show a page in the browser."""
+    address = page.absolute().as_uri()
+    if not webbrowser.open(address):
+        say(f"No browser could be started; open {address} in one.")
 
 
 def tell_left_out(problems: Sequence[str]) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 from cyclopts import Parameter
 
 from statesize.cli.shared.options import MOST, OFTEN, Count, Loading, MaxTokens, NoOption
-from statesize.cli.shared.printing import Printing, tell_left_out
+from statesize.cli.shared.printing import tell_left_out
 from statesize.errors import InputError
+from statesize.io.progress import Bar, say
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
@@ -51,21 +52,19 @@ class Texts:
 
         return self.text is None or any(path.suffix.lower() != IDS for path in self.text)
 
-    def load(self, model: str, loading: Loading, printing: Printing) -> LoadedModel:
+    def load(self, model: str, loading: Loading) -> LoadedModel:
         """The model, with a tokenizer unless it reads ids."""
         from statesize.models.load import load_model
 
-        with printing.bar(f"loading {Path(model).name}"):
+        with Bar(f"loading {Path(model).name}"):
             return load_model(model, **asdict(loading), needs_tokenizer=self.needs_tokenizer)
 
-    def read(
-        self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None
-    ) -> tuple[list[Tensor], int]:
+    def read(self, tokenizer: AnyTokenizer | None, vocabulary: int | None) -> tuple[list[Tensor], int]:
         """Token ids of all texts, (L,) int64 each, L ≥ 2, below `vocabulary`, and how many of the texts were chats."""
         if self.text is None:
             from statesize.texts.inputs import bundled_sequences
 
-            printing.say(BUNDLED)
+            say(BUNDLED)
             return bundled_sequences(tokenizer, self.sequences or 1, self.max_tokens), 0
         left_out, chats, longest, sequences = list[str](), 0, 0, list["Tensor"]()
         for ids, is_chat in islice(self._sequences(tokenizer, vocabulary, left_out), self.sequences):
@@ -79,23 +78,21 @@ class Texts:
                 "from a past to a future. Give a longer text."
             )
         if chats:
-            printing.say(
-                f"The tokenizer's chat template was applied to {chats:,} of {counted(len(sequences), 'text')}."
-            )
+            say(f"The tokenizer's chat template was applied to {chats:,} of {counted(len(sequences), 'text')}.")
         if longest > self.max_tokens:
             read = counted(sum(map(len, sequences)), "token")
-            printing.say(f"Reading the first {read}; --max-tokens takes more.")
+            say(f"Reading the first {read}; --max-tokens takes more.")
         return sequences, chats
 
     def read_whole(
-        self, tokenizer: AnyTokenizer | None, printing: Printing, vocabulary: int | None, most: int | None = None
+        self, tokenizer: AnyTokenizer | None, vocabulary: int | None, most: int | None = None
     ) -> list[Tensor]:
         """All sequences or the first ones in full, for commands that take pieces of them; else bundled documents."""
         from statesize.texts.inputs import bundled_sequences
 
         if self.text is not None:
-            return replace(self, max_tokens=MOST, sequences=most).read(tokenizer, printing, vocabulary)[0]
-        printing.say(BUNDLED)
+            return replace(self, max_tokens=MOST, sequences=most).read(tokenizer, vocabulary)[0]
+        say(BUNDLED)
         return bundled_sequences(tokenizer, most, None)
 
     def _sequences(

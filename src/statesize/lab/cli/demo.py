@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from statesize.cli.shared.options import Output
-from statesize.cli.shared.printing import REPORTING, Printing, Reporting
+from statesize.cli.shared.printing import REPORTING, Reporting
+from statesize.io.progress import Bar, say
 from statesize.io.text import counted
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
         model, tokenizer = zoo.load(name)
         losses[name] = _loss(model, inputs)
         command = f"statesize profile {name} --sequences {len(inputs)} --max-tokens {len(inputs[0])}"
-        with printing.bar(f"profiling {name}") as bar:
+        with Bar(f"profiling {name}") as bar:
             profiles[name] = run_profile(
                 model,
                 inputs,
@@ -65,12 +66,12 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
                 source={"kind": "bundled", "command": command, "loss": losses[name]},
                 on_progress=profile_bar(bar, len(inputs)),
             )
-    cut = _truncation(profiles, folder, printing)
+    cut = _truncation(profiles, folder)
     every = [*profiles.values()]
     models = list(map(model_row, every))
     table, found = field_table(MODELS, models, "Halfway", first=True), _found(models, every)
     means = _means(every, losses)
-    with printing.bar("drawing the report"):
+    with Bar("drawing the report"):
         drawn = report_page(every)
         notes = {**drawn.notes, RESULT: means}
         tables = [table, *drawn.tables[1:]]
@@ -82,7 +83,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
         print_notes([*found, ""])
         print_table(table)
         print_notes(["", *means])
-    printing.say(f"Profiles: {folder}; `statesize profile {folder}` shows them again.")
+    say(f"Profiles: {folder}; `statesize profile {folder}` shows them again.")
     printing.tell_report()
 
 
@@ -121,14 +122,14 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
     ]
 
 
-def _truncation(profiles: dict[str, Profile], folder: Path, printing: Printing) -> dict[str, Any]:
+def _truncation(profiles: dict[str, Profile], folder: Path) -> dict[str, Any]:
     """What cutting one of the models shows, which its profile then says too."""
     from statesize.lab import zoo
     from statesize.profiling import Profile
     from statesize.truncation.truncate import truncate
 
     model, tokenizer = zoo.load(_CUT)
-    with printing.bar(f"cutting {_CUT}") as bar:
+    with Bar(f"cutting {_CUT}") as bar:
         result = truncate(model, documents=6, tokens=128, tokenizer=tokenizer, name=_CUT, on_progress=bar.update)
     tree = profiles[_CUT].to_xarray()
     tree.attrs["truncation"] = result.headline

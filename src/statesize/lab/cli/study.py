@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from statesize.check import refuse
 from statesize.cli.shared.options import Flag, Listed, Ray, listed, ray_cluster
-from statesize.cli.shared.printing import TEXT, Printing
+from statesize.cli.shared.printing import TEXT, Printing, hush_libraries
+from statesize.io.progress import Bar, say
 
 if TYPE_CHECKING:
-    from statesize.io.progress import Bar
     from statesize.lab.studies.engine.study import Run, Study
     from statesize.parallel.threads import Done
 
@@ -74,12 +74,12 @@ def study(
     from statesize.lab.studies.engine.run import run_study
     from statesize.parallel.threads import here
 
-    printing.hush_libraries()
+    hush_libraries()
     total, folder = len(chosen.runs(grid)), output or Path(f"statesize-study-{name}-{preset}")
-    with printing.bar(f"study {name}") as bar:
+    with Bar(f"study {name}") as bar:
         result = run_study(chosen, grid, folder, ray_cluster(ray) or here, partial(_tell, bar, total), command_line())
-    printing.say(f"Table: {result.path}")
-    printing.say(f"Report: {result.path.with_name('study.html')}")
+    say(f"Table: {result.path}")
+    say(f"Report: {result.path.with_name('study.html')}")
     if printing.json:
         made = {"preset": preset, "runs": total, "seconds": result.seconds, "table": str(result.path)}
         print_json({**result.conclusion.to_dict(), **made, "command": command_line()})

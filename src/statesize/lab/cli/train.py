@@ -7,6 +7,7 @@ from typing import Literal
 
 from statesize.cli.shared.options import Count, Flag, Seed
 from statesize.cli.shared.printing import TEXT, Printing
+from statesize.io.progress import Bar
 
 
 def train(
@@ -89,7 +90,7 @@ def train(
     shape = ModelConfig(mixer=mixer, vocabulary_size=text_task.vocabulary_size, dropout=dropout)
     model = LanguageModel(shape, torch.Generator().manual_seed(seed))
     folder = RunFolder(output, resume, keep_every)
-    with printing.bar(f"train text {mixer}") as bar:
+    with Bar(f"train text {mixer}") as bar:
         held_out = ""
         for number, record in enumerate(run(model, text_task, config, folder=folder)):
             if number == 0:

@@ -17,8 +17,9 @@ from statesize.cli.shared.options import (
     listed,
     whole_numbers,
 )
-from statesize.cli.shared.printing import REPORTING, Reporting
+from statesize.cli.shared.printing import REPORTING, Reporting, hush_libraries
 from statesize.cli.shared.texts import Texts, WholeTexts
+from statesize.io.progress import Bar
 from statesize.measurement.settings import Settings
 
 
@@ -58,10 +59,10 @@ def series(
     from statesize.models.load import load_tokenizer
     from statesize.profiling.profile_run import profile_bar
 
-    printing.hush_libraries()
+    hush_libraries()
     tokenizer = load_tokenizer(found[0].model, revision=found[0].revision) if texts.needs_tokenizer else None
-    ids, _ = texts.read(tokenizer, printing, None)
-    with printing.bar("profiling checkpoints") as bar:
+    ids, _ = texts.read(tokenizer, None)
+    with Bar("profiling checkpoints") as bar:
         measured = series(
             checkpoints, ids, revisions=chosen, tokenizer=tokenizer, output=output, loading=options, settings=settings,
             on_progress=profile_bar(bar, len(found) * len(ids)),
@@ -111,10 +112,10 @@ def length(
     from statesize.profiling.profile_run import profile_bar
     from statesize.texts.documents import vocabulary_size
 
-    printing.hush_libraries()
-    loaded = texts.load(model, loading or Loading(), printing)
-    ids = texts.read_whole(loaded.tokenizer, printing, vocabulary_size(loaded.model), texts.sequences)
-    with printing.bar(f"profiling {loaded.name}") as bar:
+    hush_libraries()
+    loaded = texts.load(model, loading or Loading())
+    ids = texts.read_whole(loaded.tokenizer, vocabulary_size(loaded.model), texts.sequences)
+    with Bar(f"profiling {loaded.name}") as bar:
         measured = length(
             loaded.model, ids, lengths=chosen, excerpts=excerpts, tokenizer=loaded.tokenizer, name=loaded.name,
             trained_length=trained_length or known_trained_length(loaded.model, model), output=output,
