@@ -15,12 +15,12 @@ import experiments.variation  # noqa: F401
 from experiments.crossover import ARMS
 from statesize.lab.studies import study as studies
 from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.engine.table import METRIC
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.texts.dips import METRICS
 from statesize.lab.studies.texts.recall import CLAIM, add_recall
 from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED
 
-METRIC = "relative_0.01"
 OTHERS = ("entropy", "relative_0.001", "tolerance_0.001")
 
 
@@ -256,4 +256,4 @@ def conclude(study, preset, seed, effect=0.0, spread=0.0, shared=0.0):
         claim, rows = known.claim, list(delimiters(np.random.default_rng(seed), effect, spread))
     else:
         claim, rows = table(study, preset, seed, effect, spread, shared)
-    return claim, known.conclude(rows, METRIC, claim)
+    return claim, known.conclude(rows, claim)

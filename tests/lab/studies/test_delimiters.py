@@ -74,7 +74,7 @@ def rows_of(models):
 
 
 def delimiters(models):
-    return STUDY.conclude(rows_of(models), "", STUDY.claim)
+    return STUDY.conclude(rows_of(models), STUDY.claim)
 
 
 def test_values_are_those_of_the_definition(corpus):
@@ -122,7 +122,7 @@ def test_the_conclusion(found, tmp_path):
     assert both.figures["resets_beyond_controls"] == 1
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
-    drawn = STUDY.draw(StudyTable(rows_of(found), ""))
+    drawn = STUDY.draw(StudyTable(rows_of(found)))
     depths = [row["depth"] for row in drawn.vconcat[-1].to_dict()["data"]["values"]]
     assert depths == pytest.approx(
         [model.dip(condition).value for model in found for condition in CONDITIONS], abs=1e-3

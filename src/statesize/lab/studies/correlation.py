@@ -27,7 +27,7 @@ from statesize.lab.studies.engine.statistics import (
     within_cells,
 )
 from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.table import METRIC, FinalRun, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.verdicts import Claim
 
 SMOKE = smoke([{"pairs": [2, 4], "model": {"mixer": ["la", "gla"], "key_size": 4, "tied": False}}])
@@ -92,7 +92,7 @@ CAVEATS = (
 )
 
 
-def _add_association(name: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
+def _add_association(name: str, runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
@@ -120,7 +120,7 @@ def _add_association(name: str, runs: Sequence[FinalRun], metric: str, findings:
         findings.figures[f"{name}_spearman_{key}"] = spearman(x, accuracy)
     findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
     kinds = ("entropy", "relative_", "tolerance_")
-    columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
+    columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != METRIC]
     others = {column: numbers(run.last[column] for run in runs) / kv for column in columns}
     for column, values in (others | {"norm": numbers(run.last["norm"] for run in runs)}).items():
         findings.figures[f"{name}_inside_cells_{column}"] = inside(values)(np.arange(len(runs)))
@@ -140,7 +140,7 @@ class Correlation(Study):
             for name, chosen in ((task, runs), (f"{task}_off_plateau", off_plateau)):
                 findings.figures[f"{name}_runs"] = float(len(chosen))
                 if len(chosen) > 2:
-                    _add_association(name, chosen, table.metric, findings)
+                    _add_association(name, chosen, findings)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
         """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts per task."""
@@ -162,7 +162,7 @@ class Correlation(Study):
                 points(records, title, x, y, "mixer", shape="n:N")
                 for title, x, y in (
                     (f"{task}: size of the state", "TSS / kv", "accuracy"),
-                    (f"Effective size ({table.metric})", "ESS / kv", "accuracy"),
+                    (f"Effective size ({METRIC})", "ESS / kv", "accuracy"),
                     ("Inside cells of equal TSS and kv", *inside),
                 )
             )

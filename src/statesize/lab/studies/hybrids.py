@@ -27,7 +27,7 @@ from statesize.lab.studies.engine.statistics import (
     within_cells,
 )
 from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.table import METRIC, FinalRun, Row, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.engine.verdicts import Claim
 
@@ -91,7 +91,7 @@ def early_row(run: FinalRun) -> Row:
 
 def _ess_of(run: FinalRun, row: Row, layers: Iterable[int]) -> float:
     """The mean ESS of some layers in a row of a run; NaN without any."""
-    return mean(row[layer_column(run.metric, layer)] for layer in layers)
+    return mean(row[layer_column(METRIC, layer)] for layer in layers)
 
 
 PREDICTORS: dict[str, Callable[[FinalRun], float]] = {
@@ -151,14 +151,14 @@ class Hybrids(Study):
             layers += [{"placement": placement, "layer": at, "ESS": _ess_of(run, run.last, [at])} for at in of_run]
         title = "Accuracy of each placement: runs and their mean"
         accuracy = strip(ends, title, "placement", "accuracy", "attention layers")
-        cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
+        cells = chart(layers, f"ESS of the layers at the end ({METRIC})").encode(
             x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=None)
         )
         # The lighter half, on which black numbers can be read.
         blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
         ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
         values = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
-        title = f"What ESS shows early: that of the attention ({table.metric})"
+        title = f"What ESS shows early: that of the attention ({METRIC})"
         early = points(ends, title, "early ESS", "accuracy", first)
         by_placement = alt.hconcat(accuracy, alt.layer(ess, values).properties(height=accuracy.height))
         # Each chart has colours and a legend of its own.

@@ -20,7 +20,7 @@ from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import Numbers, of_mean
 from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.table import METRIC, FinalRun, StudyTable, grouped, paired_differences
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.training.config import TrainingConfig
 
@@ -162,7 +162,7 @@ class Initialisation(Study):
         for length, runs in grouped(table.runs, lambda run: run.length).items():
             learned = list(filter(trained, runs))
             drawn = [_lines(runs, "initial_ess", f"ESS at initialisation, L = {length}")]
-            drawn += [_lines(learned, "ess", f"ESS after training ({table.metric})")] if learned else []
+            drawn += [_lines(learned, "ess", f"ESS after training ({METRIC})")] if learned else []
             drawn += [_lines(learned, "accuracy", "Accuracy")] if learned else []
             rows.append(alt.hconcat(*drawn))
         return alt.vconcat(*rows)

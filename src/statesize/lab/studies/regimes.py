@@ -20,6 +20,7 @@ from statesize.lab.studies.engine.statistics import Evidence, mean, numbers, of_
 from statesize.lab.studies.engine.study import Study, study
 from statesize.lab.studies.engine.table import (
     FIELDS_VARYING_BY_MIXER,
+    METRIC,
     FinalRun,
     StudyTable,
     grouped,
@@ -99,7 +100,7 @@ class Regimes(Study):
             if {FULL, gated} <= {run.mixer for run in runs}:
                 findings.add(f"{FULL}_less_{gated}", _difference(runs, gated))
                 findings.add(f"{FULL}_less_{gated}_by_beginning", _difference(runs, gated, _beginning))
-                initial = _difference(runs, gated, value=lambda run: float(run.first[f"utilisation_{run.metric}"]))
+                initial = _difference(runs, gated, value=lambda run: float(run.first[f"utilisation_{METRIC}"]))
                 findings.add(f"control_initial_{FULL}_less_{gated}", initial)
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:
@@ -108,7 +109,7 @@ class Regimes(Study):
         records = [
             {"mixer": run.mixer, "setting": f"{run.task} L {run.length} n {run.key_size}", "kv": run.kv}
             | {"step": row["step"], "final": row is run.last, "accuracy": row["accuracy"]}
-            | {"ESS / TSS": float(row[table.metric]) / float(row["state_size"])}
+            | {"ESS / TSS": float(row[METRIC]) / float(row["state_size"])}
             for run, row in rows
         ]
         hardest = max((run.kv for run in table.runs), default=0)

@@ -16,7 +16,7 @@ from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import mean, of_mean
 from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.table import METRIC, FinalRun, StudyTable, grouped, paired_differences
 from statesize.lab.studies.engine.verdicts import Claim
 
 SMOKE = smoke(
@@ -70,7 +70,7 @@ class Regularisation(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """What each λ does to accuracy and ESS, and what it gains on none."""
-        columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{table.metric}", "entropy": "entropy"}
+        columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{METRIC}", "entropy": "entropy"}
         groups = grouped(table.runs, lambda run: (run.mixer, weight_of(run)))
         for (mixer, weight), members in groups.items():
             name = f"{mixer.replace('-', '_')}_lambda_{weight:g}"
@@ -88,7 +88,7 @@ class Regularisation(Study):
         """Accuracy and ESS by λ, and one against the other, each run a point."""
         weights = (f"λ {weight_of(run):g}" for run in table.runs)
         records = [run | {"treatment": weight} for run, weight in zip(run_records(table.runs), weights, strict=True)]
-        title = f"Accuracy against ESS ({table.metric})"
+        title = f"Accuracy against ESS ({METRIC})"
         against = points(records, title, "ESS / TSS", "accuracy", "mixer", shape="treatment:N")
         by_weight = (
             strip(records, f"{x}, by treatment", "treatment", x, "mixer", yOffset="mixer:N")

@@ -31,8 +31,6 @@ ROW_FORMAT = 1
 SETTINGS = Settings(relative_tolerances=(1e-2, 1e-3), tolerances=(1e-3,))
 METRICS = ("entropy", "relative_0.01", "relative_0.001", "tolerance_0.001")
 """The columns of ESS: entropy, then at relative and absolute tolerances."""
-METRIC = "relative_0.01"
-"""The column for which claims are made."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,6 @@ class TrainingRun:
     measuring: RunMeasurements = RunMeasurements()
     intervention: str = "none"
     distillation: Distillation | None = None
-    metric = METRIC
 
     def __post_init__(self) -> None:
         require_choice("intervention", self.intervention, INTERVENTIONS)

@@ -21,7 +21,7 @@ def summary(study: Study, preset: str, rows: Sequence[Row]) -> dict[str, Any]:
     """What the rows of a preset say, as JSON values; while runs are missing, they cannot tell."""
     grid = study.preset(preset)
     runs, done = study.runs(grid), len({row["run"] for row in rows})
-    conclusion = study.conclude(rows, runs[0].metric, grid.claim).to_dict()
+    conclusion = study.conclude(rows, grid.claim).to_dict()
     return {
         **{"study": study.kind, "preset": preset, "done": done, "total": len(runs)},
         "seeds": sorted({int(row["seed"]) for row in rows if "seed" in row}),

@@ -82,10 +82,10 @@ def run_study(
                 f"{len(failures)} of {counted(len(runs), 'run')} failed, the first ({failures[0].task.label}) because "
                 f"{failures[0].error}. The others are kept: the same command does only what is missing"
             )
-        rows, metric = stored_rows(study, runs, folder), runs[0].metric
+        rows = stored_rows(study, runs, folder)
         replace_file(folder / TABLE, table_content(rows))
-        conclusion = study.conclude(rows, metric, grid.claim or study.claim)
-        write_page(conclusion, study.draw(StudyTable(rows, metric)), rows, folder, command)
+        conclusion = study.conclude(rows, grid.claim or study.claim)
+        write_page(conclusion, study.draw(StudyTable(rows)), rows, folder, command)
     return StudyResult(conclusion, rows, folder / TABLE, time.perf_counter() - started)
 
 

@@ -34,11 +34,6 @@ class Run(Protocol):
         """The task in a few words, for lines of progress."""
         ...
 
-    @property
-    def metric(self) -> str:
-        """The column of the ESS for which claims are made."""
-        ...
-
 
 class Study(ABC):
     """A question about effective state-size that a command answers.
@@ -98,7 +93,7 @@ class Study(ABC):
         """The claim of the last preset that has one; presets without a claim have it too."""
         return next((grid.claim for grid in reversed(self.presets.values()) if grid.claim is not None), None)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType, reportUnknownVariableType]
 
-    def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    def conclude(self, rows: Sequence[Row], claim: Claim | None = None) -> Conclusion:
         """The conclusion from all rows; the runs that diverged are in no figure but their number."""
         from statesize.lab.studies.engine.conclusion import Findings
         from statesize.lab.studies.engine.table import DONE, StudyTable
@@ -106,7 +101,7 @@ class Study(ABC):
         findings = Findings(claim)
         if rows and "status" in rows[0]:
             findings.figures["diverged"] = float(sum(row["status"] != DONE for row in rows))
-        self.analyse(StudyTable(rows, metric), findings)
+        self.analyse(StudyTable(rows), findings)
         return findings.conclusion(self.kind, self.caveats)
 
 

@@ -14,9 +14,9 @@ import torch
 
 from statesize.errors import ModelError, StatesizeError
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.grid import INTERVENTIONS, METRIC, METRICS, SETTINGS, TrainingRun
+from statesize.lab.studies.engine.grid import INTERVENTIONS, METRICS, SETTINGS, TrainingRun
 from statesize.lab.studies.engine.students import students
-from statesize.lab.studies.engine.table import DIVERGED, DONE, Row, versions
+from statesize.lab.studies.engine.table import DIVERGED, DONE, METRIC, Row, versions
 from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.settings import Positions

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from statesize.check import require_count, require_real
 from statesize.lab.studies.engine.statistics import Evidence
 from statesize.measurement.statistics import Interval
 
@@ -34,12 +33,6 @@ class Claim:
     least_units: int
     pilot: str
     thresholds: Mapping[str, float]
-
-    def __post_init__(self) -> None:
-        require_count("least_units", self.least_units, least=2, plain=True)
-        require_count("thresholds", len(self.thresholds), expected="a table with at least one number")
-        for name, threshold in self.thresholds.items():
-            require_real(name, threshold, plain=True)
 
 
 @dataclass(frozen=True)

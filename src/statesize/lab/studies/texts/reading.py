@@ -20,7 +20,7 @@ from statesize.lab import zoo
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.table import Row, versions
 from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.studies.texts.dips import CLAIM_METRIC, METRICS, RELATIVE_TOLERANCE, TOLERANCES, measure_dips
+from statesize.lab.studies.texts.dips import METRICS, RELATIVE_TOLERANCE, TOLERANCES, measure_dips
 from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, rebinding_task
 from statesize.lab.studies.texts.recall import RECALLED, perplexity
 from statesize.lab.studies.texts.sequences import CONDITIONS, Windows, choose_windows
@@ -69,8 +69,6 @@ class TextRun:
     model: str
     grid: TextGrid
     windows: Windows
-    metric = CLAIM_METRIC
-    """The column of the ESS for which claims are made."""
 
     @property
     def label(self) -> str:
