@@ -123,7 +123,7 @@ def test_the_conclusion(found, tmp_path):
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
     drawn = STUDY.draw(StudyTable(rows_of(found)))
-    depths = [row["depth"] for row in drawn.vconcat[-1].to_dict()["data"]["values"]]
+    depths = [row["depth"] for row in STUDY.records(StudyTable(rows_of(found))) if "depth" in row]
     assert depths == pytest.approx(
         [model.dip(condition).value for model in found for condition in CONDITIONS], abs=1e-3
     )

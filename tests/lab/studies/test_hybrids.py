@@ -86,5 +86,5 @@ def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     gone = hybrids(rows[:4])
     assert (gone.figures["diverged"], gone.holds) == (1, None)
     assert hybrids([]).holds is None
-    drawn = STUDY.draw(StudyTable(rows)).to_dict()
-    assert len(drawn["vconcat"]) == 2
+    (drawn,) = STUDY.draw(StudyTable(rows)).to_dict()["vconcat"]
+    assert len(drawn["concat"]) == 3

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import points, run_records
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import (
@@ -26,8 +24,8 @@ from statesize.lab.studies.engine.statistics import (
     through_origin,
     within_cells,
 )
-from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import METRIC, FinalRun, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.study import Panel, Study, study
+from statesize.lab.studies.engine.table import METRIC, FinalRun, Row, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.verdicts import Claim
 
 SMOKE = smoke([{"pairs": [2, 4], "model": {"mixer": ["la", "gla"], "key_size": 4, "tied": False}}])
@@ -92,6 +90,10 @@ CAVEATS = (
 )
 
 
+INSIDE = "ESS / kv less its mean", "accuracy less its mean"
+"""Of the runs of a cell, which are equal in TSS and kv."""
+
+
 def _add_association(name: str, runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
@@ -132,6 +134,7 @@ class Correlation(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
+    panels = tuple(Panel(x, y, mark="n") for x, y in (("TSS / kv", "accuracy"), ("ESS / kv", "accuracy"), INSIDE))
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """How ESS, by the column of the claim and by all others, goes with accuracy, task by task."""
@@ -142,29 +145,9 @@ class Correlation(Study):
                 if len(chosen) > 2:
                     _add_association(name, chosen, findings)
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts per task."""
-        inside = "ESS / kv less its mean", "accuracy less its mean"
-        rows: list[alt.HConcatChart] = []
-        for task, runs in grouped(table.runs, lambda run: run.task).items():
-            cells = numbered([run.cell for run in runs])
-            left = [
-                within_cells(numbers(values), cells)
-                for values in ((run.ess / run.kv for run in runs), (run.accuracy for run in runs))
-            ]
-            records = [
-                record
-                | {"TSS / kv": run.state_size / run.kv, "ESS / kv": run.ess / run.kv}
-                | dict(zip(inside, less, strict=True))
-                for run, record, *less in zip(runs, run_records(runs), *left, strict=True)
-            ]
-            drawn = (
-                points(records, title, x, y, "mixer", shape="n:N")
-                for title, x, y in (
-                    (f"{task}: size of the state", "TSS / kv", "accuracy"),
-                    (f"Effective size ({METRIC})", "ESS / kv", "accuracy"),
-                    ("Inside cells of equal TSS and kv", *inside),
-                )
-            )
-            rows.append(alt.hconcat(*drawn))
-        return alt.vconcat(*rows)
+    def records(self, table: StudyTable) -> list[Row]:
+        """A record for each run, also with what ESS/kv and accuracy differ by from the means of its cell."""
+        cells = numbered([run.cell for run in table.runs])
+        ess, accuracy = numbers(run.ess / run.kv for run in table.runs), numbers(run.accuracy for run in table.runs)
+        left = zip(within_cells(ess, cells), within_cells(accuracy, cells), strict=True)
+        return [run.record | dict(zip(INSIDE, less, strict=True)) for run, less in zip(table.runs, left, strict=True)]

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import ClassVar
 
-import altair as alt
-
-from statesize.lab.studies.engine.charts import SHOWN, chart, colour, points, quantity
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.statistics import numbers, of_mean
-from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import Row, StudyTable, grouped
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.studies.texts.dips import METRICS, ModelDips
@@ -58,27 +56,19 @@ CAVEATS = (
 )
 
 
-_TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "ESS, relative τ", "norm": "‖H‖"}
+_SHARES = {
+    "tolerance": "share of ESS, fixed τ",
+    "entropy": "share of entropy-ESS",
+    "relative": "share of ESS, relative τ",
+    "norm": "share of ‖H‖",
+}
+"""Names of axes, by metrics: each is a share of its mean around."""
+OFFSET, _PERPLEXITY = "tokens from the cut after the delimiter", "perplexity"
 
 
 def models_of(rows: Sequence[Row]) -> list[ModelDips]:
     """The dips of a table, model by model."""
     return [ModelDips(str(model), own) for model, own in grouped(rows, lambda row: row["model"]).items()]
-
-
-def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
-    records = [
-        {"condition": row["condition"], "offset": row["offset"]}
-        | {name: 1 - float(row[name]) for name in ("depth", "low", "high")}
-        for row in model.rows
-        if row["metric"] == metric
-    ]
-    base = chart(records, f"{model.model}: {_TITLES[metric]}").encode(
-        x=alt.X("offset:Q", title="Tokens from the cut after the delimiter"), color=colour("condition")
-    )
-    share = alt.Y("low:Q", title="Share of its mean around", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
-    bands = base.mark_area(opacity=0.15).encode(y=share, y2="high:Q")
-    return alt.layer(bands, base.mark_line(point=True).encode(y="depth:Q"))
 
 
 @study("delimiters")
@@ -87,6 +77,11 @@ class Delimiters(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "recall": RECALL, "record": RECORD}
     caveats = CAVEATS
+    panels = (
+        *(Panel(OFFSET, share, "condition", lines=True) for share in _SHARES.values()),
+        Panel("depth", "condition", "model"),
+        Panel("depth", _PERPLEXITY, "model"),
+    )
 
     def runs(self, grid: TextGrid) -> tuple[TextRun, ...]:
         """The runs of a grid."""
@@ -114,21 +109,19 @@ class Delimiters(Study):
         if RECALLED in table.rows[0]:
             add_recall([model.row(OBSERVED) for model in models], findings)
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """ESS around the delimiter with its controls, four charts per model, and depths."""
-        models = models_of(table.rows)
-        curves = [
-            alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")
-            for model in models
-        ]
-        depths = [model.row(condition) | {"model": model.model} for model in models for condition in CONDITIONS]
-        base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
-            y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
-        )
-        rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-        drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
-        drawn = alt.vconcat(*curves, drawn)
-        if RECALLED in table.rows[0]:
-            recalled = [row | {"perplexity": row[RECALLED]} for row in depths if row["condition"] == OBSERVED]
-            drawn &= points(recalled, "Repeated bigrams", "depth", "perplexity", "model")
-        return drawn.resolve_scale(color="independent")
+    def records(self, table: StudyTable) -> list[Row]:
+        """ESS around the delimiter with its controls, as means over the models of a mixer, and depths of each model."""
+        records = list[Row]()
+        for row in (row for row in table.rows if row["metric"] in _SHARES):
+            shown: Row = {"row": row["kind"], "condition": row["condition"], "model": row["model"]}
+            around = {name: 1 - float(row[name]) for name in ("depth", "low", "high")}
+            share = {_SHARES[str(row["metric"])]: around.pop("depth")}
+            records.append({**shown, OFFSET: row["offset"], **share, **around})
+        for model, condition in product(models_of(table.rows), CONDITIONS):
+            dip = model.row(condition)
+            ends = {name: dip[name] for name in ("kind", "condition", "depth", "low", "high")}
+            records.append({"row": dip["kind"], "model": model.model, **ends})
+            if RECALLED in dip and condition == OBSERVED:
+                recalled: Row = {"depth": dip["depth"], _PERPLEXITY: dip[RECALLED]}
+                records.append({"row": "Repeated bigrams", "model": model.model, **recalled})
+        return records

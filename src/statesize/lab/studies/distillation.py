@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import points
 from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import correlation_evidence, mean, numbers, ranked, spearman
-from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import DONE, Row, StudyTable, grouped, is_student, numbered
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.engine.verdicts import Claim
@@ -115,26 +113,19 @@ class Distillation(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
+    panels = Panel("ESS of the teacher", "error", "student"), Panel("bound", "error", "layer")
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """How the entropy-ESS of teachers goes with the errors of their students."""
         for size, members in sorted(grouped(students_of(table), lambda student: student["size"]).items()):
             _add_size(size, members, findings)
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Error against the teacher's ESS and against its bound."""
-        students = [
-            student | {"student": f"n = {student['size']}", "ESS of the teacher": student["ess"]}
-            for student in students_of(table)
-        ]
-        layers = [
-            {"layer": str(layer), "n": student["size"], "error": error, "bound": bound}
-            for student in students
-            for layer, (error, bound) in enumerate(zip(student["errors"], student["bounds"], strict=True))
-        ]
-        drawn = (
-            points(students, "What students cannot learn", "ESS of the teacher", "error", "student"),
-            points(layers, "Students and their bound, layer by layer", "bound", "error", "layer"),
-        )
-        # Each chart has colours and a legend of its own.
-        return alt.vconcat(alt.hconcat(*drawn).resolve_scale(color="independent"))
+    def records(self, table: StudyTable) -> list[Row]:
+        """A record for each student, and for each of its layers."""
+        records = list[Row]()
+        for student in students_of(table):
+            known = {"ESS of the teacher": student["ess"], "error": student["error"]}
+            records.append({"student": f"n = {student['size']}", **known})
+            for layer, (error, bound) in enumerate(zip(student["errors"], student["bounds"], strict=True)):
+                records.append({"layer": layer, "n": student["size"], "error": error, "bound": bound})
+        return records

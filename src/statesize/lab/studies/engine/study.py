@@ -7,6 +7,7 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -35,6 +36,25 @@ class Run(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A chart of records: one quantity against another, with intervals where records have "low" and "high".
+
+    Attributes:
+        x: Name of the quantity to the right.
+        y: Name of that upwards; or of words, such as treatments, which have a row each.
+        colour: What colours tell, a name or a number of few values.
+        mark: What shapes of points or dashes of lines tell; empty for nothing.
+        lines: Whether lines through the means at each x are drawn, and no points.
+    """
+
+    x: str
+    y: str
+    colour: str = "mixer"
+    mark: str = ""
+    lines: bool = False
+
+
 class Study(ABC):
     """A question about effective state-size that a command answers.
 
@@ -48,6 +68,8 @@ class Study(ABC):
     """Grids by name; "smoke" takes seconds."""
     caveats: ClassVar[tuple[str, ...]]
     """How far its conclusions reach."""
+    panels: ClassVar[Sequence[Panel]] = (Panel("ESS / TSS", "accuracy", mark="n"),)
+    """Its charts."""
 
     @classmethod
     def question(cls) -> str:
@@ -58,19 +80,15 @@ class Study(ABC):
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """Adds to findings what a table says."""
 
+    def records(self, table: StudyTable) -> list[Row]:
+        """What the panels draw, in a block for each value of "row": here a record for each run, task by task."""
+        return [run.record for run in table.runs]
+
     def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """The charts of a table, here accuracy against the share of the state, one a task."""
-        import altair as alt
+        """The charts of a table."""
+        from statesize.lab.studies.engine.charts import draw
 
-        from statesize.lab.studies.engine.charts import points, run_records
-        from statesize.lab.studies.engine.table import grouped
-
-        tasks = grouped(table.runs, lambda run: run.task)
-        drawn = (
-            points(run_records(runs), task, "ESS / TSS", "accuracy", "mixer", shape="n:N")
-            for task, runs in tasks.items()
-        )
-        return alt.vconcat(alt.hconcat(*drawn))
+        return draw(self.records(table), self.panels)
 
     def runs(self, grid: Any) -> tuple[Any, ...]:
         """The runs of a grid."""

@@ -122,6 +122,13 @@ class FinalRun:
         """ESS/TSS at the end, at the cuts where the state limits ESS."""
         return float(self.last[f"utilisation_{METRIC}"])
 
+    @property
+    def record(self) -> Row:
+        """What charts show of the run, by the names of axes and legends."""
+        shown: Row = {"row": self.task, "mixer": self.mixer, "n": self.key_size, "kv": self.kv, "seed": self.seed}
+        sizes = {"TSS / kv": self.state_size / self.kv, "ESS / kv": self.ess / self.kv, "ESS / TSS": self.share}
+        return {**shown, **sizes, "accuracy": self.accuracy}
+
 
 @dataclass(frozen=True)
 class StudyTable:
