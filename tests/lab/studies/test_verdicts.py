@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from statesize.lab.studies.engine.conclusion import NO_CLAIM, Findings
 from statesize.lab.studies.engine.statistics import Evidence, jackknife, of_mean
-from statesize.lab.studies.engine.verdicts import Claim, holm, judge
+from statesize.lab.studies.engine.verdicts import NO_CLAIM, Claim, Findings, holm, judge
 
 
 def claim(least=3, **thresholds):

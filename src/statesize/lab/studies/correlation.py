@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import (
     Indices,
@@ -26,7 +25,7 @@ from statesize.lab.studies.engine.statistics import (
 )
 from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import METRIC, FinalRun, Row, StudyTable, grouped, numbered
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 SMOKE = smoke([{"pairs": [2, 4], "model": {"mixer": ["la", "gla"], "key_size": 4, "tied": False}}])
 

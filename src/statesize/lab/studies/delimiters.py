@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from typing import ClassVar
 
-from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.statistics import numbers, of_mean
+import numpy as np
+
+from statesize.lab.studies.engine.statistics import correlation_evidence, numbers, of_mean, spearman
 from statesize.lab.studies.engine.study import Panel, Study, study
-from statesize.lab.studies.engine.table import Row, StudyTable, grouped
-from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.studies.texts.dips import METRICS, ModelDips
+from statesize.lab.studies.engine.table import Row, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.verdicts import Claim, Findings
+from statesize.lab.studies.texts.dips import CLAIM_METRIC, METRICS, RECALLED, ModelDips
+from statesize.lab.studies.texts.documents import CONTROLS, MISPLACED, OBSERVED
 from statesize.lab.studies.texts.reading import TextGrid, TextRun, text_runs
-from statesize.lab.studies.texts.recall import CLAIM, RECALLED, add_recall
-from statesize.lab.studies.texts.sequences import CONDITIONS, CONTROLS, MISPLACED, OBSERVED
 
 # One of the bundled models of re-binding recall.
 SMOKE = TextGrid(documents=10, models=("recall-gla",))
@@ -39,8 +38,16 @@ RECORD = TextGrid(
 # Five minutes of a core: three new models, which show how deep the dips are; a verdict takes five.
 LAPTOP = replace(RECORD, models=tuple(f"recall-gla-{seed}" for seed in range(300, 303)))
 
+RECALL_CLAIM = Claim(
+    statement="Models whose effective state-size dips deeper at delimiters predict repeated bigrams better.",
+    unit="mixer, or model where all models have one mixer",
+    least_units=8,
+    pilot="twenty recall models of four mixers, of which each was taken for a unit",
+    thresholds={"depth_recall": 0.0},  # the correlation of depth with ln p of repeated bigrams
+)
+
 # One model of each mixer.
-RECALL = TextGrid(documents=200, claim=CLAIM)
+RECALL = TextGrid(documents=200, claim=RECALL_CLAIM)
 
 CAVEATS = (
     "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
@@ -63,12 +70,22 @@ _SHARES = {
     "norm": "share of ‖H‖",
 }
 """Names of axes, by metrics: each is a share of its mean around."""
-OFFSET, _PERPLEXITY = "tokens from the cut after the delimiter", "perplexity"
+OFFSET = "tokens from the cut after the delimiter"
 
 
 def models_of(rows: Sequence[Row]) -> list[ModelDips]:
     """The dips of a table, model by model."""
     return [ModelDips(str(model), own) for model, own in grouped(rows, lambda row: row["model"]).items()]
+
+
+def add_recall(rows: Sequence[Row], findings: Findings) -> None:
+    """Adds how depth goes with recall over models, of which each has a row."""
+    recalled, depths = (numbers(row[name] for row in rows) for name in (RECALLED, "depth"))
+    findings.figures["spearman_depth_recalled_nats"] = spearman(depths, np.log(recalled))
+    # Seeds of one mixer are not independent evidence about mixers.
+    mixers = numbered([row["kind"] for row in rows])
+    units = mixers if mixers.any() else np.arange(len(rows))
+    findings.add("depth_recall", correlation_evidence(depths, -np.log(recalled), units))
 
 
 @study("delimiters")
@@ -80,7 +97,7 @@ class Delimiters(Study):
     panels = (
         *(Panel(OFFSET, share, "condition", lines=True) for share in _SHARES.values()),
         Panel("depth", "condition", "model"),
-        Panel("depth", _PERPLEXITY, "model"),
+        Panel("depth", RECALLED, "model"),
     )
 
     def runs(self, grid: TextGrid) -> tuple[TextRun, ...]:
@@ -112,16 +129,16 @@ class Delimiters(Study):
     def records(self, table: StudyTable) -> list[Row]:
         """ESS around the delimiter with its controls, as means over the models of a mixer, and depths of each model."""
         records = list[Row]()
-        for row in (row for row in table.rows if row["metric"] in _SHARES):
-            shown: Row = {"row": row["kind"], "condition": row["condition"], "model": row["model"]}
-            around = {name: 1 - float(row[name]) for name in ("depth", "low", "high")}
-            share = {_SHARES[str(row["metric"])]: around.pop("depth")}
-            records.append({**shown, OFFSET: row["offset"], **share, **around})
-        for model, condition in product(models_of(table.rows), CONDITIONS):
-            dip = model.row(condition)
-            ends = {name: dip[name] for name in ("kind", "condition", "depth", "low", "high")}
-            records.append({"row": dip["kind"], "model": model.model, **ends})
-            if RECALLED in dip and condition == OBSERVED:
-                recalled: Row = {"depth": dip["depth"], _PERPLEXITY: dip[RECALLED]}
-                records.append({"row": "Repeated bigrams", "model": model.model, **recalled})
+        for row in table.rows:
+            place: Row = {"row": row["kind"], "condition": row["condition"], "model": row["model"]}
+            depth = {name: float(row[name]) for name in ("depth", "low", "high")}
+            if row["metric"] in _SHARES:
+                low, high = 1 - depth["low"], 1 - depth["high"]
+                share = {OFFSET: row["offset"], _SHARES[str(row["metric"])]: 1 - depth["depth"]}
+                records.append({**place, **share, "low": low, "high": high})
+            if row["metric"] == CLAIM_METRIC and row["offset"] == 0:
+                records.append({**place, **depth})
+                if RECALLED in row and row["condition"] == OBSERVED:
+                    recalled: Row = {"depth": row["depth"], RECALLED: row[RECALLED]}
+                    records.append({"row": "Repeated bigrams", "model": row["model"], **recalled})
         return records

@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import correlation_evidence, mean, numbers, ranked, spearman
 from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import DONE, Row, StudyTable, grouped, is_student, numbered
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 # Teachers and their students, and the students' sizes, trained alone.
 SMOKE = smoke(

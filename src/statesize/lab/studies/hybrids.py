@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import (
     Indices,
@@ -27,7 +26,7 @@ from statesize.lab.studies.engine.statistics import (
 from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import METRIC, FinalRun, Row, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 SMOKE = smoke([{"pairs": 4, "model": {"mixer": ["gla,gla", "sa,gla", "gla,sa"], "key_size": 4, "layers": 2}}])
 

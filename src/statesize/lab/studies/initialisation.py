@@ -14,12 +14,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import Numbers, of_mean
 from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, paired_differences
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 from statesize.lab.training.config import TrainingConfig
 
 _BOTH = {"mixer": ["s6", "gla-s6"], "normalised": [False, True]}

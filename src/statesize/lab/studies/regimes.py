@@ -11,7 +11,6 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import ClassVar
 
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import Evidence, mean, numbers, of_mean
 from statesize.lab.studies.engine.study import Panel, Study, study
@@ -24,7 +23,7 @@ from statesize.lab.studies.engine.table import (
     grouped,
     paired_differences,
 )
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 SMOKE = smoke(
     [{"pairs": [2, 4], "model": {"mixer": ["la", "gla", "wla"], "key_size": 4, "tied": False}, "training": {"seed": 0}}]

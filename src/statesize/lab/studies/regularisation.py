@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import mean, of_mean
 from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import METRIC, FinalRun, Row, StudyTable, grouped, paired_differences
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 SMOKE = smoke(
     [{"pairs": 2, "model": {"mixer": ["gla", "wla"], "key_size": 2}, "training": {"identity_weight": [0.0, 0.3]}}]

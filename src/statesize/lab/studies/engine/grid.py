@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
-from statesize.check import require_choice, require_count
 from statesize.errors import InputError
 from statesize.io.files import digest
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.students import Distillation
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.tasks.base import SyntheticTask, build_task
 from statesize.lab.training.config import TrainingConfig
@@ -45,9 +43,22 @@ class RunMeasurements:
     every: int = 200
     sequences: int = 16
 
-    def __post_init__(self) -> None:
-        for name, count in vars(self).items():
-            require_count(name, count, plain=True)
+
+@dataclass(frozen=True)
+class Distillation:
+    """The students of one teacher.
+
+    Attributes:
+        key_sizes: n of its students, each the same in all layers.
+        steps: Steps of learning the operators, and again of learning hidden states and predictions.
+        batch_size: Sequences of a step.
+        rate: Learning rate for the operators; half of it for the rest.
+    """
+
+    key_sizes: Sequence[int] = (2, 4, 8)
+    steps: int = 400
+    batch_size: int = 16
+    rate: float = 1e-2
 
 
 SHAPE: Fields = {"heads": 2, "layers": 2, "mlp_factor": 2, "convolution_size": 2}
@@ -81,9 +92,6 @@ class TrainingRun:
     measuring: RunMeasurements = RunMeasurements()
     intervention: str = "none"
     distillation: Distillation | None = None
-
-    def __post_init__(self) -> None:
-        require_choice("intervention", self.intervention, INTERVENTIONS)
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values."""

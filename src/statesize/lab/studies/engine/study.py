@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from statesize.check import refuse, require_choice
 from statesize.lab.registry import Registry
@@ -17,23 +17,8 @@ from statesize.lab.registry import Registry
 if TYPE_CHECKING:
     import altair as alt
 
-    from statesize.lab.studies.engine.conclusion import Conclusion, Findings
     from statesize.lab.studies.engine.table import Row, StudyTable
-    from statesize.lab.studies.engine.verdicts import Claim
-
-
-class Run(Protocol):
-    """One task of a study; equal tasks have equal keys, in every process and on every machine."""
-
-    @property
-    def key(self) -> str:
-        """Its name, a digest of all that its rows depend on."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """The task in a few words, for lines of progress."""
-        ...
+    from statesize.lab.studies.engine.verdicts import Claim, Conclusion, Findings
 
 
 @dataclass(frozen=True)
@@ -91,7 +76,7 @@ class Study(ABC):
         return draw(self.records(table), self.panels)
 
     def runs(self, grid: Any) -> tuple[Any, ...]:
-        """The runs of a grid."""
+        """The runs of a grid, each with a label and a key, which is a digest of all that its rows depend on."""
         from statesize.lab.studies.engine.grid import training_runs
 
         return training_runs(grid)
@@ -113,8 +98,8 @@ class Study(ABC):
 
     def conclude(self, rows: Sequence[Row], claim: Claim | None = None) -> Conclusion:
         """The conclusion from all rows; the runs that diverged are in no figure but their number."""
-        from statesize.lab.studies.engine.conclusion import Findings
         from statesize.lab.studies.engine.table import DONE, StudyTable
+        from statesize.lab.studies.engine.verdicts import Findings
 
         findings = Findings(claim)
         if rows and "status" in rows[0]:

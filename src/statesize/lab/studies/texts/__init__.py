@@ -1,4 +1,4 @@
-"""What trained models do with the delimiters of a text, for the studies of delimiters and of recall.
+"""What trained models do with the delimiters of a text, for the study of delimiters.
 
-Read documents first, then sequences, dips (ESS around the same cuts), and reading (the settings).
+Read documents first, then dips (ESS around the same cuts), and reading (the settings).
 """
