@@ -62,7 +62,6 @@ CAVEATS = (
     "Models of re-binding recall are scored on answers alone.",
 )
 
-
 _SHARES = {
     "tolerance": "share of ESS, fixed τ",
     "entropy": "share of entropy-ESS",
@@ -71,11 +70,6 @@ _SHARES = {
 }
 """Names of axes, by metrics: each is a share of its mean around."""
 OFFSET = "tokens from the cut after the delimiter"
-
-
-def models_of(rows: Sequence[Row]) -> list[ModelDips]:
-    """The dips of a table, model by model."""
-    return [ModelDips(str(model), own) for model, own in grouped(rows, lambda row: row["model"]).items()]
 
 
 def add_recall(rows: Sequence[Row], findings: Findings) -> None:
@@ -110,7 +104,8 @@ class Delimiters(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """What the dips of some models say."""
-        models = models_of(table.rows)
+        groups = grouped(table.rows, lambda row: str(row["model"]))
+        models = [ModelDips(model, rows) for model, rows in groups.items()]
         findings.figures |= {"models": float(len(models)), "events": float(models[0].row(OBSERVED)["events"])}
         for model in models:
             findings.figures[f"{model.model}_beyond_controls"] = float(model.beyond_controls)

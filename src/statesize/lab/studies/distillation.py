@@ -5,7 +5,7 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -64,25 +64,25 @@ ESS = "entropy"
 """The metric of the claim, named beforehand: counts of singular values are nearly equal for teachers that fill n."""
 
 
-def students_of(table: StudyTable) -> list[dict[str, Any]]:
+def students_of(table: StudyTable) -> Iterator[dict[str, Any]]:
     """What is known of each student whose teacher did not diverge, and that does not begin as a copy of this one."""
-    teachers, found = {run.last["run"]: run for run in table.runs}, list[dict[str, Any]]()
+    teachers = {run.last["run"]: run for run in table.runs}
     for row in (row for row in table.rows if row["status"] == DONE and is_student(row)):
         teacher = teachers[row["run"]]
         settings, size = teacher.settings, int(row[layer_column("student_size", 0)])
+        if size == teacher.key_size:
+            continue
 
         def of_layers(column: str, row: Row, layers: int = settings["model"]["layers"]) -> list[float]:
             return [float(row[layer_column(column, layer)]) for layer in range(layers)]
 
         errors = of_layers("student_error", row)
-        student = {
-            **{"size": size, "kv": teacher.kv, "accuracy": row["accuracy"], "error": mean(errors)},
+        yield {
+            **{"size": size, "accuracy": row["accuracy"], "error": mean(errors)},
             **{"errors": errors, "bounds": of_layers("student_bound", row), "teacher": teacher.settings_without()},
             **{"ess": mean(of_layers(ESS, teacher.last)), "initial": mean(of_layers(ESS, teacher.first))},
             **{"teacher_accuracy": teacher.accuracy, "weight": settings["training"].get("identity_weight", 0.0)},
         }
-        found += [] if size == teacher.key_size else [student]
-    return found
 
 
 def _add_size(size: int, students: Sequence[dict[str, Any]], findings: Findings) -> None:

@@ -20,7 +20,7 @@ from statesize.lab.studies.engine.statistics import (
     correlation_evidence,
     mean,
     numbers,
-    ranks,
+    ranked,
     within_cells,
 )
 from statesize.lab.studies.engine.study import Panel, Study, study
@@ -123,12 +123,12 @@ class Hybrids(Study):
 
         def inside(values: Numbers, rows: Indices) -> Numbers:
             """Ranks less their mean over runs of one setting with as many attention layers."""
-            return within_cells(ranks(values[rows]), counts[rows])
+            return within_cells(ranked(values, rows), counts[rows])
 
         def beyond_first_place(values: Numbers, rows: Indices) -> Numbers:
             """What settings, and groups of placements with one first place, leave of ranks."""
             effects = [known[rows, None] == np.unique(known) for known in (numbered(settings), groups)]
-            effect, own = np.hstack(effects).astype(float), ranks(values[rows])
+            effect, own = np.hstack(effects).astype(float), ranked(values, rows)
             return own - effect @ np.linalg.lstsq(effect, own)[0]
 
         for name, known in PREDICTORS.items():

@@ -110,11 +110,6 @@ def _normalised(run: FinalRun) -> bool:
     return run.settings["model"]["normalised"]
 
 
-def trained(run: FinalRun) -> bool:
-    """Whether the run was trained, and not only measured at its start."""
-    return int(run.last["step"]) > 0
-
-
 def _gains(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied: str) -> Numbers:
     """What the factor adds to a value at the largest n that has both, in pairs of equal seeds."""
     groups = grouped(runs, lambda run: (run.key_size, run.length, _normalised(run)))
@@ -143,7 +138,7 @@ class Initialisation(Study):
             kind = (mixer, steps, "none")
             own = [run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == kind]
             ratios = np.exp(_gains(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START))
-            gains = _gains(filter(trained, own), lambda run: run.accuracy)
+            gains = _gains([run for run in own if run.trained], lambda run: run.accuracy)
             name = mixer.replace("-", "_") if steps == ranges[0] else f"control_{mixer.replace('-', '_')}"
             for figure, values in (("initial_ratio", ratios), ("accuracy_gain", gains)):
                 findings.add(f"{name}_{figure}_{steps[0]:g}_to_{steps[1]:g}", of_mean(values))
@@ -153,6 +148,6 @@ class Initialisation(Study):
         records = list[Row]()
         for run in table.runs:
             start: Row = {"row": f"L = {run.length}", "mixer": run.mixer, "start": start_of(run), "n": run.key_size}
-            learned: Row = {"ESS after training": run.ess, "accuracy": run.accuracy} if trained(run) else {}
+            learned: Row = {"ESS after training": run.ess, "accuracy": run.accuracy} if run.trained else {}
             records.append({**start, "ESS at initialisation": run.initial_ess, **learned})
         return records

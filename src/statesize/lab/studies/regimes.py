@@ -49,23 +49,17 @@ LAPTOP = replace(RECORD, training=RECORD.training | {"seed": 300})
 
 FULL, GATED = "la", ("gla", "wla")
 """The mixer that forgets nothing, and those that may."""
+_BEGINNING = attrgetter("key_size", "width", "length", "seed")
+"""Runs of one mixer with equal beginnings start from equal weights."""
 
 CAVEATS = (
     "The claim is the order of mixers at equal TSS, not that linear attention is always full or solves the task.",
     "Where training starts matters, as where gates start open (a = 0.997).",
-    "A run that never leaves guessing has no diagnosis, as it may not have learnt to use its state.",
     "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "
-    "mean over the cuts where the state is what limits ESS; diagnoses go by it.",
+    "mean over the cuts where the state is what limits ESS; the claim goes by it.",
     "A cell is one task, kv, length and TSS; its seeds are averaged first, and the test is over cells. Runs of one "
     "size and seed begin with equal weights in all cells, so the differences are also given with beginnings for units.",
-    "A diagnosis says how the state is used and whether the task is solved; that the one causes the other is shown by "
-    "an intervention only.",
 )
-
-
-def _beginning(run: FinalRun) -> tuple[Hashable, ...]:
-    """Runs of one mixer with equal beginnings start from equal weights."""
-    return run.key_size, run.width, run.length, run.seed
 
 
 def _difference(
@@ -97,7 +91,7 @@ class Regimes(Study):
         for gated in GATED:
             if {FULL, gated} <= {run.mixer for run in runs}:
                 findings.add(f"{FULL}_less_{gated}", _difference(runs, gated))
-                findings.add(f"{FULL}_less_{gated}_by_beginning", _difference(runs, gated, _beginning))
+                findings.add(f"{FULL}_less_{gated}_by_beginning", _difference(runs, gated, _BEGINNING))
                 initial = _difference(runs, gated, value=lambda run: float(run.first[f"utilisation_{METRIC}"]))
                 findings.add(f"control_initial_{FULL}_less_{gated}", initial)
 

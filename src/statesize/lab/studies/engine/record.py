@@ -51,9 +51,7 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
         kept = cast("dict[str, Any]", json.loads(path.read_bytes()))
         content = (folder / TABLE).read_bytes()
         rows = parse_rows(content)
-        facts: dict[str, Any] = summary(study, kept["preset"], rows) | {
-            "table_sha256": hashlib.sha256(content).hexdigest()
-        }
+        facts = summary(study, kept["preset"], rows) | {"table_sha256": hashlib.sha256(content).hexdigest()}
         known = {run.key for run in study.runs(study.preset(kept["preset"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} must be the record of a study, got one that cannot be read: {error!r}.") from error

@@ -106,8 +106,7 @@ def write_page(
     """Writes study.html and conclusion.json; a full disk is a FileError."""
     versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
     made = {"command": command, "versions": versions, "machine": machine()}
-    extent = f"The first {MOST_ROWS:,} of {len(rows):,} rows" if len(rows) > MOST_ROWS else counted(len(rows), "row")
-    caption = f"{extent}; {TABLE} in the study’s folder holds all. What is the same in all of them is told below."
+    caption = f"At most {MOST_ROWS:,} rows; {TABLE} holds all {len(rows):,}. What is the same in them is told below."
     table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
     facts = {"Command": command, "Versions": ", ".join(f"{name} {one}" for name, one in versions.items())}
     diverged = [f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED]

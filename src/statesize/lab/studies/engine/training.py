@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.grid import INTERVENTIONS, METRICS, SETTINGS, Distillation, TrainingRun
 from statesize.lab.studies.engine.table import DIVERGED, DONE, METRIC, Row, versions
 from statesize.lab.tasks.base import Task
-from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.distillation import discrepancy, distil, student_of
 from statesize.lab.training.loop import DivergenceError, evaluate, train
 from statesize.measurement.metrics import utilisation
@@ -32,7 +31,6 @@ from statesize.profiling.work import captured_mixers, measure_captured
 
 # Students' weights and batches are drawn apart from those of their teachers, which have seeds of a few digits.
 _OPERATORS_SEED, _PREDICTIONS_SEED = 10**9, 2 * 10**9
-_REPORTED = ("loss", "accuracy", "sequence_accuracy")
 
 
 def layer_column(metric: str, layer: int) -> str:
@@ -63,7 +61,7 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
     except StatesizeError as error:
         # Weights that are still finite can make an operator that is not.
         raise DivergenceError(f"the operators cannot be measured: {error}") from error
-    columns = {name: report[name] for name in _REPORTED if name in report}
+    columns = {name: report[name] for name in ("loss", "accuracy", "sequence_accuracy") if name in report}
     columns |= {name: sum(mixer[name] for mixer in mixers) / len(mixers) for name in mixers[0]}
     for layer, mixer in enumerate(mixers):
         columns |= {layer_column(metric, layer): mixer[metric] for metric in ("entropy", METRIC)}
@@ -76,15 +74,10 @@ Measure: TypeAlias = Callable[[LanguageModel, TrainingRun], dict[str, float]]
 def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> list[Row]:
     """Trains and measures one run, on one thread, so that its numbers do not depend on where it is done.
 
-    A run that diverges ends with a row that says so, whose measurements are NaN.
-
-    Args:
-        run: What to do.
-        measure: The columns of a model at each measurement.
-
     Returns:
-        One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last; then one for
-        each student of the model, with columns that begin with `student_`.
+        One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last, with the columns
+        that `measure` gives; then one for each student, with columns that begin with `student_`. A run that diverges
+        ends with a row that says so, whose measurements are NaN.
     """
     started, rows, step = time.perf_counter(), list[Row](), 0
     settings, first = json.dumps(run.to_dict(), sort_keys=True), dict[str, float]()
@@ -106,8 +99,7 @@ def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> lis
                 if step % run.measuring.every == 0 or step == run.training.steps:
                     add(measure(model, run))
             if run.distillation is not None:
-                plan = run.task, run.training, run.measuring.sequences, run.distillation
-                for student, columns in students(model, *plan):  # pyright: ignore[reportArgumentType]
+                for student, columns in students(model, run, run.distillation):
                     add(measure_model(student, run) | columns)
         except DivergenceError as error:
             add(dict.fromkeys(first, math.nan), final=True, status=DIVERGED, message=str(error))
@@ -126,11 +118,12 @@ def _row(run: TrainingRun, step: int) -> Row:
 
 
 def students(
-    teacher: LanguageModel, task: Task, training: TrainingConfig, sequences: int, plan: Distillation
+    teacher: LanguageModel, run: TrainingRun, plan: Distillation
 ) -> Iterator[tuple[LanguageModel, dict[str, float]]]:
-    """Trains the students of a trained teacher, which is measured on so many held-out sequences, and their columns."""
+    """Trains the students of the trained model of a run, and tells the columns of each."""
     # The training's seed, warm-up, weight decay, clip and device are the students' too.
-    input_ids = next(iter(task.held_out(sequences)))[0].to(next(teacher.parameters()).device)
+    training, task = run.training, cast("Task", run.task)
+    input_ids = next(iter(task.held_out(run.measuring.sequences)))[0].to(next(teacher.parameters()).device)
     operators = [captured.operator for captured in capture(teacher, input_ids)]
 
     def learn(student: LanguageModel, seed: int, rate: float, *losses: str) -> None:

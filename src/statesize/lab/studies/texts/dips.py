@@ -126,17 +126,12 @@ def _measured(item: Captured, units: NDArray[np.int64], settings: Settings, refe
 
 
 def modulation(response: Response, metric: str, seed: int = 0) -> Iterator[Row]:
-    """The modulation depth of a model in one condition, by one metric, at each offset from the delimiter.
-
-    Args:
-        response: The measurement of the condition.
-        metric: One of `METRICS`.
-        seed: Of the resampled delimiters.
+    """The modulation depth of a model in one condition, by one of `METRICS`: a row for each offset from the delimiter.
 
     Yields:
-        A row for each offset. The depth of a head is 1 − (mean at the offset) / (mean over the reference cuts), which
-        is averaged over heads that are not 0 everywhere, and over layers; "low" and "high" are the ends of its
-        interval of 95 %, "at" and "reference" the two means of the model, and "events" counts delimiters.
+        The depth of a head is 1 − (mean at the offset) / (mean over the reference cuts), which is averaged over heads
+        that are not 0 everywhere, and over layers; "low" and "high" are the ends of its interval of 95 %, "at" and
+        "reference" the two means of the model, and "events" counts delimiters.
     """
     # Delimiters are resampled with replacement; all heads of a draw are those of the same delimiters.
     values = response.values[metric].astype(np.float64)

@@ -31,7 +31,6 @@ MISPLACED = "misplaced"
 
 CONDITIONS = (OBSERVED, *CONTROLS, MISPLACED)
 WINDOWS = (32, 24, 16, 12, 8, 6, 4)
-MARGIN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +98,7 @@ class Windows:
 
     past: int
     future: int
-    margin: int = MARGIN
+    margin: int = 4
 
     @property
     def reach(self) -> int:
