@@ -47,11 +47,9 @@ def _drawn(panel: Panel, records: list[Row], title: str) -> alt.LayerChart | alt
     if panel.lines:
         base = base.encode(x=alt.X(**_quantity(panel.x)), y=alt.Y(**_quantity(panel.y, f"mean({panel.y})")))
         strokes = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=600)
-        dashes = {"strokeDash": alt.StrokeDash(f"{panel.mark}:N", legend=strokes)} if panel.mark else {}
-        layers = [
-            base.mark_line().encode(**dashes),
-            base.mark_point(filled=True, tooltip=SHOWN).encode(detail=f"{panel.mark or panel.colour}:N"),
-        ]
+        dash = alt.StrokeDash(f"{panel.mark}:N", legend=strokes) if panel.mark else alt.Undefined
+        ends = base.mark_point(filled=True, tooltip=SHOWN).encode(detail=f"{panel.mark or panel.colour}:N")
+        layers = [base.mark_line().encode(strokeDash=dash), ends]
         bands = base.mark_area(opacity=0.15).encode(y=alt.Y("mean(low):Q", title=panel.y), y2="mean(high):Q")
         layers += [bands] if bounded else []
     elif isinstance(records[0][panel.y], str):
@@ -61,6 +59,6 @@ def _drawn(panel: Panel, records: list[Row], title: str) -> alt.LayerChart | alt
         rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=panel.x), x2="high:Q")
         layers = [points.encode(y=rows, yOffset=f"{panel.colour}:N"), rules if bounded else means]
     else:
-        shapes = {"shape": f"{panel.mark}:N"} if panel.mark else {}
-        layers = [points.encode(y=alt.Y(**_quantity(panel.y)), **shapes)]
+        shape = f"{panel.mark}:N" if panel.mark else alt.Undefined
+        layers = [points.encode(y=alt.Y(**_quantity(panel.y)), shape=shape)]
     return alt.layer(*layers).properties(width=SIDE, height=height)

@@ -51,7 +51,8 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
         kept = cast("dict[str, Any]", json.loads(path.read_bytes()))
         content = (folder / TABLE).read_bytes()
         rows = parse_rows(content)
-        facts = summary(study, kept["preset"], rows) | {"table_sha256": hashlib.sha256(content).hexdigest()}
+        facts: dict[str, Any] = {"table_sha256": hashlib.sha256(content).hexdigest()}
+        facts |= summary(study, kept["preset"], rows)
         known = {run.key for run in study.runs(study.preset(kept["preset"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} must be the record of a study, got one that cannot be read: {error!r}.") from error
