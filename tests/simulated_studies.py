@@ -14,13 +14,13 @@ import experiments.rank  # noqa: F401
 import experiments.variation  # noqa: F401
 from experiments.crossover import ARMS
 from statesize.lab.studies import study as studies
-from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.delimiters import RECALL_CLAIM, add_recall
+from statesize.lab.studies.engine.table import METRIC
 from statesize.lab.studies.engine.training import layer_column
+from statesize.lab.studies.engine.verdicts import Findings
 from statesize.lab.studies.texts.dips import METRICS
-from statesize.lab.studies.texts.recall import CLAIM, add_recall
-from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED
+from statesize.lab.studies.texts.documents import CONDITIONS, OBSERVED
 
-METRIC = "relative_0.01"
 OTHERS = ("entropy", "relative_0.001", "tolerance_0.001")
 
 
@@ -238,13 +238,13 @@ def delimiters(generator, effect, spread):
 
 def recall(generator, effect, spread):
     """The recall of models of one mixer, which share a level; effect: the correlation of depth and recall."""
-    shared, findings, rows = spread * generator.normal(), Findings(CLAIM), []
-    for _ in range(CLAIM.least_units):
+    shared, findings, rows = spread * generator.normal(), Findings(RECALL_CLAIM), []
+    for _ in range(RECALL_CLAIM.least_units):
         depth, other = generator.normal(size=2)
         nats = 3 + shared - 0.3 * (effect * depth + math.sqrt(1 - effect**2) * other)
         rows.append({"kind": "gla", "depth": 0.3 + 0.1 * depth, "recall_perplexity": math.exp(nats)})
     add_recall(rows, findings)
-    return CLAIM, findings.conclusion("recall", ())
+    return RECALL_CLAIM, findings.conclusion("recall", ())
 
 
 def conclude(study, preset, seed, effect=0.0, spread=0.0, shared=0.0):
@@ -256,4 +256,4 @@ def conclude(study, preset, seed, effect=0.0, spread=0.0, shared=0.0):
         claim, rows = known.claim, list(delimiters(np.random.default_rng(seed), effect, spread))
     else:
         claim, rows = table(study, preset, seed, effect, spread, shared)
-    return claim, known.conclude(rows, METRIC, claim)
+    return claim, known.conclude(rows, claim)

@@ -48,7 +48,7 @@ def record(study: Study, folder: Path, preset: str) -> None:
         "machine": json.loads((folder / CONCLUSION).read_bytes())["machine"],
     }
     replace_files(ROOT / record_folder(study.kind), record_files(study, preset, rows, made))
-    draw(study, StudyTable(rows, runs[0].metric))
+    draw(study, StudyTable(rows))
 
 
 def draw(study: Study, table: StudyTable) -> None:

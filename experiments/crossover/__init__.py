@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from statesize.lab.studies import Study, study
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, TrainingRun, smoke, training_runs
 from statesize.lab.studies.engine.statistics import mean, numbers, of_mean
 from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 PLAIN, LARGER, OPENED = "plain", "larger", "opened"
 SATURATED, COLLAPSED = "saturated", "collapsed"

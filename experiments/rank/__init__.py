@@ -20,7 +20,6 @@ import experiments.rank.mixers  # noqa: F401
 from statesize import Recurrence, capture
 from statesize.lab.mixers import LanguageModel
 from statesize.lab.studies import Study, study
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, TrainingRun, smoke, training_runs
 from statesize.lab.studies.engine.statistics import (
     Evidence,
@@ -36,7 +35,7 @@ from statesize.lab.studies.engine.statistics import (
 )
 from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.training import measure_model, train_and_measure
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 from statesize.lab.tasks import Rebinding
 from statesize.lab.tasks.base import SyntheticTask
 from statesize.metrics import entropy_ess

@@ -11,11 +11,10 @@ from typing import ClassVar
 
 import experiments.variation.mixers  # noqa: F401
 from statesize.lab.studies import Study, study
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import mean, of_mean
 from statesize.lab.studies.engine.table import FIELDS_VARYING_BY_MIXER, StudyTable, grouped, paired_differences
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 KINDS = {"s4d": "long_convolution", "wla": "fixed_decay", "gla": "varying_decay", "sliding": "window_of_attention"}
 """What the mixers are here, the one that is the same at every input first."""

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from experiments.crossover import ARMS, Crossover
+from statesize.lab.studies.engine.table import METRIC
 
 STUDY = Crossover()
 
-METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
 GAINS = {("saturated", "larger"): 0.3, ("collapsed", "opened"): 0.2}
 USED = {"saturated": 0.9, "collapsed": 0.3}
@@ -36,7 +36,7 @@ def table(gains, plain=0.4, used=USED, seeds=4, pairs=24):
 
 
 def test_each_remedy_helps_where_it_fits():
-    found = STUDY.conclude(table(GAINS), METRIC, CLAIM)
+    found = STUDY.conclude(table(GAINS), CLAIM)
     assert found.holds is True
     assert found.figures["saturated_larger"] == pytest.approx(0.315)
     assert found.figures["saturated_opened"] == pytest.approx(0.015)
@@ -45,7 +45,7 @@ def test_each_remedy_helps_where_it_fits():
 
 
 def test_the_other_way_round_it_does_not_hold():
-    assert STUDY.conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), METRIC, CLAIM).holds is False
+    assert STUDY.conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), CLAIM).holds is False
 
 
 def test_a_seed_is_one_unit_of_all_settings_that_it_has_whole():
@@ -53,7 +53,7 @@ def test_a_seed_is_one_unit_of_all_settings_that_it_has_whole():
     easy, hard = table(GAINS), table({("saturated", "larger"): 0.1}, pairs=32)
     rows = [row for row in easy if row["run"] != "collapsedlarger024"]
     for grid in ([*rows, *hard], [*hard, *rows]):
-        found = STUDY.conclude(grid, METRIC, CLAIM).figures
+        found = STUDY.conclude(grid, CLAIM).figures
         assert found["claim_saturated_larger_units"] == 4
         # 0.1 of the first seed, and means of 0.3 and 0.1, each with 0.01 for every seed.
         assert found["saturated_larger"] == pytest.approx((0.1 + 3 * 0.2 + 0.06) / 4)

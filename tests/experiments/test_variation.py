@@ -6,10 +6,10 @@ import json
 import pytest
 
 from experiments.variation import Variation
+from statesize.lab.studies.engine.table import METRIC
 
 STUDY = Variation()
 
-METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
 
 
@@ -33,23 +33,23 @@ def table(accuracies, seeds=3, model=None, steps=800):
 
 
 def test_accuracy_and_share_are_those_of_pairs():
-    found = STUDY.conclude(table({"s4d": 0.1, "wla": 0.3, "gla": 0.5, "sliding": 0.2}), METRIC, CLAIM)
+    found = STUDY.conclude(table({"s4d": 0.1, "wla": 0.3, "gla": 0.5, "sliding": 0.2}), CLAIM)
     assert found.holds is True
     assert found.figures["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.4)
     assert found.figures["compression_varying_decay_share_gain"] == pytest.approx(-0.4)
     assert found.figures["mqar_window_of_attention_accuracy"] == pytest.approx(0.3)
     assert "mqar_long_convolution_accuracy_gain" not in found.figures
-    assert STUDY.conclude(table({"s4d": 0.5, "gla": 0.3}), METRIC, CLAIM).holds is False
-    assert STUDY.conclude(table({"gla": 0.3}), METRIC, CLAIM).holds is None
+    assert STUDY.conclude(table({"s4d": 0.5, "gla": 0.3}), CLAIM).holds is False
+    assert STUDY.conclude(table({"gla": 0.3}), CLAIM).holds is None
 
 
 def test_pairs_are_alike_in_all_settings_but_the_mixer():
     """Settings that no column holds, such as layers and steps, neither make pairs nor take some away."""
     deep = table({"s4d": 0.1, "gla": 0.2}, model={"layers": 2}) + table({"s4d": 0.1, "gla": 0.3}, steps=50)
-    found = STUDY.conclude([*table({"s4d": 0.1, "gla": 0.7}), *deep], METRIC, CLAIM).figures
+    found = STUDY.conclude([*table({"s4d": 0.1, "gla": 0.7}), *deep], CLAIM).figures
     assert found["mqar_varying_decay_accuracy_gain"] == pytest.approx((0.6 + 0.1 + 0.2) / 3)
     assert found["claim_mqar_varying_decay_accuracy_gain_units"] == 9
-    unlike = STUDY.conclude(table({"s4d": 0.1}) + table({"gla": 0.9}, model={"layers": 2}), METRIC, CLAIM)
+    unlike = STUDY.conclude(table({"s4d": 0.1}) + table({"gla": 0.9}, model={"layers": 2}), CLAIM)
     assert unlike.holds is None
     assert "do not give mqar_varying_decay_accuracy_gain" in unlike.reason
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from statesize.lab.studies import study as studies
+from statesize.lab.studies.delimiters import RECALL_CLAIM
 from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.studies.texts.recall import CLAIM
 from statesize.measurement.statistics import Interval
 from tools.figures.on_record import VERDICTS, read_json, read_record, table
 
@@ -92,7 +92,7 @@ _TOO_FEW = ("recall",)
 
 def _claim(name: str) -> Claim:
     """The claim of a record, as its study has it."""
-    return CLAIM if name == "recall" else cast("Claim", studies[name]().claim)
+    return RECALL_CLAIM if name == "recall" else cast("Claim", studies[name]().claim)
 
 
 def _looks(record: Mapping[str, Any], claim: Claim) -> list[tuple[str, str, str]]:

@@ -7,15 +7,15 @@ import pytest
 from small_studies import run_rows
 
 from statesize.lab.studies.correlation import Correlation
+from statesize.lab.studies.engine.table import METRIC
 
 STUDY = Correlation()
 
-METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.claim, least_units=9)
 
 
-def correlation(rows, metric):
-    return STUDY.conclude(rows, metric, CLAIM)
+def correlation(rows):
+    return STUDY.conclude(rows, CLAIM)
 
 
 def table(accuracy_of, tasks=("mqar",), seed=0):
@@ -44,7 +44,7 @@ def by_ess(share, first, size, kv):
 
 
 def test_the_claim_holds_where_accuracy_goes_with_ess():
-    found = correlation(table(by_ess), METRIC)
+    found = correlation(table(by_ess))
     assert found.holds is True
     assert found.figures["mqar_inside_cells"] > 0.8
     assert found.figures["control_mqar_initial_inside_cells"] < 0.4
@@ -53,16 +53,16 @@ def test_the_claim_holds_where_accuracy_goes_with_ess():
 
 
 def test_it_does_not_where_accuracy_goes_with_tss_or_with_the_start():
-    by_tss = correlation(table(lambda share, first, size, kv: 0.3 * size / kv), METRIC)
+    by_tss = correlation(table(lambda share, first, size, kv: 0.3 * size / kv))
     assert by_tss.holds is not True
     assert by_tss.figures["mqar_pearson_difference"] < 0
-    start = correlation(table(lambda share, first, size, kv: 0.3 * first * size / kv), METRIC)
+    start = correlation(table(lambda share, first, size, kv: 0.3 * first * size / kv))
     assert start.holds is False
     assert start.figures["control_mqar_initial_inside_cells"] > 0.8
 
 
 def test_a_second_task_is_told_the_same_way():
-    found = correlation(table(by_ess, ("mqar", "compression")), METRIC)
+    found = correlation(table(by_ess, ("mqar", "compression")))
     for name in ("mqar", "compression", "compression_off_plateau"):
         assert f"{name}_pearson_ess" in found.figures
         assert f"control_{name}_initial_inside_cells" in found.figures
@@ -70,7 +70,7 @@ def test_a_second_task_is_told_the_same_way():
 
 
 def test_where_nothing_was_learned_it_cannot_tell():
-    found = correlation(table(lambda share, first, size, kv: 1 / kv - 0.05), METRIC)
+    found = correlation(table(lambda share, first, size, kv: 1 / kv - 0.05))
     assert found.holds is None
     assert found.figures["mqar_off_plateau_runs"] < 3
     assert "mqar_off_plateau_inside_cells" not in found.figures
@@ -85,5 +85,5 @@ def test_seeds_alone_differ_inside_cells(name, values):
     for row in one_size:
         more = values.index(row[name])
         rows.append(row | {"accuracy": row["accuracy"] + 0.1 * more, METRIC: row[METRIC] + more})
-    plain, moved = (correlation(found, METRIC).figures for found in (one_size, rows))
+    plain, moved = (correlation(found).figures for found in (one_size, rows))
     assert moved["mqar_inside_cells"] == pytest.approx(plain["mqar_inside_cells"])

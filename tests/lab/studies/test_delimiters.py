@@ -8,14 +8,12 @@ import torch
 from torch import nn
 
 from statesize.errors import InputError
-from statesize.lab.studies.delimiters import Delimiters
-from statesize.lab.studies.engine.conclusion import Findings
+from statesize.lab.studies.delimiters import RECALL_CLAIM, Delimiters, add_recall
 from statesize.lab.studies.engine.run import write_page
 from statesize.lab.studies.engine.table import StudyTable
-from statesize.lab.studies.texts.dips import METRICS, ModelDips, measure_dips, respond
-from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.recall import CLAIM, add_recall, perplexity, repeated
-from statesize.lab.studies.texts.sequences import CONDITIONS, OBSERVED, Windows, aligned_sequences
+from statesize.lab.studies.engine.verdicts import Findings
+from statesize.lab.studies.texts.dips import METRICS, ModelDips, measure_dips, perplexity, repeated, respond
+from statesize.lab.studies.texts.documents import CONDITIONS, OBSERVED, DocumentCorpus, Windows, aligned_sequences
 from statesize.operators import Recurrence
 
 STUDY = Delimiters()
@@ -74,7 +72,7 @@ def rows_of(models):
 
 
 def delimiters(models):
-    return STUDY.conclude(rows_of(models), "", STUDY.claim)
+    return STUDY.conclude(rows_of(models), STUDY.claim)
 
 
 def test_values_are_those_of_the_definition(corpus):
@@ -122,8 +120,8 @@ def test_the_conclusion(found, tmp_path):
     assert both.figures["resets_beyond_controls"] == 1
     low, high = both.figures["control_resets_replaced_interval"]
     assert low < high < both.figures["resets_tolerance_interval"][0]
-    drawn = STUDY.draw(StudyTable(rows_of(found), ""))
-    depths = [row["depth"] for row in drawn.vconcat[-1].to_dict()["data"]["values"]]
+    drawn = STUDY.draw(StudyTable(rows_of(found)))
+    depths = [row["depth"] for row in STUDY.records(StudyTable(rows_of(found))) if "depth" in row]
     assert depths == pytest.approx(
         [model.dip(condition).value for model in found for condition in CONDITIONS], abs=1e-3
     )
@@ -218,7 +216,7 @@ def test_the_perplexity_is_that_of_the_mean_loss_over_what_is_scored(cycles):
     ("slope", "kinds", "holds"), [(-1, ["gla"], True), (1, ["gla"], False), (-1, ["sa", "la"], None)]
 )
 def test_recall_goes_with_depth_over_mixers_or_models_of_one(slope, kinds, holds):
-    findings = Findings(CLAIM)
+    findings = Findings(RECALL_CLAIM)
     rows = [
         {"kind": kinds[k % len(kinds)], "depth": depth, "recall_perplexity": np.exp(2 + slope * depth)}
         for k, depth in enumerate((0.1, 0.2, 0.35, 0.4, 0.5, 0.65, 0.8, 0.9))

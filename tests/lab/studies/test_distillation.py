@@ -12,12 +12,11 @@ from statesize.lab.studies.engine.table import StudyTable
 
 STUDY = Distillation()
 
-METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.claim, least_units=12)
 
 
-def distillation(rows, metric):
-    return STUDY.conclude(rows, metric, CLAIM)
+def distillation(rows):
+    return STUDY.conclude(rows, CLAIM)
 
 
 def row(run, weight, ess, **changes):
@@ -53,7 +52,7 @@ def table(error_of):
 
 
 def test_the_claim_holds_where_errors_go_with_the_ess():
-    found = distillation(table(lambda ess, size: 0.1 * ess / size), METRIC)
+    found = distillation(table(lambda ess, size: 0.1 * ess / size))
     assert found.holds is True
     for size in (2, 4, 8):
         assert found.figures[f"n{size}_spearman"] == pytest.approx(1)
@@ -70,22 +69,22 @@ def test_a_teacher_with_two_students_of_a_size_is_one_unit():
         for row in rows
         if "teacher" in row["run"]
     ]
-    found = distillation(rows + again, METRIC)
+    found = distillation(rows + again)
     assert found.figures["claim_n4_spearman_units"] == 12
 
 
 def test_it_does_not_where_the_size_of_the_claim_is_against_it():
-    found = distillation(table(lambda ess, size: 0.1 * ess if size != 4 else 0.1 / ess), METRIC)
+    found = distillation(table(lambda ess, size: 0.1 * ess if size != 4 else 0.1 / ess))
     assert found.holds is False
     assert found.figures["n4_spearman"] == pytest.approx(-1)
 
 
 def test_copies_of_teachers_are_in_no_correlation():
     rows = table(lambda ess, size: 0.1 * ess / size)
-    found = distillation([one | {"key_size": 4} if "teacher" in one["run"] else one for one in rows], METRIC)
+    found = distillation([one | {"key_size": 4} if "teacher" in one["run"] else one for one in rows])
     assert found.holds is None
     assert not any(name.startswith(("n4", "control_n4")) for name in found.figures)
     assert found.figures["n2_spearman"] == pytest.approx(1)
-    (drawn,) = STUDY.draw(StudyTable([one | {"key_size": 4} for one in rows], METRIC)).to_dict()["vconcat"]
-    assert len(drawn["hconcat"][0]["data"]["values"]) == 24
-    assert len(found.figures) < len(distillation(rows, METRIC).figures)
+    drawn = STUDY.records(StudyTable([one | {"key_size": 4} for one in rows]))
+    assert sum("student" in record for record in drawn) == 24
+    assert len(found.figures) < len(distillation(rows).figures)

@@ -6,18 +6,17 @@ import itertools
 import numpy as np
 from small_studies import run_rows
 
-from statesize.lab.studies.engine.table import StudyTable
+from statesize.lab.studies.engine.table import METRIC, StudyTable
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.hybrids import Hybrids, early_row, layers_of
 
 STUDY = Hybrids()
 
-METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.claim, least_units=4)
 
 
-def hybrids(rows, metric):
-    return STUDY.conclude(rows, metric, CLAIM)
+def hybrids(rows):
+    return STUDY.conclude(rows, CLAIM)
 
 
 PLACEMENTS = [
@@ -53,7 +52,7 @@ def place(layers):
 
 def test_early_ess_that_tells_and_a_number_of_layers_that_does_not():
     rows = table(lambda layers, seed: place(layers) + 0.001 * seed, lambda layers, seed: place(layers) / 2)
-    found = hybrids(rows, METRIC)
+    found = hybrids(rows)
     assert found.holds is True
     assert found.figures["early_attention_spearman_inside_interval"][0] > 0.5
 
@@ -66,11 +65,11 @@ def test_what_the_place_tells_is_told_apart_from_what_ess_tells():
         own = drawn.setdefault((*layers, seed), generator.random())
         return place(layers) + 0.01 * own
 
-    by_place = hybrids(table(ess, lambda layers, seed: place(layers) + 0.01 * seed, 9), METRIC).figures
+    by_place = hybrids(table(ess, lambda layers, seed: place(layers) + 0.01 * seed, 9)).figures
     assert by_place["early_attention_spearman_inside"] > 0.8
     low, high = by_place["early_attention_beyond_first_place_interval"]
     assert low < 0 < high
-    by_ess = hybrids(table(ess, ess), METRIC).figures
+    by_ess = hybrids(table(ess, ess)).figures
     assert by_ess["early_attention_beyond_first_place"] > 0.9
 
 
@@ -80,12 +79,12 @@ def test_patterns_are_written_out_and_runs_that_diverged_left_out():
         row | {"status": "diverged"} if row["mixer"] == "gla" and row["seed"] == 0 and row["final"] else row
         for row in rows
     ]
-    runs = StudyTable(rows, METRIC).runs
+    runs = StudyTable(rows).runs
     assert len(runs) == 3 * len(PLACEMENTS) - 1
     assert layers_of(runs[0]) == ["gla"] * 4
     assert {early_row(run)["step"] for run in runs} == {80}
-    gone = hybrids(rows[:4], METRIC)
+    gone = hybrids(rows[:4])
     assert (gone.figures["diverged"], gone.holds) == (1, None)
-    assert hybrids([], METRIC).holds is None
-    drawn = STUDY.draw(StudyTable(rows, METRIC)).to_dict()
-    assert len(drawn["vconcat"]) == 2
+    assert hybrids([]).holds is None
+    (drawn,) = STUDY.draw(StudyTable(rows)).to_dict()["vconcat"]
+    assert len(drawn["concat"]) == 3

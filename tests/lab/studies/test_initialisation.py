@@ -8,18 +8,17 @@ from small_studies import run_rows
 
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.lab.studies.engine.grid import INTERVENTIONS
-from statesize.lab.studies.engine.table import StudyTable
+from statesize.lab.studies.engine.table import METRIC, StudyTable
 from statesize.lab.studies.initialisation import Initialisation, start_of
 
 STUDY = Initialisation()
 
-METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
 STEPS, SLOW = (0.01, 0.1), (0.001, 0.1)
 
 
-def initialisation(rows, metric):
-    return STUDY.conclude(rows, metric, CLAIM)
+def initialisation(rows):
+    return STUDY.conclude(rows, CLAIM)
 
 
 def run(mixer, size, normalised, initial, accuracy=None, seed=0, steps=STEPS, length=64, intervention="none"):
@@ -51,7 +50,7 @@ def table(ratio=3.0, gain=0.6, steps=STEPS):
 
 
 def test_the_claim_is_about_the_largest_states():
-    found = initialisation(table(), METRIC)
+    found = initialisation(table())
     assert found.holds is True
     assert found.figures["s6_initial_ratio_0.01_to_0.1"] == pytest.approx(3.0)
     assert found.figures["gla_s6_initial_ratio_0.01_to_0.1"] == pytest.approx(3.0)
@@ -63,28 +62,28 @@ def test_the_claim_is_about_the_largest_states():
 
 @pytest.mark.parametrize(("ratio", "gain"), [(1.9, 0.6), (3.0, 0.2)])
 def test_it_does_not_hold_where_one_part_fails(ratio, gain):
-    assert initialisation(table(ratio, gain), METRIC).holds is False
+    assert initialisation(table(ratio, gain)).holds is False
 
 
 def test_other_steps_and_interventions_are_controls_and_take_no_part_in_the_claim():
     rows = table() + table(1.1, 0.1, SLOW) + run("s6", 16, False, 14.0, 0.9, intervention="measured_start")
-    found = initialisation(rows, METRIC)
+    found = initialisation(rows)
     assert found.holds is True
     assert found.figures["s6_accuracy_gain_0.01_to_0.1"] == pytest.approx(0.6)
     assert found.figures["control_s6_accuracy_gain_0.001_to_0.1"] == pytest.approx(0.1)
     assert found.figures["control_s6_initial_ratio_0.001_to_0.1"] == pytest.approx(1.1)
-    slow = initialisation(table(1.1, 0.1, SLOW), METRIC)
+    slow = initialisation(table(1.1, 0.1, SLOW))
     assert (slow.holds, slow.figures["s6_accuracy_gain_0.001_to_0.1"]) == (None, pytest.approx(0.1))
 
 
 def test_a_model_that_is_trained_too_has_one_start():
     """Runs of 0 and of 800 steps with one seed begin alike: they are one unit of the first ESS."""
     rows = [row for kind in (False, True) for accuracy in (None, 0.5) for row in run("s6", 16, kind, 7.0, accuracy)]
-    assert initialisation(rows, METRIC).figures["claim_s6_initial_ratio_0.01_to_0.1_units"] == 1
+    assert initialisation(rows).figures["claim_s6_initial_ratio_0.01_to_0.1_units"] == 1
 
 
 def test_steps_and_the_factor_are_of_no_account_to_other_mixers():
-    other, gated = StudyTable(run("gla", 16, True, 8.0) + run("gla-s6", 4, True, 1.0), METRIC).runs
+    other, gated = StudyTable(run("gla", 16, True, 8.0) + run("gla-s6", 4, True, 1.0)).runs
     assert start_of(other) == "gla"
     assert start_of(gated) == "gla-s6 normalised, steps 0.01 to 0.1"
 

@@ -6,18 +6,17 @@ import math
 import pytest
 from small_studies import run_rows
 
-from statesize.lab.studies.engine.table import StudyTable
+from statesize.lab.studies.engine.table import METRIC, StudyTable
 from statesize.lab.studies.regimes import Regimes
 
 STUDY = Regimes()
 
-METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.claim, least_units=4)
 SHARES = {"la": 0.9, "wla": 0.7, "gla": 0.3}
 
 
-def regimes(rows, metric):
-    return STUDY.conclude(rows, metric, CLAIM)
+def regimes(rows):
+    return STUDY.conclude(rows, CLAIM)
 
 
 def table(shares, layers=2):
@@ -40,7 +39,7 @@ def table(shares, layers=2):
 
 
 def test_the_order_of_the_mixers():
-    found = regimes(table(SHARES), METRIC)
+    found = regimes(table(SHARES))
     assert found.holds is True
     assert found.figures["la_less_gla"] == pytest.approx(0.6)
     assert found.figures["claim_la_less_gla_units"] == 4
@@ -50,7 +49,7 @@ def test_the_order_of_the_mixers():
 
 def test_mixers_are_compared_in_runs_that_are_alike_in_all_else():
     """Runs of one mixer alone, here of more layers, are in its figures and in no difference."""
-    found = regimes(table(SHARES) + table({"gla": 0.9}, layers=4), METRIC).figures
+    found = regimes(table(SHARES) + table({"gla": 0.9}, layers=4)).figures
     assert found["la_less_gla"] == found["la_less_gla_by_beginning"] == pytest.approx(0.6)
 
 
@@ -62,8 +61,7 @@ def test_students_are_no_runs():
         ends = [row for row in own if row["step"] == step]
         students = [row | {"student_divergence": 0.1, "accuracy": 1.0, f"utilisation_{METRIC}": 1.0} for row in ends]
         lost = [row | {"status": "diverged", f"utilisation_{METRIC}": math.nan} for row in ends]
-        alone, found = regimes(own, METRIC), regimes([*own, *students, *lost], METRIC)
+        alone, found = regimes(own), regimes([*own, *students, *lost])
         assert found.figures.pop("diverged") == len(lost)
         assert found.figures.items() >= {name: v for name, v in alone.figures.items() if name != "diverged"}.items()
-        charts = [STUDY.draw(StudyTable(one, METRIC)).to_dict() for one in (own, [*own, *students, *lost])]
-        assert charts[0]["vconcat"][0]["hconcat"][0]["data"] == charts[1]["vconcat"][0]["hconcat"][0]["data"]
+        assert STUDY.records(StudyTable(own)) == STUDY.records(StudyTable([*own, *students, *lost]))

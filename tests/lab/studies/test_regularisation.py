@@ -6,16 +6,16 @@ import math
 import pytest
 from small_studies import run_rows
 
+from statesize.lab.studies.engine.table import METRIC
 from statesize.lab.studies.regularisation import Regularisation
 
 STUDY = Regularisation()
 
-METRIC = "relative_0.01"
 CLAIM = dataclasses.replace(STUDY.claim, least_units=4, thresholds={"gla_lambda_0.3_gain": 0.5})
 
 
-def regularisation(rows, metric):
-    return STUDY.conclude(rows, metric, CLAIM)
+def regularisation(rows):
+    return STUDY.conclude(rows, CLAIM)
 
 
 def rows_of(mixer, accuracies, steps=600, **training):
@@ -37,7 +37,7 @@ def table(gain):
 
 
 def test_the_claim_holds_where_accuracy_rises_enough():
-    found = regularisation(table(0.6), METRIC)
+    found = regularisation(table(0.6))
     assert found.holds is True
     assert found.figures["gla_lambda_0.3_gain"] == pytest.approx(0.6)
     low, high = found.figures["gla_lambda_0.3_gain_interval"]
@@ -48,16 +48,16 @@ def test_the_claim_holds_where_accuracy_rises_enough():
 
 
 def test_it_does_not_where_it_rises_too_little_and_one_seed_cannot_tell():
-    assert regularisation(table(0.4), METRIC).holds is False
+    assert regularisation(table(0.4)).holds is False
     one = [*rows_of("gla", [0.1]), *rows_of("gla", [0.9], identity_weight=0.3)]
-    found = regularisation(one, METRIC)
+    found = regularisation(one)
     assert found.holds is None
     assert found.figures["gla_lambda_0.3_gain_interval"] is None
-    assert regularisation(rows_of("la", [0.9, 0.8]), METRIC).holds is None
+    assert regularisation(rows_of("la", [0.9, 0.8])).holds is None
 
 
 def test_a_weight_is_compared_with_none_in_runs_that_are_alike_in_all_else():
     longer = [rows_of("gla", [0.9] * 4, steps=1600), rows_of("gla", [0.95] * 4, steps=1600, identity_weight=0.3)]
-    figures = regularisation([*table(0.6), *longer[0], *longer[1], *rows_of("la", [0.9] * 4)], METRIC).figures
+    figures = regularisation([*table(0.6), *longer[0], *longer[1], *rows_of("la", [0.9] * 4)]).figures
     assert figures["gla_lambda_0.3_gain"] == pytest.approx((0.6 + 0.05) / 2)
     assert figures["la_lambda_0_accuracy"] == pytest.approx(0.9)

@@ -9,7 +9,6 @@ from statesize.lab.studies.engine.statistics import (
     correlation_evidence,
     pearson,
     ranked,
-    ranks,
     ranks_within,
     spearman,
     within_cells,
@@ -41,10 +40,6 @@ def test_inside_cells_only_what_cells_cannot_tell_is_left():
     x, y = between + inside, between - inside
     assert pearson(x, y) > 0.9
     assert pearson(within_cells(x, cells), within_cells(y, cells)) == pytest.approx(-1)
-
-
-def test_ranks_are_those_of_scipy(pairs):
-    assert (ranks(pairs[0]) == stats.rankdata(pairs[0])).all()
 
 
 def test_ranks_within_cells_are_those_of_each_cell(pairs):

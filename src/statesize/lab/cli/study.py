@@ -13,7 +13,7 @@ from statesize.cli.shared.printing import TEXT, Printing, hush_libraries
 from statesize.io.progress import Bar, say
 
 if TYPE_CHECKING:
-    from statesize.lab.studies.engine.study import Run, Study
+    from statesize.lab.studies.engine.study import Study
     from statesize.parallel.threads import Done
 
 RECORDS = (Path("results/studies"), Path("experiments"))
@@ -87,7 +87,7 @@ def study(
         print_page(result.conclusion.page())
 
 
-def _tell(bar: Bar, total: int, done: Done[Run, list[dict[str, Any]]], number: int) -> None:
+def _tell(bar: Bar, total: int, done: Done[Any, list[dict[str, Any]]], number: int) -> None:
     last = done.value[-1] if done.value else {}
     result = done.error or last.get("message") or ("" if "accuracy" not in last else f"accuracy {last['accuracy']:.2f}")
     detail = f"run {number} of {total}: {done.task.label}" + (f": {result}" if result else "")

@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import points, run_records
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import (
     Indices,
@@ -26,9 +23,9 @@ from statesize.lab.studies.engine.statistics import (
     through_origin,
     within_cells,
 )
-from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, numbered
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.study import Panel, Study, study
+from statesize.lab.studies.engine.table import METRIC, FinalRun, Row, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 SMOKE = smoke([{"pairs": [2, 4], "model": {"mixer": ["la", "gla"], "key_size": 4, "tied": False}}])
 
@@ -92,7 +89,11 @@ CAVEATS = (
 )
 
 
-def _add_association(name: str, runs: Sequence[FinalRun], metric: str, findings: Findings) -> None:
+INSIDE = "ESS / kv less its mean", "accuracy less its mean"
+"""Of the runs of a cell, which are equal in TSS and kv."""
+
+
+def _add_association(name: str, runs: Sequence[FinalRun], findings: Findings) -> None:
     """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
@@ -120,7 +121,7 @@ def _add_association(name: str, runs: Sequence[FinalRun], metric: str, findings:
         findings.figures[f"{name}_spearman_{key}"] = spearman(x, accuracy)
     findings.figures[f"control_{name}_initial_pearson"] = pearson(initial, accuracy)
     kinds = ("entropy", "relative_", "tolerance_")
-    columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != metric]
+    columns = [key for key in runs[0].last if key.startswith(kinds) and "_layer_" not in key and key != METRIC]
     others = {column: numbers(run.last[column] for run in runs) / kv for column in columns}
     for column, values in (others | {"norm": numbers(run.last["norm"] for run in runs)}).items():
         findings.figures[f"{name}_inside_cells_{column}"] = inside(values)(np.arange(len(runs)))
@@ -132,6 +133,7 @@ class Correlation(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
+    panels = tuple(Panel(x, y, mark="n") for x, y in (("TSS / kv", "accuracy"), ("ESS / kv", "accuracy"), INSIDE))
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """How ESS, by the column of the claim and by all others, goes with accuracy, task by task."""
@@ -140,31 +142,11 @@ class Correlation(Study):
             for name, chosen in ((task, runs), (f"{task}_off_plateau", off_plateau)):
                 findings.figures[f"{name}_runs"] = float(len(chosen))
                 if len(chosen) > 2:
-                    _add_association(name, chosen, table.metric, findings)
+                    _add_association(name, chosen, findings)
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Accuracy against TSS/kv, ESS/kv, and ESS/kv inside cells, one row of charts per task."""
-        inside = "ESS / kv less its mean", "accuracy less its mean"
-        rows: list[alt.HConcatChart] = []
-        for task, runs in grouped(table.runs, lambda run: run.task).items():
-            cells = numbered([run.cell for run in runs])
-            left = [
-                within_cells(numbers(values), cells)
-                for values in ((run.ess / run.kv for run in runs), (run.accuracy for run in runs))
-            ]
-            records = [
-                record
-                | {"TSS / kv": run.state_size / run.kv, "ESS / kv": run.ess / run.kv}
-                | dict(zip(inside, less, strict=True))
-                for run, record, *less in zip(runs, run_records(runs), *left, strict=True)
-            ]
-            drawn = (
-                points(records, title, x, y, "mixer", shape="n:N")
-                for title, x, y in (
-                    (f"{task}: size of the state", "TSS / kv", "accuracy"),
-                    (f"Effective size ({table.metric})", "ESS / kv", "accuracy"),
-                    ("Inside cells of equal TSS and kv", *inside),
-                )
-            )
-            rows.append(alt.hconcat(*drawn))
-        return alt.vconcat(*rows)
+    def records(self, table: StudyTable) -> list[Row]:
+        """A record for each run, also with what ESS/kv and accuracy differ by from the means of its cell."""
+        cells = numbered([run.cell for run in table.runs])
+        ess, accuracy = numbers(run.ess / run.kv for run in table.runs), numbers(run.accuracy for run in table.runs)
+        left = zip(within_cells(ess, cells), within_cells(accuracy, cells), strict=True)
+        return [run.record | dict(zip(INSIDE, less, strict=True)) for run, less in zip(table.runs, left, strict=True)]

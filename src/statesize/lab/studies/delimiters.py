@@ -10,18 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import altair as alt
+import numpy as np
 
-from statesize.lab.studies.engine.charts import SHOWN, chart, colour, points, quantity
-from statesize.lab.studies.engine.conclusion import Findings
-from statesize.lab.studies.engine.statistics import numbers, of_mean
-from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import Row, StudyTable, grouped
-from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.studies.texts.dips import METRICS, ModelDips
+from statesize.lab.studies.engine.statistics import correlation_evidence, numbers, of_mean, spearman
+from statesize.lab.studies.engine.study import Panel, Study, study
+from statesize.lab.studies.engine.table import Row, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.verdicts import Claim, Findings
+from statesize.lab.studies.texts.dips import CLAIM_METRIC, METRICS, RECALLED, ModelDips
+from statesize.lab.studies.texts.documents import CONTROLS, MISPLACED, OBSERVED
 from statesize.lab.studies.texts.reading import TextGrid, TextRun, text_runs
-from statesize.lab.studies.texts.recall import CLAIM, RECALLED, add_recall
-from statesize.lab.studies.texts.sequences import CONDITIONS, CONTROLS, MISPLACED, OBSERVED
 
 # One of the bundled models of re-binding recall.
 SMOKE = TextGrid(documents=10, models=("recall-gla",))
@@ -41,8 +38,16 @@ RECORD = TextGrid(
 # Five minutes of a core: three new models, which show how deep the dips are; a verdict takes five.
 LAPTOP = replace(RECORD, models=tuple(f"recall-gla-{seed}" for seed in range(300, 303)))
 
+RECALL_CLAIM = Claim(
+    statement="Models whose effective state-size dips deeper at delimiters predict repeated bigrams better.",
+    unit="mixer, or model where all models have one mixer",
+    least_units=8,
+    pilot="twenty recall models of four mixers, of which each was taken for a unit",
+    thresholds={"depth_recall": 0.0},  # the correlation of depth with ln p of repeated bigrams
+)
+
 # One model of each mixer.
-RECALL = TextGrid(documents=200, claim=CLAIM)
+RECALL = TextGrid(documents=200, claim=RECALL_CLAIM)
 
 CAVEATS = (
     "The claim is on #{σ > τ} with a τ that is fixed around each delimiter. Entropy-ESS and relative tolerances are "
@@ -57,28 +62,24 @@ CAVEATS = (
     "Models of re-binding recall are scored on answers alone.",
 )
 
+_SHARES = {
+    "tolerance": "share of ESS, fixed τ",
+    "entropy": "share of entropy-ESS",
+    "relative": "share of ESS, relative τ",
+    "norm": "share of ‖H‖",
+}
+"""Names of axes, by metrics: each is a share of its mean around."""
+OFFSET = "tokens from the cut after the delimiter"
 
-_TITLES = {"tolerance": "ESS, fixed τ", "entropy": "Entropy-ESS", "relative": "ESS, relative τ", "norm": "‖H‖"}
 
-
-def models_of(rows: Sequence[Row]) -> list[ModelDips]:
-    """The dips of a table, model by model."""
-    return [ModelDips(str(model), own) for model, own in grouped(rows, lambda row: row["model"]).items()]
-
-
-def _curves(model: ModelDips, metric: str) -> alt.LayerChart | alt.FacetChart:
-    records = [
-        {"condition": row["condition"], "offset": row["offset"]}
-        | {name: 1 - float(row[name]) for name in ("depth", "low", "high")}
-        for row in model.rows
-        if row["metric"] == metric
-    ]
-    base = chart(records, f"{model.model}: {_TITLES[metric]}").encode(
-        x=alt.X("offset:Q", title="Tokens from the cut after the delimiter"), color=colour("condition")
-    )
-    share = alt.Y("low:Q", title="Share of its mean around", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
-    bands = base.mark_area(opacity=0.15).encode(y=share, y2="high:Q")
-    return alt.layer(bands, base.mark_line(point=True).encode(y="depth:Q"))
+def add_recall(rows: Sequence[Row], findings: Findings) -> None:
+    """Adds how depth goes with recall over models, of which each has a row."""
+    recalled, depths = (numbers(row[name] for row in rows) for name in (RECALLED, "depth"))
+    findings.figures["spearman_depth_recalled_nats"] = spearman(depths, np.log(recalled))
+    # Seeds of one mixer are not independent evidence about mixers.
+    mixers = numbered([row["kind"] for row in rows])
+    units = mixers if mixers.any() else np.arange(len(rows))
+    findings.add("depth_recall", correlation_evidence(depths, -np.log(recalled), units))
 
 
 @study("delimiters")
@@ -87,6 +88,11 @@ class Delimiters(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "recall": RECALL, "record": RECORD}
     caveats = CAVEATS
+    panels = (
+        *(Panel(OFFSET, share, "condition", lines=True) for share in _SHARES.values()),
+        Panel("depth", "condition", "model"),
+        Panel("depth", RECALLED, "model"),
+    )
 
     def runs(self, grid: TextGrid) -> tuple[TextRun, ...]:
         """The runs of a grid."""
@@ -98,7 +104,8 @@ class Delimiters(Study):
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """What the dips of some models say."""
-        models = models_of(table.rows)
+        groups = grouped(table.rows, lambda row: str(row["model"]))
+        models = [ModelDips(model, rows) for model, rows in groups.items()]
         findings.figures |= {"models": float(len(models)), "events": float(models[0].row(OBSERVED)["events"])}
         for model in models:
             findings.figures[f"{model.model}_beyond_controls"] = float(model.beyond_controls)
@@ -114,21 +121,19 @@ class Delimiters(Study):
         if RECALLED in table.rows[0]:
             add_recall([model.row(OBSERVED) for model in models], findings)
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """ESS around the delimiter with its controls, four charts per model, and depths."""
-        models = models_of(table.rows)
-        curves = [
-            alt.concat(*(_curves(model, metric) for metric in _TITLES), columns=2).resolve_scale(y="independent")
-            for model in models
-        ]
-        depths = [model.row(condition) | {"model": model.model} for model in models for condition in CONDITIONS]
-        base = chart(depths, "Depth of the dip, with intervals of 95 %").encode(
-            y=alt.Y("condition:N", title=None, sort=None), yOffset="model:N", color=colour("model")
-        )
-        rules = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
-        drawn = alt.layer(rules, base.mark_point(filled=True, tooltip=SHOWN).encode(x=alt.X(**quantity("depth"))))
-        drawn = alt.vconcat(*curves, drawn)
-        if RECALLED in table.rows[0]:
-            recalled = [row | {"perplexity": row[RECALLED]} for row in depths if row["condition"] == OBSERVED]
-            drawn &= points(recalled, "Repeated bigrams", "depth", "perplexity", "model")
-        return drawn.resolve_scale(color="independent")
+    def records(self, table: StudyTable) -> list[Row]:
+        """ESS around the delimiter with its controls, as means over the models of a mixer, and depths of each model."""
+        records = list[Row]()
+        for row in table.rows:
+            place: Row = {"row": row["kind"], "condition": row["condition"], "model": row["model"]}
+            depth = {name: float(row[name]) for name in ("depth", "low", "high")}
+            if row["metric"] in _SHARES:
+                low, high = 1 - depth["low"], 1 - depth["high"]
+                share = {OFFSET: row["offset"], _SHARES[str(row["metric"])]: 1 - depth["depth"]}
+                records.append({**place, **share, "low": low, "high": high})
+            if row["metric"] == CLAIM_METRIC and row["offset"] == 0:
+                records.append({**place, **depth})
+                if RECALLED in row and row["condition"] == OBSERVED:
+                    recalled: Row = {"depth": row["depth"], RECALLED: row[RECALLED]}
+                    records.append({"row": "Repeated bigrams", "model": row["model"], **recalled})
+        return records

@@ -5,21 +5,18 @@ Parnichkun et al., "Quantifying Memory Utilization with Effective State-Size", I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import points
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import correlation_evidence, mean, numbers, ranked, spearman
-from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import DONE, Row, StudyTable, grouped, is_student, numbered
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 # Teachers and their students, and the students' sizes, trained alone.
 SMOKE = smoke(
@@ -67,25 +64,25 @@ ESS = "entropy"
 """The metric of the claim, named beforehand: counts of singular values are nearly equal for teachers that fill n."""
 
 
-def students_of(table: StudyTable) -> list[dict[str, Any]]:
+def students_of(table: StudyTable) -> Iterator[dict[str, Any]]:
     """What is known of each student whose teacher did not diverge, and that does not begin as a copy of this one."""
-    teachers, found = {run.last["run"]: run for run in table.runs}, list[dict[str, Any]]()
+    teachers = {run.last["run"]: run for run in table.runs}
     for row in (row for row in table.rows if row["status"] == DONE and is_student(row)):
         teacher = teachers[row["run"]]
         settings, size = teacher.settings, int(row[layer_column("student_size", 0)])
+        if size == teacher.key_size:
+            continue
 
         def of_layers(column: str, row: Row, layers: int = settings["model"]["layers"]) -> list[float]:
             return [float(row[layer_column(column, layer)]) for layer in range(layers)]
 
         errors = of_layers("student_error", row)
-        student = {
-            **{"size": size, "kv": teacher.kv, "accuracy": row["accuracy"], "error": mean(errors)},
+        yield {
+            **{"size": size, "accuracy": row["accuracy"], "error": mean(errors)},
             **{"errors": errors, "bounds": of_layers("student_bound", row), "teacher": teacher.settings_without()},
             **{"ess": mean(of_layers(ESS, teacher.last)), "initial": mean(of_layers(ESS, teacher.first))},
             **{"teacher_accuracy": teacher.accuracy, "weight": settings["training"].get("identity_weight", 0.0)},
         }
-        found += [] if size == teacher.key_size else [student]
-    return found
 
 
 def _add_size(size: int, students: Sequence[dict[str, Any]], findings: Findings) -> None:
@@ -115,26 +112,19 @@ class Distillation(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
+    panels = Panel("ESS of the teacher", "error", "student"), Panel("bound", "error", "layer")
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """How the entropy-ESS of teachers goes with the errors of their students."""
         for size, members in sorted(grouped(students_of(table), lambda student: student["size"]).items()):
             _add_size(size, members, findings)
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Error against the teacher's ESS and against its bound."""
-        students = [
-            student | {"student": f"n = {student['size']}", "ESS of the teacher": student["ess"]}
-            for student in students_of(table)
-        ]
-        layers = [
-            {"layer": str(layer), "n": student["size"], "error": error, "bound": bound}
-            for student in students
-            for layer, (error, bound) in enumerate(zip(student["errors"], student["bounds"], strict=True))
-        ]
-        drawn = (
-            points(students, "What students cannot learn", "ESS of the teacher", "error", "student"),
-            points(layers, "Students and their bound, layer by layer", "bound", "error", "layer"),
-        )
-        # Each chart has colours and a legend of its own.
-        return alt.vconcat(alt.hconcat(*drawn).resolve_scale(color="independent"))
+    def records(self, table: StudyTable) -> list[Row]:
+        """A record for each student, and for each of its layers."""
+        records = list[Row]()
+        for student in students_of(table):
+            known = {"ESS of the teacher": student["ess"], "error": student["error"]}
+            records.append({"student": f"n = {student['size']}", **known})
+            for layer, (error, bound) in enumerate(zip(student["errors"], student["bounds"], strict=True)):
+                records.append({"layer": layer, "n": student["size"], "error": error, "bound": bound})
+        return records

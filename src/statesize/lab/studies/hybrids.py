@@ -11,11 +11,8 @@ from dataclasses import replace
 from itertools import combinations
 from typing import ClassVar
 
-import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import chart, points, strip
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import (
     Indices,
@@ -23,13 +20,13 @@ from statesize.lab.studies.engine.statistics import (
     correlation_evidence,
     mean,
     numbers,
-    ranks,
+    ranked,
     within_cells,
 )
-from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, numbered
+from statesize.lab.studies.engine.study import Panel, Study, study
+from statesize.lab.studies.engine.table import METRIC, FinalRun, Row, StudyTable, grouped, numbered
 from statesize.lab.studies.engine.training import layer_column
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 SMOKE = smoke([{"pairs": 4, "model": {"mixer": ["gla,gla", "sa,gla", "gla,sa"], "key_size": 4, "layers": 2}}])
 
@@ -91,7 +88,7 @@ def early_row(run: FinalRun) -> Row:
 
 def _ess_of(run: FinalRun, row: Row, layers: Iterable[int]) -> float:
     """The mean ESS of some layers in a row of a run; NaN without any."""
-    return mean(row[layer_column(run.metric, layer)] for layer in layers)
+    return mean(row[layer_column(METRIC, layer)] for layer in layers)
 
 
 PREDICTORS: dict[str, Callable[[FinalRun], float]] = {
@@ -108,6 +105,11 @@ class Hybrids(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
+    panels = (
+        Panel("accuracy", "placement", "attention layers"),
+        Panel("ESS", "placement", "layer"),
+        Panel("early ESS of attention", "accuracy", "first attention"),
+    )
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """How what is known early goes with final accuracy, by ranks, over the runs that have attention."""
@@ -121,12 +123,12 @@ class Hybrids(Study):
 
         def inside(values: Numbers, rows: Indices) -> Numbers:
             """Ranks less their mean over runs of one setting with as many attention layers."""
-            return within_cells(ranks(values[rows]), counts[rows])
+            return within_cells(ranked(values, rows), counts[rows])
 
         def beyond_first_place(values: Numbers, rows: Indices) -> Numbers:
             """What settings, and groups of placements with one first place, leave of ranks."""
             effects = [known[rows, None] == np.unique(known) for known in (numbered(settings), groups)]
-            effect, own = np.hstack(effects).astype(float), ranks(values[rows])
+            effect, own = np.hstack(effects).astype(float), ranked(values, rows)
             return own - effect @ np.linalg.lstsq(effect, own)[0]
 
         for name, known in PREDICTORS.items():
@@ -138,28 +140,15 @@ class Hybrids(Study):
         findings.add(f"{CLAIMED}_spearman_inside_by_placement", by_placement)
         findings.add(f"{CLAIMED}_beyond_first_place", beyond)
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Accuracy and ESS per layer of each placement, the best first, and early ESS against final accuracy."""
-        first, ends, layers = "first attention", list[Row](), list[Row]()
-        placements = grouped(table.runs, lambda run: ",".join(layers_of(run)))
+    def records(self, table: StudyTable) -> list[Row]:
+        """A record for each run and each of its layers, those of the best placement first."""
+        records, placements = list[Row](), grouped(table.runs, lambda run: ",".join(layers_of(run)))
         best = sorted(placements, key=lambda name: mean(run.accuracy for run in placements[name]), reverse=True)
         for placement, run in ((name, run) for name in best for run in placements[name]):
-            attention, of_run = attention_of(run), range(len(layers_of(run)))
-            end: Row = {"placement": placement, first: str(attention[0]) if attention else "none"}
-            end |= {"attention layers": len(attention), "seed": run.seed, "accuracy": run.accuracy}
-            ends.append(end | {"early ESS": _ess_of(run, early_row(run), attention)})
-            layers += [{"placement": placement, "layer": at, "ESS": _ess_of(run, run.last, [at])} for at in of_run]
-        title = "Accuracy of each placement: runs and their mean"
-        accuracy = strip(ends, title, "placement", "accuracy", "attention layers")
-        cells = chart(layers, f"ESS of the layers at the end ({table.metric})").encode(
-            x=alt.X("layer:O", axis=alt.Axis(labelAngle=0)), y=alt.Y("placement:N", title=None, sort=None)
-        )
-        # The lighter half, on which black numbers can be read.
-        blues = alt.Scale(scheme=alt.SchemeParams("blues", extent=[0, 0.5]))
-        ess = cells.mark_rect().encode(color=alt.Color("mean(ESS):Q", title="ESS", scale=blues))
-        values = cells.mark_text().encode(text=alt.Text("mean(ESS):Q", format=".1f"))
-        title = f"What ESS shows early: that of the attention ({table.metric})"
-        early = points(ends, title, "early ESS", "accuracy", first)
-        by_placement = alt.hconcat(accuracy, alt.layer(ess, values).properties(height=accuracy.height))
-        # Each chart has colours and a legend of its own.
-        return alt.vconcat(by_placement.resolve_scale(color="independent"), early).resolve_scale(color="independent")
+            attention = attention_of(run)
+            end: Row = {"placement": placement, "attention layers": len(attention), "seed": run.seed}
+            end |= {"first attention": str(attention[0]) if attention else "none", "accuracy": run.accuracy}
+            records.append(end | {"early ESS of attention": _ess_of(run, early_row(run), attention)})
+            for layer in range(len(layers_of(run))):
+                records.append({"placement": placement, "layer": layer, "ESS": _ess_of(run, run.last, [layer])})
+        return records

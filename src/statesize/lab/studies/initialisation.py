@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import product
 from typing import ClassVar
 
-import altair as alt
 import numpy as np
 
-from statesize.lab.studies.engine.charts import mean_lines
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import Numbers, of_mean
-from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, paired_differences
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.study import Panel, Study, study
+from statesize.lab.studies.engine.table import FinalRun, Row, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 from statesize.lab.training.config import TrainingConfig
 
 _BOTH = {"mixer": ["s6", "gla-s6"], "normalised": [False, True]}
@@ -113,11 +110,6 @@ def _normalised(run: FinalRun) -> bool:
     return run.settings["model"]["normalised"]
 
 
-def trained(run: FinalRun) -> bool:
-    """Whether the run was trained, and not only measured at its start."""
-    return int(run.last["step"]) > 0
-
-
 def _gains(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied: str) -> Numbers:
     """What the factor adds to a value at the largest n that has both, in pairs of equal seeds."""
     groups = grouped(runs, lambda run: (run.key_size, run.length, _normalised(run)))
@@ -129,20 +121,15 @@ def _gains(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied
     return paired_differences(before, after, "normalised", *varied, value=value)
 
 
-def _lines(runs: Sequence[FinalRun], column: str, title: str) -> alt.Chart:
-    y = "accuracy" if column == "accuracy" else "ESS"
-    records = [{"mixer": run.mixer, "start": start_of(run), "n": run.key_size, y: getattr(run, column)} for run in runs]
-    sizes = alt.Axis(values=sorted({run.key_size for run in runs}))
-    size = alt.X("n:Q", title="Size of the state n", scale=alt.Scale(type="log", base=2), axis=sizes)
-    return mean_lines(records, title, "n", y, "mixer", "start").encode(x=size)
-
-
 @study("initialisation")
 class Initialisation(Study):
     """The study of initialisation."""
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
+    panels = tuple(
+        Panel("n", y, mark="start", lines=True) for y in ("ESS at initialisation", "ESS after training", "accuracy")
+    )
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """What the factor gives at the largest states of each range of steps."""
@@ -151,18 +138,16 @@ class Initialisation(Study):
             kind = (mixer, steps, "none")
             own = [run for run in table.runs if (run.mixer, steps_of(run), run.intervention) == kind]
             ratios = np.exp(_gains(own, lambda run: math.log(run.initial_ess), *_AFTER_THE_START))
-            gains = _gains(filter(trained, own), lambda run: run.accuracy)
+            gains = _gains([run for run in own if run.trained], lambda run: run.accuracy)
             name = mixer.replace("-", "_") if steps == ranges[0] else f"control_{mixer.replace('-', '_')}"
             for figure, values in (("initial_ratio", ratios), ("accuracy_gain", gains)):
                 findings.add(f"{name}_{figure}_{steps[0]:g}_to_{steps[1]:g}", of_mean(values))
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """ESS at initialisation and after training, and accuracy, against the size of the state, a row a length."""
-        rows: list[alt.HConcatChart] = []
-        for length, runs in grouped(table.runs, lambda run: run.length).items():
-            learned = list(filter(trained, runs))
-            drawn = [_lines(runs, "initial_ess", f"ESS at initialisation, L = {length}")]
-            drawn += [_lines(learned, "ess", f"ESS after training ({table.metric})")] if learned else []
-            drawn += [_lines(learned, "accuracy", "Accuracy")] if learned else []
-            rows.append(alt.hconcat(*drawn))
-        return alt.vconcat(*rows)
+    def records(self, table: StudyTable) -> list[Row]:
+        """A record for each run, in a block for each length."""
+        records = list[Row]()
+        for run in table.runs:
+            start: Row = {"row": f"L = {run.length}", "mixer": run.mixer, "start": start_of(run), "n": run.key_size}
+            learned: Row = {"ESS after training": run.ess, "accuracy": run.accuracy} if run.trained else {}
+            records.append({**start, "ESS at initialisation": run.initial_ess, **learned})
+        return records

@@ -9,23 +9,21 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import altair as alt
-
-from statesize.lab.studies.engine.charts import SIDE, mean_lines
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import Evidence, mean, numbers, of_mean
-from statesize.lab.studies.engine.study import Study, study
+from statesize.lab.studies.engine.study import Panel, Study, study
 from statesize.lab.studies.engine.table import (
     FIELDS_VARYING_BY_MIXER,
+    METRIC,
     FinalRun,
+    Row,
     StudyTable,
     grouped,
     paired_differences,
 )
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 SMOKE = smoke(
     [{"pairs": [2, 4], "model": {"mixer": ["la", "gla", "wla"], "key_size": 4, "tied": False}, "training": {"seed": 0}}]
@@ -51,23 +49,17 @@ LAPTOP = replace(RECORD, training=RECORD.training | {"seed": 300})
 
 FULL, GATED = "la", ("gla", "wla")
 """The mixer that forgets nothing, and those that may."""
+_BEGINNING = attrgetter("key_size", "width", "length", "seed")
+"""Runs of one mixer with equal beginnings start from equal weights."""
 
 CAVEATS = (
     "The claim is the order of mixers at equal TSS, not that linear attention is always full or solves the task.",
     "Where training starts matters, as where gates start open (a = 0.997).",
-    "A run that never leaves guessing has no diagnosis, as it may not have learnt to use its state.",
     "ESS/TSS is a mean over all positions, and near both ends of a sequence no ESS can reach TSS. Utilisation is the "
-    "mean over the cuts where the state is what limits ESS; diagnoses go by it.",
+    "mean over the cuts where the state is what limits ESS; the claim goes by it.",
     "A cell is one task, kv, length and TSS; its seeds are averaged first, and the test is over cells. Runs of one "
     "size and seed begin with equal weights in all cells, so the differences are also given with beginnings for units.",
-    "A diagnosis says how the state is used and whether the task is solved; that the one causes the other is shown by "
-    "an intervention only.",
 )
-
-
-def _beginning(run: FinalRun) -> tuple[Hashable, ...]:
-    """Runs of one mixer with equal beginnings start from equal weights."""
-    return run.key_size, run.width, run.length, run.seed
 
 
 def _difference(
@@ -91,6 +83,7 @@ class Regimes(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
+    panels = tuple(Panel(x, y, mark="setting", lines=True) for x in ("kv", "step") for y in ("ESS / TSS", "accuracy"))
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """By how much more of its state the full mixer uses than gated ones, before and after training."""
@@ -98,28 +91,18 @@ class Regimes(Study):
         for gated in GATED:
             if {FULL, gated} <= {run.mixer for run in runs}:
                 findings.add(f"{FULL}_less_{gated}", _difference(runs, gated))
-                findings.add(f"{FULL}_less_{gated}_by_beginning", _difference(runs, gated, _beginning))
-                initial = _difference(runs, gated, value=lambda run: float(run.first[f"utilisation_{run.metric}"]))
+                findings.add(f"{FULL}_less_{gated}_by_beginning", _difference(runs, gated, _BEGINNING))
+                initial = _difference(runs, gated, value=lambda run: float(run.first[f"utilisation_{METRIC}"]))
                 findings.add(f"control_initial_{FULL}_less_{gated}", initial)
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """ESS/TSS and accuracy against difficulty, and both over training with the most pairs."""
-        rows = [(run, row) for run in table.runs for row in (run.first, *run.trained)]
-        records = [
-            {"mixer": run.mixer, "setting": f"{run.task} L {run.length} n {run.key_size}", "kv": run.kv}
-            | {"step": row["step"], "final": row is run.last, "accuracy": row["accuracy"]}
-            | {"ESS / TSS": float(row[table.metric]) / float(row["state_size"])}
-            for run, row in rows
-        ]
-        hardest = max((run.kv for run in table.runs), default=0)
-        ends = [record for record in records if record["final"]]
-        through = [record for record in records if record["kv"] == hardest]
-
-        def lines(shown: list[dict[str, Any]], x: str, title: str) -> alt.HConcatChart:
-            drawn = (
-                mean_lines(shown, f"{y}, {title}", x, y, "mixer", "setting").properties(width=1.4 * SIDE)
-                for y in ("ESS / TSS", "accuracy")
-            )
-            return alt.hconcat(*drawn)
-
-        return alt.vconcat(lines(ends, "kv", "by difficulty"), lines(through, "step", "most pairs"))
+    def records(self, table: StudyTable) -> list[Row]:
+        """A record for each run by its difficulty, and for each measurement of the runs with the most pairs."""
+        hardest, records = max((run.kv for run in table.runs), default=0), list[Row]()
+        for run in table.runs:
+            for row in (run.first, *run.trained):
+                setting = f"{run.task} L {run.length} n {run.key_size}"
+                shown: Row = {"mixer": run.mixer, "setting": setting, "accuracy": row["accuracy"]}
+                shown["ESS / TSS"] = float(row[METRIC]) / float(row["state_size"])
+                records += [{"row": "by difficulty", "kv": run.kv} | shown] if row is run.last else []
+                records += [{"row": "with the most pairs", "step": row["step"]} | shown] if run.kv == hardest else []
+        return records

@@ -9,15 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-import altair as alt
-
-from statesize.lab.studies.engine.charts import points, run_records, strip
-from statesize.lab.studies.engine.conclusion import Findings
 from statesize.lab.studies.engine.grid import SCHEDULE, SHAPE, Grid, RunMeasurements, smoke
 from statesize.lab.studies.engine.statistics import mean, of_mean
-from statesize.lab.studies.engine.study import Study, study
-from statesize.lab.studies.engine.table import FinalRun, StudyTable, grouped, paired_differences
-from statesize.lab.studies.engine.verdicts import Claim
+from statesize.lab.studies.engine.study import Panel, Study, study
+from statesize.lab.studies.engine.table import METRIC, FinalRun, Row, StudyTable, grouped, paired_differences
+from statesize.lab.studies.engine.verdicts import Claim, Findings
 
 SMOKE = smoke(
     [{"pairs": 2, "model": {"mixer": ["gla", "wla"], "key_size": 2}, "training": {"identity_weight": [0.0, 0.3]}}]
@@ -67,10 +63,15 @@ class Regularisation(Study):
 
     presets: ClassVar = {"smoke": SMOKE, "laptop": LAPTOP, "record": RECORD}
     caveats = CAVEATS
+    panels = (
+        Panel("accuracy", "treatment"),
+        Panel("ESS / TSS", "treatment"),
+        Panel("ESS / TSS", "accuracy", mark="treatment"),
+    )
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """What each λ does to accuracy and ESS, and what it gains on none."""
-        columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{table.metric}", "entropy": "entropy"}
+        columns = {"accuracy": "accuracy", "utilisation": f"utilisation_{METRIC}", "entropy": "entropy"}
         groups = grouped(table.runs, lambda run: (run.mixer, weight_of(run)))
         for (mixer, weight), members in groups.items():
             name = f"{mixer.replace('-', '_')}_lambda_{weight:g}"
@@ -84,14 +85,6 @@ class Regularisation(Study):
                 shares = paired_differences(*pair, value=lambda run: run.share)
                 findings.add(f"{name}_share_gain", of_mean(shares))
 
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """Accuracy and ESS by λ, and one against the other, each run a point."""
-        weights = (f"λ {weight_of(run):g}" for run in table.runs)
-        records = [run | {"treatment": weight} for run, weight in zip(run_records(table.runs), weights, strict=True)]
-        title = f"Accuracy against ESS ({table.metric})"
-        against = points(records, title, "ESS / TSS", "accuracy", "mixer", shape="treatment:N")
-        by_weight = (
-            strip(records, f"{x}, by treatment", "treatment", x, "mixer", yOffset="mixer:N")
-            for x in ("accuracy", "ESS / TSS")
-        )
-        return alt.vconcat(alt.hconcat(*by_weight, against))
+    def records(self, table: StudyTable) -> list[Row]:
+        """A record for each run, with its treatment."""
+        return [run.record | {"treatment": f"λ {weight_of(run):g}"} for run in table.runs]

@@ -39,7 +39,7 @@ def test_a_task_has_its_own_model_training_intervention_and_students_and_equal_r
     first, last = training_runs(Grid([mqar, mqar, own], {"key_size": 4, "layers": 1}, {"steps": 7}))
     assert (first.model.key_size, first.intervention, first.distillation) == (4, "none", None)
     assert (last.model.key_size, last.model.layers, last.intervention) == (2, 1, "measured_start")
-    assert (last.training.steps, last.training.rate, last.distillation.key_sizes) == (7, 1e-2, (2, 4))
+    assert (last.training.steps, last.training.rate, last.distillation.key_sizes) == (7, 1e-2, [2, 4])
 
 
 def test_an_empty_grid_is_refused():

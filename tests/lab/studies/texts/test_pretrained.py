@@ -7,10 +7,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausa
 
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.texts.dips import measure_dips, modulation, respond
-from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.recall import perplexity
-from statesize.lab.studies.texts.sequences import Windows, aligned_sequences
+from statesize.lab.studies.texts.dips import measure_dips, modulation, perplexity, respond
+from statesize.lab.studies.texts.documents import DocumentCorpus, Windows, aligned_sequences
 
 WINDOWS = Windows(4, 4, margin=2)
 
@@ -49,5 +47,3 @@ def test_their_mixers_are_measured_and_their_logits_scored(corpus, build, units)
 def test_sequences_that_are_too_long_for_a_model_are_one_clear_line(corpus):
     with pytest.raises(InputError, match=r"refused a text of 30 tokens"):
         list(measure_dips(gpt2(positions=8), corpus, WINDOWS))
-    with pytest.raises(InputError, match=r"refused sequences of 32 tokens"):
-        perplexity(gpt2(positions=8), corpus, 32, None)

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from statesize.errors import InputError
-from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.sequences import (
+from statesize.lab.studies.texts.documents import (
     CONDITIONS,
     MISPLACED,
     OBSERVED,
+    DocumentCorpus,
     Windows,
     aligned_sequences,
     choose_windows,

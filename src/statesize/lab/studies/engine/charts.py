@@ -1,69 +1,64 @@
-"""The charts of studies: each draws records, whose names are titles of axes and legends; hovering shows a record."""
+"""The charts of studies: each panel draws the records that have both its quantities; hovering shows a record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
 from statesize.io.json_values import json_values
-from statesize.lab.studies.engine.table import FinalRun, Row
+from statesize.lab.studies.engine.study import Panel
+from statesize.lab.studies.engine.table import Row, grouped
 from statesize.report.vega import PALETTE
 
-SIDE = 300
-"""Width and height of a chart, in pixels."""
-SHARES = frozenset({"accuracy", "ESS / TSS", "depth"})
-"""Quantities that are drawn as percentages."""
+SIDE, COLUMNS = 300, 3
+"""Width and height of a chart in pixels, and charts side by side."""
+SHARES = ("accuracy", "ESS / TSS", "depth", "share")
+"""What the names of quantities begin with that are drawn as percentages."""
 SHOWN = alt.TooltipContent("data")
 
-Records: TypeAlias = Sequence[Mapping[str, object]]
+
+def draw(records: Sequence[Row], panels: Sequence[Panel]) -> alt.VConcatChart:
+    """A block of charts for each value of "row", with one for each panel that some of its records are drawn in."""
+    # One legend tells the colours of all charts where they tell the same.
+    colours = "shared" if len({panel.colour for panel in panels}) == 1 else "independent"
+    blocks = list[alt.ConcatChart]()
+    for row, members in grouped(records, lambda record: str(record.get("row", ""))).items():
+        chosen = ((panel, [record for record in members if {panel.x, panel.y} <= record.keys()]) for panel in panels)
+        drawn = [_drawn(panel, own, row) for panel, own in chosen if own]
+        blocks.append(alt.concat(*drawn, columns=COLUMNS).resolve_scale(color=colours))
+    return alt.vconcat(*blocks).resolve_scale(color=colours)
 
 
-def run_records(runs: Iterable[FinalRun]) -> list[Row]:
-    """A record for each run: what it is, the share of its state that is used, and its accuracy."""
-    return [
-        {"mixer": run.mixer, "n": run.key_size, "kv": run.kv, "seed": run.seed}
-        | {"ESS / TSS": run.share, "accuracy": run.accuracy}
-        for run in runs
-    ]
+def _quantity(name: str, field: str = "") -> dict[str, Any]:
+    """The options of an axis for a quantity, which need not begin at 0; sizes n double."""
+    if name == "n":
+        return {"shorthand": "n:O", "axis": alt.Axis(labelAngle=0)}
+    form = alt.Axis(format="%") if name.startswith(SHARES) else alt.Axis()
+    return {"shorthand": f"{field or name}:Q", "title": name, "axis": form, "scale": alt.Scale(zero=False)}
 
 
-def chart(records: Records, title: str) -> alt.Chart:
-    """An empty chart of some records."""
-    return alt.Chart(alt.Data(values=json_values(list(records))), title=title).properties(width=SIDE, height=SIDE)
-
-
-def quantity(name: str, shorthand: str | None = None) -> dict[str, Any]:
-    """The options of an axis for a quantity, which need not begin at 0."""
-    form = alt.Axis(format="%") if name in SHARES else alt.Axis()
-    return {"shorthand": shorthand or f"{name}:Q", "title": name, "axis": form, "scale": alt.Scale(zero=False)}
-
-
-def colour(name: str) -> alt.Color:
-    """The colour of a name or of a number of few values, from the palette that all charts share."""
-    return alt.Color(f"{name}:N", scale=alt.Scale(range=list(PALETTE)))
-
-
-def points(records: Records, title: str, x: str, y: str, by: str, **more: Any) -> alt.Chart:
-    """One quantity against another, each record a point."""
-    drawn = chart(records, title).mark_point(filled=True, size=45, opacity=0.75, tooltip=SHOWN)
-    return drawn.encode(x=alt.X(**quantity(x)), y=alt.Y(**quantity(y)), color=colour(by), **more)
-
-
-def mean_lines(records: Records, title: str, x: str, y: str, by: str, dashed: str) -> alt.Chart:
-    """Means of one quantity at each value of another, dashed by a name whose legend shows strokes."""
-    legend = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=600, symbolStrokeColor="#888888")
-    drawn = chart(records, title).mark_line(point=True, tooltip=SHOWN)
-    dash = alt.StrokeDash(f"{dashed}:N", legend=legend)
-    return drawn.encode(x=f"{x}:Q", y=alt.Y(**quantity(y, f"mean({y}):Q")), color=colour(by), strokeDash=dash)
-
-
-def strip(records: Records, title: str, category: str, x: str, by: str, **more: Any) -> alt.LayerChart | alt.FacetChart:
-    """A quantity in each category: its records, and ticks for their means."""
-    rows = alt.Y(f"{category}:N", title=None, sort=None, axis=alt.Axis(labelLimit=400))
-    base = chart(records, title).encode(y=rows, color=colour(by), **more)
-    single = base.mark_point(filled=True, opacity=0.6, tooltip=SHOWN).encode(x=alt.X(**quantity(x)))
-    means = base.mark_tick(thickness=3, tooltip=SHOWN).encode(x=alt.X(**quantity(x, f"mean({x}):Q")))
-    height = max(SIDE, 14 * len({record[category] for record in records}))
-    return alt.layer(single, means).properties(width=SIDE, height=height)
+def _drawn(panel: Panel, records: list[Row], title: str) -> alt.LayerChart | alt.FacetChart:
+    scale, legend = alt.Scale(range=list(PALETTE)), alt.Legend(symbolOpacity=1, symbolType="circle")
+    data, height, bounded = alt.Data(values=json_values(records)), SIDE, "low" in records[0]
+    base = alt.Chart(data, title=title).encode(color=alt.Color(f"{panel.colour}:N", scale=scale, legend=legend))
+    points = base.mark_point(filled=True, size=45, opacity=0.75, tooltip=SHOWN).encode(x=alt.X(**_quantity(panel.x)))
+    if panel.lines:
+        base = base.encode(x=alt.X(**_quantity(panel.x)), y=alt.Y(**_quantity(panel.y, f"mean({panel.y})")))
+        strokes = alt.Legend(labelLimit=400, symbolType="stroke", symbolSize=600)
+        dash = alt.StrokeDash(f"{panel.mark}:N", legend=strokes) if panel.mark else alt.Undefined
+        ends = base.mark_point(filled=True, tooltip=SHOWN).encode(detail=f"{panel.mark or panel.colour}:N")
+        layers = [base.mark_line().encode(strokeDash=dash), ends]
+        bands = base.mark_area(opacity=0.15).encode(y=alt.Y("mean(low):Q", title=panel.y), y2="mean(high):Q")
+        layers += [bands] if bounded else []
+    elif isinstance(records[0][panel.y], str):
+        rows, height = alt.Y(f"{panel.y}:N", title=None, sort=None), max(SIDE, 14 * len({r[panel.y] for r in records}))
+        base = base.encode(y=rows, yOffset=f"{panel.colour}:N")
+        means = base.mark_tick(thickness=3, tooltip=SHOWN).encode(x=alt.X(**_quantity(panel.x, f"mean({panel.x})")))
+        rules = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=panel.x), x2="high:Q")
+        layers = [points.encode(y=rows, yOffset=f"{panel.colour}:N"), rules if bounded else means]
+    else:
+        shape = f"{panel.mark}:N" if panel.mark else alt.Undefined
+        layers = [points.encode(y=alt.Y(**_quantity(panel.y)), shape=shape)]
+    return alt.layer(*layers).properties(width=SIDE, height=height)

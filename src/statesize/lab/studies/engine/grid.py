@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
-from statesize.check import require_choice, require_count
 from statesize.errors import InputError
 from statesize.io.files import digest
 from statesize.lab.mixers.config import ModelConfig
 from statesize.lab.mixers.model import LanguageModel
-from statesize.lab.studies.engine.students import Distillation
 from statesize.lab.studies.engine.verdicts import Claim
 from statesize.lab.tasks.base import SyntheticTask, build_task
 from statesize.lab.training.config import TrainingConfig
@@ -31,8 +29,6 @@ ROW_FORMAT = 1
 SETTINGS = Settings(relative_tolerances=(1e-2, 1e-3), tolerances=(1e-3,))
 METRICS = ("entropy", "relative_0.01", "relative_0.001", "tolerance_0.001")
 """The columns of ESS: entropy, then at relative and absolute tolerances."""
-METRIC = "relative_0.01"
-"""The column for which claims are made."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +43,22 @@ class RunMeasurements:
     every: int = 200
     sequences: int = 16
 
-    def __post_init__(self) -> None:
-        for name, count in vars(self).items():
-            require_count(name, count, plain=True)
+
+@dataclass(frozen=True)
+class Distillation:
+    """The students of one teacher.
+
+    Attributes:
+        key_sizes: n of its students, each the same in all layers.
+        steps: Steps of learning the operators, and again of learning hidden states and predictions.
+        batch_size: Sequences of a step.
+        rate: Learning rate for the operators; half of it for the rest.
+    """
+
+    key_sizes: Sequence[int] = (2, 4, 8)
+    steps: int = 400
+    batch_size: int = 16
+    rate: float = 1e-2
 
 
 SHAPE: Fields = {"heads": 2, "layers": 2, "mlp_factor": 2, "convolution_size": 2}
@@ -83,10 +92,6 @@ class TrainingRun:
     measuring: RunMeasurements = RunMeasurements()
     intervention: str = "none"
     distillation: Distillation | None = None
-    metric = METRIC
-
-    def __post_init__(self) -> None:
-        require_choice("intervention", self.intervention, INTERVENTIONS)
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON values."""

@@ -21,7 +21,7 @@ def summary(study: Study, preset: str, rows: Sequence[Row]) -> dict[str, Any]:
     """What the rows of a preset say, as JSON values; while runs are missing, they cannot tell."""
     grid = study.preset(preset)
     runs, done = study.runs(grid), len({row["run"] for row in rows})
-    conclusion = study.conclude(rows, runs[0].metric, grid.claim).to_dict()
+    conclusion = study.conclude(rows, grid.claim).to_dict()
     return {
         **{"study": study.kind, "preset": preset, "done": done, "total": len(runs)},
         "seeds": sorted({int(row["seed"]) for row in rows if "seed" in row}),
@@ -51,9 +51,8 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
         kept = cast("dict[str, Any]", json.loads(path.read_bytes()))
         content = (folder / TABLE).read_bytes()
         rows = parse_rows(content)
-        facts: dict[str, Any] = summary(study, kept["preset"], rows) | {
-            "table_sha256": hashlib.sha256(content).hexdigest()
-        }
+        facts: dict[str, Any] = {"table_sha256": hashlib.sha256(content).hexdigest()}
+        facts |= summary(study, kept["preset"], rows)
         known = {run.key for run in study.runs(study.preset(kept["preset"]))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} must be the record of a study, got one that cannot be read: {error!r}.") from error

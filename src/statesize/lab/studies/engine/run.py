@@ -15,9 +15,9 @@ from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file, replace_files
 from statesize.io.machine import machine
 from statesize.io.text import counted
-from statesize.lab.studies.engine.conclusion import Conclusion
-from statesize.lab.studies.engine.study import Run, Study
+from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import DIVERGED, RUNS, TABLE, Row, StudyTable, finished_runs, table_content
+from statesize.lab.studies.engine.verdicts import Conclusion
 from statesize.parallel.threads import Crew, Done, Work, here, run
 from statesize.report.result_page import PageChart, told_apart
 from statesize.version import installed
@@ -45,7 +45,7 @@ def run_study(
     grid: Any,
     folder: Path,
     crew: Crew = here,
-    on_progress: Callable[[Done[Run, list[Row]], int], None] | None = None,
+    on_progress: Callable[[Done[Any, list[Row]], int], None] | None = None,
     command: str = "",
 ) -> StudyResult:
     """Does the runs of a grid that the folder does not hold yet, writes each when it is done, and concludes.
@@ -71,7 +71,7 @@ def run_study(
         raise FileError(
             f"folder must be that of {study.kind}, got {folder} with runs of {others[0]}. Give another one."
         )
-    finished = list[Done[Run, list[Row]]]()
+    finished = list[Done[Any, list[Row]]]()
     with parts_writer(folder, rf"{RUNS}|{TABLE}|{CONCLUSION}|{PAGE}"), crew(partial(_working, study)) as executor:
         for done in run(runs, executor, parts, attrgetter("key")):
             finished.append(done)
@@ -82,14 +82,14 @@ def run_study(
                 f"{len(failures)} of {counted(len(runs), 'run')} failed, the first ({failures[0].task.label}) because "
                 f"{failures[0].error}. The others are kept: the same command does only what is missing"
             )
-        rows, metric = stored_rows(study, runs, folder), runs[0].metric
+        rows = stored_rows(study, runs, folder)
         replace_file(folder / TABLE, table_content(rows))
-        conclusion = study.conclude(rows, metric, grid.claim or study.claim)
-        write_page(conclusion, study.draw(StudyTable(rows, metric)), rows, folder, command)
+        conclusion = study.conclude(rows, grid.claim or study.claim)
+        write_page(conclusion, study.draw(StudyTable(rows)), rows, folder, command)
     return StudyResult(conclusion, rows, folder / TABLE, time.perf_counter() - started)
 
 
-def stored_rows(study: Study, runs: Sequence[Run], folder: Path) -> list[Row]:
+def stored_rows(study: Study, runs: Sequence[Any], folder: Path) -> list[Row]:
     """The rows of those runs of a study that are done, in their order."""
     parts = finished_runs(folder, study.kind)
     return [row for one in runs for row in parts.read(one.key) or ()]
@@ -106,8 +106,7 @@ def write_page(
     """Writes study.html and conclusion.json; a full disk is a FileError."""
     versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
     made = {"command": command, "versions": versions, "machine": machine()}
-    extent = f"The first {MOST_ROWS:,} of {len(rows):,} rows" if len(rows) > MOST_ROWS else counted(len(rows), "row")
-    caption = f"{extent}; {TABLE} in the study’s folder holds all. What is the same in all of them is told below."
+    caption = f"At most {MOST_ROWS:,} rows; {TABLE} holds all {len(rows):,}. What is the same in them is told below."
     table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
     facts = {"Command": command, "Versions": ", ".join(f"{name} {one}" for name, one in versions.items())}
     diverged = [f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED]

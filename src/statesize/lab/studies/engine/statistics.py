@@ -44,18 +44,8 @@ def through_origin(x: Numbers, y: Numbers) -> float:
 
 def spearman(x: Numbers, y: Numbers) -> float:
     """Spearman's rank correlation of x (N,) and y (N,), with mean ranks for ties; NaN as for `pearson`."""
-    return pearson(ranks(x), ranks(y))
-
-
-def partial_correlation(xy: float, xz: float, yz: float) -> float:
-    """The correlation of x and y given z, from the correlations of each two; NaN where z leaves nothing to tell."""
-    unexplained = (1 - xz**2) * (1 - yz**2)
-    return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
-
-
-def ranks(x: Numbers) -> Numbers:
-    """Ranks from 1 of x (N,), means of ranks for ties."""
-    return np.asarray(stats.rankdata(x), np.float64)
+    rows = np.arange(len(x))
+    return pearson(ranked(x, rows), ranked(y, rows))
 
 
 def within_cells(x: Numbers, cells: Indices) -> Numbers:
@@ -125,19 +115,21 @@ Prepare: TypeAlias = Callable[[Numbers, Indices], Numbers]
 
 
 def ranked(values: Numbers, rows: Indices) -> Numbers:
-    """The ranks of values (N,) among some rows."""
-    return ranks(values[rows])
+    """Ranks from 1 of values (N,) among some rows, means of ranks for ties."""
+    return np.asarray(stats.rankdata(values[rows]), np.float64)
 
 
 def correlating(x: Numbers, y: Numbers, given: Numbers | None = None, prepare: Prepare = getitem) -> Statistic:
-    """The correlation of x (N,) and y (N,), or what is left of it given other numbers (N,), as a function of rows."""
+    """The correlation of x (N,) and y (N,), or what other numbers (N,) leave of it, NaN for nothing, by rows."""
 
     def correlation(rows: Indices) -> float:
         a, b = prepare(x, rows), prepare(y, rows)
         if given is None:
             return pearson(a, b)
         known = prepare(given, rows)
-        return partial_correlation(pearson(a, b), pearson(a, known), pearson(b, known))
+        xy, xz, yz = pearson(a, b), pearson(a, known), pearson(b, known)
+        unexplained = (1 - xz**2) * (1 - yz**2)
+        return (xy - xz * yz) / math.sqrt(unexplained) if unexplained > 1e-12 else math.nan
 
     return correlation
 

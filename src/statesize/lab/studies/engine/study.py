@@ -7,8 +7,9 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from statesize.check import refuse, require_choice
 from statesize.lab.registry import Registry
@@ -16,28 +17,27 @@ from statesize.lab.registry import Registry
 if TYPE_CHECKING:
     import altair as alt
 
-    from statesize.lab.studies.engine.conclusion import Conclusion, Findings
     from statesize.lab.studies.engine.table import Row, StudyTable
-    from statesize.lab.studies.engine.verdicts import Claim
+    from statesize.lab.studies.engine.verdicts import Claim, Conclusion, Findings
 
 
-class Run(Protocol):
-    """One task of a study; equal tasks have equal keys, in every process and on every machine."""
+@dataclass(frozen=True)
+class Panel:
+    """A chart of records: one quantity against another, with intervals where records have "low" and "high".
 
-    @property
-    def key(self) -> str:
-        """Its name, a digest of all that its rows depend on."""
-        ...
+    Attributes:
+        x: Name of the quantity to the right.
+        y: Name of that upwards; or of words, such as treatments, which have a row each.
+        colour: What colours tell, a name or a number of few values.
+        mark: What shapes of points or dashes of lines tell; empty for nothing.
+        lines: Whether lines through the means at each x are drawn, and no points.
+    """
 
-    @property
-    def label(self) -> str:
-        """The task in a few words, for lines of progress."""
-        ...
-
-    @property
-    def metric(self) -> str:
-        """The column of the ESS for which claims are made."""
-        ...
+    x: str
+    y: str
+    colour: str = "mixer"
+    mark: str = ""
+    lines: bool = False
 
 
 class Study(ABC):
@@ -53,6 +53,8 @@ class Study(ABC):
     """Grids by name; "smoke" takes seconds."""
     caveats: ClassVar[tuple[str, ...]]
     """How far its conclusions reach."""
+    panels: ClassVar[Sequence[Panel]] = (Panel("ESS / TSS", "accuracy", mark="n"),)
+    """Its charts."""
 
     @classmethod
     def question(cls) -> str:
@@ -63,22 +65,18 @@ class Study(ABC):
     def analyse(self, table: StudyTable, findings: Findings) -> None:
         """Adds to findings what a table says."""
 
+    def records(self, table: StudyTable) -> list[Row]:
+        """What the panels draw, in a block for each value of "row": here a record for each run, task by task."""
+        return [run.record for run in table.runs]
+
     def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """The charts of a table, here accuracy against the share of the state, one a task."""
-        import altair as alt
+        """The charts of a table."""
+        from statesize.lab.studies.engine.charts import draw
 
-        from statesize.lab.studies.engine.charts import points, run_records
-        from statesize.lab.studies.engine.table import grouped
-
-        tasks = grouped(table.runs, lambda run: run.task)
-        drawn = (
-            points(run_records(runs), task, "ESS / TSS", "accuracy", "mixer", shape="n:N")
-            for task, runs in tasks.items()
-        )
-        return alt.vconcat(alt.hconcat(*drawn))
+        return draw(self.records(table), self.panels)
 
     def runs(self, grid: Any) -> tuple[Any, ...]:
-        """The runs of a grid."""
+        """The runs of a grid, each with a label and a key, which is a digest of all that its rows depend on."""
         from statesize.lab.studies.engine.grid import training_runs
 
         return training_runs(grid)
@@ -98,15 +96,15 @@ class Study(ABC):
         """The claim of the last preset that has one; presets without a claim have it too."""
         return next((grid.claim for grid in reversed(self.presets.values()) if grid.claim is not None), None)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownArgumentType, reportUnknownVariableType]
 
-    def conclude(self, rows: Sequence[Row], metric: str, claim: Claim | None = None) -> Conclusion:
+    def conclude(self, rows: Sequence[Row], claim: Claim | None = None) -> Conclusion:
         """The conclusion from all rows; the runs that diverged are in no figure but their number."""
-        from statesize.lab.studies.engine.conclusion import Findings
         from statesize.lab.studies.engine.table import DONE, StudyTable
+        from statesize.lab.studies.engine.verdicts import Findings
 
         findings = Findings(claim)
         if rows and "status" in rows[0]:
             findings.figures["diverged"] = float(sum(row["status"] != DONE for row in rows))
-        self.analyse(StudyTable(rows, metric), findings)
+        self.analyse(StudyTable(rows), findings)
         return findings.conclusion(self.kind, self.caveats)
 
 

@@ -31,6 +31,8 @@ FIELDS_VARYING_BY_MIXER = ("mixer", "decay_bias", "smallest_step", "largest_step
 """Fields of a model that vary on purpose where mixers are compared: the mixer, and what only some of them have."""
 _NOT_LEARNED_FROM = {"measuring", "distillation"}
 PLATEAU = 1.5
+METRIC = "relative_0.01"
+"""The column of the ESS for which claims are made."""
 
 
 def finished_runs(folder: Path, study: str) -> Parts[list[Row]]:
@@ -75,7 +77,6 @@ class FinalRun:
     last: Row
     first: Row
     trained: tuple[Row, ...]  # those after the start, in their order
-    metric: str  # the column of the ESS for which claims are made
 
     @property
     def cell(self) -> tuple[Hashable, ...]:
@@ -104,12 +105,12 @@ class FinalRun:
     @property
     def ess(self) -> float:
         """ESS at the end."""
-        return float(self.last[self.metric])
+        return float(self.last[METRIC])
 
     @property
     def initial_ess(self) -> float:
         """ESS before training."""
-        return float(self.first[self.metric])
+        return float(self.first[METRIC])
 
     @property
     def share(self) -> float:
@@ -119,20 +120,21 @@ class FinalRun:
     @property
     def utilisation(self) -> float:
         """ESS/TSS at the end, at the cuts where the state limits ESS."""
-        return float(self.last[f"utilisation_{self.metric}"])
+        return float(self.last[f"utilisation_{METRIC}"])
+
+    @property
+    def record(self) -> Row:
+        """What charts show of the run, by the names of axes and legends."""
+        shown: Row = {"row": self.task, "mixer": self.mixer, "n": self.key_size, "kv": self.kv, "seed": self.seed}
+        sizes = {"TSS / kv": self.state_size / self.kv, "ESS / kv": self.ess / self.kv, "ESS / TSS": self.share}
+        return {**shown, **sizes, "accuracy": self.accuracy}
 
 
 @dataclass(frozen=True)
 class StudyTable:
-    """What the analysis and the charts of a study read.
+    """What the analysis and the charts of a study read."""
 
-    Attributes:
-        rows: All rows, in the order of the grid; those of students follow their teacher's.
-        metric: The column of the ESS for which claims are made.
-    """
-
-    rows: Sequence[Row]
-    metric: str
+    rows: Sequence[Row]  # all, in the order of the grid; those of students follow their teacher's
 
     @cached_property
     def runs(self) -> list[FinalRun]:
@@ -144,7 +146,7 @@ class StudyTable:
                 columns = {name: last[name] for name in FinalRun.__dataclass_fields__.keys() & last.keys()}
                 trained = tuple(row for row in rows if float(row["step"]) > 0)
                 first = next(row for row in rows if row["step"] == 0)
-                found.append(FinalRun(**columns, last=last, first=first, trained=trained, metric=self.metric))  # pyright: ignore[reportArgumentType]
+                found.append(FinalRun(**columns, last=last, first=first, trained=trained))  # pyright: ignore[reportArgumentType]
         return found
 
 

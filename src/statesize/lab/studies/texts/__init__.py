@@ -1,4 +1,1 @@
-"""What trained models do with the delimiters of a text, for the studies of delimiters and of recall.
-
-Read documents first, then sequences, dips (ESS around the same cuts), and reading (the settings).
-"""
+"""What models do with the delimiters of a text: read documents first, then dips, and reading, which does runs."""

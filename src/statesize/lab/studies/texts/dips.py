@@ -1,21 +1,29 @@
-"""How deep ESS dips at a cut, relative to the cuts around it, with bootstrap intervals."""
+"""How deep ESS dips at a cut, relative to the cuts around it, with bootstrap intervals, and how well models recall."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from itertools import pairwise
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from statesize.adapters import Captured
 from statesize.adapters.models.quantised import measurable
 from statesize.lab.studies.engine.table import Row
-from statesize.lab.studies.texts.documents import DocumentCorpus
-from statesize.lab.studies.texts.sequences import CONTROLS, OBSERVED, Aligned, Windows, aligned_sequences
+from statesize.lab.studies.texts.documents import (
+    CONTROLS,
+    OBSERVED,
+    Aligned,
+    DocumentCorpus,
+    Windows,
+    aligned_sequences,
+)
 from statesize.measurement.metrics import entropy_ess, tolerance_ess
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Interval, draw
@@ -27,7 +35,7 @@ METRICS = ("tolerance", "entropy", "relative", "norm", "tolerance_0.01", "tolera
 """`tolerance` is #{σ > 0.3 mean σ₁}, the mean being that of the head over the reference cuts of the same sequence, so
 that it falls when all of H_i is erased alike; `entropy` and `relative` (σ > 0.01 σ₁ of the same H_i) do not;
 `norm` is ‖H_i‖_F. The others are `tolerance` with another factor in place of 0.3, as the depth depends on it."""
-CLAIM_METRIC = "tolerance"
+CLAIM_METRIC, RECALLED = "tolerance", "recall_perplexity"
 RELATIVE_TOLERANCE = 1e-2
 
 DRAWS = 1000
@@ -106,7 +114,7 @@ def respond(model: nn.Module, aligned: Aligned, windows: Windows) -> Response:
 @torch.no_grad()
 def _measured(item: Captured, units: NDArray[np.int64], settings: Settings, references: NDArray[np.bool_]) -> Values:
     measurement = measure_captured(item, units, settings, ("values",))
-    values = cast("torch.Tensor", measurement.values)
+    values = cast("Tensor", measurement.values)
     scale = values[..., 0][..., torch.from_numpy(references)].mean(-1)[..., None, None]
     metrics = {
         **{metric: (values > factor * scale).sum(-1) for metric, factor in TOLERANCES.items()},
@@ -118,17 +126,12 @@ def _measured(item: Captured, units: NDArray[np.int64], settings: Settings, refe
 
 
 def modulation(response: Response, metric: str, seed: int = 0) -> Iterator[Row]:
-    """The modulation depth of a model in one condition, by one metric, at each offset from the delimiter.
-
-    Args:
-        response: The measurement of the condition.
-        metric: One of `METRICS`.
-        seed: Of the resampled delimiters.
+    """The modulation depth of a model in one condition, by one of `METRICS`: a row for each offset from the delimiter.
 
     Yields:
-        A row for each offset. The depth of a head is 1 − (mean at the offset) / (mean over the reference cuts), which
-        is averaged over heads that are not 0 everywhere, and over layers; "low" and "high" are the ends of its
-        interval of 95 %, "at" and "reference" the two means of the model, and "events" counts delimiters.
+        The depth of a head is 1 − (mean at the offset) / (mean over the reference cuts), which is averaged over heads
+        that are not 0 everywhere, and over layers; "low" and "high" are the ends of its interval of 95 %, "at" and
+        "reference" the two means of the model, and "events" counts delimiters.
     """
     # Delimiters are resampled with replacement; all heads of a draw are those of the same delimiters.
     values = response.values[metric].astype(np.float64)
@@ -147,3 +150,39 @@ def modulation(response: Response, metric: str, seed: int = 0) -> Iterator[Row]:
             **{"depth": float(depths[0]), "low": float(low), "high": float(high)},
             **{"at": float(at[0].mean()), "reference": float(reference[0].mean()), "events": events},
         }
+
+
+def repeated(ids: Tensor, delimiter: int) -> NDArray[np.bool_]:
+    """Which tokens (L,) end a bigram that their document has shown already."""
+    member, shown = np.zeros(len(ids), bool), set[tuple[int, int]]()
+    for position, bigram in enumerate(pairwise(cast("list[int]", ids.tolist())), 1):
+        if bigram[1] == delimiter:
+            shown.clear()
+        elif bigram[0] != delimiter:
+            member[position] = bigram in shown
+            shown.add(bigram)
+    return member
+
+
+@torch.no_grad()
+def perplexity(model: nn.Module, corpus: DocumentCorpus, length: int, scored: frozenset[int] | None) -> float:
+    """The perplexity of a model on repeated bigrams of a text, of scored ids where these are given; NaN without any."""
+    # After the slices of Arora et al., "Zoology: Measuring and improving recall in efficient language models", 2023.
+    # The text is cut into sequences of a length, or into two where it is shorter than two.
+    mark = torch.tensor([corpus.delimiter])
+    stream = torch.cat([part for document in corpus.documents for part in (document, mark)])
+    length = min(length, len(stream) // 2)
+    sequences = stream[: len(stream) // length * length].view(-1, length)
+    if corpus.beginning is not None:
+        sequences = functional.pad(sequences, (1, 0), value=corpus.beginning)
+    losses = list[Tensor]()
+    for start in range(0, len(sequences), _SEQUENCES_AT_ONCE):
+        ids = sequences[start : start + _SEQUENCES_AT_ONCE]
+        output: Any = model(ids.to(next(model.parameters()).device))
+        logits: Tensor = getattr(output, "logits", output)
+        chances = functional.log_softmax(logits[:, :-1].double().cpu(), -1)
+        member = torch.from_numpy(np.stack([repeated(row, corpus.delimiter)[1:] for row in ids]))
+        if scored is not None:
+            member &= torch.isin(ids[:, 1:], torch.tensor(sorted(scored)))
+        losses.append(-chances.gather(-1, ids[:, 1:, None])[..., 0][member])
+    return float(torch.cat(losses).mean().exp())

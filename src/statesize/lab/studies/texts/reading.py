@@ -20,10 +20,16 @@ from statesize.lab import zoo
 from statesize.lab.mixers.model import LanguageModel
 from statesize.lab.studies.engine.table import Row, versions
 from statesize.lab.studies.engine.verdicts import Claim
-from statesize.lab.studies.texts.dips import CLAIM_METRIC, METRICS, RELATIVE_TOLERANCE, TOLERANCES, measure_dips
-from statesize.lab.studies.texts.documents import DocumentCorpus, default_texts, make_corpus, rebinding_task
-from statesize.lab.studies.texts.recall import RECALLED, perplexity
-from statesize.lab.studies.texts.sequences import CONDITIONS, Windows, choose_windows
+from statesize.lab.studies.texts.dips import METRICS, RECALLED, RELATIVE_TOLERANCE, TOLERANCES, measure_dips, perplexity
+from statesize.lab.studies.texts.documents import (
+    CONDITIONS,
+    DocumentCorpus,
+    Windows,
+    choose_windows,
+    default_texts,
+    make_corpus,
+    rebinding_task,
+)
 from statesize.lab.tasks.base import build_task
 from statesize.lab.training.config import TrainingConfig
 from statesize.lab.training.loop import train
@@ -69,8 +75,6 @@ class TextRun:
     model: str
     grid: TextGrid
     windows: Windows
-    metric = CLAIM_METRIC
-    """The column of the ESS for which claims are made."""
 
     @property
     def label(self) -> str:
@@ -118,9 +122,10 @@ class TextRun:
         model, (name, seed) = self.load(), self.source
         task = rebinding_task(name)
         answers = None if task is None else frozenset(range(task.keys, task.none + 1))
+        dips = list(measure_dips(model, self.corpus, self.windows))
         recalled = perplexity(model, self.corpus, _LENGTH if task is None else task.length, answers)
         known: Row = {"run": self.key, "model": self.label, **({} if seed is None else {"seed": seed})}
-        for dip in measure_dips(model, self.corpus, self.windows):
+        for dip in dips:
             yield {**known, **asdict(self.windows), RECALLED: recalled, **dip, "versions": versions()}
 
 
