@@ -1,4 +1,4 @@
-"""What the laboratory brings to the commands: its bundled models, and folders of `statesize lab train`."""
+"""The laboratory's models for the commands: its bundled models, and folders of `statesize lab train`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LabModels(ModelPlugin):
             )
 
     def knows(self, name: str) -> bool:
-        """Whether it is a bundled name, or a folder whose config.json names a mixer."""
+        """Tell whether it is a bundled name, or a folder whose config.json names a mixer."""
         return _is_bundled(name) or "mixer" in _config(name)
 
     def model(self, name: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What the laboratory knows by name: mixers, tasks and studies, each found in its folder or in a package of a user."""
+"""Names of the laboratory: mixers, tasks and studies, each found in its folder or in a package of a user."""
 
 from __future__ import annotations
 

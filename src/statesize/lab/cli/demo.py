@@ -98,7 +98,7 @@ def _loss(model: Any, inputs: Sequence[Tensor]) -> float:
 
 
 def _found(models: Sequence[SummaryRow], profiles: Sequence[Profile]) -> list[str]:
-    """How much of their state the models use, and what that is."""
+    """Shares of their state that the models use, and their meaning."""
     shares, texts = [row["share_of_state"] for row in models], profiles[0].tokens.sizes
     used = [share for share in shares if not math.isnan(share)]
     return [
@@ -109,7 +109,7 @@ def _found(models: Sequence[SummaryRow], profiles: Sequence[Profile]) -> list[st
 
 
 def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
-    """Whether as many numbers as ESS are enough, and what must not be concluded."""
+    """Tells whether as many numbers as ESS are enough, and what must not be concluded."""
     from statesize.report.words import model_title
 
     tested = next(one for one in profiles if one.model == _CUT)
@@ -123,7 +123,7 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
 
 
 def _truncation(profiles: dict[str, Profile], folder: Path) -> dict[str, Any]:
-    """What cutting one of the models shows, which its profile then says too."""
+    """Cuts one of the models and writes the headline into its profile."""
     from statesize.lab import zoo
     from statesize.profiling import Profile
     from statesize.truncation.truncate import truncate

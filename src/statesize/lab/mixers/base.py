@@ -1,4 +1,4 @@
-"""What all sequence mixers share: projection, short convolution, norm of each head and output."""
+"""Base of all sequence mixers: projection, short convolution, norm of each head and output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from statesize.operators import Operator
 NORM_EPSILON = 1e-5
 
 State: TypeAlias = tuple[Tensor, ...]
-"""What the units of a mixer keep from one token to the next, (S, …) each."""
+"""State of the units of a mixer from one token to the next, (S, …) each."""
 
 
 class ShortConvolution(nn.Module):
@@ -80,7 +80,7 @@ class Mixer(nn.Module, ABC):
 
     @property
     def multiplicity(self) -> int:
-        """How many value channels P share one T, 1 where each channel has its own."""
+        """Number of value channels P that share one T, 1 where each channel has its own."""
         return 1
 
     @abstractmethod
@@ -172,7 +172,7 @@ class HeadMixer(Mixer):
 
     @property
     def multiplicity(self) -> int:
-        """How many value channels share one T, d_v."""
+        """Number of value channels that share one T, d_v."""
         return self.value_size
 
     def query_key_value(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,7 +33,7 @@ class DeltaNet(HeadMixer, SteppedMixer):
     """
 
     largest_strength: ClassVar[float] = 1.0
-    """What β stays below."""
+    """Upper limit of β."""
 
     def __init__(self, config: ModelConfig, *, gated: bool = False) -> None:
         super().__init__(config, activated=True, gated=gated)

@@ -33,7 +33,7 @@ class LinearAttention(HeadMixer, SteppedMixer):
         return None
 
     def mapped(self, query: Tensor, key: Tensor, log_decay: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What reads the state and what is written to it, from queries, keys (S, H, L, n) and their decays."""
+        """Readers of the state and values written to it, from queries, keys (S, H, L, n) and their decays."""
         del log_decay
         return query * self.key_size**-0.5, key
 

@@ -94,7 +94,7 @@ INSIDE = "ESS / kv less its mean", "accuracy less its mean"
 
 
 def _add_association(name: str, runs: Sequence[FinalRun], findings: Findings) -> None:
-    """How accuracy goes with state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
+    """Correlates accuracy and state sizes over some runs: pooled, and inside cells with the mixer held fixed."""
     kv, accuracy = numbers(run.kv for run in runs), numbers(run.accuracy for run in runs)
     ess, initial = numbers(run.ess for run in runs) / kv, numbers(run.initial_ess for run in runs) / kv
     size, cells = numbers(run.state_size for run in runs) / kv, numbered([run.cell for run in runs])
@@ -136,7 +136,7 @@ class Correlation(Study):
     panels = tuple(Panel(x, y, mark="n") for x, y in (("TSS / kv", "accuracy"), ("ESS / kv", "accuracy"), INSIDE))
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """How ESS, by the column of the claim and by all others, goes with accuracy, task by task."""
+        """Correlates ESS, by the column of the claim and by all others, with accuracy, task by task."""
         for task, runs in grouped(table.runs, lambda run: run.task).items():
             off_plateau = [run for run in runs if not run.guesses]
             for name, chosen in ((task, runs), (f"{task}_off_plateau", off_plateau)):

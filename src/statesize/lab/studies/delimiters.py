@@ -103,7 +103,7 @@ class Delimiters(Study):
         return list(run.rows())
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """What the dips of some models say."""
+        """Adds the figures of the dips of some models."""
         groups = grouped(table.rows, lambda row: str(row["model"]))
         models = [ModelDips(model, rows) for model, rows in groups.items()]
         findings.figures |= {"models": float(len(models)), "events": float(models[0].row(OBSERVED)["events"])}

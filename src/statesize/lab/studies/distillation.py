@@ -65,7 +65,7 @@ ESS = "entropy"
 
 
 def students_of(table: StudyTable) -> Iterator[dict[str, Any]]:
-    """What is known of each student whose teacher did not diverge, and that does not begin as a copy of this one."""
+    """Quantities of each student whose teacher did not diverge, and that does not begin as a copy of it."""
     teachers = {run.last["run"]: run for run in table.runs}
     for row in (row for row in table.rows if row["status"] == DONE and is_student(row)):
         teacher = teachers[row["run"]]
@@ -115,7 +115,7 @@ class Distillation(Study):
     panels = Panel("ESS of the teacher", "error", "student"), Panel("bound", "error", "layer")
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """How the entropy-ESS of teachers goes with the errors of their students."""
+        """Correlates the entropy-ESS of teachers with the errors of their students."""
         for size, members in sorted(grouped(students_of(table), lambda student: student["size"]).items()):
             _add_size(size, members, findings)
 

@@ -96,7 +96,7 @@ PREDICTORS: dict[str, Callable[[FinalRun], float]] = {
     "control_initial_attention": lambda run: _ess_of(run, run.first, attention_of(run)),
     "control_place": lambda run: -mean(attention_of(run)),
 }
-"""What is known of a run after a tenth of its training; controls do without the ESS then."""
+"""Quantities of a run after a tenth of its training; controls do without the ESS then."""
 
 
 @study("hybrids")
@@ -112,7 +112,7 @@ class Hybrids(Study):
     )
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """How what is known early goes with final accuracy, by ranks, over the runs that have attention."""
+        """Correlates early quantities with final accuracy, by ranks, over the runs that have attention."""
         runs = [run for run in table.runs if attention_of(run)]
         accuracy = numbers(run.accuracy for run in runs)
         settings = [run.settings_without("mixer", "seed") for run in runs]
@@ -126,7 +126,7 @@ class Hybrids(Study):
             return within_cells(ranked(values, rows), counts[rows])
 
         def beyond_first_place(values: Numbers, rows: Indices) -> Numbers:
-            """What settings, and groups of placements with one first place, leave of ranks."""
+            """Residuals of ranks given settings, and groups of placements with one first place."""
             effects = [known[rows, None] == np.unique(known) for known in (numbered(settings), groups)]
             effect, own = np.hstack(effects).astype(float), ranked(values, rows)
             return own - effect @ np.linalg.lstsq(effect, own)[0]

@@ -75,7 +75,7 @@ S6_KINDS = ("s6", "gla-s6")
 """The mixers whose rates start at 1 … n, or with the factor at 1/n … n/n."""
 
 _AFTER_THE_START = tuple(field.name for field in dataclasses.fields(TrainingConfig) if field.name != "seed")
-"""What an untrained model does not depend on: however it is trained later, its first ESS is one."""
+"""Settings on which an untrained model does not depend: however it is trained later, its first ESS is the same."""
 
 CAVEATS = (
     "How much the factor gives depends on where the step sizes start: the slower they are, the longer the memory is "
@@ -97,7 +97,7 @@ def steps_of(run: FinalRun) -> tuple[float, float]:
 
 
 def start_of(run: FinalRun) -> str:
-    """How the decays start, in words; runs of equal starts differ in state size, task, rate and seed."""
+    """Start of the decays, in words; runs of equal starts differ in state size, task, rate and seed."""
     words = [run.mixer]
     if run.mixer in S6_KINDS:
         smallest, largest = steps_of(run)
@@ -111,7 +111,7 @@ def _normalised(run: FinalRun) -> bool:
 
 
 def _gains(runs: Iterable[FinalRun], value: Callable[[FinalRun], float], *varied: str) -> Numbers:
-    """What the factor adds to a value at the largest n that has both, in pairs of equal seeds."""
+    """Increase of a value by the factor at the largest n that has both, in pairs of equal seeds."""
     groups = grouped(runs, lambda run: (run.key_size, run.length, _normalised(run)))
     # At the longest sequences that have it.
     both = [key[:2] for key in groups if (*key[:2], not key[2]) in groups]
@@ -132,7 +132,7 @@ class Initialisation(Study):
     )
 
     def analyse(self, table: StudyTable, findings: Findings) -> None:
-        """What the factor gives at the largest states of each range of steps."""
+        """Figures of the factor at the largest states of each range of steps."""
         ranges = list(dict.fromkeys(steps_of(run) for run in table.runs if run.mixer in S6_KINDS))
         for steps, mixer in product(ranges, S6_KINDS):
             kind = (mixer, steps, "none")

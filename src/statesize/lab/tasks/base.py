@@ -1,4 +1,4 @@
-"""What training needs of a task, and what tasks that are generated from a few numbers share."""
+"""The tasks of a training, and the base of those that are generated from a few numbers."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class SyntheticTask(ABC):
     @property
     @abstractmethod
     def items(self) -> int:
-        """How many items, key-value pairs or tokens, a sequence has to store at once; the kv of a study."""
+        """Number of items, key-value pairs or tokens, that a sequence has to store at once; the kv of a study."""
 
     @property
     @abstractmethod

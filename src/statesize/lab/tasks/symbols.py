@@ -1,4 +1,4 @@
-"""What tasks share whose targets are random symbols, and the chance to guess them."""
+"""Base of tasks whose targets are random symbols, and the chance to guess them."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ LOSSES = ("operators", "hidden", "logits")
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """How far a student is from its teacher on held-out data.
+    """Distances of a student from its teacher on held-out data.
 
     Attributes:
         operators: `operator_error` of each layer, the mean over sequences and units.
@@ -163,7 +163,7 @@ def _matrix(operator: Operator) -> Tensor:
 
 
 def _fits_chunks(recurrence: Recurrence) -> bool:
-    """Whether the chunk-parallel form gives the same: real, diagonal, and no decay too strong for it."""
+    """Tell whether the chunk-parallel form gives the same: real, diagonal, and no decay too strong for it."""
     if recurrence.is_complex or recurrence.A.dim() != recurrence.B.dim() or not recurrence.A.numel():
         return False
     smallest = recurrence.A.detach().amin()
@@ -172,7 +172,7 @@ def _fits_chunks(recurrence: Recurrence) -> bool:
 
 @torch.no_grad()
 def _traced(teacher: LanguageModel, input_ids: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """What enters and leaves each layer, and the logits, without dropout."""
+    """Inputs and outputs of each layer, and the logits, without dropout."""
     calls: list[tuple[Tensor, Tensor]] = []
 
     def store(_: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:

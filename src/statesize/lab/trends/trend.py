@@ -53,7 +53,7 @@ class Trend(Result):
 
     @property
     def headline(self) -> str:
-        """How the average goes, in one sentence."""
+        """The course of the average, in one sentence."""
         return self.facts["headline"]
 
     @property
@@ -125,7 +125,7 @@ class Trend(Result):
         return ResultPage(title, self.headline, [drawn], [self.table()], notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """What the command prints with --json: the points, and the means and the analysis of each layer."""
+        """JSON of the command: the points, and the means and the analysis of each layer."""
         points = self.rows.drop_duplicates("point")[["point", "place"]].to_numpy().tolist()
         found = {
             f"{self.place}s": [{"name": name, self.place: place} for name, place in points],

@@ -56,7 +56,7 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def record(name: str) -> dict[str, Any]:
-    """How a bundled model was trained: command, seed, data hash or task, loss curve, held-out figures."""
+    """Training of a bundled model: command, seed, data hash or task, loss curve, held-out figures."""
     return read_bundled(DATA, f"{_known(name)}/training.json", json.loads)
 
 

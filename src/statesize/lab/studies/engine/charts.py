@@ -15,7 +15,7 @@ from statesize.report.vega import PALETTE
 SIDE, COLUMNS = 300, 3
 """Width and height of a chart in pixels, and charts side by side."""
 SHARES = ("accuracy", "ESS / TSS", "depth", "share")
-"""What the names of quantities begin with that are drawn as percentages."""
+"""Beginnings of the names of quantities that are drawn as percentages."""
 SHOWN = alt.TooltipContent("data")
 
 

@@ -63,7 +63,7 @@ class Distillation:
 
 SHAPE: Fields = {"heads": 2, "layers": 2, "mlp_factor": 2, "convolution_size": 2}
 SCHEDULE: Fields = {"warm_up": 0.1, "weight_decay": 0.0, "clip": 1.0}
-"""What models and trainings of the studies share."""
+"""Settings common to models and trainings of the studies."""
 
 INTERVENTIONS: dict[str, Callable[[LanguageModel], None]] = {
     "none": lambda model: None,

@@ -18,7 +18,7 @@ _CLOSE = 1e-12
 
 
 def summary(study: Study, preset: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """What the rows of a preset say, as JSON values; while runs are missing, they cannot tell."""
+    """Conclusion from the rows of a preset, as JSON values; while runs are missing, they cannot tell."""
     grid = study.preset(preset)
     runs, done = study.runs(grid), len({row["run"] for row in rows})
     conclusion = study.conclude(rows, grid.claim).to_dict()
@@ -67,7 +67,7 @@ def verify(study: Study, folder: Path) -> dict[str, Any]:
 
 
 def _is_close(kept: Any, again: Any) -> bool:
-    """Whether both are equal, numbers and those of lists to 1e-12."""
+    """Tell whether both are equal, numbers and those of lists to 1e-12."""
     if isinstance(kept, list) and isinstance(again, list):
         return len(kept) == len(again) and all(map(_is_close, kept, again))  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(kept, float) and isinstance(again, float):

@@ -1,4 +1,4 @@
-"""What a study is: a question, grids with the claim that was fixed beforehand, an analysis and charts."""
+"""A study: a question, grids with the claim that was fixed beforehand, an analysis and charts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Study(ABC):
     presets: ClassVar[Mapping[str, Any]]
     """Grids by name; "smoke" takes seconds."""
     caveats: ClassVar[tuple[str, ...]]
-    """How far its conclusions reach."""
+    """Limits of its conclusions."""
     panels: ClassVar[Sequence[Panel]] = (Panel("ESS / TSS", "accuracy", mark="n"),)
     """Its charts."""
 
@@ -66,7 +66,7 @@ class Study(ABC):
         """Adds to findings what a table says."""
 
     def records(self, table: StudyTable) -> list[Row]:
-        """What the panels draw, in a block for each value of "row": here a record for each run, task by task."""
+        """Records of the panels, in a block for each value of "row": here a record for each run, task by task."""
         return [run.record for run in table.runs]
 
     def draw(self, table: StudyTable) -> alt.VConcatChart:

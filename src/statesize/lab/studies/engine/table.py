@@ -42,7 +42,7 @@ def finished_runs(folder: Path, study: str) -> Parts[list[Row]]:
 
 
 def versions() -> str:
-    """What makes rows here."""
+    """Software and machine that make rows here."""
     return f"statesize {__version__}, torch {torch.__version__}, python {platform.python_version()}"
 
 
@@ -99,7 +99,7 @@ class FinalRun:
 
     @property
     def guesses(self) -> bool:
-        """Whether the run has not left the plateau of guessing: accuracy up to `PLATEAU` times chance."""
+        """True where the run has not left the plateau of guessing: accuracy up to `PLATEAU` times chance."""
         return self.accuracy <= PLATEAU * self.chance
 
     @property
@@ -124,7 +124,7 @@ class FinalRun:
 
     @property
     def record(self) -> Row:
-        """What charts show of the run, by the names of axes and legends."""
+        """Quantities of the run for charts, by the names of axes and legends."""
         shown: Row = {"row": self.task, "mixer": self.mixer, "n": self.key_size, "kv": self.kv, "seed": self.seed}
         sizes = {"TSS / kv": self.state_size / self.kv, "ESS / kv": self.ess / self.kv, "ESS / TSS": self.share}
         return {**shown, **sizes, "accuracy": self.accuracy}
@@ -132,7 +132,7 @@ class FinalRun:
 
 @dataclass(frozen=True)
 class StudyTable:
-    """What the analysis and the charts of a study read."""
+    """Rows of a study, for its analysis and charts."""
 
     rows: Sequence[Row]  # all, in the order of the grid; those of students follow their teacher's
 
@@ -151,7 +151,7 @@ class StudyTable:
 
 
 def is_student(row: Row) -> bool:
-    """Whether a row is that of a student, which was not trained on the task."""
+    """Tell whether a row is that of a student, which was not trained on the task."""
     # Runs without students have no such column; in one table with others it is not a number.
     return not math.isnan(float(row.get("student_divergence", math.nan)))
 

@@ -44,7 +44,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds, None where the runs cannot tell and why, and the figures from which that follows."""
+    """Verdict on a claim, None where the runs cannot tell and why, and the figures from which it follows."""
 
     holds: bool | None
     figures: dict[str, Figure]  # with the interval of all looks together, by Bonferroni, and Holm's adjusted p
@@ -117,7 +117,7 @@ class Conclusion(Result):
 
     @property
     def headline(self) -> str:
-        """Whether the claim holds, or why the grid cannot tell, and the claim."""
+        """Tables and sentences: whether the claim holds, or why the grid cannot tell."""
         if self.claim == NO_CLAIM:
             return f"Nothing was tested: {NO_CLAIM[0].lower()}{NO_CLAIM[1:]}"
         words = {True: "Holds here", False: "Does not hold here", None: f"Cannot tell: {self.reason}. The claim"}

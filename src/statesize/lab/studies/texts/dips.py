@@ -1,4 +1,4 @@
-"""How deep ESS dips at a cut, relative to the cuts around it, with bootstrap intervals, and how well models recall."""
+"""Depth of the dip of ESS at a cut, relative to the cuts around it, with bootstrap intervals, and recall."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ModelDips:
 
     @property
     def beyond_controls(self) -> bool:
-        """Whether the interval at delimiters lies above 0 and above those of all controls."""
+        """True where the interval at delimiters lies above 0 and above those of all controls."""
         return self.dip(OBSERVED).low > max(0, *(self.dip(control).high for control in CONTROLS))
 
     @property

@@ -35,7 +35,7 @@ WINDOWS = (32, 24, 16, 12, 8, 6, 4)
 
 @dataclass(frozen=True, eq=False)
 class DocumentCorpus:
-    """What a model reads in a study of delimiters.
+    """Text that a model reads in a study of delimiters.
 
     Attributes:
         documents: Token ids (N,) int64 of each, without the delimiter.

@@ -78,7 +78,7 @@ class TextRun:
 
     @property
     def label(self) -> str:
-        """What tables call the model: the name of a folder is that of its last part."""
+        """Name of the model in tables: that of a folder is its last part."""
         return Path(self.model).absolute().name if Path(self.model).is_dir() else self.model
 
     @cached_property
@@ -104,7 +104,7 @@ class TextRun:
 
     @cached_property
     def corpus(self) -> DocumentCorpus:
-        """What it reads; an InputError names the model."""
+        """Texts that it reads; an InputError names the model."""
         name, text = self.source[0], self.grid.text
         texts = default_texts(name) if text is None else read_file(Path(text))
         try:
