@@ -28,7 +28,7 @@ def cache(
 
     The model is one of transformers with a cache of keys and values, such as SmolLM2. Bundled models (sa, la, gla,
     gated-deltanet) keep no such cache and are refused. Texts are read in pieces of --max-tokens, at least 96 (shorter
-    ones where texts are too short), and 24 of them unless --sequences, at least 6, says otherwise. Every third text, or
+    ones where texts are too short), and 12 of them unless --sequences, at least 6, says otherwise. Every third text, or
     the first third of a single one, shows how each layer errs as its caches keep fewer tokens, those that expected
     attention reads most. The others give prices, also of the latest tokens.
 

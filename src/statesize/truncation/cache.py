@@ -36,7 +36,7 @@ from statesize.truncation.result import CutDocument, CutRun
 from statesize.truncation.run import Documents, Keep, Piece, Scores, check_head, kept_result, two_sets
 from statesize.truncation.traced import Known
 
-DOCUMENTS, PIECE = 24, 512
+DOCUMENTS, PIECE = 12, 512
 """Pieces of text that are read by default, and the tokens of each."""
 RATIOS = (0.5, 0.25, 0.125)
 """Shares of the tokens that are always tried, where more is kept than always stays."""
