@@ -1,18 +1,57 @@
-"""A real Ray of this machine: each value comes once, whenever a worker is killed."""
+"""A real Ray of this machine: each value comes once, whenever a worker is killed; what is refused before it starts."""
 
 import os
 import signal
+import socket
+import sys
 import threading
 
 import pytest
-from torch import nn
 
 from statesize.cli.shared.options import ray_cluster
-from statesize.errors import InputError, ModelError, StatesizeError
-from statesize.parallel.ray import RayCluster, shared
+from statesize.errors import FileError, InputError, ModelError, StatesizeError
+from statesize.parallel.ray import RayCluster, ray_session
 
+# Importing it sets variables of the environment.
+module = pytest.importorskip("ray")
 # The warnings are Ray's own; where no worker comes, the slow ones too would wait for ever.
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(600)]
+
+
+def refusal(address=None):
+    before = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    with pytest.raises(StatesizeError) as caught, ray_session(address):
+        pass
+    assert (signal.getsignal(signal.SIGTERM), dict(os.environ)) == before
+    return caught.value
+
+
+def test_ray_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert isinstance(refusal(), FileError)
+
+
+@pytest.mark.parametrize("address", ["somewhere", "http://host", "host:port", ":99999"])
+def test_an_address_that_is_none(address):
+    assert address in str(refusal(address))
+
+
+def test_nothing_answers():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        assert isinstance(refusal(address), InputError)
+
+
+@pytest.mark.parametrize("kind", [Exception, RuntimeError])
+def test_ray_does_not_start(kind, monkeypatch):
+    # A time-out of its own takes minutes, and needs a machine that is out of memory or processes.
+    def init(**options):
+        raise kind("The current node timed out during startup.")
+
+    monkeypatch.setattr(module, "init", init)
+    assert "The current node timed out during startup." in str(refusal())
 
 
 def counting(folder, at, times):
@@ -36,7 +75,8 @@ def test_each_value_comes_once_whenever_a_worker_is_killed_and_a_task_ends_that_
     ray, at, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("statesize.parallel.ray.ATTEMPTS", 2)
-    with RayCluster(processes=1)(counting(tmp_path, at, {"once": 1, "always": 99})) as workers:
+    cores = int(ray.cluster_resources()["CPU"])
+    with RayCluster(cpus=cores)(counting(tmp_path, at, {"once": 1, "always": 99})) as workers:
         *values, last = workers(["once", "always"])
     # What a worker made just before its end may be lost with it.
     came = [done.get() for done in values]
@@ -47,7 +87,9 @@ def test_each_value_comes_once_whenever_a_worker_is_killed_and_a_task_ends_that_
     assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["always", "once"]
 
 
-def test_the_gpus_that_a_command_asks_for_are_asked_of_ray(ray, tmp_path):
+def test_what_a_command_asks_for_is_asked_of_ray(ray, tmp_path):
+    assert ray_cluster(False) is None
+    assert ray_cluster(True, gpus=1.0) == RayCluster(gpus=1.0)
     with (
         RayCluster(gpus=0.25)(counting(tmp_path, 9, {})) as workers,
         pytest.raises(InputError, match=r"1 CPU, 0\.25 GPU"),
@@ -55,20 +97,6 @@ def test_the_gpus_that_a_command_asks_for_are_asked_of_ray(ray, tmp_path):
         list(workers(["task"]))
 
 
-def test_processes_alone_are_on_ray_and_as_many_as_are_asked_for(ray, tmp_path):
-    assert ray_cluster(False) is None
-    assert ray_cluster(True, gpus=1.0) == RayCluster(gpus=1.0)
-
-    # Pickled by value, as Ray's processes do not have the modules of the tests.
-    def process(task):
-        yield os.getpid()
-
-    with RayCluster(processes=1)(lambda: process) as workers:
-        assert len({done.get() for done in workers(range(8))}) == 1
-
-
-def test_what_cannot_be_copied(ray):
-    model = nn.ReLU()
-    model.lock = threading.Lock()
-    with pytest.raises(ModelError, match="lock"):
-        shared(ray, model)
+def test_work_that_cannot_be_copied(ray):
+    with pytest.raises(ModelError), RayCluster()(threading.Lock()):
+        pass

@@ -14,7 +14,7 @@ from statesize.measurement.measurement import hankel_singular_values
 from statesize.measurement.metrics import entropy_ess
 from statesize.measurement.settings import MARKED
 from statesize.operators import Dense, Operator, SoftmaxAttention
-from statesize.parallel.threads import NUMPY, in_parallel, lapack, one_torch_thread
+from statesize.parallel.threads import in_parallel, one_thread
 
 CUTS = (0.25, 0.5, 0.75)
 """Where variants of ESS are measured, as shares of the sequence."""
@@ -63,7 +63,7 @@ def sinks(operator: Operator, cut: int) -> list[Sink] | None:
     # The first token of a short text gets a large share even where a head attends evenly.
     even = sum(1 / row for row in range(1, operator.length + 1)) / operator.length
     # LAPACK's own threads only wait for one another here.
-    with one_torch_thread():
+    with one_thread():
         return in_parallel([partial(_sink, T, cut, max(MARKED, 2 * even)) for T in heads])
 
 
@@ -98,7 +98,7 @@ def entropies(operator: Operator, squares: bool = False) -> list[float]:
     if not cuts:
         return [math.nan] * units
     if isinstance(operator, Dense | SoftmaxAttention):
-        with one_torch_thread():
+        with one_thread():
             heads = operator[0].dense().double()
             spectra = in_parallel([lambda T=T: [_values(T[cut:, :cut]) for cut in cuts] for T in heads])
     else:
@@ -113,5 +113,4 @@ def _values(block: Tensor) -> Tensor:
         return block.new_zeros(1)
     # Numpy makes half of the product, and takes two thirds of torch's time for eigenvalues.
     long = (block if block.shape[0] < block.shape[1] else block.mT).cpu().numpy()
-    with lapack(NUMPY).block():
-        return torch.from_numpy(np.linalg.eigvalsh(long @ long.T)).clamp(min=0).sqrt()
+    return torch.from_numpy(np.linalg.eigvalsh(long @ long.T)).clamp(min=0).sqrt()

@@ -24,7 +24,7 @@ ATTEMPTS = 3
 
 _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 2.0
-_QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+_USAGE = "RAY_USAGE_STATS_ENABLED"
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,32 @@ class RayCluster:
             the one that this process is connected to, or starts one on this machine and stops it at the end.
         cpus: Cores of each process, and its threads.
         gpus: GPUs of each process, or a share of one; a model on a GPU needs some.
-        processes: Processes at most; None takes as many as there are tasks, and as cores and memory allow.
 
     Raises:
-        InputError: If `cpus` or `processes` is no positive number.
+        InputError: If `cpus` is no positive number.
     """
 
     address: str | None = None
     cpus: int = 1
     gpus: float = 0.0
-    processes: int | None = None
 
     def __post_init__(self) -> None:
         require_count("cpus", self.cpus)
-        if self.processes is not None:
-            require_count("processes", self.processes)
 
     @contextmanager
     def __call__(self, make: Make, memory: int = 0) -> Generator[OnRay]:
         """The executor of a work for the time of a block; each process may take so many bytes."""
         with ray_session(self.address) as ray:
-            workers = OnRay(ray, self, shared(ray, make), memory)
+            try:
+                # The store of a machine holds it once for all of its processes.
+                reference = ray.put(make)
+            except TypeError as error:
+                advice = "Give a function that loads it."
+                reason = f"({error.__cause__ or error})"
+                raise ModelError(
+                    f"model must be one that can be copied to a process, got {reason}. {advice}"
+                ) from error
+            workers = OnRay(ray, self, reference, memory)
             try:
                 yield workers
             finally:
@@ -79,44 +84,44 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         return
     constants: Any = importlib.import_module("ray._private.ray_constants")
     reachable = constants.ENABLE_RAY_CLUSTER
+    options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        # Workers beside other processes would starve at Ray's own niceness of 15.
-        options = {"address": "local", "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
-        options |= {"num_cpus": available_cores()}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray runs all code that it receives, so it listens at 127.0.0.1 only, as on Windows and macOS.
+        # Ray runs all code that it receives, so it listens at 127.0.0.1 only, as on Windows and macOS. Of a container's
+        # share of cores it takes the whole part, and workers beside others would starve at its own niceness of 15.
         constants.ENABLE_RAY_CLUSTER = False
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        options |= {"num_cpus": cores, "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
     else:
         _require_reachable(address)
-        options = {"address": address}
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, usage = signal.getsignal(signal.SIGTERM), os.environ.get(_USAGE)
+    sets_signals = handler is not None and threading.current_thread() is threading.main_thread()
+    os.environ[_USAGE] = usage or "0"
     try:
         try:
-            ray.init(**options, **_QUIET)
+            ray.init(**options)
         except Exception as error:
             # Ray raises Exception itself if a node does not start in time or the head is not ready.
             raise StatesizeError(f"Ray at {options['address']} must be reachable, got: {error}") from error
-        if callable(handler) and threading.current_thread() is threading.main_thread():
+        if sets_signals and callable(handler):
             # Ray sets a handler of its own, which would not unwind the caller as the caller's does.
             signal.signal(signal.SIGTERM, handler)
         yield ray
     finally:
         ray.shutdown()
         constants.ENABLE_RAY_CLUSTER = reachable
-
-
-def available_cores() -> int:
-    """The cores that this process may use, at least 1; Ray itself would round a container's share of them down."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if sets_signals:
+            signal.signal(signal.SIGTERM, handler)
+        if usage is None:
+            del os.environ[_USAGE]
 
 
 def _require_reachable(address: str) -> None:
-    """Refuse an address at which nothing answers: Ray waits for minutes and then may end the process."""
+    """Refuse an address at which nothing answers: Ray would wait for minutes, and then end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        if address != "auto":
+        if port.isdecimal():
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, OverflowError) as error:
         advice = f"There: {error}. Start a cluster there with ray start --head, or give no address."
         refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto, and answer", address, advice)
 
@@ -205,26 +210,15 @@ class OnRay:
         needed = {"CPU": self.cluster.cpus, "GPU": self.cluster.gpus, "memory": self.memory}
         needed = {name: amount for name, amount in needed.items() if amount}
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        fitting = (min(machine.get(name, 0) // amount for name, amount in needed.items()) for machine in machines)
-        if not (room := int(sum(fitting))):
+        room = sum(min(machine.get(name, 0) // amount for name, amount in needed.items()) for machine in machines)
+        if not room:
             asked = ", ".join(f"{amount:,} {name}" for name, amount in needed.items())
             advice = "Ask for less, or give the address of a larger cluster."
             raise InputError(f"a worker must fit on a machine of the Ray cluster, got {asked}. {advice}")
-        return min(room, self.cluster.processes or room)
+        return int(room)
 
     def _new_worker(self) -> Any:
         """A worker, which Ray starts as soon as there is room for it, and again where it is lost."""
         cpus, retries = self.cluster.cpus, {"max_restarts": ATTEMPTS - 1, "max_task_retries": -1}
         options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": self.cluster.gpus, "memory": self.memory or None}
         return self.ray.remote(Worker).options(**options, **retries).remote(self.make, cpus)
-
-
-def shared(ray: Any, make: Make) -> Any:
-    """The reference of what makes the work, for processes of Ray; a machine's store holds it once."""
-    try:
-        return ray.put(make)
-    except TypeError as error:
-        reason = error.__cause__ or error
-        raise ModelError(
-            f"model must be one that can be copied to another process, got ({reason}). Give a function that loads it."
-        ) from error

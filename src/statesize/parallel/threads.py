@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -104,62 +104,62 @@ def run(
 _local = threading.local()
 
 
-NUMPY = "numpy.linalg._umath_linalg"
-"""The module of numpy that `lapack` takes."""
+class _Blas:
+    """The OpenBLAS of numpy and of scipy, which have one number of threads for all threads of a process."""
 
+    def __init__(self) -> None:
+        self._lock, self._open_blocks = threading.Lock(), 0
+        self._before = list[tuple[Callable[[int], object], int]]()
 
-class OneThread:
-    """Holds a library, which has one number of threads for all, at one while any thread is inside of a block."""
-
-    def __init__(self, get: Callable[[], int], put: Callable[[int], object]) -> None:
-        self.get, self.put = get, put
-        self._lock, self._open_blocks, self._previous = threading.Lock(), 0, 1
-
-    @contextmanager
-    def block(self) -> Generator[None]:
-        """Restore the number of threads after the last open block."""
+    def hold(self) -> None:
+        """Set them to one thread."""
         with self._lock:
-            self._previous = self._previous if self._open_blocks else self.get()
+            self._before = self._before if self._open_blocks else [(put, get()) for get, put in blas_functions()]
             self._open_blocks += 1
-            self.put(1)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open_blocks -= 1
-                if not self._open_blocks:
-                    self.put(self._previous)
+            for put, _ in self._before:
+                put(1)
+
+    def release(self) -> None:
+        """Restore them after the last of the blocks that hold them."""
+        with self._lock:
+            self._open_blocks -= 1
+            for put, threads in () if self._open_blocks else self._before:
+                put(threads)
 
 
-@cache
-def lapack(module: str = "scipy.linalg.cython_blas") -> OneThread:
-    """The OpenBLAS of scipy, or of numpy, one for all threads of a process; without effect for another BLAS."""
-    library = ctypes.CDLL(import_module(module).__file__)
-    # Names in newer and older wheels of scipy, and in those of numpy.
-    for name in ("scipy_openblas_{}_num_threads", "openblas_{}_num_threads", "scipy_openblas_{}_num_threads64_"):
-        if hasattr(library, name.format("set")):
-            return OneThread(getattr(library, name.format("get")), getattr(library, name.format("set")))
-    return OneThread(lambda: 1, lambda count: None)
+def blas_functions() -> Iterator[tuple[Callable[[], int], Callable[[int], object]]]:
+    """Functions that get and set the number of threads; none for another BLAS than OpenBLAS."""
+    for module in ("numpy.linalg._umath_linalg", "scipy.linalg.cython_blas"):
+        library = ctypes.CDLL(import_module(module).__file__)
+        # Names in newer and older wheels of scipy, and in those of numpy.
+        for name in ("scipy_openblas_{}_num_threads", "openblas_{}_num_threads", "scipy_openblas_{}_num_threads64_"):
+            if hasattr(library, name.format("set")):
+                yield getattr(library, name.format("get")), getattr(library, name.format("set"))
+
+
+_blas = _Blas()
 
 
 @contextmanager
-def one_torch_thread() -> Generator[None]:
-    """Set torch to one thread for the time of a block and leave the other threads to `in_parallel`."""
+def one_thread() -> Generator[None]:
+    """Hold torch in this thread, numpy and scipy at one thread for a block; `in_parallel` may use the others."""
     if hasattr(_local, "threads"):
         yield
         return
     # Each thread has a number of its own.
     _local.threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    _blas.hold()
     try:
         yield
     finally:
+        _blas.release()
         torch.set_num_threads(_local.threads)
         del _local.threads
 
 
 def free_threads() -> int:
-    """How many threads `in_parallel` may use: the setting of torch before `one_torch_thread`, or 1 outside of it."""
+    """How many threads `in_parallel` may use: the setting of torch before `one_thread`, or 1 outside of it."""
     return getattr(_local, "threads", 1)
 
 

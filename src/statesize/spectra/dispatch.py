@@ -13,7 +13,7 @@ from torch import Tensor
 from statesize.errors import EngineError, InputError
 from statesize.io.machine import free_bytes
 from statesize.operators import Convolution, Operator, Shared
-from statesize.parallel.threads import free_threads, in_parallel, one_torch_thread
+from statesize.parallel.threads import free_threads, in_parallel, one_thread
 from statesize.spectra.all_cuts.all_cuts import AllCutsEngine
 from statesize.spectra.convolutions import folded
 from statesize.spectra.cut import Cut
@@ -73,7 +73,7 @@ def dispatch(operator: Operator, engine: Engine, question: Question) -> tuple[An
         parts, dim = [dispatch(operator, engine, replace(question, cut=part)) for part in cuts], len(shape)
         answers, used = _joined([(answers, used.split(", ")) for answers, used in parts], dim)
     else:
-        with one_torch_thread():
+        with one_thread():
             threads = min(free_threads(), question.memory // (each + shared), total * each // question.worth_a_thread)
             threads = max(1, 1 if engine.keeps_device and operator.device.type != "cpu" else threads)
             held = min(question.memory // threads - shared, engine.block_bytes)

@@ -14,7 +14,7 @@ from torch import Tensor
 from statesize.adapters.kernels.rotation import Rotation
 from statesize.operators import Operator, Recurrence, SoftmaxAttention
 from statesize.operators.stepped import DelayedRecurrence, Stepped
-from statesize.parallel.threads import in_parallel, lapack, one_torch_thread
+from statesize.parallel.threads import in_parallel, one_thread
 from statesize.spectra.border_maps import border_maps
 
 _linalg = cast("Any", torch.linalg)
@@ -37,7 +37,7 @@ def leading_eigenvectors(symmetric: Tensor, counts: Tensor) -> Tensor:
         return eigenvectors(symmetric).flip(-1)[..., :most]
     eigh: Any = import_module("scipy.linalg").eigh  # importing it takes time
     matrices, bases = symmetric.reshape(-1, n, n), symmetric.new_zeros(symmetric.shape[:-2].numel(), n, most)
-    with lapack().block():
+    with one_thread():
         for matrix, vectors, count in zip(matrices, bases, counts.expand(symmetric.shape[:-2]).flatten(), strict=True):
             if count:
                 some = eigh(matrix.numpy(), subset_by_index=(n - int(count), n - 1), check_finite=False)[1]
@@ -56,7 +56,7 @@ def gram(rows: Tensor) -> Tensor:
 
 def _each(decompose: Callable[[Tensor], Any], symmetric: Tensor) -> list[Any]:
     """Decompose matrices, one per thread: LAPACK's own threads only wait here."""
-    with one_torch_thread():
+    with one_thread():
         return in_parallel([partial(decompose, matrix) for matrix in symmetric.reshape(-1, *symmetric.shape[-2:])])
 
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from statesize.parallel.threads import lapack
 from statesize.spectra.all_cuts.chunks import cores_of
 from statesize.spectra.all_cuts.eliminations import (
     Array,
@@ -198,8 +197,7 @@ class AllCutsBlocks(HankelBlocks):
         positions, place = np.unique(np.array(cut.positions, np.int64), return_inverse=True)
         self._all, self._batch, self._place = matrices, batch_shape, place
         self._cut = replace(cut, positions=tuple(map(int, positions)))
-        with lapack().block():
-            self._matrices = [_Matrix(matrix, self._cut, width) for matrix in matrices]
+        self._matrices = [_Matrix(matrix, self._cut, width) for matrix in matrices]
 
     @property
     def error_bound(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]

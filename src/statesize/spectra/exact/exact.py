@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from statesize.operators import Operator, Recurrence
-from statesize.parallel.threads import NUMPY, lapack
 from statesize.spectra.cut import Cut
 from statesize.spectra.engine import (
     DOUBLE,
@@ -111,7 +110,7 @@ class ExactBlocks(HankelBlocks):
         shape = batch_shape.numel(), len(cut.positions), max(cut.largest_rank, 1)
         squares, sums = np.zeros(shape), np.zeros(shape[1])
         place_of = {position: place for place, position in enumerate(cut.positions)}
-        with lapack(NUMPY).block(), np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             for position, count, gram in _grams(read, cut) if batch_shape.numel() else ():
                 place = place_of[position]
                 sums[place] = count

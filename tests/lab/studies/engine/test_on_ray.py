@@ -39,7 +39,7 @@ def test_the_same_rows_when_a_worker_is_killed(grid, runs, outcomes, without_tim
             killed.append(workers()[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    result = run_study(STUDY, grid, tmp_path, RayCluster(processes=2), kill)
+    result = run_study(STUDY, grid, tmp_path, RayCluster(), kill)
     assert without_time(result.rows) == without_time([row for run in runs for row in outcomes[run.key].value])
     while workers():
         time.sleep(0.1)

@@ -26,7 +26,7 @@ from statesize.measurement.settings import Positions
 from statesize.metrics import hankel_singular_values
 from statesize.models.capture import capture
 from statesize.operators import Operator
-from statesize.parallel.threads import one_torch_thread
+from statesize.parallel.threads import one_thread
 from statesize.profiling.work import captured_mixers, measure_captured
 
 # Students' weights and batches are drawn apart from those of their teachers, which have seeds of a few digits.
@@ -86,7 +86,7 @@ def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> lis
         made: Row = {"seconds": time.perf_counter() - started, "settings": settings, "versions": versions()}
         rows.append(_row(run, step) | measured | made | end)
 
-    with one_torch_thread(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         # For mixers that draw from it.
         torch.default_generator.manual_seed(run.training.seed)
         model = LanguageModel(run.model, torch.Generator().manual_seed(run.training.seed))
