@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,36 @@ def test_what_somebody_put_beside_a_profile_stays(small_profile, tmp_path, monke
     assert Profile.load(folder).mixers == small_profile.mixers
     assert [one.name for one in tmp_path.iterdir()] == ["run"]
     assert not list(folder.glob(".*"))
+
+
+def interrupting(call, left):
+    """A method of Path where an interrupt comes once no steps are left."""
+
+    def called(*args, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return call(*args, **options)
+
+    return called
+
+
+def test_an_interrupt_at_any_step_leaves_the_old_profile_or_the_new_one(small_profile, tmp_path, monkeypatch):
+    path, left, found = tmp_path / "profile", [0], []
+    other = replace(small_profile, tree=small_profile.tree.copy())
+    other.tree.attrs["model"] = "another"
+    while left[0] <= 0:
+        small_profile.save(path)
+        left = [len(found) + 1]
+        with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+            for name in ("write_bytes", "replace", "unlink"):
+                patched.setattr(Path, name, interrupting(getattr(Path, name), left))
+            other.save(path)
+        loaded = Profile.load(path)
+        assert loaded.tree.identical((other if loaded.model == "another" else small_profile).tree)
+        found.append(loaded.model)
+    assert list(dict.fromkeys(found)) == [small_profile.model, "another"]
+    assert len(list(path.iterdir())) == 4
 
 
 def test_a_folder_of_profiles_names_one(small_profile, tmp_path):

@@ -23,10 +23,12 @@ class Marker:
     Attributes:
         document: What `Profile.to_dict` returns, so that a profile is shown without its arrays.
         nodes: Names of the mixers, in the order of the files; "" for the tokens, which are the first.
+        first: Number of the first file: not 0 where it was written beside a profile that it then replaced.
     """
 
     document: dict[str, Any]
     nodes: list[str]
+    first: int = 0
     schema: int = SCHEMA
 
 

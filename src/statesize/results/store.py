@@ -15,10 +15,10 @@ import safetensors.numpy
 import xarray as xr
 
 from statesize.errors import FileError
-from statesize.io.files import os_errors, replace_files
+from statesize.io.files import os_errors, replace_file, replace_files
 from statesize.results.place import MARKER, Marker, check_destination, read_marker
 
-_ARRAYS = re.compile(r"\d{5}\.safetensors")
+_ARRAYS = re.compile(r"\d{5,}\.safetensors")
 
 
 def node_name(mixer: str) -> str:
@@ -29,23 +29,28 @@ def node_name(mixer: str) -> str:
 def write_tree(path: Path, nodes: Mapping[str, xr.Dataset], document: dict[str, Any]) -> None:
     """Write the tokens, as "", and each mixer by its name, with what is shown of them; a profile there is replaced."""
     check_destination(path)
-    contents = {_file(path, index).name: dataset_to_bytes(dataset) for index, dataset in enumerate(nodes.values())}
-    marker = asdict(Marker(document, list(nodes)))
-    # The marker is the last, so that it never stands beside arrays of another profile.
-    contents[MARKER] = json.dumps(marker, ensure_ascii=False, allow_nan=False, indent=1).encode()
-    replace_files(path, contents)
+    # Arrays are written beside those that are there. The marker then names them in place of the others, at once: a
+    # run that is killed leaves the old profile or the new one.
+    taken = [int(old.stem) for old in path.glob("*.safetensors") if _ARRAYS.fullmatch(old.name)]
+    first = 0 if min(taken, default=len(nodes)) >= len(nodes) else max(taken) + 1
+    names = [_file(path, index).name for index in range(first, first + len(nodes))]
+    replace_files(path, dict(zip(names, map(dataset_to_bytes, nodes.values()), strict=True)))
+    marker = asdict(Marker(document, list(nodes), first))
+    replace_file(path / MARKER, json.dumps(marker, ensure_ascii=False, allow_nan=False, indent=1).encode())
     # A page, a training run or notes that somebody put beside it stay.
     with os_errors(f"{path} cannot be written"):
         for old in path.iterdir():
-            if _ARRAYS.fullmatch(old.name) and old.name not in contents:
+            if _ARRAYS.fullmatch(old.name) and old.name not in names:
                 old.unlink()
 
 
 def read_tree(path: Path) -> xr.DataTree:
     """The tree of a profile that `write_tree` wrote; a FileError for one that is damaged."""
-    names = read_marker(path).nodes
+    marker = read_marker(path)
+    names = marker.nodes
     try:
-        root, *mixers = (dataset_from_bytes(_file(path, index).read_bytes()) for index in range(len(names)))
+        files = [_file(path, marker.first + index) for index in range(len(names))]
+        root, *mixers = (dataset_from_bytes(file.read_bytes()) for file in files)
     except (OSError, ValueError, TypeError) as error:
         raise FileError(f"{path} is damaged and cannot be read ({error}). Make the profile anew.") from error
     pairs = zip(names[1:], mixers, strict=True)
