@@ -30,7 +30,7 @@ def test_a_training_is_followed_through_its_checkpoints(here, capsys):
     assert "layers.3.mixer" in captured.out
     assert "few texts" in captured.out
     assert (here / "series.html").is_file()
-    found = ss.lab.series("run", bundled_sequences(load_tokenizer("run/step-000000"), 2, 24))
+    found = ss.lab.series("run", bundled_sequences(load_tokenizer("run/step-000000")[0], 2, 24))
     assert [one["step"] for one in found.to_dict()["steps"]] == [0, 2, 4]
     # What is kept is taken up.
     assert printed(capsys, *asked) == json_values(found.to_dict())

@@ -11,7 +11,8 @@ from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 import statesize as ss
 from statesize.errors import FileError
 from statesize.models.gguf import quick_reading
-from statesize.models.load import load_model, load_model_facts, load_tokenizer
+from statesize.models.load import load_model, load_tokenizer
+from statesize.texts.documents import context_length, vocabulary_size
 from statesize.texts.tokens import plain_ids
 
 
@@ -22,8 +23,8 @@ def test_weights_and_tokenizer_are_those_of_the_file(tmp_path):
         step = weight.abs().max() / 127
         assert (loaded.model.state_dict()[name] - weight).abs().max() <= 0.6 * step, name
     assert loaded.tokenizer(TEXT).input_ids == tiny_tokenizer()(TEXT).input_ids
-    facts = load_model_facts(str(tmp_path / "tiny.gguf"))
-    assert (facts.vocabulary, facts.context) == (300, tiny_llama().config.max_position_embeddings)
+    _, config = load_tokenizer(str(tmp_path / "tiny.gguf"))
+    assert (vocabulary_size(config), context_length(config)) == (300, tiny_llama().config.max_position_embeddings)
 
 
 def test_weights_that_are_not_quantised_are_not_called_so(tmp_path):
@@ -79,7 +80,7 @@ def test_a_file_of_another_name_and_packages_that_are_not_there(tmp_path, monkey
     ],
 )
 def test_text_is_split_as_the_file_says(tmp_path, splitter, parts):
-    tokenizer = load_tokenizer(str(write_gguf(tmp_path / "tiny.gguf", splitter=splitter)))
+    tokenizer, _ = load_tokenizer(str(write_gguf(tmp_path / "tiny.gguf", splitter=splitter)))
     split = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("a   12;")
     assert [part for part, _ in split] == parts
 
@@ -116,7 +117,7 @@ def merged(text, ahead):
 )
 @pytest.mark.parametrize("text", ["ab ba", " ab", "  b a", "é\nab  "])
 def test_a_space_ahead_of_the_text_is_the_files(tmp_path, fields, ahead, text):
-    tokenizer = load_tokenizer(str(write_sentencepiece(tmp_path / "tiny.gguf", LEARNED, **fields)))
+    tokenizer, _ = load_tokenizer(str(write_sentencepiece(tmp_path / "tiny.gguf", LEARNED, **fields)))
     ids = plain_ids(tokenizer, text)
     assert ids == merged(text, ahead)
     assert tokenizer.decode(ids) == text

@@ -1,22 +1,20 @@
-"""Tokenizers of both kinds."""
+"""Tokenizers of both kinds, and chats through their templates."""
 
 import pytest
 import torch
-from oracles.pretrained import tiny_tokenizer
+from oracles.pretrained import TEMPLATE, tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from statesize.errors import InputError
+from statesize.errors import FileError, InputError
 from statesize.lab import zoo
 from statesize.lab.tasks.text import encode as encode_documents
 from statesize.texts.inputs import sequences
-from statesize.texts.tokens import (
-    document_ids,
-    special_ids,
-    supported_tokenizer,
-    text_sequence,
-    token_text,
-)
+from statesize.texts.rows import Chat, RefusedChat
+from statesize.texts.tokens import document_ids, special_ids, supported_tokenizer, text_sequence, token_text
+
+MESSAGES = ({"role": "user", "content": "What is a state?"}, {"role": "assistant", "content": "What its past leaves."})
+CHAT = Chat(MESSAGES, "chats.jsonl, line 3")
 
 
 def test_documents_of_a_bundled_model_are_joined_as_in_training():
@@ -27,14 +25,34 @@ def test_documents_of_a_bundled_model_are_joined_as_in_training():
 
 
 @pytest.mark.parametrize("bos", [False, True])
-def test_documents_of_a_transformers_tokenizer(bos):
-    tokenizer = tiny_tokenizer(bos=bos)
+def test_a_tokenizer_of_transformers(bos):
+    tokenizer = tiny_tokenizer(bos=bos, template=TEMPLATE)
     ids = text_sequence(tokenizer, "</s> is text").tolist()
-    assert ids.count(tokenizer.eos_token_id) == 1
-    assert ids[-1] == tokenizer.eos_token_id
-    assert ids.count(tokenizer.bos_token_id or 0) == (1 if bos else 0)
-    assert (ids[0] == 0) is bos
+    assert (ids[-1], ids.count(1)) == (tokenizer.eos_token_id, 1)
+    assert (ids[0] == 0, ids.count(0)) == (bos, bos)
     assert "".join(token_text(tokenizer, token) for token in ids if token > 1) == "</s> is text"
+    chat = text_sequence(tokenizer, CHAT).tolist()
+    assert chat == tokenizer.apply_chat_template(list(MESSAGES), tokenize=True)["input_ids"]
+    # One at the beginning, though both the template and the tokenizer put one there; one after each message.
+    assert (chat.count(0), chat.count(1)) == (bos, 2)
+
+
+def test_a_template_says_all_of_a_chat():
+    tokenizer = tiny_tokenizer(bos=True, template=TEMPLATE.removeprefix("{{ bos_token }}"))
+    assert text_sequence(tokenizer, CHAT).tolist().count(0) == 0
+
+
+@pytest.mark.parametrize("tokenizer", [tiny_tokenizer(), zoo.tokenizer()])
+def test_a_tokenizer_without_a_template(tokenizer):
+    with pytest.raises(FileError, match=CHAT.where) as error:
+        text_sequence(tokenizer, CHAT)
+    assert not isinstance(error.value, RefusedChat)
+
+
+def test_messages_that_a_template_refuses():
+    template = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('No system\n message') }}{% endif %}"
+    with pytest.raises(RefusedChat, match=rf"^{CHAT.where}: .*\(No system message\)$"):
+        text_sequence(tiny_tokenizer(template=template), CHAT)
 
 
 @pytest.mark.parametrize("kind", ["transformers", "tokenizers"])

@@ -108,22 +108,22 @@ def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path
     settings = Settings(measuring.layers, measuring.channels, measuring.positions, memory=cast("int", measuring.memory))
     cluster = ray_cluster(measuring.ray, gpus=float(loading.device.startswith("cuda")))
 
-    from statesize.models.load import LoadedModel, load_model, load_model_facts
+    from statesize.models.load import LoadedModel, load_model, load_tokenizer
     from statesize.profiling.profile_run import profile_bar
     from statesize.profiling.run import run_profile
-    from statesize.texts.documents import configured_context, vocabulary_size
+    from statesize.texts.documents import context_length, vocabulary_size
 
     hush_libraries()
     measured: Any
+    config: Any
     if cluster is None:
         loaded = texts.load(model, loading)
-        measured, context = loaded.model, configured_context(getattr(loaded.model, "config", None))
-        vocabulary = vocabulary_size(loaded.model)
+        measured = config = loaded.model
     else:
         # The processes load the model, and need not have the folder in which this one works.
         path = str(Path(model).absolute()) if Path(model).is_dir() else model
         measured = partial(load_model, path, **asdict(loading), needs_tokenizer=texts.needs_tokenizer)
-        tokenizer, vocabulary, context = load_model_facts(
+        tokenizer, config = load_tokenizer(
             model,
             revision=loading.revision,
             trust_remote_code=loading.trust_remote_code,
@@ -133,10 +133,11 @@ def _measure(model: str, options: tuple[Texts, Measuring, Loading], folder: Path
     tokenizer, name = loaded.tokenizer, loaded.name
     if tokenizer is None:
         say("The model has no tokenizer that can be loaded: tokens are shown by their ids.")
-    ids, chats = texts.read(tokenizer, vocabulary)
+    ids, chats = texts.read(tokenizer, vocabulary_size(config))
     source: dict[str, Any] = {**loaded.source, "command": command_line()}
     if chats:
         source["chat_template"] = f"applied to {chats} of {counted(len(ids), 'text')}"
+    context = context_length(config)
     if context is not None and max(map(len, ids)) > context:
         source["context"] = f"texts of {max(map(len, ids)):,} tokens pass the model's longest context of {context:,}"
     with Bar(f"profiling {name}") as bar:

@@ -53,10 +53,11 @@ class Checkpoint:
         with quick_reading(self._gguf):
             return *self._model(self._config(), dtype), self._tokenizer(needs_tokenizer)
 
-    def facts(self, *, needs_tokenizer: bool) -> tuple[Any, AnyTokenizer | None]:
-        """The configuration and the tokenizer."""
+    def tokenizer_and_config(self, *, needs_tokenizer: bool) -> tuple[AnyTokenizer | None, Any]:
+        """What comes without the weights."""
         with quick_reading(self._gguf):
-            return self._config(), self._tokenizer(needs_tokenizer)
+            config = self._config()
+            return self._tokenizer(needs_tokenizer), config
 
     @property
     def _gguf(self) -> Path | None:

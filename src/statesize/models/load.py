@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -22,17 +22,10 @@ from statesize.io.devices import on_cpu_by_default
 from statesize.io.machine import free_bytes
 from statesize.models.class_sources import class_sources
 from statesize.models.from_transformers import WITHOUT_TOKENIZER, Checkpoint
-from statesize.models.plugins import ModelPlugin, plugin_of, refuse_name
-from statesize.texts.documents import configured_context, configured_vocabulary
+from statesize.models.plugins import ModelPlugin, refuse_name
 from statesize.texts.inputs import sequences
 from statesize.texts.tokens import AnyTokenizer, supported_tokenizer
 from statesize.version import __version__
-
-
-def training_record(name: str) -> dict[str, Any]:
-    """The training of a model of a plug-in; empty for others, and where nothing is said."""
-    plugin = plugin_of(name)
-    return plugin.record(name) if plugin else {}
 
 
 def model_facts(model: nn.Module, unknown: str = "") -> dict[str, object]:
@@ -175,30 +168,13 @@ def _plugins_tokenizer(name: str, plugin: ModelPlugin, needed: bool) -> AnyToken
     return tokenizer
 
 
-def load_tokenizer(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> AnyTokenizer:
-    """The tokenizer of a model that is loaded elsewhere; errors are those of `load_model`."""
-    facts = load_model_facts(name, revision=revision, trust_remote_code=trust_remote_code)
-    return cast("AnyTokenizer", facts.tokenizer)
-
-
-class ModelFacts(NamedTuple):
-    """Facts for the texts of a model whose weights other processes read; None where they are not known."""
-
-    tokenizer: AnyTokenizer | None
-    vocabulary: int | None  # the number of its tokens
-    context: int | None  # tokens of the longest context that its configuration names
-
-
-def load_model_facts(
+def load_tokenizer(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False, needs_tokenizer: bool = True
-) -> ModelFacts:
-    """The facts of a model that is loaded elsewhere; errors that need no weights are those of `load_model`."""
+) -> tuple[Any, Any]:
+    """The tokenizer and configuration of a model whose weights other processes read; errors are as of `load_model`."""
     if (plugin := refuse_name(name)) is not None:
-        config: Any = getattr(plugin.model(name), "config", None)
-        tokenizer = _plugins_tokenizer(name, plugin, needs_tokenizer)
-    else:
-        config, tokenizer = Checkpoint(name, revision, trust_remote_code).facts(needs_tokenizer=needs_tokenizer)
-    return ModelFacts(tokenizer, configured_vocabulary(config), configured_context(config))
+        return _plugins_tokenizer(name, plugin, needs_tokenizer), getattr(plugin.model(name), "config", None)
+    return Checkpoint(name, revision, trust_remote_code).tokenizer_and_config(needs_tokenizer=needs_tokenizer)
 
 
 def given_model(

@@ -26,7 +26,7 @@ from statesize.io.progress import Bar
 from statesize.io.text import counted
 from statesize.measurement.settings import Channels, Layers, Positions, Settings, given_settings
 from statesize.models.class_sources import tell_without_source
-from statesize.models.load import given_model, load_model, load_model_facts
+from statesize.models.load import given_model, load_model, load_tokenizer
 from statesize.parallel.ray import OnRay, RayCluster
 from statesize.parallel.threads import one_by_one
 from statesize.profiling.profile import Profile
@@ -145,7 +145,7 @@ def run_profile(
         check_destination(path, "output")
     stored: dict[str, Any] = {}
     if isinstance(model, str) and cluster is not None:
-        tokenizer = tokenizer or load_model_facts(model, needs_tokenizer=inputs is None)[0]
+        tokenizer = tokenizer or load_tokenizer(model, needs_tokenizer=inputs is None)[0]
         model, name = partial(load_model, model, needs_tokenizer=False), name or model
     elif isinstance(model, str):
         loaded = given_model(model, tokenizer, name, needs_tokenizer=inputs is None)

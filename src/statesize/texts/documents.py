@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statesize.errors import FileError
 from statesize.io.files import os_errors, require_regular
@@ -120,22 +120,18 @@ def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
         yield torch.tensor(ids, dtype=torch.int64)
 
 
-def vocabulary_size(model: nn.Module) -> int | None:
-    """The number of tokens of a model; None where its configuration does not say."""
-    return configured_vocabulary(getattr(model, "config", None))
+def vocabulary_size(model: Any) -> int | None:
+    """The number of tokens of a model, or of its configuration; None where that does not say."""
+    return _first_count(model, "vocabulary_size", "vocab_size")
 
 
-def configured_vocabulary(config: Any) -> int | None:
-    """The number of tokens of a model of a configuration; None where it does not say."""
-    return _first_count(config, "vocabulary_size", "vocab_size")
+def context_length(model: Any) -> int | None:
+    """Tokens of the longest context that a model's configuration names; None where it does not say."""
+    return _first_count(model, "max_position_embeddings", "positions")
 
 
-def configured_context(config: Any) -> int | None:
-    """Tokens of the longest context that a configuration names; None where it does not say."""
-    return _first_count(config, "max_position_embeddings", "positions")
-
-
-def _first_count(config: Any, *names: str) -> int | None:
+def _first_count(model: Any, *names: str) -> int | None:
+    config = getattr(model, "config", model)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     counts = (getattr(text, name, None) for name in names)
     return next((count for count in counts if isinstance(count, int) and count > 0), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +23,6 @@ from statesize.texts import bundled
 from statesize.texts.documents import IDS, read_file, read_token_ids
 from statesize.texts.rows import evenly
 from statesize.texts.tokens import AnyTokenizer, beginning_id, encode, special_ids, text_sequence
-
-# One word that ends as files do. The text that it is would be too short to say anything.
-_FILE = re.compile(r"\S+\.(txt|md|rst|py|ipynb|html?|tex|csv|jsonl?|ndjson|parquet|log)")
 
 _HOW_TO_GIVE = "Give a LongTensor of token ids (L,) or (S, L), lists of ids, or text with its tokenizer."
 
@@ -117,8 +113,6 @@ def _texts(item: str | Path, tokenizer: AnyTokenizer | None) -> Iterator[Tensor]
     if isinstance(item, Path) and item.suffix.lower() == IDS:
         yield from read_token_ids(item, None)
         return
-    if isinstance(item, str) and _FILE.fullmatch(item):
-        raise InputError(f"inputs must be text, got the name of a file {item!r}. Give pathlib.Path({item!r}).")
     if tokenizer is None:
         advice = "Give tokenizer(text)['input_ids'], or to ss.profile the model's tokenizer too: tokenizer=…."
         raise _wrong("token ids where no tokenizer is given", f"text ({str(item)[:40]!r})", advice)

@@ -27,7 +27,7 @@ def test_models_are_loaded_by_name_with_the_tokenizer_of_their_task(name):
     loaded = load_model(name)
     assert loaded.source == {"kind": "bundled"}
     task = build_task(zoo.record(name)["task"])
-    for tokenizer in (loaded.tokenizer, load_tokenizer(name)):
+    for tokenizer in (loaded.tokenizer, load_tokenizer(name)[0]):
         assert tokenizer.encode("k0 v0 k11 none").ids == [0, task.keys, 11, task.none]
         assert tokenizer.token_to_id("<eos>") == task.none + 1
         assert tokenizer.get_vocab_size() == loaded.model.config.vocabulary_size == task.vocabulary_size + 1

@@ -60,7 +60,7 @@ def series(
     from statesize.profiling.profile_run import profile_bar
 
     hush_libraries()
-    tokenizer = load_tokenizer(found[0].model, revision=found[0].revision) if texts.needs_tokenizer else None
+    tokenizer = load_tokenizer(found[0].model, revision=found[0].revision)[0] if texts.needs_tokenizer else None
     ids, _ = texts.read(tokenizer, None)
     with Bar("profiling checkpoints") as bar:
         measured = series(

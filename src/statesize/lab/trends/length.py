@@ -16,11 +16,12 @@ from statesize.lab.trends.growth import exponent_of
 from statesize.lab.trends.trend import AVERAGE, Trend, measured_rows
 from statesize.measurement.settings import CUTS, VARIANT, Settings
 from statesize.measurement.statistics import FEWEST_TEXTS
-from statesize.models.load import given_model, training_record
+from statesize.models.load import given_model
+from statesize.models.plugins import plugin_of
 from statesize.profiling.profile import Profile
 from statesize.profiling.profile_run import ProfileProgress
 from statesize.profiling.run import run_profile
-from statesize.texts.documents import configured_context
+from statesize.texts.documents import context_length
 from statesize.texts.inputs import Inputs, numbered_excerpts, whole_texts
 from statesize.texts.tokens import AnyTokenizer, beginning_id
 
@@ -109,5 +110,6 @@ def length(
 
 def known_trained_length(model: nn.Module, source: str | None) -> int | None:
     """Tokens of the sequences that a model was trained on, or that its positions allow; None where it does not say."""
-    known = None if source is None else training_record(source).get("data", {}).get("length")
-    return known or configured_context(getattr(model, "config", None))
+    plugin = None if source is None else plugin_of(source)
+    known = None if source is None or plugin is None else plugin.record(source).get("data", {}).get("length")
+    return known or context_length(model)

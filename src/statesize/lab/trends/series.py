@@ -74,7 +74,7 @@ def series(
     settings = replace(settings, relative_tolerances=settings.ratios)
     found, tokenizer = find_checkpoints(checkpoints, revisions), supported_tokenizer(tokenizer)
     if tokenizer is None and (inputs is None or isinstance(inputs, str | Path)):
-        tokenizer = load_tokenizer(found[0].model, revision=found[0].revision)
+        tokenizer = load_tokenizer(found[0].model, revision=found[0].revision)[0]
     texts = bundled_sequences(tokenizer) if inputs is None else list(sequences(inputs, tokenizer))
 
     def measured(one: Checkpoint, folder: Path | None) -> Profile:

@@ -108,7 +108,7 @@ class TextRun:
         name, text = self.source[0], self.grid.text
         texts = default_texts(name) if text is None else read_file(Path(text))
         try:
-            return make_corpus(texts, load_tokenizer(name), self.grid.documents)
+            return make_corpus(texts, load_tokenizer(name)[0], self.grid.documents)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
 
