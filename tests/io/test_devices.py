@@ -24,19 +24,17 @@ OPERATORS = {
 
 
 class OwnLayers(nn.Module):
-    """A hand-written attention, a recurrence that is read by its derivative, and a causal convolution."""
+    """A hand-written attention, and a recurrence that is read by its derivative."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.embedding, self.attention, self.scan = nn.Embedding(64, 8), Attention(), nn.GRU(8, 8, batch_first=True)
-        self.convolution = Convolution()
 
     def forward(self, ids):
         hidden = self.embedding(ids)
         hidden = hidden + self.attention(hidden)
-        hidden = hidden + self.scan(hidden)[0]
-        return hidden + self.convolution(hidden)
+        return hidden + self.scan(hidden)[0]
 
 
 class Attention(nn.Module):
@@ -48,15 +46,6 @@ class Attention(nn.Module):
         query, key, value = self.projection(hidden).chunk(3, -1)
         later = torch.ones(2 * [hidden.shape[1]], device=hidden.device).triu(1).bool()
         return (query @ key.mT).masked_fill(later, -torch.inf).softmax(-1) @ value
-
-
-class Convolution(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = nn.Conv1d(8, 8, 4, groups=8)
-
-    def forward(self, hidden):
-        return self.inner(nn.functional.pad(hidden.mT, (3, 0))).mT
 
 
 def both(call):

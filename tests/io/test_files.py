@@ -10,7 +10,7 @@ import pytest
 
 from statesize.errors import FileError
 from statesize.io import files
-from statesize.io.files import Parts, only_writer
+from statesize.io.files import Parts, only_writer, parts_writer
 
 HOLD = """
 import sys
@@ -48,12 +48,6 @@ def test_a_folder_that_is_removed_and_made_anew_is_locked_anew(tmp_path):
             only_writer(tmp_path / "out").__enter__()
 
 
-def test_a_file_is_no_folder(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(FileError, match="cannot write to"), only_writer(tmp_path / "file"):
-        pass
-
-
 @pytest.mark.parametrize("system", ["no locks", "a file system without"])
 def test_what_cannot_be_locked_is_written_all_the_same(tmp_path, monkeypatch, system):
     def refuse(*_):
@@ -73,69 +67,50 @@ def upper(content):
     return content.decode().upper()
 
 
-@pytest.fixture
-def parts(tmp_path):
-    return Parts(tmp_path / "parts", ".part", str.encode, upper)
+def parts_in(folder):
+    return Parts(folder, ".part", str.encode, upper)
 
 
-def again(parts):
-    """The same folder in another process."""
-    return Parts(parts.folder, parts.suffix, parts.encode, parts.decode)
-
-
-@pytest.mark.parametrize("name", ["a", "000001/a"])
-def test_what_is_written_is_read(parts, name, caplog):
-    assert parts.read(name) is None
-    parts.write(name, "text")
-    assert parts.read(name) == again(parts).read(name) == "TEXT"
-    assert again(parts).read("b") is None
-    assert list(again(parts).names("000001")) == ([name] if "/" in name else [])
-    assert not caplog.records
-
-
-def test_without_a_folder_values_stay_in_memory():
-    parts = Parts(None, ".part", str.encode, upper)
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_written_is_read_until_it_is_removed(tmp_path, kept, caplog):
+    folder = tmp_path / "parts" if kept else None
+    parts = parts_in(folder)
     assert parts.read("000001/a") is None
     parts.write("000001/a", "text")
-    assert (parts.read("000001/a"), parts.names("000001")) == ("text", [])
+    assert parts.read("000001/a") == ("TEXT" if kept else "text")
+    assert parts.names("000001") == (["000001/a"] if kept else [])
+    # In another process.
+    assert parts_in(folder).read("000001/a") == ("TEXT" if kept else None)
+    parts.remove("000001/a")
+    assert parts.read("000001/a") is None
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("damage", [b"", b"refused"])
-def test_a_damaged_part_is_told_and_made_anew(parts, damage, caplog):
-    parts.write("a", "text")
-    next(parts.folder.iterdir()).write_bytes(damage)
-    later = again(parts)
-    assert later.read("a") is None
-    assert later.read("a") is None
-    (message,) = (record.getMessage() for record in caplog.records)
-    assert message.endswith(".part is damaged and was removed.")
-    later.write("a", "new")
-    assert later.read("a") == again(parts).read("a") == "NEW"
-    assert len(list(parts.folder.iterdir())) == 1
-
-
-def test_a_part_that_is_removed_meanwhile_is_gone(parts, caplog):
-    parts.write("a", "text")
-    next(parts.folder.iterdir()).unlink()
-    assert parts.read("a") is None
-    assert not caplog.records
-
-
-def test_a_part_that_is_removed(parts):
-    parts.write("a", "text")
-    parts.remove("a")
-    assert parts.read("a") is None
-    assert list(parts.folder.iterdir()) == []
-
-
-def test_half_written_files_are_passed_over(parts):
-    parts.folder.mkdir()
-    (parts.folder / ".a.part.77.part").write_bytes(b"te")
-    assert parts.read("a") is None
-    assert len(list(parts.folder.iterdir())) == 1
+def test_a_damaged_part_is_told_and_made_anew(tmp_path, damage, caplog):
+    parts = parts_in(tmp_path)
+    (tmp_path / "a.part").write_bytes(damage)
+    # Half a file that an interrupt left.
+    (tmp_path / ".b.part.77.part").write_bytes(b"te")
+    assert [parts.read(name) for name in ("a", "a", "b")] == [None] * 3
+    assert len(caplog.records) == 1
+    assert not (tmp_path / "a.part").exists()
+    parts.write("a", "new")
+    assert parts.read("a") == "NEW"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot write"):
-        Parts(tmp_path / "file", ".part", str.encode, upper).write("a", "text")
+        parts_in(tmp_path / "file").write("a", "text")
+    with pytest.raises(FileError, match="cannot write"), only_writer(tmp_path / "file"):
+        pass
+
+
+def test_a_run_leaves_alone_what_is_not_its_own(tmp_path):
+    (tmp_path / "000001").mkdir()
+    with parts_writer(tmp_path, r"\d{6,}"):
+        assert [path.name for path in tmp_path.iterdir()] == ["000001"]
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileError, match="got something else"), parts_writer(tmp_path, r"\d{6,}"):
+        pass
