@@ -5,8 +5,7 @@ import pytest
 import torch
 from oracles.operators import FAMILIES, random_operator
 
-from statesize import Recurrence, measure
-from statesize.measurement.metrics import entropy_ess
+from statesize import Recurrence
 from statesize.operators.stepped import Stepped
 from statesize.truncation.blocks import PastBlock, dropped, gram, leading_eigenvectors
 
@@ -39,13 +38,6 @@ def test_values_and_what_is_lost_are_those_of_the_dense_block(family, cut):
     operator = random_operator(family, 3, LENGTH)
     inputs = torch.randn(cut, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     checked(PastBlock.of(operator, cut), operator.dense()[cut:, :cut].numpy(), inputs)
-
-
-@pytest.mark.parametrize("family", ["diagonal", "attention", "zero"])
-def test_entropy_is_that_which_is_measured(family):
-    operator = random_operator(family, 5, LENGTH)
-    block, measured = PastBlock.of(operator, 9), measure(operator, positions=[9])
-    torch.testing.assert_close(entropy_ess(block.values), measured.entropy[0], rtol=1e-4, atol=0)
 
 
 def test_several_inputs_a_position():

@@ -104,12 +104,6 @@ def test_the_whole_cache_costs_nothing(family):
         torch.testing.assert_close(logits_of(behind, lambda _, memory=memory: memory), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_windows_hold_their_last_tokens():
-    _, held, _ = read(attention_model("mistral"))
-    assert [one.available for one in held] == [6] * 2
-    assert EXPECTED.order(held[0]).sort(-1).values.tolist() == [[*range(34, 40)]] * CACHES
-
-
 @pytest.mark.parametrize("window", [None, 30])
 def test_tokens_are_evicted_after_they_are_rounded(window):
     model = attention_model("llama") if window is None else attention_model("mistral", sliding_window=window)
@@ -290,28 +284,6 @@ def test_prices_of_a_small_model(llama, tmp_path):
     assert {one.code for one in result.limits} >= {Code.FEW_TEXTS, Code.NO_FACTS, Code.UNEQUAL_CACHES}
 
 
-def test_an_interrupted_list_goes_on_from_its_parts(tmp_path):
-    model, output = attention_model("llama"), tmp_path / "prices.json"
-    ids = torch.randint(1, 64, (12, 46), generator=torch.Generator().manual_seed(4))
-    options = {"documents": 12, "tokens": 46, "settings": Settings(future=6)}
-
-    def interrupt(done, total, *_):
-        assert total == 12
-        if done > 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cache(model, ids, **options, output=output, on_progress=interrupt)
-    read = []
-    model.register_forward_pre_hook(lambda *_: read.append(1))
-    again = cache(model, ids, **options, output=output)
-    resumed = len(read)
-    assert [*tmp_path.iterdir()] == [output]
-    fresh = cache(model, ids, **options)
-    assert fresh.to_dict() == again.to_dict()
-    assert resumed < len(read) - resumed
-
-
 def priced(extras, worth=1.0):
     """A result of six documents, each variant with the same extra loss in all but a little."""
     variants = (NOTHING, Variant(precision="int4"), Variant(0.5, "equal"), Variant(0.25, "curves"))
@@ -341,16 +313,6 @@ def test_recommendations():
     assert chosen.excess.high - chosen.excess.value == pytest.approx(ratio * (listed.excess.high - listed.excess.value))
     assert priced((0.001, 0.001, 0.001), worth=0.001).recommended is None
     assert [one.code for one in result.limits] == [Code.NO_FACTS, Code.UNEQUAL_CACHES]
-
-
-def test_one_table_and_one_chart():
-    result = priced((0.001, 0.002, -0.001))
-    shown = result.table()
-    assert [row[0] for row in shown.rows] == [one.title for one in result.variants]
-    assert [row[1] for row in shown.rows] == ["0%", "30%", "50%", "25%"]
-    (drawn,) = result.page().charts
-    marks = [row["run"] for row in drawn.data["layer"][1]["data"]["values"]]
-    assert marks == [one.title for one in result.variants[1:]]
 
 
 def test_curves_are_of_every_third_text_or_of_the_first_third_of_one():

@@ -4,33 +4,29 @@ import dataclasses
 import inspect
 import math
 from statistics import fmean
-from types import SimpleNamespace
 
 import pytest
 import torch
-from oracles.attention_models import HEADS, attention_model
+from oracles.attention_models import attention_model
 from oracles.module_impulses import impulse_responses
 from oracles.tiny_families import tiny
 from torch import nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM
 
 import statesize as ss
 from statesize.adapters.forward import Forward
 from statesize.adapters.kernels.scans import KERNELS
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.observation import Observation
 from statesize.adapters.replaced import pure_torch, replaced, source_files
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
-from statesize.operators import Recurrence
-from statesize.operators.stepped import Stepped
 from statesize.truncation import cutting as cutting_file
+from statesize.truncation.cache import cache
 from statesize.truncation.choices import NOTHING, Rule
 from statesize.truncation.choices.hindsight import Hindsight
 from statesize.truncation.choices.past_rows import PastRows
 from statesize.truncation.choices.past_tokens import PastTokens
-from statesize.truncation.cutting import Cutting, PlannedRun, planned_runs
+from statesize.truncation.cutting import Cutting, PlannedRun
 from statesize.truncation.truncate import truncate
 
 LENGTH, CUT = 20, 9
@@ -279,21 +275,6 @@ class MeanInTwoSteps(Mean):
         return self.mixed_values(hidden)[:, 0]
 
 
-@torch.no_grad()
-def test_layers_of_ones_own_are_cut():
-    torch.manual_seed(0)
-    head = nn.Linear(8, 60)
-    embedding = nn.Embedding(60, 8)
-    model = nn.Sequential(embedding, MeanInTwoSteps(), head)
-    result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
-    runs = {run.rule: run.loss for run in result.documents[0].runs if run.scale in (0.0, 1.0)}
-    # The mean has rank 1; without its past it is the mean of what follows alone, over all positions.
-    assert runs["ess"] == pytest.approx(result.documents[0].loss, abs=1e-5)
-    alone = embedding(IDS)
-    alone[:, :CUT] = 0
-    assert runs["nothing"] == pytest.approx(loss_of(head(Mean()(alone))), abs=1e-5)
-
-
 class Attention(nn.Module):
     """Rows from a start on read nothing before it; a subclass mixes by more."""
 
@@ -507,19 +488,6 @@ def test_ceilings_are_those_that_are_measured(family, options, cut):
     assert whole.kept < document.inputs or whole.divergence == pytest.approx(0, abs=1e-6)
 
 
-def test_nothing_is_kept_where_chunks_end():
-    options = {"layer_types": ["chunked_attention"] * 2, "no_rope_layers": [1, 1], "attention_chunk_size": CUT}
-    options |= {"pad_token_id": 0, "intermediate_size_mlp": 48, "num_local_experts": 2, "num_experts_per_tok": 1}
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama4_text", **HEADS | options)).eval()
-    result = truncate(model, IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
-    (document,) = result.documents
-    assert (document.entropy, document.ceiling, document.inputs) == (0, 0, 0)
-    assert {(run.kept, run.divergence) for run in document.runs} == {(0, 0)}
-    assert math.isnan(result.without_hindsight().multiple.value)
-    assert not result.context_matters
-
-
 def test_a_look_at_a_layer_that_changes_the_run_is_refused(monkeypatch):
     def careless(running, query):
         running.frame.kwargs["position_embeddings"][0].neg_()
@@ -593,26 +561,6 @@ def test_texts_of_one_length_are_read_together_as_alone(name):
             assert dataclasses.astuple(found[run.rule, run.scale]) == pytest.approx(dataclasses.astuple(run), abs=1e-5)
 
 
-def test_several_inputs_of_a_position_are_cut_by_the_state_that_holds_them():
-    generator = torch.Generator().manual_seed(2)
-    B, C = (torch.randn(1, 3, 2 * LENGTH, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    C[..., ::2, :] = 0
-    T = Stepped(Recurrence(torch.full((1, 3, 2 * LENGTH, 1), 0.9, dtype=torch.float64), B, C), 2)
-    u = torch.randn(1, 3, LENGTH, 2 * 4, generator=generator, dtype=torch.float64)
-    seen = Observation("m", "delta product", lambda units: T[:, units], u, T.apply(u), state_size=3, state_bytes=0)
-    cutting = Cutting(SimpleNamespace(length=LENGTH, sequences=1), CUT)
-    cutting.mixers[0]["m"] = mixer = cutting._mixer(seen)
-    assert (mixer.most, mixer.inputs, mixer.held) == (3, 3, 3)
-    planned = planned_runs({"m": mixer})
-    assert not any(isinstance(run.rule.basis, PastTokens) for run in planned)
-    cutting._runs, cutting._pasts["m"] = [planned], seen
-    for run in planned:
-        cutting._run = [run]
-        cutting._calls.clear()
-        lost = (cutting._changed(seen) - seen.mixed)[:, :, CUT:].abs().max()
-        assert (float(lost) < 1e-6) == bool((run.ranks["m"] == 3).all())
-
-
 def test_intervals_need_five_texts_and_cuts_and_pieces_of_a_text_are_not_independent():
     ids = torch.randint(0, 16, (5, LENGTH), generator=torch.Generator().manual_seed(5))
     many = truncate("recall-gla", list(ids), documents=5, tokens=LENGTH, settings=ss.Settings(positions=[8, 12]))
@@ -626,25 +574,27 @@ def test_intervals_need_five_texts_and_cuts_and_pieces_of_a_text_are_not_indepen
     assert "past rows, other texts" not in {row.rule for row in pieces.rows}
 
 
-def test_an_interrupted_test_goes_on_from_its_parts(tmp_path):
-    model, output = attention_model("llama"), tmp_path / "cut.json"
-    options = {"documents": 3, "tokens": LENGTH, "output": output, "settings": AT_CUT}
+RUNS = [(truncate, {"documents": 3, "tokens": LENGTH, "settings": AT_CUT})]
+RUNS += [(cache, {"documents": 12, "tokens": 46, "settings": ss.Settings(future=6)})]
 
-    def interrupt(done, total, *_):
-        assert total == 6
+
+@pytest.mark.parametrize(("command", "options"), RUNS)
+def test_an_interrupted_run_goes_on_from_its_parts(tmp_path, command, options):
+    model, output, read, told = attention_model("llama"), tmp_path / "cut.json", [], []
+    ids = torch.randint(1, 60, (12, 46), generator=torch.Generator().manual_seed(4))[: options["documents"]]
+
+    def interrupt(done, *_):
         if done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        truncate(model, IDS.repeat(1, 3), **options, on_progress=interrupt)
-    read = []
+        command(model, ids, **options, output=output, on_progress=interrupt)
     model.register_forward_pre_hook(lambda *_: read.append(1))
-    told = []
-    again = truncate(model, IDS.repeat(1, 3), **options, on_progress=lambda *step: told.append(step))
-    resumed, told_again = len(read), told[-1]
-    assert told_again[:2] == (6, 6)
+    again = command(model, ids, **options, output=output, on_progress=lambda *step: told.append(step))
+    resumed = len(read)
+    assert told[-1][0] == told[-1][1]
     assert [*tmp_path.iterdir()] == [output]
-    fresh = truncate(model, IDS.repeat(1, 3), **(options | {"output": None}))
+    fresh = command(model, ids, **options)
     assert fresh.to_dict() == again.to_dict()
     assert resumed < len(read) - resumed
 
