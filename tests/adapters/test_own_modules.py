@@ -128,7 +128,7 @@ def test_the_part_that_is_named_is_what_t_acts_on():
 @pytest.mark.parametrize(
     ("mixed", "error", "named"),
     [
-        (products, ModelError, {"1": "values"}),
+        (products, InputError, {"1": "values"}),
         (products, InputError, {"2": "value"}),
         (lambda own, hidden, value: value.cummax(1)[0], ModelError, {"1": "value"}),
     ],
