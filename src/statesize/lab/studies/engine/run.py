@@ -92,7 +92,7 @@ def run_study(
 def stored_rows(study: Study, runs: Sequence[Any], folder: Path) -> list[Row]:
     """The rows of those runs of a study that are done, in their order."""
     parts = finished_runs(folder, study.kind)
-    return [row for one in runs for row in parts.read(one.key) or ()]
+    return [row for run in runs for row in parts.read(run.key) or ()]
 
 
 def _working(study: Study) -> Work:
@@ -108,7 +108,7 @@ def write_page(
     made = {"command": command, "versions": versions, "machine": machine()}
     caption = f"At most {MOST_ROWS:,} rows; {TABLE} holds all {len(rows):,}. What is the same in them is told below."
     table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
-    facts = {"Command": command, "Versions": ", ".join(f"{name} {one}" for name, one in versions.items())}
+    facts = {"Command": command, "Versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     diverged = [f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED]
     page = conclusion.page()
     page = replace(
