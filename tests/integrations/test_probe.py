@@ -147,7 +147,7 @@ def test_a_reading_that_waits_says_until_when_in_this_training(steps, begins, ca
     assert waits.startswith(f"Step 2: the next reading is {begins}")
 
 
-@pytest.mark.parametrize(("steps", "advised"), [(None, True), (1000, True), (100, False)])
+@pytest.mark.parametrize(("steps", "advised"), [(None, False), (1000, True), (100, False)])
 def test_a_costly_reading_is_told_once_in_processor_time_and_steps_of_the_training(steps, advised, caplog, monkeypatch):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(32, 16), SilentLayer())
