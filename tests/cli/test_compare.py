@@ -16,7 +16,6 @@ def profiles(checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, extra in (("one", []), ("two", ["--positions", "4"])):
-            # Two documents of one sequence, with a delimiter between them.
             words = ["profile", str(checkpoint), "--text", "text.txt", "--output", name, *extra]
             assert main(words) == 0
     (folder / "text.txt").unlink()

@@ -11,7 +11,6 @@ from statesize.report.table import (
     field_table,
     html_table,
     layer_table,
-    number_columns,
     short_names,
     table_text,
 )
@@ -78,10 +77,6 @@ def test_cells_of_a_page_hold_the_numbers():
     assert 'data-name="ess"' in html
     assert '<td class="number" data-value="1.25">1.2 ± 0.5</td>' in html
     assert '<td class="number" data-value="">–</td>' in html
-
-
-def test_columns_of_numbers_stand_to_the_right():
-    assert number_columns(["name", "size"], [["a", "1"], ["b", 2]]) == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -91,18 +91,6 @@ def test_pointer_reads_tokens_and_delimiters(visit):
     page.mouse.move(0, 0)
 
 
-def test_from_and_to_zoom(visit):
-    page = visit.page
-    page.fill("#from", "10")
-    page.fill("#to", "30")
-    page.press("#to", "Enter")
-    page.focus("#along")
-    page.keyboard.press("Home")
-    expect(page.locator("#said")).to_contain_text("Position 10: ")
-    page.click("#whole")
-    assert (page.input_value("#from"), page.input_value("#to")) == ("0", "39")
-
-
 def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
     page = visit.page
     page.select_option("#layer", index=1)

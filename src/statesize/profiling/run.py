@@ -109,6 +109,8 @@ def profile(
         model, inputs, settings, tokenizer=tokenizer, axis=axis, output=output, name=name,
         cluster=executor, on_progress=on_progress,
     )  # fmt: skip
+    if not measured.tree.attrs["skipped"]:
+        return measured
     # Which layers lack a measurement, in all or in some sequences.
     if lost := measured.not_measured:
         layers = counted(len(measured.mixers) + len(lost), "layer")
