@@ -56,7 +56,7 @@ class Code(StrEnum):
     LATER_POSITIONS = "later positions", "attends to later positions: load it by AutoModelForCausalLM.", "Mask them."
     LOOKS_AHEAD = "looks ahead", "Later input changes what it returned before.", "Mask it."
     DIFFERS = "differs", "Its T, or its output alone, is not what the model computes.", "Read by how much, and why."
-    OUTSIDE_TORCH = "outside torch", "It computes outside torch's operations: {}", f"Use torch, or {HOW_TO_SUPPLY}."
+    OUTSIDE_TORCH = "outside torch", "It computes outside torch's operations.", f"Use torch, or {HOW_TO_SUPPLY}."
     UNKNOWN_OPERATION = "unknown operation", "It mixes positions by an unknown operation: {}", f"{_OPERATOR}."
     NOT_LINEAR = (
         "not linear",

@@ -90,7 +90,7 @@ class ByNumpy(nn.Module):
 
 
 def test_a_refusal_names_the_layer():
-    with pytest.raises(ModelError, match=r"^1: It computes outside torch's operations"):
+    with pytest.raises(ModelError, match=r"^Mixer 1 must compute by torch alone"):
         ss.profile(nn.Sequential(nn.Embedding(40, 8), ByNumpy()), IDS)
 
 

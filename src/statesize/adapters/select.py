@@ -98,9 +98,8 @@ class NothingMeasuredError(ModelError):
         self.skipped = dict(skipped)
 
     def __str__(self) -> str:
-        """The first layer with its reason, and the other layers."""
-        first, *others = self.skipped
-        reason = f"{first}: {self.skipped[first]}"
+        """The first reason, and the other layers."""
+        reason, others = str(next(iter(self.skipped.values()))), [*self.skipped][1:]
         if not others:
             return reason
         return f"{reason.rstrip('.')}. Nor was {listed(others)} measured: choose one by layers to read its reason."
