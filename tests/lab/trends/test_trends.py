@@ -48,9 +48,9 @@ def test_a_series_holds_the_means_of_profiles_and_paired_changes(run):
     ]
     expected = []
     for step in STEPS:
-        frame = ss.profile(model(seed=step), IDS).to_dataframe()
-        frame = frame[(frame["metric"] == "entropy") & (frame["position"] > 0)]
-        expected.append(frame.groupby("sequence")[["ess", "ceiling", "norm"]].mean().to_numpy())
+        node = ss.profile(model(seed=step), IDS).mixer(0)
+        means = node[["entropy", "ceiling", "norm"]].sel(position=node["position"] > 0).mean(["head", "position"])
+        expected.append(means.to_array().values.T)
     told = np.stack([found.values(LAYER, metric) for metric in ("entropy", "ceiling", "norm")], -1)
     assert told == pytest.approx(np.array(expected), rel=1e-5)
     # The only layer is the average.

@@ -24,7 +24,7 @@ from statesize.check import refuse
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
-_ABOUT_A_LAYER = frozenset({Code.NOT_MEASURED, Code.LOOKS_AHEAD})
+_ABOUT_A_LAYER = frozenset({Code.NOT_MEASURED, Code.LOOKS_AHEAD, Code.OUTSIDE_TORCH})
 """Codes whose details are what is said of a layer by its name."""
 
 

@@ -85,6 +85,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
         print_notes(["", *means])
     say(f"Profiles: {folder}; `statesize profile {folder}` shows them again.")
     printing.tell_report()
+    say("Next: statesize profile MODEL.gguf")
 
 
 def _loss(model: Any, inputs: Sequence[Tensor]) -> float:

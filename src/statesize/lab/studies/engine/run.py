@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -19,7 +19,8 @@ from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import DIVERGED, RUNS, TABLE, Row, StudyTable, finished_runs, table_content
 from statesize.lab.studies.engine.verdicts import Conclusion
 from statesize.parallel.threads import Crew, Done, Work, here, run
-from statesize.report.result_page import PageChart, told_apart
+from statesize.report.result_page import PageChart
+from statesize.report.table import PageTable, cell_text
 from statesize.version import installed
 
 if TYPE_CHECKING:
@@ -120,3 +121,20 @@ def write_page(
     )
     document = json.dumps({**conclusion.to_dict(), **made}, ensure_ascii=False, allow_nan=False)
     replace_files(folder, {PAGE: page.render().encode(), CONCLUSION: document.encode() + b"\n"})
+
+
+def told_apart(
+    rows: Sequence[Mapping[str, object]], title: str, caption: str = "", most: int | None = None
+) -> tuple[PageTable, dict[str, str]]:
+    """The first `most` rows in the columns that differ, with long ones last, and what all rows share as facts."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "settings")
+    texts = {name: [cell_text(row.get(name)) for row in rows] for name in names}
+    differing = [name for name, cells in texts.items() if len(set(cells)) > 1]
+    differing.sort(key=lambda name: _LAST.index(name) if name in _LAST else -1)
+    shared = {name.replace("_", " "): cells[0] for name, cells in texts.items() if len(set(cells)) == 1}
+    shown = [[row.get(name) for name in differing] for row in rows[:most]]
+    facts = {name: text for name, text in shared.items() if text not in {"", "–"}}
+    return PageTable(title, differing, shown, caption), facts
+
+
+_LAST = ("seconds", "message", "versions", "run")
