@@ -32,10 +32,8 @@ def compare(
         ExceptionGroup: Some folders hold no profile.
         InputError: There is one profile.
     """
-    refused, folders = (
-        list[StatesizeError](),
-        [inner for folder in profiles for inner in profiles_in(folder) or [folder]],
-    )
+    refused = list[StatesizeError]()
+    folders = [inner for folder in profiles for inner in profiles_in(folder) or [folder]]
     for folder in folders:
         try:
             require_profile(folder, "each of PROFILES")
