@@ -47,7 +47,7 @@ def test_what_was_found_comes_first_and_details_are_folded(browser, tmp_path):
     assert [title for folded, title in shown if folded] == ["Long", "How these numbers were made"]
     # A long table is no glance, a wide one is looked up.
     assert titles(long, small)[0][2:4] == [("", "Notes"), ("", "Long")]
-    wide = PageTable("Wide", [f"c{at}" for at in range(9)], [range(9)])
+    wide = PageTable("Wide", [f"c{at}" for at in range(10)], [range(10)])
     assert titles(wide)[0][3] == ("<summary>", "Wide")
     visit = Visit(browser, made.write(tmp_path / "page.html"))
     assert visit.page.locator("nav a").all_inner_texts() == ["Small", RESULT, "Chart", "Notes", "Details"]

@@ -45,8 +45,8 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
         models = [model_row(profile) for profile in profiles]
         differing = [[name, *texts] for name, texts in measured.items() if name not in shared]
         tables = [field_table(MODELS, models, "Side by side", first=True), *tables]
-        tables += [field_table(MODELS, models, "All figures")]
-        tables.append(PageTable("How each model was measured", ["fact", *titles], differing))
+        measuring = PageTable("How each model was measured", ["fact", *titles], differing)
+        tables += [field_table(MODELS, models, "All figures"), measuring]
     lines = {f"{title}, " if several else "": profile for title, profile in titles.items()}
     notes = {
         RESULT: [

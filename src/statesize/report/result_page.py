@@ -20,7 +20,7 @@ from statesize.report.table import PageTable, html_table
 RESULT = "Result"
 """The heading of notes above the charts."""
 # A first table of so many rows and columns is read at a glance, and stands above the charts.
-_ROWS, _COLUMNS = 6, 8
+_ROWS, _COLUMNS = 6, 9
 
 
 @dataclass(frozen=True)
