@@ -14,10 +14,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from statesize.io.files import replace_files
+from statesize.io.files import replace_file, replace_files
 from statesize.lab.studies import Study
 from statesize.lab.studies import study as studies
-from statesize.lab.studies.engine.record import RECORD, record_content, record_files, summary
+from statesize.lab.studies.engine.record import RECORD, record_files, summary
 from statesize.lab.studies.engine.run import CONCLUSION, stored_rows
 from statesize.lab.studies.engine.table import TABLE, StudyTable, parse_rows
 from tools.figures.on_record import record_folder
@@ -64,7 +64,8 @@ def summarise(study: Study) -> None:
     folder = ROOT / record_folder(study.kind)
     kept = json.loads((folder / RECORD).read_bytes())
     rows = parse_rows((folder / TABLE).read_bytes())
-    replace_files(folder, {RECORD: record_content(kept | summary(study, kept["preset"], rows))})
+    document = kept | summary(study, kept["preset"], rows)
+    replace_file(folder / RECORD, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def test_the_conclusion(found, tmp_path):
     assert depths == pytest.approx(
         [model.dip(condition).value for model in found for condition in CONDITIONS], abs=1e-3
     )
-    write_page(both, drawn, rows_of(found), tmp_path)
+    write_page(both, drawn, rows_of(found), tmp_path, "")
     page = (tmp_path / "study.html").read_text(encoding="utf-8")
     assert both.headline in page
     assert page.count("resets") > 10

@@ -29,6 +29,7 @@ def folder(tmp_path_factory):
         alt.vconcat(alt.hconcat(chart, chart)),
         rows,
         folder,
+        "",
     )
     return folder
 
@@ -65,13 +66,13 @@ def test_the_conclusion_is_strict_json(folder):
     assert (document["command"], "processors" in document["machine"]) == ("", True)
 
 
-def test_columns_that_differ_with_long_ones_last_and_shared_facts():
+def test_columns_that_differ_and_shared_facts():
     shared = {"kv": 4, "settings": "{}", "width": 32}
     rows = [
         {"run": "a", "accuracy": 0.123456789, "final": True} | shared,
         {"run": "b", "accuracy": float("nan"), "final": False, "extra": 1.0} | shared,
     ]
-    told, facts = told_apart(rows, "Rows", most=1)
-    assert told.headings == ["accuracy", "final", "extra", "run"]
-    assert told.rows == [[0.123456789, True, None, "a"]]
+    told, facts = told_apart(rows)
+    assert told.headings == ["run", "accuracy", "final", "extra"]
+    assert told.rows[0] == ["a", 0.123456789, True, None]
     assert facts == {"kv": "4", "width": "32"}

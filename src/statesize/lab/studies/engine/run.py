@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -67,8 +67,7 @@ def run_study(
         StatesizeError: Some runs failed; the others are kept.
     """
     started, parts, runs = time.perf_counter(), finished_runs(folder, study.kind), study.runs(grid)
-    others = [path.name for path in (folder / RUNS).glob("*") if path.name != study.kind]
-    if others:
+    if others := [path.name for path in (folder / RUNS).glob("*") if path.name != study.kind]:
         raise FileError(
             f"folder must be that of {study.kind}, got {folder} with runs of {others[0]}. Give another one."
         )
@@ -102,14 +101,13 @@ def _working(study: Study) -> Work:
 
 
 def write_page(
-    conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path, command: str = ""
+    conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path, command: str
 ) -> None:
     """Writes study.html and conclusion.json; a full disk is a FileError."""
     versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
     made = {"command": command, "versions": versions, "machine": machine()}
-    caption = f"At most {MOST_ROWS:,} rows; {TABLE} holds all {len(rows):,}. What is the same in them is told below."
-    table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
-    facts = {"Command": command, "Versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
+    table, shared = told_apart(rows)
+    software = ", ".join(f"{name} {version}" for name, version in versions.items())
     diverged = [f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED]
     page = conclusion.page()
     page = replace(
@@ -117,24 +115,18 @@ def write_page(
         charts=[PageChart("Charts", charts.to_dict())],
         tables=[*page.tables, table],
         notes={**page.notes, "Runs that came to no result": diverged},
-        facts={name: fact for name, fact in facts.items() if fact} | {"Machine": made["machine"], **shared},
+        facts={"Command": command, "Versions": software, "Machine": made["machine"], **shared},
     )
     document = json.dumps({**conclusion.to_dict(), **made}, ensure_ascii=False, allow_nan=False)
     replace_files(folder, {PAGE: page.render().encode(), CONCLUSION: document.encode() + b"\n"})
 
 
-def told_apart(
-    rows: Sequence[Mapping[str, object]], title: str, caption: str = "", most: int | None = None
-) -> tuple[PageTable, dict[str, str]]:
-    """The first `most` rows in the columns that differ, with long ones last, and what all rows share as facts."""
+def told_apart(rows: Sequence[Row]) -> tuple[PageTable, dict[str, str]]:
+    """The first rows in the columns that differ, and what is the same in all of them, as facts."""
     names = dict.fromkeys(name for row in rows for name in row if name != "settings")
-    texts = {name: [cell_text(row.get(name)) for row in rows] for name in names}
-    differing = [name for name, cells in texts.items() if len(set(cells)) > 1]
-    differing.sort(key=lambda name: _LAST.index(name) if name in _LAST else -1)
-    shared = {name.replace("_", " "): cells[0] for name, cells in texts.items() if len(set(cells)) == 1}
-    shown = [[row.get(name) for name in differing] for row in rows[:most]]
-    facts = {name: text for name, text in shared.items() if text not in {"", "–"}}
-    return PageTable(title, differing, shown, caption), facts
-
-
-_LAST = ("seconds", "message", "versions", "run")
+    texts = {name: {cell_text(row.get(name)) for row in rows} for name in names}
+    differing = [name for name, cells in texts.items() if len(cells) > 1]
+    shared = {name.replace("_", " "): text for name, (text, *more) in texts.items() if not more and text.strip("–")}
+    caption = f"At most {MOST_ROWS:,} rows; {TABLE} holds all {len(rows):,}. What is the same in them is told below."
+    table = PageTable("Rows", differing, [[row.get(name) for name in differing] for row in rows[:MOST_ROWS]], caption)
+    return table, shared
