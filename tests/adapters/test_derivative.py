@@ -276,27 +276,3 @@ def test_a_second_number_counts_from_a_share_of_the_first_on(dtype, limit):
 
         point = torch.randn(1, 24, 1, generator=torch.Generator().manual_seed(0)).to(dtype)
         assert derivative._carries_more(Derivative(summed, point), 1) == more
-
-
-@pytest.mark.parametrize(("states", "held"), [(3, 3), (5, 5), (2, None), (None, None)])
-def test_a_layer_without_a_t_holds_what_its_state_size_says_unless_it_carries_more(states, held):
-    class Cell(nn.Module):
-        state_size = states
-
-        def __init__(self):
-            super().__init__()
-            self.cell, self.leave = nn.GRUCell(8, 3), nn.Linear(3, 8)
-
-        def forward(self, hidden):
-            outputs = [hidden.new_zeros(1, 3)]
-            for entering in hidden.unbind(1):
-                outputs.append(self.cell(entering, outputs[-1]))
-            return self.leave(torch.stack(outputs[1:], 1))
-
-    torch.manual_seed(0)
-    layer, hidden_states = Cell(), torch.randn(1, 24, 8, generator=torch.Generator().manual_seed(0))
-    (found,) = ss.capture(layer, hidden_states)
-    assert (found.kind, found.state_size, found.state_bytes) == ("derivative", held, held and 4 * held)
-    assert ("It carries more than its `state_size`" in joined(found.notes)) == (states == 2)
-    against = "at most 96" if held is None else f"the {held} that it holds"
-    assert f"of {against}" in str(ss.profile(layer, hidden_states))
