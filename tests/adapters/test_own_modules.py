@@ -50,7 +50,7 @@ def test_a_named_part_must_be_there_and_be_mixed_linearly(mixed, error, named):
 
 @pytest.mark.parametrize("wrong", [{"1": 3}, "1"])
 def test_parts_are_named_by_modules(wrong):
-    with pytest.raises(InputError, match="^mixes must be names of modules with the name of a part each, got "):
+    with pytest.raises(InputError, match=r"^mixes must be names of modules with the name of a part each, got "):
         ss.profile(model_of(products), TEXT, settings=ss.Settings(mixes=wrong))
 
 
