@@ -20,26 +20,7 @@ from statesize.codes import joined
 from statesize.errors import ModelError
 
 # A family of each kernel.
-SCANNED = {
-    "mamba": "mamba",
-    "mamba2": "mamba2",
-    "qwen3_next": "gated delta rule",
-    "kimi_linear": "kimi delta attention",
-    "rwkv": "rwkv",
-}
-
-
-@pytest.mark.parametrize("family", SCANNED)
-def test_operators_make_of_their_values_what_the_kernels_return(family: str) -> None:
-    with torch.no_grad(), InDouble():
-        seen = observations(tiny(family).double(), token_ids(length=21), scans.observing)
-    assert {observation.kind for observation in seen} == {SCANNED[family]}
-    for observation in seen:
-        operator = observation.operator(slice(None))
-        assert operator.batch_shape == observation.values.shape[:2]
-        assert observation.values.shape[2:] == (21, observation.found.multiplicity)
-        assert int(operator.state_size().max()) == observation.state_size
-        assert reproduction_error(observation) < 1e-11
+SCANNED = ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"]
 
 
 @torch.no_grad()
