@@ -21,9 +21,9 @@ class Unknown(nn.Module):
 def test_an_unknown_mixer_is_measured_by_its_derivative_however_large():
     model = attention_model("llama")
     model.model.layers[1].self_attn = Unknown()
-    captured = capture(model, token_ids())
-    assert [mixer.kind for mixer in captured.mixers] == ["attention", "derivative"]
-    captured = capture(model, token_ids().repeat(1, 20))
+    for ids in (token_ids(), token_ids().repeat(1, 20)):
+        captured = capture(model, ids)
+        assert [mixer.kind for mixer in captured.mixers] == ["attention", "derivative"]
     assert [type(item.operator).__name__ for item in captured] == ["SoftmaxAttention", "Derivative"]
     assert captured.skipped == {}
 
