@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from oracles.own_layers import HEADS, LENGTH, TEXT, WIDTH, Own, applied, heads, merged, model_of, shifted
-from torch import nn
 from torch.nn import functional as F
 
 import statesize as ss
@@ -176,56 +175,43 @@ def test_readings_without_checks_leave_it_out():
     assert (item.faithfulness, item.notes) == (None, ())
 
 
-STATES = 3
+def writes(own, hidden):
+    return [F.normalize(part(hidden), dim=-1) for part in (own.key, own.gate)]
 
 
-class TwoWrites(nn.Module):
+def written(own, hidden, values):
     """A delta rule that writes two values per token."""
-
-    def __init__(self):
-        super().__init__()
-        self.keys, self.query = nn.ModuleList(nn.Linear(WIDTH, STATES) for _ in range(2)), nn.Linear(WIDTH, STATES)
-        self.values = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))
-
-    def writes(self, hidden):
-        return [nn.functional.normalize(key(hidden), dim=-1) for key in self.keys]
-
-    def mixed(self, hidden, values):
-        state, outputs, query = hidden.new_zeros(len(hidden), STATES, WIDTH), [], self.query(hidden)
-        for at in range(hidden.shape[1]):
-            for key, value in zip(self.writes(hidden), values, strict=True):
-                one = key[:, at, :, None]
-                state = state + one * (value[:, at, None] - one.mT @ state)
-            outputs.append(query[:, at, None] @ state)
-        return torch.cat(outputs, 1)
-
-    def forward(self, hidden):
-        return self.mixed(hidden, [value(hidden) for value in self.values])
+    state, outputs, query = hidden.new_zeros(len(hidden), WIDTH, WIDTH), [], own.query(hidden)
+    for at in range(hidden.shape[1]):
+        for key, value in zip(writes(own, hidden), values, strict=True):
+            one = key[:, at, :, None]
+            state = state + one * (value[:, at, None] - one.mT @ state)
+        outputs.append(query[:, at, None] @ state)
+    return torch.cat(outputs, 1)
 
 
-class BothWrites(TwoWrites):
+class BothWrites(Own):
     multiplicity = WIDTH
 
     def operator(self, hidden):
-        keys = torch.stack(self.writes(hidden), 2).flatten(1, 2)[:, None]
-        A = torch.eye(STATES, dtype=hidden.dtype) - keys[..., :, None] * keys[..., None, :]
+        keys = torch.stack(writes(self, hidden), 2).flatten(1, 2)[:, None]
+        A = torch.eye(WIDTH, dtype=hidden.dtype) - keys[..., :, None] * keys[..., None, :]
         steps = ss.Recurrence(A, keys, self.query(hidden).repeat_interleave(2, 1)[:, None])  # two per token
         T = steps.dense()[..., 1::2, :].unflatten(-1, (-1, 2)).unsqueeze(-3)  # read behind the second
-        return ss.operators.BlockDense(T, torch.full((hidden.shape[1],), STATES))
+        return ss.operators.BlockDense(T, torch.full((hidden.shape[1],), WIDTH))
 
 
 def test_two_values_per_token_are_measured_side_by_side_where_a_method_says_so_and_in_part_else():
-    torch.manual_seed(0)
-    plain, declared = TwoWrites().double(), BothWrites().double()
-    hidden = torch.randn(1, LENGTH, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    declared.load_state_dict(plain.state_dict())
-    (part,), (found,) = ss.capture(plain, hidden), ss.capture(declared, hidden)
+    def mixed(own, hidden, value):
+        return written(own, hidden, [value, own.fade(hidden)])
+
+    text = TEXT[:1, :12]
+    (part,), (found,) = (capture(model_of(mixed, layer=layer), text) for layer in (Own, BothWrites))
     assert Code.PART in [note.code for note in part.notes]
-    values = torch.stack([value(hidden) for value in plain.values])
-    expected = torch.autograd.functional.jacobian(lambda values: plain.mixed(hidden, values)[0, :, 0], values)
+    embedding, own = model_of(mixed)
+    hidden = embedding(text)
+    values = torch.stack([own.value(hidden), own.fade(hidden)])
+    expected = torch.autograd.functional.jacobian(lambda values: written(own, hidden, values)[0, :, 0], values)
     torch.testing.assert_close(found.operator.matrix[0, 0, :, 0], expected[:, :, 0, :, 0].permute(0, 2, 1))
-    assert (found.state_bytes, found.multiplicity) == (STATES * WIDTH * 8, WIDTH)
-    said = str(ss.profile(declared, hidden))
-    assert f"of the {STATES} that it holds" in said
+    assert (found.state_bytes, found.multiplicity) == (WIDTH * WIDTH * 8, WIDTH)
     assert Code.UNCHECKED in [note.code for note in found.notes]
-    assert " layer)" not in said
