@@ -44,11 +44,10 @@ def test_groups_of_families(family, changes, groups, channels):
 
 def test_some_groups():
     (item,) = capture(attention_model("llama"), token_ids(), 0)
-    together = item.by_group()
+    together, groups = item.by_group(), item.group.dense()
     assert (together.name, together.units, together.multiplicity) == (f"{item.name}#shared", 2, 8)
-    chosen = together.units_operator(torch.tensor([1]))
-    assert torch.equal(chosen.dense(), item.group.dense()[:, 1:])
-    assert torch.equal(together.units_operator(slice(0, 1)).dense(), item.group.dense()[:, :1])
+    assert torch.equal(together.units_operator(torch.tensor([1])).dense(), groups[:, 1:])
+    assert torch.equal(together.units_operator(slice(0, 1)).dense(), groups[:, :1])
 
 
 HEADS, CHANNELS, LENGTH = 4, 4, 21

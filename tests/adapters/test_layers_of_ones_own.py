@@ -302,6 +302,10 @@ def halved(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
+def slow(_: Own, hidden: Tensor) -> Tensor:
+    return powers(hidden, 0.9)[None, None]
+
+
 def halving(own: Own, hidden: Tensor) -> Tensor:
     sums = (0.9 - 0.45 * (own.choice(hidden)[0, :, 0] > 0).to(hidden)).log().cumsum(-1)
     return (sums[:, None] - sums).exp().tril()[None, None]
@@ -522,9 +526,7 @@ TABLE = [
     Row("a convolution", lambda own, h, v: own.convolved(v), Own.taps),
     Row("a convolution that is cut", cut_convolution, Own.taps),
     Row("a convolution of what enters", lambda own, h, v: F.gelu(own.convolved(h)), Own.taps),
-    Row(
-        "a convolution by FFT", lambda own, h, v: filtered(v, 2 * h.shape[1]), lambda own, h: powers(h, 0.9)[None, None]
-    ),
+    Row("a convolution by FFT", lambda own, h, v: filtered(v, 2 * h.shape[1]), slow),
     Row("complex modes by FFT", complex_modes),
     Row("a token shift", lambda own, h, v: torch.lerp(v, delayed(v), own.gate.bias)),
     # Gates, norms and projections behind T do not belong to it.
@@ -602,7 +604,7 @@ TABLE = [
     Row(
         "a gate that is mixed as far",
         lambda own, h, v: (powers(h, 0.9) @ v) * (powers(h, 0.5) @ own.key(h)),
-        lambda own, h: powers(h, 0.9)[None, None],
+        slow,
         ALL_BESIDE,
     ),
     Row(
@@ -623,7 +625,7 @@ TABLE = [
     Row(
         "what a projected module feeds",
         lambda own, h, v: powers(h, 0.9) @ own.gate(own.inner(h)).tanh(),
-        lambda own, h: powers(h, 0.9)[None, None],
+        slow,
         codes=FED,
         inner=lambda: nn.Sequential(Short(), nn.Linear(WIDTH, WIDTH)),
     ),
@@ -637,13 +639,6 @@ TABLE = [
         "a convolution module that is cut",
         lambda own, h, v: own.inner(v.mT)[..., : h.shape[1]].mT,
         inner=lambda: nn.Conv1d(WIDTH, WIDTH, 4, groups=WIDTH, padding=3),
-    ),
-    Row(
-        "a mixer beside",
-        lambda own, h, v: own.fused(h, v) + own.inner(h),
-        maps,
-        codes=APART,
-        inner=lambda: Own(Own.scan),
     ),
     Row(
         "a recurrent module beside",
@@ -669,7 +664,7 @@ TABLE = [
     Row(
         "values made by a norm",
         lambda own, h, v: powers(h, 0.9) @ F.normalize(v, dim=-1),
-        lambda own, h: powers(h, 0.9)[None, None],
+        slow,
     ),
     Row("decays of the shape of values", lambda own, h, v: scanned(torch.full_like(v, 0.9), v)),
     Row("one step late", lambda own, h, v: delayed(own.scan(h, v))),
@@ -812,14 +807,11 @@ class ByTorch(nn.Module):
             return self.layer(hidden, hidden[:, :5].detach() * 0 + 1, tgt_mask=mask)
         if not isinstance(self.layer, nn.MultiheadAttention):
             return self.layer(hidden, mask, is_causal=True)
-        turned = hidden if self.layer.batch_first else hidden.transpose(0, 1)
-        mixed = self.layer(turned, turned, turned, attn_mask=mask, need_weights=not self.layer.batch_first)[0]
-        return mixed if self.layer.batch_first else mixed.transpose(0, 1)
+        return self.layer(hidden, hidden, hidden, attn_mask=mask, need_weights=False)[0]
 
 
 BY_TORCH = {
     "attention": lambda: nn.MultiheadAttention(WIDTH, HEADS, batch_first=True),
-    "positions first": lambda: nn.MultiheadAttention(WIDTH, HEADS, bias=False),
     "a learned key": lambda: nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, add_bias_kv=True),
     "an encoder": lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, WIDTH, batch_first=True),
     "a norm before": lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, WIDTH, batch_first=True, norm_first=True),
@@ -836,7 +828,6 @@ def test_t_of_a_layer_of_torch_is_the_map_that_it_returns(name: str) -> None:
     layer, hidden = model[1].layer, model[0](TEXT)
     hidden = layer.norm1(hidden) if getattr(layer, "norm_first", False) else hidden
     attention = getattr(layer, "self_attn", layer)
-    hidden = hidden if attention.batch_first else hidden.transpose(0, 1)
     mask = causal_mask(model[0](TEXT))
     maps = attention(hidden, hidden, hidden, attn_mask=mask, average_attn_weights=False)[1]
     torch.testing.assert_close(item.operator.dense(), maps[..., : maps.shape[-2]], rtol=0, atol=1e-9)
@@ -964,7 +955,8 @@ def reading_the_next(place: int) -> Callable[[Own, Tensor, Tensor], Tensor]:
     return mixed
 
 
-AHEAD, NO_CODE, OUTSIDE = {Code.LOOKS_AHEAD, Code.LATER_POSITIONS}, {Code.NOT_MEASURED}, {Code.OUTSIDE_TORCH}
+AHEAD, NO_CODE = {Code.LOOKS_AHEAD, Code.LATER_POSITIONS}, {Code.NOT_MEASURED}
+OUTSIDE, UNKNOWN = {Code.OUTSIDE_TORCH}, {Code.UNKNOWN_OPERATION}
 REFUSED = {
     "a reversed sum": (lambda own, h, v: v.flip(1).cumsum(1).flip(1), AHEAD),
     "hardly a reversed sum": (lambda own, h, v: v.cumsum(1) + 1e-8 * v.flip(1).cumsum(1).flip(1), AHEAD),
@@ -986,6 +978,15 @@ REFUSED = {
     "dropout that is always on": (lambda own, h, v: F.dropout(v.cumsum(1)), NO_CODE),
     "fewer positions": (lambda own, h, v: v.cumsum(1)[:, 1:], NO_CODE),
     "numbers that are not finite": (lambda own, h, v: v.cumsum(1) / (h - h), NO_CODE),
+    "a nested tensor": (
+        lambda own, h, v: torch.nested.nested_tensor(list(v), layout=torch.jagged).cos().values().view_as(v),
+        UNKNOWN,
+    ),
+    "a sparse product": (
+        lambda own, h, v: torch.sparse.mm(torch.eye(LENGTH).to(v).to_sparse(), v[0]).expand_as(v),
+        UNKNOWN,
+    ),
+    "another stride": (lambda own, h, v: v.as_strided(v.shape, (*v.stride()[:1], 1, LENGTH)), UNKNOWN),
     "numpy": (in_numpy, OUTSIDE),
     "numpy beside what the text decides": (decided_in_numpy, OUTSIDE),
     "a number of Python": (lambda own, h, v: v.cumsum(1) * h.mean().item(), OUTSIDE),
