@@ -2,105 +2,81 @@
 
 import pytest
 import torch
+from oracles.own_layers import TEXT, Own, model_of
 from torch import nn
 from torch.nn import functional
 
 import statesize as ss
 from statesize.errors import ModelError
 
+IDS = TEXT[:1, :12]
 
-def refused(pattern, model, ids):
+
+def refused(pattern, model, ids=IDS):
     with pytest.raises(ModelError, match=pattern) as caught:
         ss.capture(model, ids)
     assert "\n" not in str(caught.value)
 
 
-class Dividing(nn.Module):
-    """A running mean that divides by nothing."""
-
-    def forward(self, hidden):
-        return hidden.cumsum(1) / (hidden - hidden)
+def dividing(own, hidden, value):
+    """A running sum that is divided by nothing."""
+    return value.cumsum(1) / (hidden - hidden)
 
 
-class Block(nn.Module):
-    def __init__(self, mixer):
-        super().__init__()
-        self.mixer = mixer
-
-    def forward(self, hidden):
-        return hidden + self.mixer(hidden)
-
-
-class Summing(nn.Module):
-    def forward(self, hidden):
-        return hidden.cumsum(-2)
+def summing(own, hidden, value):
+    return value.cumsum(1)
 
 
 def test_what_takes_nan_from_a_layer_is_no_other_layer():
-    finite = r"Mixer 1\.mixer must return finite numbers, got NaN or infinity\. Check .* not finite\."
-    blocks, ids = [nn.Embedding(50, 16), Block(Dividing())], torch.arange(12)[None]
-    refused(f"^{finite}", nn.Sequential(*blocks), ids)
+    finite = r"Mixer 1 must return finite numbers, got NaN or infinity\. Check .* not finite\."
+    refused(f"^{finite}", model_of(dividing))
     # A mixer behind it is named, and the reason is not its own.
-    refused(f"^{finite} Nor was .*2.mixer measured", nn.Sequential(*blocks, Block(Summing())), ids)
-    later = nn.Sequential(blocks[0], Block(Summing()), Block(Dividing()))
+    refused(f"^{finite} Nor was .*2 measured", model_of(dividing).append(model_of(summing)[1]))
     with pytest.warns(ss.errors.StatesizeWarning, match=r"^1 of 2 layers"):
-        profile = ss.profile(later, ids)
-    assert list(profile.not_measured) == ["2.mixer"]
-
-
-class WithinTokens(nn.Module):
-    """Heads that attend to the heads of the same token."""
-
-    def __init__(self, fused=False):
-        super().__init__()
-        self.parts, self.fused = nn.Linear(16, 48), fused
-
-    def forward(self, hidden):
-        query, key, value = (part.unflatten(-1, (4, 4)) for part in self.parts(hidden).chunk(3, -1))
-        if self.fused:
-            return functional.scaled_dot_product_attention(query, key, value).flatten(2)
-        return ((query @ key.mT).softmax(-1) @ value).flatten(2)
+        profile = ss.profile(model_of(summing).append(model_of(dividing)[1]), IDS)
+    assert list(profile.not_measured) == ["2"]
 
 
 @pytest.mark.parametrize("length", [4, 12])
-@pytest.mark.parametrize("fused", [False, True])
-def test_attention_within_each_token_mixes_no_positions(fused, length):
-    torch.manual_seed(0)
-    ids, within = torch.randint(50, (1, length)), WithinTokens(fused)
-    refused("has no mixer that statesize knows", nn.Sequential(nn.Embedding(50, 16), within), ids)
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_attention_within_each_token_mixes_no_positions(is_fused, length):
+    """Four heads that attend to the heads of the same token."""
+
+    def within(own, hidden, value):
+        query, key, value = (part.unflatten(-1, (4, 2)) for part in (own.query(hidden), own.key(hidden), value))
+        if is_fused:
+            return functional.scaled_dot_product_attention(query, key, value).flatten(2)
+        return ((query @ key.mT).softmax(-1) @ value).flatten(2)
+
+    refused("has no mixer that statesize knows", model_of(within), TEXT[:1, :length])
     # Nothing is lost where it is not measured.
-    profile = ss.profile(nn.Sequential(nn.Embedding(50, 16), Summing(), within), ids)
-    assert list(profile.mixers) == ["1"]
-    assert profile.not_measured == {}
+    profile = ss.profile(model_of(summing).append(model_of(within)[1]), TEXT[:1, :length])
+    assert (list(profile.mixers), profile.not_measured) == (["1"], {})
 
 
-class Routed(nn.Module):
-    """One expert, which sums up those of a text's tokens whose first number is positive."""
-
-    def __init__(self, expert):
-        super().__init__()
-        self.expert = expert
-
-    def forward(self, hidden):
-        chosen = (hidden[0, :, 0] > 0).nonzero().flatten()
-        return torch.zeros_like(hidden[0]).index_add(0, chosen, self.expert(hidden[0, chosen]))[None]
+class Summing(nn.Module):
+    def forward(self, tokens):
+        return tokens.cumsum(-2)
 
 
 def routed(expert, first):
-    """A model in which all tokens of a text, or none, are routed to an expert."""
-    torch.manual_seed(0)
-    embedding = nn.Embedding(50, 16)
-    embedding.weight.data[:, 0] = first
-    return nn.Sequential(embedding, Routed(expert))
+    """One expert, which takes those of a text's tokens whose first number is positive: here all tokens, or none."""
+
+    def mixed(own, hidden, value):
+        chosen = (hidden[0, :, 0] > 0).nonzero().flatten()
+        return torch.zeros_like(hidden[0]).index_add(0, chosen, own.inner(hidden[0, chosen]))[None]
+
+    model = model_of(mixed, lambda: expert)
+    model[0].weight[:, 0] = first
+    return model
 
 
 def test_experts_of_other_tokens_are_told_in_words():
-    ids = torch.arange(12)[None]
     # The routing is taken as the model took it.
-    (captured,) = ss.capture(routed(lambda tokens: tokens.cumsum(-2), 0.1), ids)
-    assert captured.kind == "Routed"
-    capture = ss.capture(routed(Summing(), 0.1), ids)
-    assert [item.name for item in capture] == ["1.expert"]
-    assert "Summing must return the same shape for other numbers, got (12, 16) and (" in str(capture.skipped["1"])
+    (captured,) = ss.capture(routed(lambda tokens: tokens.cumsum(-2), 0.1), IDS)
+    assert captured.kind == Own.__name__
+    capture = ss.capture(routed(Summing(), 0.1), IDS)
+    assert [item.name for item in capture] == ["1.inner"]
+    assert "Summing must return the same shape for other numbers, got (12, 8) and (" in str(capture.skipped["1"])
     # No tokens are mixed.
-    refused("Sequential has no mixer that", routed(Summing(), -9.0), ids)
+    refused("Sequential has no mixer that", routed(Summing(), -9.0))
