@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from oracles.own_layers import HEADS, TEXT, WIDTH, Own, heads, lag, model_of, wide
+from oracles.own_layers import HEADS, TEXT, WIDTH, Own, lag, merged, model_of, parts, wide
 from torch import Tensor, nn
 
 import statesize as ss
@@ -14,9 +14,9 @@ from statesize.adapters.module_call import _axis
 
 def flattened(own, hidden, value):
     """Attention whose maps have one dimension for heads and texts."""
-    query, key, value = (heads(part).flatten(0, 1) for part in (own.query(hidden), own.key(hidden), value))
+    query, key, value = (part.flatten(0, 1) for part in parts(own, hidden, value))
     weights = (torch.bmm(query, key.mT) / 2).masked_fill(lag(hidden) < 0, -torch.inf).softmax(-1)
-    return torch.bmm(weights, value).unflatten(0, (-1, HEADS)).transpose(1, 2).flatten(2)
+    return merged(torch.bmm(weights, value).unflatten(0, (-1, HEADS)))
 
 
 class Arranged(Own):

@@ -130,8 +130,7 @@ def flattened(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     """Heads and texts in one dimension, and a mask that is added."""
     query, key, value = (part.flatten(0, 1) for part in parts(own, hidden, value))
     mask = torch.zeros_like(query @ key.mT).masked_fill(lag(hidden) < 0, -torch.inf)
-    scores = torch.baddbmm(mask, query, key.mT, alpha=0.5)
-    return merged(torch.bmm(scores.softmax(-1), value).unflatten(0, (-1, HEADS)))
+    return merged(torch.bmm(torch.baddbmm(mask, query, key.mT, alpha=0.5).softmax(-1), value).unflatten(0, (-1, HEADS)))
 
 
 def positions_first(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
@@ -452,18 +451,6 @@ def hyena(order: tuple[int, ...]) -> Row:
     return Row(f"Hyena of order three, computed {order}", mixed, definition)
 
 
-def gated_recurrence(order: tuple[int, ...]) -> Row:
-    def mixed(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
-        values, gate, other = in_order(order, own, hidden)
-        return powers(hidden, 0.9) @ (values * gate * other)
-
-    def definition(own: Own, hidden: Tensor) -> Tensor:
-        streams = in_order(order, own, hidden)
-        return powers(hidden, 0.9) @ diagonal(streams[order[1]] * streams[order[2]])
-
-    return Row(f"a recurrence of a product of three streams, computed {order}", mixed, definition)
-
-
 class Row(NamedTuple):
     """A layer by how it mixes its values."""
 
@@ -533,7 +520,6 @@ TABLE = [
     Row("a gate behind", lambda own, h, v: own.attend(h, v) * own.gate(h).sigmoid(), maps),
     Row("a norm behind", lambda own, h, v: F.normalize(own.attend(h, v), dim=-1), maps),
     Row("a gate of fused attention in place", gated_in_place, maps),
-    Row("a filled tensor, gated in place", filled(lambda mixed, gate: mixed.mul_(gate)), Own.linear),
     Row("a filled tensor, added to and gated in place", filled(added_and_gated), Own.linear),
     Row("a filled tensor, gated by a view", filled(lambda mixed, gate: mixed[:, :].mul_(gate)), Own.linear),
     *(
@@ -550,14 +536,7 @@ TABLE = [
     Row("a linear branch", lambda own, h, v: own.attend(h, v) + applied(own.linear(h), v)),
     Row("a loop and a convolution", lambda own, h, v: own.scan(h, v) + own.convolved(v)),
     Row("a difference", lambda own, h, v: own.attend(h, v) - 0.5 * applied(own.maps(h, 2.0), v)),
-    Row("a scaled difference", lambda own, h, v: own.attend(h, v) - applied(0.5 * own.maps(h, 2.0), v)),
     Row("a delta rule by a kernel", delta_rule, rounding=1e-5),
-    Row(
-        "a delta rule of shifted values",
-        lambda own, h, v: delta_rule(own, h, own.convolved(v)),
-        codes=CONTAINS,
-        rounding=1e-5,
-    ),
     Row(
         "a delta rule, a convolution",
         lambda own, h, v: delta_rule(own, h, v) + own.convolved(v),
@@ -589,7 +568,6 @@ TABLE = [
     Row("a small square beside", lambda own, h, v: v.cumsum(1) + 1e-11 * v.cumsum(1).square(), ones, ALL_BESIDE),
     # Gates between mixings belong to T; those that mix positions are told.
     *map(hyena, permutations(range(3))),
-    *map(gated_recurrence, permutations(range(3))),
     Row("a gate between", lambda own, h, v: powers(h, 0.9) @ (own.gate(h).sigmoid() * (powers(h, 0.5) @ v))),
     Row(
         "H3",
@@ -894,23 +872,11 @@ def in_numpy(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return torch.from_numpy(value.detach().numpy().astype("float32").cumsum(1)).to(hidden)
 
 
-def chosen_by_score(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    """The 3 tokens of highest score attend to each other, and are scattered back."""
-    chosen = own.choice(hidden)[..., 0].topk(3, -1).indices.sort(-1).values[..., None].expand(-1, -1, WIDTH)
-    query, key, value = (part.gather(1, chosen) for part in (own.query(hidden), own.key(hidden), value))
-    return torch.zeros_like(hidden).scatter(1, chosen, (query @ key.mT).sigmoid().tril() @ value)
-
-
 def seen_by_score(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     """Every query sees itself and the earlier ones of the 6 tokens of highest score."""
     best = own.choice(hidden)[..., 0].topk(6, -1).indices
     seen = torch.zeros(hidden.shape[:2], dtype=torch.bool).scatter(1, best, True)[:, None, None]
     return applied(masked(own, hidden, (seen | (lag(hidden) == 0)) & (lag(hidden) >= 0)), value)
-
-
-def doubled_at_the_highest(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    best = F.one_hot(own.choice(hidden)[..., 0].argmax(-1), hidden.shape[1])
-    return ((1 + best[..., None]) * value).cumsum(1)
 
 
 def blocks_of_their_means(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
@@ -958,9 +924,7 @@ REFUSED = {
     "a mean of all positions": (lambda own, h, v: (v - v.mean(1, keepdim=True)).cumsum(1), AHEAD),
     "an FFT without padding": (lambda own, h, v: filtered(v, h.shape[1]), AHEAD),
     "padding on both sides": (lambda own, h, v: F.conv1d(v.mT, own.short.weight, padding=1, groups=WIDTH).mT, AHEAD),
-    "places that later tokens choose": (chosen_by_score, AHEAD),
     "keys that later tokens choose": (seen_by_score, AHEAD),
-    "a token that later ones choose": (doubled_at_the_highest, AHEAD),
     "blocks that end behind their query": (blocks_of_their_means, AHEAD),
     "one weight on a later position": (one_later_weight, AHEAD),
     "first tokens in queries": (lambda own, h, v: applied(own.maps(h, 1.0, own.query(leaked(h))), v), AHEAD),
