@@ -124,18 +124,13 @@ def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
     }
 
 
-def test_the_last_hidden_state_of_a_language_model_is_taken_before_its_output_layer(model):
-    ids = token_ids()
-    for inputs in (ids, {"input_ids": ids}):
-        assert Forward.of(model, inputs).hidden().shape == (2, 21, 32)
-
-
 def test_what_may_do_something_around_a_backbone_is_run_itself(model):
     def backbone_of(model, inputs):
         return Forward.of(model, inputs).backbone
 
     ids = token_ids()
-    assert backbone_of(model, ids) is model.model
+    assert backbone_of(model, ids) is backbone_of(model, {"input_ids": ids}) is model.model
+    assert Forward.of(model, ids).hidden().shape == (2, 21, 32)  # before the output layer
     handle = model.register_forward_hook(lambda *_: None)
     assert backbone_of(model, ids) is model
     handle.remove()
