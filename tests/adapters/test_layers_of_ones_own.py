@@ -633,6 +633,7 @@ TABLE = [
         "values that gate their own scan",
         lambda own, h, v: scan_of_itself(own, h, shifted(v)),
         lambda own, h: own.fading(h) @ (delay(h, 0) + 0.5 * delay(h)),
+        Around(0, 0, 1),
     ),
     Row(
         "a factor that is linear in the values",
