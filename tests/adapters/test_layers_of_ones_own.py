@@ -301,8 +301,16 @@ def halved(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
+def far(hidden: Tensor) -> Tensor:
+    return powers(hidden, 0.9)
+
+
+def near(hidden: Tensor) -> Tensor:
+    return powers(hidden, 0.5)
+
+
 def slow(_: Own, hidden: Tensor) -> Tensor:
-    return powers(hidden, 0.9)[None, None]
+    return far(hidden)[None, None]
 
 
 def halving(own: Own, hidden: Tensor) -> Tensor:
@@ -441,12 +449,12 @@ def hyena(order: tuple[int, ...]) -> Row:
 
     def mixed(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
         values, gate, other = in_order(order, own, hidden)
-        return powers(hidden, 0.9) @ ((powers(hidden, 0.5) @ (values * other)) * gate)
+        return far(hidden) @ ((near(hidden) @ (values * other)) * gate)
 
     def definition(own: Own, hidden: Tensor) -> Tensor:
         values, gate, other = in_order(order, own, hidden)
         factor = other if order.index(0) < order.index(2) else values
-        return powers(hidden, 0.9) @ diagonal(gate) @ powers(hidden, 0.5) @ diagonal(factor)
+        return far(hidden) @ diagonal(gate) @ near(hidden) @ diagonal(factor)
 
     return Row(f"Hyena of order three, computed {order}", mixed, definition)
 
@@ -491,9 +499,7 @@ TABLE = [
     Row("scores less the logarithm of their sum", logarithms, maps),
     Row("a map that is normalised twice", lambda own, h, v: applied(F.normalize(own.maps(h).tril(), 1, -1), v), maps),
     Row("flex_attention", lambda own, h, v: merged(flexible(own, h, v)), maps),
-    Row(
-        "flex_attention that returns its sums", lambda own, h, v: merged(flexible(own, h, v, return_lse=True)[0]), maps
-    ),
+    Row("flex_attention with its sums", lambda own, h, v: merged(flexible(own, h, v, return_lse=True)[0]), maps),
     Row("attention under vmap", under_vmap, maps),
     Row("registers before the text", after_registers, beside_registers),
     Row("a sink", with_a_sink),
@@ -538,7 +544,7 @@ TABLE = [
     Row("a difference", lambda own, h, v: own.attend(h, v) - 0.5 * applied(own.maps(h, 2.0), v)),
     Row("a delta rule by a kernel", delta_rule, rounding=1e-5),
     Row(
-        "a delta rule, a convolution",
+        "a delta rule, taps beside",
         lambda own, h, v: delta_rule(own, h, v) + own.convolved(v),
         codes=CONTAINS,
         rounding=1e-5,
@@ -555,12 +561,7 @@ TABLE = [
         lambda own, h: own.maps(h) + ones(own, h),
         BEFORE,
     ),
-    Row(
-        "a convolution behind a norm",
-        lambda own, h, v: own.convolved(F.normalize(own.fused(h, v), dim=-1)),
-        maps,
-        BEHIND,
-    ),
+    Row("a norm, then taps", lambda own, h, v: own.convolved(F.normalize(own.fused(h, v), dim=-1)), maps, BEHIND),
     Row("a sum behind an activation", lambda own, h, v: F.silu(own.fused(h, v)).cumsum(1), ones, ALL_BEFORE),
     Row("a shift behind a projection", lambda own, h, v: shifted(own.output(own.attend(h, v))), maps, Around(0, 1, 0)),
     Row("a mean beside", lambda own, h, v: own.fused(h, v) + averaged(own.gate(h)), maps, ALL_BESIDE),
@@ -568,27 +569,22 @@ TABLE = [
     Row("a small square beside", lambda own, h, v: v.cumsum(1) + 1e-11 * v.cumsum(1).square(), ones, ALL_BESIDE),
     # Gates between mixings belong to T; those that mix positions are told.
     *map(hyena, permutations(range(3))),
-    Row("a gate between", lambda own, h, v: powers(h, 0.9) @ (own.gate(h).sigmoid() * (powers(h, 0.5) @ v))),
+    Row("a gate between", lambda own, h, v: far(h) @ (own.gate(h).sigmoid() * (near(h) @ v))),
     Row(
         "H3",
-        lambda own, h, v: (powers(h, 0.9) @ (v * (powers(h, 0.5) @ own.key(h)))) * own.query(h),
-        lambda own, h: powers(h, 0.9) @ diagonal(own.value(h)) @ powers(h, 0.5),
+        lambda own, h, v: (far(h) @ (v * (near(h) @ own.key(h)))) * own.query(h),
+        lambda own, h: far(h) @ diagonal(own.value(h)) @ near(h),
     ),
     Row(
         "a gate of what enters",
-        lambda own, h, v: powers(h, 0.9) @ (h * own.gate(h).sigmoid()),
-        lambda own, h: powers(h, 0.9) @ diagonal(own.gate(h).sigmoid()),
+        lambda own, h, v: far(h) @ (h * own.gate(h).sigmoid()),
+        lambda own, h: far(h) @ diagonal(own.gate(h).sigmoid()),
     ),
-    Row(
-        "a gate that is mixed as far",
-        lambda own, h, v: (powers(h, 0.9) @ v) * (powers(h, 0.5) @ own.key(h)),
-        slow,
-        ALL_BESIDE,
-    ),
+    Row("a gate that is mixed as far", lambda own, h, v: (far(h) @ v) * (near(h) @ own.key(h)), slow, ALL_BESIDE),
     Row(
         "an activation between two mixings",
-        lambda own, h, v: powers(h, 0.9) @ (F.silu(powers(h, 0.5) @ v) * own.gate(h)),
-        lambda own, h: powers(h, 0.9) @ diagonal(own.gate(h)),
+        lambda own, h, v: far(h) @ (F.silu(near(h) @ v) * own.gate(h)),
+        lambda own, h: far(h) @ diagonal(own.gate(h)),
         ALL_BEFORE,
     ),
     # What modules inside mix is in T, or told, and is measured by itself.
@@ -602,7 +598,7 @@ TABLE = [
     ),
     Row(
         "what a projected module feeds",
-        lambda own, h, v: powers(h, 0.9) @ own.gate(own.inner(h)).tanh(),
+        lambda own, h, v: far(h) @ own.gate(own.inner(h)).tanh(),
         slow,
         codes=FED,
         inner=lambda: nn.Sequential(Short(), nn.Linear(WIDTH, WIDTH)),
@@ -637,14 +633,10 @@ TABLE = [
     ),
     Row(
         "a factor that is linear in the values",
-        lambda own, h, v: powers(h, 0.9) @ (own.gate(v) * v),
-        lambda own, h: powers(h, 0.9) @ diagonal(own.gate(own.value(h))),
+        lambda own, h, v: far(h) @ (own.gate(v) * v),
+        lambda own, h: far(h) @ diagonal(own.gate(own.value(h))),
     ),
-    Row(
-        "values made by a norm",
-        lambda own, h, v: powers(h, 0.9) @ F.normalize(v, dim=-1),
-        slow,
-    ),
+    Row("values made by a norm", lambda own, h, v: far(h) @ F.normalize(v, dim=-1), slow),
     Row("decays of the shape of values", lambda own, h, v: scanned(torch.full_like(v, 0.9), v)),
     Row("one step late", lambda own, h, v: delayed(own.scan(h, v))),
     Row("sums at places", added_at_places),
@@ -661,12 +653,7 @@ TABLE = [
         Own.fading,
         BESIDE,
     ),
-    Row(
-        "a normaliser, a convolution beside",
-        lambda own, h, v: exponentials(own, h, v) + own.convolved(own.gate(h)),
-        maps,
-        BESIDE,
-    ),
+    Row("attention, taps beside", lambda own, h, v: exponentials(own, h, v) + own.convolved(own.gate(h)), maps, BESIDE),
     Row(
         "weights that are a scan, a convolution behind",
         lambda own, h, v: own.convolved(torch.einsum("bcij,bjc->bic", own.fading(h), v).tanh()),
@@ -675,16 +662,11 @@ TABLE = [
     ),
     Row(
         "a spectrum of less reach beside",
-        lambda own, h, v: own.by_spectra(own.gate(h)) + powers(h, 0.9).triu(-4) @ v,
-        lambda own, h: powers(h, 0.9).triu(-4)[None, None],
+        lambda own, h, v: own.by_spectra(own.gate(h)) + far(h).triu(-4) @ v,
+        lambda own, h: far(h).triu(-4)[None, None],
         ALL_BESIDE,
     ),
-    Row(
-        "a spectrum behind an activation",
-        lambda own, h, v: own.by_spectra(F.silu(own.scan(h, v))),
-        Own.fading,
-        BEHIND,
-    ),
+    Row("a spectrum behind SiLU", lambda own, h, v: own.by_spectra(F.silu(own.scan(h, v))), Own.fading, BEHIND),
     Row(
         "the largest of a window, a sum beside",
         lambda own, h, v: largest_of_a_window(own, h, v) + own.gate(h).cumsum(1),
