@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import statesize as ss
-from campaigns.layers.gated import GatedBlock
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.select import NothingMeasuredError
 from statesize.adapters.trace.channels import Around
@@ -88,12 +87,6 @@ def filled(change: Callable[[Tensor, Tensor], Any]) -> Callable[[Own, Tensor, Te
 def added_and_gated(mixed: Tensor, gate: Tensor) -> None:
     mixed += gate
     mixed *= gate
-
-
-def gated_in_place(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    mixed = own.fused(hidden, value)
-    added_and_gated(mixed, own.gate(hidden).sigmoid())
-    return mixed
 
 
 def changed_later(name: str) -> Callable[[Own, Tensor, Tensor], Tensor]:
@@ -416,20 +409,14 @@ def spectral(own: Own, hidden: Tensor) -> Tensor:
     return F.silu(own.by_spectra(own.value(hidden)))
 
 
-def spectral_level(_: Own, hidden: Tensor) -> Tensor:
-    """A tensor of positions alone."""
-    level, length = hidden.mean((0, 2)), hidden.shape[1]
-    mixed = torch.fft.irfft(torch.fft.rfft(level, 2 * length) * torch.fft.rfft(level.new_ones(2), 2 * length))
-    return mixed[None, :length, None]
+def spectral_behind_a_gate(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
+    gate = own.query(hidden).sigmoid()
+    return own.scan(hidden, gate * spectral(own, hidden))
 
 
-def gated_spectra(shown: Callable[[Own, Tensor], Tensor], *, is_gated_last: bool) -> Callable[..., Tensor]:
-    def mixed(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
-        makers = (lambda: own.query(hidden).sigmoid(), lambda: shown(own, hidden))
-        first, second = (make() for make in makers[:: -1 if is_gated_last else 1])
-        return own.scan(hidden, first * second)
-
-    return mixed
+def spectral_before_a_gate(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
+    shown = spectral(own, hidden)
+    return own.scan(hidden, own.query(hidden).sigmoid() * shown)
 
 
 def shared_head(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
@@ -525,7 +512,6 @@ TABLE = [
     # Gates, norms and projections behind T do not belong to it.
     Row("a gate behind", lambda own, h, v: own.attend(h, v) * own.gate(h).sigmoid(), maps),
     Row("a norm behind", lambda own, h, v: F.normalize(own.attend(h, v), dim=-1), maps),
-    Row("a gate of fused attention in place", gated_in_place, maps),
     Row("a filled tensor, added to and gated in place", filled(added_and_gated), Own.linear),
     Row("a filled tensor, gated by a view", filled(lambda mixed, gate: mixed[:, :].mul_(gate)), Own.linear),
     *(
@@ -676,20 +662,13 @@ TABLE = [
     Row("a gate before mixed values", gate_first, lambda own, h: delay(h, 0) + delay(h, 5), Around(0, 2, 2)),
     Row(
         "a gate before values by spectra",
-        gated_spectra(spectral, is_gated_last=False),
+        spectral_behind_a_gate,
         lambda own, h: own.fading(h) @ diagonal(spectral(own, h)),
         ALL_BEFORE,
     ),
     Row(
-        "a gate before a level by spectra",
-        gated_spectra(spectral_level, is_gated_last=False),
-        lambda own, h: own.fading(h) * spectral_level(own, h).mT[:, :, None],
-        ALL_BEFORE,
-        text=TEXT[:1],
-    ),
-    Row(
         "values by spectra before a gate",
-        gated_spectra(spectral, is_gated_last=True),
+        spectral_before_a_gate,
         lambda own, h: own.fading(h) @ diagonal(own.query(h).sigmoid()),
         ALL_BEFORE,
     ),
@@ -815,35 +794,6 @@ def test_gates_nearly_closed_nearly_open_and_far_apart(change: Callable[[Own], T
         change(model[1])
         (item,) = ss.capture(model, TEXT)
         assert off(item, model[1].fading(model[0](TEXT))) < 1e-9
-
-
-BLOCKS = [
-    # Strengths by which values are written that a short convolution has mixed, as in gated linear attention.
-    {"heads": 2, "convolution": "silu", "write": "inside"},
-    # All gates are made of the values, as in RG-LRU.
-    {"states": 3, "decay_of": "values", "write_of": "values", "write": "first", "output": "values"},
-    # A gate behind the recurrence, made of what enters the layer or of what the convolution has mixed.
-    {"states": 3, "convolution": "silu", "decay_of": "values", "output": "input"},
-    {"heads": 2, "convolution": "silu", "output": "values", "write": "inside"},
-    {"convolution": "linear", "write": "first", "write_of": "values", "output": "values"},
-    # What the last stage of the scan adds is less than rounding at one position.
-    {"scan": "doubling", "bias": 0.0},
-    {"scan": "doubling", "bias": 0.0, "convolution": "silu", "output": "values"},
-]
-
-
-@pytest.mark.parametrize("settings", BLOCKS, ids=str)
-def test_no_gate_stands_for_values_or_lies_in_t(settings: dict[str, Any]) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(48)
-        model = nn.Sequential(nn.Embedding(48, 8), GatedBlock(8, **settings))
-    (item,) = ss.capture(model, torch.arange(48)[None])
-    defined = model[1].definition(model[0].weight.detach().double().numpy())
-    found = wide(item.operator.dense())[0]
-    distances = [(found - wide(torch.as_tensor(T)[None])[0]).abs().max() / found.abs().max() for T in defined]
-    assert min(distances) < 1e-9
-    assert item.state_size == model[1].states
-    assert (Code.PART in {note.code for note in item.notes}) == ("convolution" in settings)
 
 
 def decided_in_numpy(own: Own, hidden: Tensor, value: Tensor) -> Tensor:

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from statesize.adapters.models.model_state import named_parts
-from statesize.adapters.observation import Frame, ModuleStack, Observation, chosen, take
-from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, source_files, source_of
+from statesize.adapters.observation import Frame, ModuleStack, chosen, take
+from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, source_files
 from statesize.errors import ModelError
-from statesize.operators import Dense
 
 
 class Part(nn.Module):
@@ -58,48 +57,6 @@ def test_names_arguments_and_outputs_also_of_a_module_that_fails():
     assert left[:3] == [("part", {"factor": 2}, 6), ("Whole", {}, 6), ("part", {}, 4)]
     model(3)
     assert model.part.seen[4:] == [[]]
-
-
-class Averager(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.enter, self.leave = nn.Identity(), nn.Identity()
-
-    def forward(self, hidden):
-        return self.leave(self.enter(hidden).cumsum(1))
-
-
-class Derived(Averager):
-    pass
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = Averager(), Derived()
-
-    def forward(self, hidden):
-        return self.first(self.second(self.second(hidden)))
-
-
-def parse(call):
-    values, mixed = call.parts["enter"].output, call.parts["leave"].args[0]
-    operator = Dense(torch.ones(1, 1, 4, 4).tril())
-    return Observation(call.name, "sum", lambda _: operator, values, mixed)
-
-
-def test_each_call_of_a_mixer_is_observed_while_it_is_innermost():
-    model, seen = Block(), []
-    with ModuleStack(named_parts(model), 21).watching() as running:
-
-        def record(make):
-            observation = make()
-            seen.append((observation.name, running.frame.name, observation.values[0, 0, 0]))
-
-        with source_of(["Averager"], ["enter", "leave"], parse)((), running, record):
-            model(torch.ones(1, 4, 1))
-    # One of them is called twice, and its second input is the sum of its first.
-    assert seen == [("second", "second", 1.0), ("second", "second", 1.0), ("first", "first", 1.0)]
 
 
 @pytest.mark.parametrize("units", [slice(None), slice(1, 4, 2), torch.tensor([4, 0, 4])])
