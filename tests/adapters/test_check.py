@@ -18,8 +18,7 @@ from statesize.adapters.models.precision import BOUNDS, allowed, relative_differ
 from statesize.adapters.observation import Observation
 from statesize.codes import Code
 from statesize.errors import InputError, ModelError
-from statesize.integrations.probe import Probe, Probing
-from statesize.operators import Dense, Recurrence
+from statesize.operators import Dense
 
 
 def observation(mixed, scale=1.0, **changes):
@@ -238,26 +237,3 @@ def test_a_profile_reads_every_sequence_with_hooks_and_the_first_without():
     found = ss.profile(model, token_ids(3), positions=2)
     assert len(runs) == (3 + 2) + 2 + 2
     assert {row["run_difference"] for row in found.summary_rows()} == {0}
-
-
-class Summing(nn.Module):
-    """Adds up what it takes, says so by its operator, and may look ahead all the same."""
-
-    ahead = False
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden.cumsum(1) + (hidden.mean(1, keepdim=True) if self.ahead else 0)
-
-    def operator(self, hidden: torch.Tensor) -> Recurrence:
-        return Recurrence(*(hidden.new_ones(len(hidden), 1, hidden.shape[1], 1) for _ in range(3)))
-
-
-def test_a_layer_that_fails_in_one_reading_is_compared_in_the_next(caplog):
-    model = nn.Sequential(nn.Embedding(50, 4), Summing(), Summing())
-    ids = torch.randint(50, (2, 24), generator=torch.Generator().manual_seed(0))
-    # What one reading found of a layer must not spare the next one its comparison.
-    for ahead in (True, False, True):
-        model[1].ahead = ahead
-        caplog.clear()
-        assert Probing(Probe(ids, every=1, share=math.inf)).step(model, 0)["ess/layers"] == (1 if ahead else 2)
-        assert ("1 was not measured: Mixer 1 must be causal" in caplog.text) == ahead

@@ -221,12 +221,10 @@ def test_layers_that_share_a_cache(family):
         assert shared.outputs == 2 * heads // items[reader].groups
         assert torch.equal(shared.state_size(), items[own].operator.state_size())
         assert items[own].state_bytes > items[reader].state_bytes == 0
-    profile = ss.profile(model, ids, positions="all")
-    rows = profile.summary_rows()
+    rows = ss.profile(model, ids, positions="all").summary_rows()
     assert [row["total_entropy"] > 0 for row in rows] == [False, False, True, True]
-    for reader in (2, 3):
-        joint = ss.measure(items[reader].group).entropy.mean()
-        assert rows[reader]["joint_entropy"] == pytest.approx(float(joint), rel=1e-5)
+    for row, item in zip(rows[2:], items[2:], strict=True):
+        assert row["joint_entropy"] == pytest.approx(float(ss.measure(item.group).entropy.mean()), rel=1e-5)
     # A layer that is captured alone has only its own heads.
     (alone,) = capture(model, ids, names[2])
     assert (alone.cache, alone.readers) == ("", ())

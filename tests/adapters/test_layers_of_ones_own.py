@@ -387,13 +387,6 @@ def at_places(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return torch.full_like(scores, -torch.inf).scatter(-1, places, scores.gather(-1, places)).softmax(-1) @ value
 
 
-def at_biased_places(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    """Four places of the largest biases that keys have."""
-    bias = own.choice(hidden).mT.expand(-1, hidden.shape[1], -1).masked_fill(lag(hidden) < 0, -torch.inf)
-    kept = torch.zeros_like(bias, dtype=torch.bool).scatter(-1, bias.topk(4, -1).indices, value=True)
-    return scores_of(own, hidden).masked_fill(~kept, -torch.inf).softmax(-1) @ value
-
-
 def largest_of_a_window(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     scores = scores_of(own, hidden).masked_fill(~band(hidden, 5), -torch.inf)
     return scores.masked_fill(scores < scores.topk(3, -1).values[..., -1:], -torch.inf).softmax(-1) @ value
@@ -627,7 +620,6 @@ TABLE = [
     Row("one step late", lambda own, h, v: delayed(own.scan(h, v))),
     Row("sums at places", added_at_places),
     Row("places of the largest scores, tied", at_places, text=torch.zeros_like(TEXT)),
-    Row("places of the largest biases, tied", at_biased_places, text=torch.zeros_like(TEXT)),
     *(
         Row(f"another rule for {len(text)} texts", lambda own, h, v: own.attend(h / len(h), v), text=text)
         for text in (TEXT[:1], TEXT)
@@ -812,17 +804,6 @@ def seen_by_score(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return applied(masked(own, hidden, (seen | (lag(hidden) == 0)) & (lag(hidden) >= 0)), value)
 
 
-def blocks_of_their_means(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    """Attention to blocks of four tokens that are chosen by their means, that of a query's own block too."""
-    query, key = own.query(hidden), own.key(hidden)
-    means = query @ key.unflatten(1, (-1, 4)).mean(2).mT
-    block = torch.arange(hidden.shape[1] // 4)
-    means = means.masked_fill(block > torch.arange(hidden.shape[1])[:, None] // 4, -torch.inf)
-    chosen = torch.zeros_like(means, dtype=torch.bool).scatter(-1, means.topk(2, -1).indices, value=True)
-    seen = chosen.repeat_interleave(4, -1) | (lag(hidden) == 0)
-    return (query @ key.mT).masked_fill(~seen.tril(), -torch.inf).softmax(-1) @ value
-
-
 def one_later_weight(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     later = (torch.arange(hidden.shape[1]) == 9) & (lag(hidden) == -1)
     return applied(masked(own, hidden, (lag(hidden) >= 0) | later), value)
@@ -858,7 +839,6 @@ REFUSED = {
     "an FFT without padding": (lambda own, h, v: filtered(v, h.shape[1]), AHEAD),
     "padding on both sides": (lambda own, h, v: F.conv1d(v.mT, own.short.weight, padding=1, groups=WIDTH).mT, AHEAD),
     "keys that later tokens choose": (seen_by_score, AHEAD),
-    "blocks that end behind their query": (blocks_of_their_means, AHEAD),
     "one weight on a later position": (one_later_weight, AHEAD),
     "first tokens in queries": (lambda own, h, v: applied(own.maps(h, 1.0, own.query(leaked(h))), v), AHEAD),
     "first tokens in keys": (lambda own, h, v: (own.query(h) @ own.key(leaked(h)).mT).tril() @ v, AHEAD),

@@ -36,25 +36,14 @@ def test_a_layer_that_is_not_called_says_so():
     }
 
 
-def test_a_list_of_projections_is_none_of_layers():
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.language_model, self.heads = attention_model("llama"), nn.ModuleList([nn.Linear(64, 2)])
-
-        def forward(self, input_ids):
-            return self.heads[0](self.language_model(input_ids).logits)
-
-    assert capture(Model(), token_ids()).skipped == {}
-
-
 def test_lists_inside_of_layers_are_part_of_them():
     layer = nn.Module()
     layer.experts = nn.ModuleList([nn.Module(), nn.Module()])
     model = nn.Module()
     model.layers, model.heads = nn.ModuleList([layer]), nn.ModuleList([nn.Module(), nn.Module()])
+    model.projections = nn.ModuleList([nn.Linear(2, 2)])  # no list of layers
     # One expert ran, and no head.
-    called = {"layers.0", "layers.0.experts.0"}
+    called = {"layers.0", "layers.0.experts.0", "projections.0"}
     assert skipped_layers(named_parts(model), called, ["layers.0.attention"]) == {}
     # Lists beside the layers are lists of their own.
     called |= {"heads.0"}
