@@ -18,15 +18,9 @@ QUICK = {
     "mamba2 qwen3_next lfm2".split(),
     "falcon with groups",
 }
-WITHOUT = {
-    "openai-gpt": "it makes no cache",
-    "openai-gpt without a head": "it makes no cache",
-    "blt": "its configuration has no number of layers, so it makes no cache",
-    "cpmant": "it is refused",
-    "paligemma": "it is refused",
-    "reformer": "it is refused",
-    "gemma4_assistant": "it is not built",
-    "gemma4_unified_assistant": "it is not built",
+# Those that make no cache, blt since its configuration has no number of layers; those that are refused or not built.
+WITHOUT = {"openai-gpt", "openai-gpt without a head", "blt"} | {
+    *"cpmant paligemma reformer gemma4_assistant gemma4_unified_assistant".split()
 }
 # Those that do not run in bfloat16.
 IN_SINGLE = ("inkling2_text", "xlstm")

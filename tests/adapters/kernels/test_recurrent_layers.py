@@ -1,7 +1,5 @@
 """T of recurrences and short convolutions against their formulas and against impulses through their own scans."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +20,7 @@ from statesize.errors import ModelError
 
 
 @pytest.mark.parametrize("memory", [-20.0, 5.0])
-def test_in_double_precision_rg_lru_and_its_operators_agree_to_round_off(memory: float) -> None:
+def test_in_double_precision_rg_lru_and_its_operators_agree_to_round_off(memory):
     model = tiny("recurrent_gemma").double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -33,7 +31,7 @@ def test_in_double_precision_rg_lru_and_its_operators_agree_to_round_off(memory:
     assert max(map(reproduction_error, seen)) < 1e-6
 
 
-def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -> None:
+def test_a_document_that_begins_within_the_sequence_forgets_what_came_before():
     model = tiny("recurrent_gemma")
     positions = torch.cat([torch.arange(8), torch.arange(13)])[None]
     seen: list[Any] = []
@@ -48,7 +46,7 @@ def test_a_document_that_begins_within_the_sequence_forgets_what_came_before() -
 
 
 @pytest.mark.parametrize("forget", [-40.0, 0.0, 12.0])
-def test_long_sequences_agree_with_the_mlstm_definition(forget: float) -> None:
+def test_long_sequences_agree_with_the_mlstm_definition(forget):
     generator = torch.Generator().manual_seed(0)
     query, key = (torch.randn(1, 2, 300, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     write = 15 * torch.randn(1, 2, 300, generator=generator, dtype=torch.float64)
@@ -59,7 +57,7 @@ def test_long_sequences_agree_with_the_mlstm_definition(forget: float) -> None:
     )
 
 
-def test_a_call_that_goes_on_from_a_state_is_refused() -> None:
+def test_a_call_that_goes_on_from_a_state_is_refused():
     vectors, gates = torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3)
     call = _mlstm_call(vectors, vectors, gates, gates)
     call.parts["mlstm_backend"].kwargs["c_initial"] = torch.zeros(1, 2, 4, 4)
@@ -106,7 +104,7 @@ def _rwkv_definition(call: ReplacedCall) -> Tensor:
 
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])
-def test_rows_are_a_softmax_whatever_the_decay(scale: float) -> None:
+def test_rows_are_a_softmax_whatever_the_decay(scale):
     key = scale * torch.randn(1, 300, len(DECAYS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     call = _rwkv_call(key)
     observation = rwkv_attention(call)
@@ -117,7 +115,7 @@ def test_rows_are_a_softmax_whatever_the_decay(scale: float) -> None:
 
 
 @pytest.mark.parametrize("again", [torch.bfloat16, torch.float32])
-def test_rounded_decays_are_told_and_leave_the_operator_that_of_exact_ones(again: torch.dtype) -> None:
+def test_rounded_decays_are_told_and_leave_the_operator_that_of_exact_ones(again):
     model = tiny("minimax").bfloat16().to(again)
     module: Any = model.get_submodule("model.layers.1.self_attn")
     projected: list[Any] = []
@@ -133,7 +131,7 @@ def test_rounded_decays_are_told_and_leave_the_operator_that_of_exact_ones(again
     )
 
 
-def test_a_bias_passes_the_output_gate_only() -> None:
+def test_a_bias_passes_the_output_gate_only():
     model = tiny("lfm2")
     convolution: Any = model.get_submodule("model.layers.0.conv.conv")
     convolution.bias = nn.Parameter(torch.linspace(-1, 1, 24))

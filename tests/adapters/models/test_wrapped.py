@@ -140,37 +140,33 @@ def test_torchscript_is_refused_by_name():
         ss.capture(model, token_ids())
 
 
-class TestPeft:
-    """The library itself, where it is installed."""
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_unmerged_lora_is_part_of_what_is_measured():
+    peft = pytest.importorskip("peft")
+    ids, plain = token_ids(), attention_model("llama")
+    config = peft.LoraConfig(target_modules=["q_proj"], r=4, init_lora_weights=False, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(copy.deepcopy(plain), config)
+    captured = list(ss.capture(model, ids))
+    assert [item.name for item in captured] == ["model.layers.0.self_attn", "model.layers.1.self_attn"]
+    merged = list(ss.capture(copy.deepcopy(model).merge_and_unload(), ids))
+    for item, other, base in zip(captured, merged, ss.capture(plain, ids), strict=True):
+        torch.testing.assert_close(item.operator.dense(), other.operator.dense(), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(item.operator.dense(), base.operator.dense(), atol=1e-2)
+    facts = model_facts(unwrapped(model))
+    with model.disable_adapter():
+        same_as(model, plain, ids)
+        assert model_facts(unwrapped(model)) != facts
+    assert model_facts(unwrapped(model)) == facts
 
-    @pytest.fixture
-    def peft(self):
-        return pytest.importorskip("peft")
 
-    @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-    def test_unmerged_lora_is_part_of_what_is_measured(self, peft):
-        ids, plain = token_ids(), attention_model("llama")
-        config = peft.LoraConfig(target_modules=["q_proj"], r=4, init_lora_weights=False, task_type="CAUSAL_LM")
-        model = peft.get_peft_model(copy.deepcopy(plain), config)
-        captured = list(ss.capture(model, ids))
-        assert [item.name for item in captured] == ["model.layers.0.self_attn", "model.layers.1.self_attn"]
-        merged = list(ss.capture(copy.deepcopy(model).merge_and_unload(), ids))
-        for item, other, base in zip(captured, merged, ss.capture(plain, ids), strict=True):
-            torch.testing.assert_close(item.operator.dense(), other.operator.dense(), rtol=1e-4, atol=1e-5)
-            assert not torch.allclose(item.operator.dense(), base.operator.dense(), atol=1e-2)
-        facts = model_facts(unwrapped(model))
-        with model.disable_adapter():
-            same_as(model, plain, ids)
-            assert model_facts(unwrapped(model)) != facts
-        assert model_facts(unwrapped(model)) == facts
-
-    @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-    @pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
-    def test_positions_before_the_text_are_refused(self, peft, kind):
-        config = getattr(peft, kind)(num_virtual_tokens=3, task_type="CAUSAL_LM")
-        model = peft.get_peft_model(attention_model("llama"), config)
-        with pytest.raises(ModelError, match=r"with (PREFIX|PROMPT)_TUNING, which puts positions of its own before"):
-            ss.capture(model, token_ids())
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
+def test_positions_before_the_text_are_refused(kind):
+    peft = pytest.importorskip("peft")
+    config = getattr(peft, kind)(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(attention_model("llama"), config)
+    with pytest.raises(ModelError, match=r"with (PREFIX|PROMPT)_TUNING, which puts positions of its own before"):
+        ss.capture(model, token_ids())
 
 
 def test_what_torch_has_exported_is_refused_by_name():
