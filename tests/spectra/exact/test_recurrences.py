@@ -1,7 +1,5 @@
 """Singular values of recurrences, with factors carried from chunk to chunk, against the definition."""
 
-from functools import partial
-
 import mpmath
 import pytest
 import torch
@@ -11,7 +9,6 @@ from oracles.high_precision import exact_singular_values
 from oracles.recurrences import STRUCTURES, random_recurrence
 from torch import Tensor
 
-from benchmarks.cases import gated, peak_bytes
 from statesize.measurement.measurement import measure
 from statesize.operators import Recurrence
 from statesize.spectra.cut import Cut, make_cut
@@ -107,26 +104,3 @@ def test_other_dtypes_are_converted_a_stretch_at_a_time(structure: str) -> None:
 def test_states_larger_than_half_of_the_blocks_are_left_to_gram_matrices(states, factors) -> None:
     recurrence = random_recurrence("diagonal", 0, 512, states)
     assert isinstance(ExactEngine().blocks(recurrence, make_cut(512, [100])), Spectrum) == factors
-
-
-def _single(length: int) -> Recurrence:
-    return gated(length, 64).to(dtype=torch.float32)
-
-
-def _at_four(operator: Recurrence) -> object:
-    return measure(operator, positions=4)
-
-
-def _nothing(operator: Recurrence) -> None:
-    pass
-
-
-@pytest.mark.slow
-def test_no_copy_of_the_whole_is_made() -> None:
-    # So long that the stretch, whose size does not depend on the length, is the smaller part of what is allowed.
-    length = 2**18
-    held, reached = peak_bytes(partial(_single, length), [_nothing, _at_four], partial(_at_four, _single(256)), 1)
-    inputs = 3 * 64 * 4 * length
-    assert held > 0.9 * inputs
-    # Beside them a stretch; in float64 they would take twice as much as they do.
-    assert reached - held < 0.5 * inputs
