@@ -1,5 +1,7 @@
 """Singular values of recurrences, with factors carried from chunk to chunk, against the definition."""
 
+import itertools
+
 import mpmath
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from statesize.measurement.measurement import measure
 from statesize.operators import Recurrence
+from statesize.spectra.border_maps import chosen_borders
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.exact import recurrences
 from statesize.spectra.exact.dense import DenseEngine
@@ -78,6 +81,25 @@ def test_bound_knows_what_cancels_on_the_way() -> None:
     B, C = (torch.randn(24, 4, generator=g, dtype=torch.float64) * even for _ in range(2))
     error, bound = farthest_from_sixty_digits(Recurrence(A, B, C), 13, 10, 11)
     assert 1e-12 < error <= bound
+
+
+@pytest.mark.parametrize("width", [3, 12, 50])
+def test_decays_of_the_delta_rule_may_be_zero_negative_and_tiny(width: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    key, query = (torch.randn(width, 3, generator=g, dtype=torch.float64) / 2 for _ in range(2))
+    decay = torch.rand(width, 3, generator=g, dtype=torch.float64)
+    decay[4::9], decay[5::9, 1], decay[7::9], decay[8::9, 0] = 0, -0.5, 1e-200, 1e-200
+    rule = Recurrence.delta_rule(key, torch.rand(width, generator=g, dtype=torch.float64), query, decay)
+    _, error, largest = against_the_definition(rule, make_cut(width))
+    assert bool((error <= 1e-14 + 1e-13 * largest).all())
+
+
+@pytest.mark.parametrize(("structure", "widest"), [("diagonal", 128), ("full", 32), ("delta", 64)])
+def test_borders_hold_every_position_and_keep_chunks_narrow(structure: str, widest: int) -> None:
+    borders = chosen_borders(random_recurrence(structure, 0, 300, 2), [299, 7, 7, 8])
+    assert borders == sorted(set(borders))
+    assert {0, 7, 8, 299, 300} <= set(borders)
+    assert max(last - first for first, last in itertools.pairwise(borders)) <= widest
 
 
 @pytest.mark.parametrize("past", [None, 9])
