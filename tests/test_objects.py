@@ -82,12 +82,6 @@ def test_each_object_shows_a_finding_in_few_lines(shown):
         assert not lines[0].startswith((f"{type(value).__name__}(", "<", "[")), name
 
 
-def test_a_comparison_is_a_table_in_notebooks(shown):
-    page = shown["comparison"]._repr_html_()
-    assert page.count("<tr") == 3
-    assert all(f"<p>{note}" in page for note in shown["comparison"].notes)
-
-
 def test_a_misspelt_layer_is_answered_by_its_name(profile):
     for layer, message in (
         ("layer.1.mixr", r"got 'layer\.1\.mixr'\. Did you mean layers\.1\.mixer\? The names are 'layers\.0\.mixer', "),
@@ -97,21 +91,6 @@ def test_a_misspelt_layer_is_answered_by_its_name(profile):
             profile.ess(layer)
     with pytest.raises(InputError, match=r"'layer 0', 'layer 1', 'layer 2' and 27 more\.$"):
         layer_name([f"layer {index}" for index in range(30)], 31)
-
-
-def test_names_of_charts_and_of_the_package_are_one_thing_each(profile):
-    assert all(callable(getattr(profile.plot, name)) for name in dir(profile.plot) if not name.startswith("_"))
-    with pytest.raises(AttributeError, match="length"):
-        _ = ss.length
-    with pytest.raises(InputError, match=r"^profiles must be a list of Profiles, got "):
-        ss.compare(profile)
-
-
-def test_sizes_and_rows_of_a_truncation_show_what_they_say(shown):
-    result = shown["truncation"]
-    assert repr(result).startswith(result.headline)
-    assert repr(result.rows[1]).startswith("ess × 0.5: keeps ")
-    assert len(repr(result.rows[1])) < 80
 
 
 def test_settings_show_what_differs_from_the_defaults():
