@@ -30,7 +30,6 @@ def folder(tmp_path_factory):
 
 def test_text_stays_text_and_what_all_rows_share_is_a_fact(folder):
     page = (folder / PAGE).read_text(encoding="utf-8")
-    assert "script-src 'sha256-" in page
     for text in (
         "Cannot tell: too few. The claim: One &lt;i&gt; and two.",
         "loss is &lt;nan&gt;",
@@ -38,11 +37,8 @@ def test_text_stays_text_and_what_all_rows_share_is_a_fact(folder):
         "[1, 2]",
     ):
         assert text in page
-    assert 'data-name="kv"' in page
-    assert "<dt>mixer</dt>" in page
-    for text in ("unsafe-eval", "<b onclick", 'data-name="mixer"'):
-        assert text not in page
-    assert "<!--" not in page[page.index("<body>") : page.index('<script type="application/json"')]
+    assert ('data-name="kv"' in page, 'data-name="mixer"' in page, "<dt>mixer</dt>" in page) == (True, False, True)
+    assert HOSTILE not in page
 
 
 def test_the_conclusion_is_strict_json(folder):
