@@ -55,8 +55,10 @@ def test_a_rise_is_no_dip_however_low_the_controls_are():
 
 
 def test_a_record_for_each_depth_of_the_claim():
-    records = STUDY.records(StudyTable(list(rows_of(DEEP[:2]))))
+    table = StudyTable(list(rows_of(DEEP[:2])))
+    records, (drawn, *_) = STUDY.records(table), STUDY.draw(table).to_dict()["vconcat"]
     depths = [row["depth"] for row in records if "depth" in row]
+    assert len(drawn["concat"]) == 5
     assert depths == [depth if condition == OBSERVED else 0.1 for depth in DEEP[:2] for condition in CONDITIONS]
 
 

@@ -74,6 +74,8 @@ def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     assert len(runs) == 3 * len(PLACEMENTS) - 1
     assert layers_of(runs[0]) == ["gla"] * 4
     assert {early_row(run)["step"] for run in runs} == {80}
+    (drawn,) = STUDY.draw(StudyTable(rows)).to_dict()["vconcat"]
+    assert len(drawn["concat"]) == 3
     gone = hybrids(rows[:4])
     assert (gone.figures["diverged"], gone.holds) == (1, None)
     assert hybrids([]).holds is None

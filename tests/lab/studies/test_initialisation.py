@@ -47,7 +47,8 @@ def table(ratio=3.0, gain=0.6, steps=STEPS):
 
 
 def test_the_claim_is_about_the_largest_states():
-    found = initialisation(table())
+    # The largest that has both, with the factor and without.
+    found = initialisation(table() + run("s6", 128, True, 99.0, length=192))
     assert found.holds is True
     assert found.figures["s6_initial_ratio_0.01_to_0.1"] == pytest.approx(3.0)
     assert found.figures["gla_s6_initial_ratio_0.01_to_0.1"] == pytest.approx(3.0)
