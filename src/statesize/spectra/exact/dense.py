@@ -60,7 +60,7 @@ class DenseEngine(Engine):
     def seconds(self, operator: Operator, cut: Cut) -> float:
         """See `Engine.seconds`."""
         sides = [sorted(cut.shape(position)) for position in cut.positions]
-        return forming_seconds(operator) + sum(6e-5 + 4e-10 * short**2 * (long + 2 * short) for short, long in sides)
+        return forming_seconds(operator) + sum(2e-5 + 4e-10 * short**2 * (long + 2 * short) for short, long in sides)
 
     def footprint(self, operator: Operator, cut: Cut) -> Footprint:
         """T with its copies, or a block with them, and what is computed from all singular values."""

@@ -5,9 +5,9 @@ import json
 import altair as alt
 import pytest
 
-from statesize.lab.studies.engine.run import CONCLUSION, PAGE, write_page
+from statesize.lab.studies.engine.run import CONCLUSION, PAGE, told_apart, write_page
 from statesize.lab.studies.engine.verdicts import Conclusion
-from statesize.report.result_page import told_apart
+
 
 HOSTILE = "<b onclick=alert(1)>gla"
 
