@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from statesize.lab.studies.delimiters import RECALL_CLAIM, Delimiters, add_recall
+from statesize.lab.studies.engine.charts import draw
 from statesize.lab.studies.engine.table import StudyTable
 from statesize.lab.studies.engine.verdicts import Findings
 from statesize.lab.studies.texts.dips import METRICS, ModelDips
@@ -56,7 +57,7 @@ def test_a_rise_is_no_dip_however_low_the_controls_are():
 
 def test_a_record_for_each_depth_of_the_claim():
     table = StudyTable(list(rows_of(DEEP[:2])))
-    records, (drawn, *_) = STUDY.records(table), STUDY.draw(table).to_dict()["vconcat"]
+    records, (drawn, *_) = STUDY.records(table), draw(STUDY, table).to_dict()["vconcat"]
     depths = [row["depth"] for row in records if "depth" in row]
     assert len(drawn["concat"]) == 5
     assert depths == [depth if condition == OBSERVED else 0.1 for depth in DEEP[:2] for condition in CONDITIONS]

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 from small_studies import run_rows
 
+from statesize.lab.studies.engine.charts import draw
 from statesize.lab.studies.engine.table import METRIC, StudyTable
 from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.hybrids import Hybrids, early_row, layers_of
@@ -74,7 +75,7 @@ def test_patterns_are_written_out_and_runs_that_diverged_left_out():
     assert len(runs) == 3 * len(PLACEMENTS) - 1
     assert layers_of(runs[0]) == ["gla"] * 4
     assert {early_row(run)["step"] for run in runs} == {80}
-    (drawn,) = STUDY.draw(StudyTable(rows)).to_dict()["vconcat"]
+    (drawn,) = draw(STUDY, StudyTable(rows)).to_dict()["vconcat"]
     assert len(drawn["concat"]) == 3
     gone = hybrids(rows[:4])
     assert (gone.figures["diverged"], gone.holds) == (1, None)

@@ -8,7 +8,6 @@ import pytest
 from statesize.lab.studies.engine.run import CONCLUSION, PAGE, told_apart, write_page
 from statesize.lab.studies.engine.verdicts import Conclusion
 
-
 HOSTILE = "<b onclick=alert(1)>gla"
 
 

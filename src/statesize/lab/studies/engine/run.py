@@ -15,6 +15,7 @@ from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file, replace_files
 from statesize.io.machine import machine
 from statesize.io.text import counted
+from statesize.lab.studies.engine.charts import draw
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import DIVERGED, RUNS, TABLE, Row, StudyTable, finished_runs, table_content
 from statesize.lab.studies.engine.verdicts import Conclusion
@@ -85,7 +86,7 @@ def run_study(
         rows = stored_rows(study, runs, folder)
         replace_file(folder / TABLE, table_content(rows))
         conclusion = study.conclude(rows, grid.claim or study.claim)
-        write_page(conclusion, study.draw(StudyTable(rows)), rows, folder, command)
+        write_page(conclusion, draw(study, StudyTable(rows)), rows, folder, command)
     return StudyResult(conclusion, rows, folder / TABLE, time.perf_counter() - started)
 
 
