@@ -216,9 +216,8 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
 
 
 def _capture(forward: Forward, request: Request) -> Capture:
-    checks = request.checks
     own = find_mixers(forward.parts)
-    recording = record_calls(forward, own)
+    recording, checks = record_calls(forward, own), request.checks
     own_mixing, seen = OwnMixing(), {*recording.refused, *(call.name for call in recording.calls)}
     unknown = (
         is_own_code(part)

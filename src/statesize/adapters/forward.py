@@ -40,7 +40,6 @@ _HOW_TO_GIVE = 'Give torch.tensor([ids]), or what the tokenizer returns with ret
 _UNPADDED = "give texts of different length one after another, without it."
 _CACHES = ("past_key_values", "cache_params", "state")
 DECODED = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_input_values", "future_values")
-_LARGE = 2**24  # weights from which torch's own threads gain time
 _TOKENS = ("input_ids", "decoder_input_ids")
 
 
@@ -139,7 +138,7 @@ class Forward:
     def few_threads(self) -> AbstractContextManager[None]:
         """One thread of torch for a small model: on a busy machine, threads that wait for each other take most time."""
         weights = (weight.numel() for _, part in self.parts for weight in part.parameters(recurse=False))
-        return one_torch_thread() if sum(weights) < _LARGE else nullcontext()
+        return one_torch_thread() if sum(weights) < 2**24 else nullcontext()
 
     @cached_property
     def sources(self) -> list[OpenSource]:
