@@ -63,8 +63,7 @@ def picture(study: Study, table: StudyTable) -> None:
 def summarise(study: Study) -> None:
     """Write the summary on record anew from its table."""
     folder = ROOT / record_folder(study.kind)
-    kept = json.loads((folder / RECORD).read_bytes())
-    rows = parse_rows((folder / TABLE).read_bytes())
+    kept, rows = json.loads((folder / RECORD).read_bytes()), parse_rows((folder / TABLE).read_bytes())
     document = kept | summary(study, kept["preset"], rows)
     replace_file(folder / RECORD, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
 
