@@ -12,6 +12,7 @@ from report.visit import Visit, chromium
 
 from statesize.cli import main
 from statesize.lab import zoo
+from statesize.profiling import Profile
 from statesize.report.words import KINDS
 from statesize.texts.inputs import bundled_sequences
 
@@ -41,6 +42,7 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     assert f"use {min(shares)}% to {max(shares)}% of it." in used
     assert captured.err.endswith("Next: statesize profile MODEL.gguf\n")
     assert sorted(os.listdir(here)) == ["statesize-demo", "statesize-demo.html"]
+    assert Profile.load(here / "statesize-demo" / "gla").tree.attrs["truncation"] in captured.out
     opens_without_network_and_errors(here / "statesize-demo.html")
     assert main(["profile", "statesize-demo"]) == 0
     assert capsys.readouterr().out.count("numbers per channel past token 64 of 128") == 4

@@ -1,5 +1,6 @@
 """What is refused before Ray is started; sessions themselves are tested where they are used."""
 
+import os
 import signal
 import socket
 import sys
@@ -32,6 +33,16 @@ def test_ray_is_missing(monkeypatch):
 @pytest.mark.parametrize("address", ["", "somewhere", "http://host", "host:port", ":6379", "ray://"])
 def test_an_address_that_is_none(address):
     assert "HOST:PORT" in str(refusal(address))
+
+
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="one core")
+def test_cores_are_those_that_the_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_nothing_answers():
