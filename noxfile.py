@@ -31,7 +31,7 @@ FLOOR_TESTS = (
     "tests/cli/shared/test_progress.py",
     "tests/results/test_store.py",
     "tests/profiling/test_profile.py",
-    "tests/lab/studies/engine/test_table.py",
+    "tests/lab/studies/engine/test_run.py",
     "tests/measurement/test_measurement.py",
 )
 

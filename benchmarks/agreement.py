@@ -22,9 +22,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from oracles import references
-from oracles.engine_pairs import Pairs, pairs
 from oracles.operators import FAMILIES
-from oracles.references import Reference
+from oracles.references import Tallies
 
 from benchmarks.cases import made
 from statesize.io.files import replace_file
@@ -37,18 +36,20 @@ REFERENCES = ("engine_pairs", "mpmath", "slicot")
 
 def engine_pairs(seeds: int) -> dict[str, Any]:
     """Every pair of engines on `seeds` operators of every family."""
-    tallies: dict[tuple[str, str], Pairs] = {}
+    tallies: dict[tuple[str, str], Tallies] = {}
     for family in FAMILIES:
-        pairs(tallies, family, range(seeds), LENGTHS, 12)
+        references.pairs(tallies, family, range(seeds), LENGTHS, 12)
         print(f"engine against engine: {family}", file=sys.stderr)
-    rows = [{"engines": list(names), **_row(tally), "pairs": tally.pairs} for names, tally in sorted(tallies.items())]
+    rows = [
+        {"engines": list(names), **_row(tally), "pairs": tally.operators} for names, tally in sorted(tallies.items())
+    ]
     operators = {"families": len(FAMILIES), "operators": len(FAMILIES) * seeds, "lengths": [min(LENGTHS), max(LENGTHS)]}
     return {**operators, "pairs": sum(row["pairs"] for row in rows), **_sums(rows), "rows": rows}
 
 
 def sixty_digits(seeds: int) -> dict[str, Any]:
     """Every engine against mpmath."""
-    tallies: dict[str, Reference] = {}
+    tallies: dict[str, Tallies] = {}
     for family in references.EXACT:
         references.sixty_digits(tallies, family, range(seeds), SHORT, 2)
         print(f"mpmath: {family}", file=sys.stderr)
@@ -58,18 +59,18 @@ def sixty_digits(seeds: int) -> dict[str, Any]:
 
 def slicot(systems: int) -> dict[str, Any]:
     """Every engine against SLICOT."""
-    tallies: dict[str, Reference] = {}
+    tallies: dict[str, Tallies] = {}
     farthest = references.slicot(tallies, range(systems))
     rows = _reference_rows(tallies)
     about = {"systems": systems, "routine": "AB09AD", "slycot": version("slycot"), "largest_difference": farthest}
     return {**about, **_sums(rows), "rows": rows}
 
 
-def _reference_rows(tallies: dict[str, Reference]) -> list[dict[str, Any]]:
+def _reference_rows(tallies: dict[str, Tallies]) -> list[dict[str, Any]]:
     return [{"engine": name, "operators": tally.operators, **_row(tally)} for name, tally in sorted(tallies.items())]
 
 
-def _row(tally: Pairs | Reference) -> dict[str, Any]:
+def _row(tally: Tallies) -> dict[str, Any]:
     return {kind: dataclasses.asdict(getattr(tally, kind)) for kind in ("values", "entropy", "counts")}
 
 

@@ -19,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from oracles.operators import random_operator
 
-from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.measurement import measure
 from statesize.parallel.ray import ray_session
 from statesize.profiling import profile
@@ -115,10 +115,3 @@ def ray():
         # On a busy machine Ray does not wait for the end of the processes that it has started.
         warnings.filterwarnings("ignore", "subprocess .* is still running", ResourceWarning)
         gc.collect()
-
-
-@pytest.fixture
-def checkpoint_without_tokenizer(tmp_path):
-    config = ModelConfig(mixer="gla", vocabulary_size=300, width=8, heads=2, layers=1, key_size=4)
-    save_checkpoint(LanguageModel(config, torch.Generator().manual_seed(0)), tmp_path / "small")
-    return tmp_path / "small"

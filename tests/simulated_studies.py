@@ -128,8 +128,8 @@ def _students(teacher, sizes, layers, effect, begun, generator):
         drawn = generator.normal() + begun
         for layer in range(layers):
             error = 1 + 0.1 * (effect * (teacher[METRIC] - 8) + kept * drawn)
-            row |= {f"student_{name}_layer_{layer}": 1.0 for name in ("bound",)}
             row |= {f"student_error_layer_{layer}": error, f"student_size_layer_{layer}": float(size)}
+            row[f"student_bound_layer_{layer}"] = 1.0
         yield row
 
 

@@ -25,3 +25,7 @@ def run_rows(settings, ends, **columns):
     }
     common["state_size"] = float(common["key_size"])
     return [common | columns | {"step": step, "final": step == max(ends)} | own for step, own in ends.items()]
+
+
+def without_time(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]

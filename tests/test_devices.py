@@ -25,19 +25,6 @@ def device(request):
         yield found
 
 
-class OwnAttention(nn.Module):
-    """Attention written out, whose operator has to be searched for."""
-
-    def __init__(self):
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
-
-    def forward(self, hidden):
-        scores = self.query(hidden) @ self.key(hidden).mT
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=hidden.device).triu(1)
-        return scores.masked_fill(future, -torch.inf).softmax(-1) @ self.value(hidden)
-
-
 class OwnRecurrence(nn.Module):
     """A decaying sum in a loop, found by impulses."""
 
@@ -53,9 +40,9 @@ class OwnRecurrence(nn.Module):
         return torch.stack(outputs, 1)
 
 
-def own(layer):
+def own():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Embedding(64, 8), layer()).eval()
+    return nn.Sequential(nn.Embedding(64, 8), OwnRecurrence()).eval()
 
 
 def trained(mixer):
@@ -69,8 +56,7 @@ MODELS = {
     "mamba2": lambda: tiny("mamba2"),
     "qwen3_next": lambda: tiny("qwen3_next"),
     "gla": lambda: trained("gla"),
-    "own attention": lambda: own(OwnAttention),
-    "own recurrence": lambda: own(OwnRecurrence),
+    "own recurrence": own,
 }
 
 

@@ -5,15 +5,8 @@ import re
 
 import pytest
 
-from tools.figures import (
-    families,
-    figures,
-    on_record,
-    pages,
-    trends,
-)
+from tools.figures import families, figures, on_record, pages, trends
 from tools.figures.findings import findings
-from tools.figures.measured_models import records
 from tools.figures.on_record import RESULTS, read_json
 from tools.figures.pages import DOCS
 
@@ -120,18 +113,6 @@ def test_the_table_of_lengths_marks_what_lies_beyond_the_training():
     assert told([2, 4, 4], [0, 0.05])[-1].endswith("| saturates |")
 
 
-def test_architectures_are_of_one_size_and_read_as_much():
-    document = read_json("architectures")
-    rows = document["architectures"]
-    middle = sum(row["parameters"] for row in rows) / len(rows)
-    assert len(rows) == 9
-    assert all(abs(row["parameters"] / middle - 1) < 0.05 for row in rows)
-    assert document["training"]["steps"] == 1200
-    assert all(len(row["curve"]) == len(row["ceiling"]) == document["training"]["length"] for row in rows)
-    # No curve passes its ceiling.
-    assert all(ess <= top + 1e-2 for row in rows for ess, top in zip(row["curve"], row["ceiling"], strict=True))
-
-
 def test_something_stands_beside_every_finding():
     shown = findings()
     rows = shown["table"].splitlines()[2:]
@@ -141,18 +122,3 @@ def test_something_stands_beside_every_finding():
     for row, objection, study in zip(rows, shown["against"].splitlines(), studies, strict=True):
         claim = row.split("|")[1].partition(" (")[0].strip()
         assert objection == f"- *{claim}.* {said[study]}"
-
-
-def test_training_raises_ess_of_some_models_on_record_and_lowers_that_of_others():
-    known = records()
-    factors = [
-        row["ess_without_sinks"] / untrained["ess"]
-        for model in known
-        for row in model["lengths"]
-        for untrained in model["untrained"]
-        if row["length"] == untrained["length"]
-    ]
-    assert min(factors) < 1 / 1.5
-    assert max(factors) > 1.5
-    assert len(known) >= 8
-    assert all(len(one["weights"]) == 64 and one["made"]["commit"] for one in known)

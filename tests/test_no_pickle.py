@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 import statesize
 
 MODULES = sorted(Path(statesize.__file__).parent.rglob("*.py"))
@@ -37,16 +35,7 @@ def test_no_module_unpickles_or_runs_what_it_reads():
     assert found == {}
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import pickle",
-        "from dill import load",
-        "torch.load(path)",
-        "eval(text)",
-        "run(x, shell=True)",
-        "f(weights_only=no)",
-    ],
-)
-def test_they_are_found(source):
-    assert forbidden(source)
+def test_they_are_found():
+    for source in ("import pickle", "from dill import load", "torch.load(path)", "eval(text)", "run(x, shell=True)"):
+        assert forbidden(source)
+    assert forbidden("f(weights_only=no)")

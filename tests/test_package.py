@@ -80,12 +80,8 @@ def test_what_is_imported_is_asked_for():
     asked = declared("gguf", "lightning", "ray", "trainer")
     # numba brings llvmlite, transformers huggingface_hub, and who uses statesize.testing has pytest; what is not
     # installed goes by its own name, as fla of flash-linear-attention.
-    assert {name for name in used if not {d.lower() for d in distributions.get(name, (name,))} & asked} <= {
-        "fla",
-        "huggingface_hub",
-        "llvmlite",
-        "pytest",
-    }
+    foreign = {name for name in used if not {one.lower() for one in distributions.get(name, (name,))} & asked}
+    assert foreign <= {"fla", "huggingface_hub", "llvmlite", "pytest"}
 
 
 def test_public_names_are_listed():
@@ -103,18 +99,7 @@ def test_public_names_are_listed():
 def test_import_brings_nothing_heavy():
     code = "import sys, statesize; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {
-        "torch",
-        "numpy",
-        "scipy",
-        "numba",
-        "pandas",
-        "pyarrow",
-        "xarray",
-        "transformers",
-        "altair",
-        "rich",
-    }
+    heavy = set("torch numpy scipy numba pandas pyarrow xarray transformers altair rich".split())
     assert heavy.isdisjoint(done.stdout.split())
 
 

@@ -34,7 +34,7 @@ unchanged("reduce", lambda: ss.reduce(item.operator[0, 0], state_size=2))
 found = unchanged("profile", lambda: ss.profile(model, ids, channels=2))
 if "torch._dynamo" in sys.modules:
     print("torch's compiler was imported, which takes a second")
-for name in ("summary", "ess", "to_dataframe", "to_xarray", "_repr_html_", "__repr__"):
+for name in ("summary", "ess", "to_xarray", "_repr_html_", "__repr__"):
     unchanged(name, getattr(found, name))
 unchanged("plot", lambda: found.plot)
 unchanged("save", lambda: found.save(f"{folder}/profile"))

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from statesize.io.files import replace_files
+from statesize.io.files import replace_file, replace_files
 from statesize.lab.studies import Study
 from statesize.lab.studies import study as studies
-from statesize.lab.studies.engine.record import RECORD, record_content, record_files, summary
+from statesize.lab.studies.engine.charts import draw
+from statesize.lab.studies.engine.record import RECORD, record_files, summary
 from statesize.lab.studies.engine.run import CONCLUSION, stored_rows
 from statesize.lab.studies.engine.table import TABLE, StudyTable, parse_rows
 from tools.figures.on_record import record_folder
@@ -48,13 +49,13 @@ def record(study: Study, folder: Path, preset: str) -> None:
         "machine": json.loads((folder / CONCLUSION).read_bytes())["machine"],
     }
     replace_files(ROOT / record_folder(study.kind), record_files(study, preset, rows, made))
-    draw(study, StudyTable(rows))
+    picture(study, StudyTable(rows))
 
 
-def draw(study: Study, table: StudyTable) -> None:
+def picture(study: Study, table: StudyTable) -> None:
     """Draw the picture of a record."""
     path = ROOT / "docs" / "images" / f"study-{study.kind}.png"
-    study.draw(table).save(str(path))
+    draw(study, table).save(str(path))
     # A fifth of the bytes, and the same to the eye.
     Image.open(path).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
@@ -62,9 +63,9 @@ def draw(study: Study, table: StudyTable) -> None:
 def summarise(study: Study) -> None:
     """Write the summary on record anew from its table."""
     folder = ROOT / record_folder(study.kind)
-    kept = json.loads((folder / RECORD).read_bytes())
-    rows = parse_rows((folder / TABLE).read_bytes())
-    replace_files(folder, {RECORD: record_content(kept | summary(study, kept["preset"], rows))})
+    kept, rows = json.loads((folder / RECORD).read_bytes()), parse_rows((folder / TABLE).read_bytes())
+    document = kept | summary(study, kept["preset"], rows)
+    replace_file(folder / RECORD, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 if __name__ == "__main__":

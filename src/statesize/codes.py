@@ -9,6 +9,7 @@ from typing import Self
 
 HOW_TO_SUPPLY = "give the class of its mixer a method `operator(hidden)` that returns a statesize Operator"
 _OPERATOR = f"G{HOW_TO_SUPPLY[1:]}"
+_IF_LINEAR = f"If it is linear in its values, {HOW_TO_SUPPLY}."
 
 
 class Code(StrEnum):
@@ -38,7 +39,7 @@ class Code(StrEnum):
     CONTAINS = "contains other mixing", "Its T contains {}", "Nothing: its number is of all that it mixes."
     UNSEEN = "other mixing unseen", "Whether it mixes by more than this was not seen: {}", "Compute by torch alone."
     VALUES = "values", "Its T leaves out what is done to its values.", "Read its numbers as those of T alone."
-    DERIVATIVE = "derivative", "It has no T, and is measured by its derivative.", f"{_OPERATOR}, if there is one."
+    DERIVATIVE = "derivative", "It has no T, and is measured by its derivative.", _IF_LINEAR
     SEEN = "seen in it", "Seen in it: {}", f"{_OPERATOR}."
 
     # How far its numbers hold.
@@ -52,9 +53,9 @@ class Code(StrEnum):
     LATER_POSITIONS = "later positions", "attends to later positions: load it by AutoModelForCausalLM.", "Mask them."
     LOOKS_AHEAD = "looks ahead", "Later input changes what it returned before.", "Mask it."
     DIFFERS = "differs", "Its T, or its output alone, is not what the model computes.", "Read by how much, and why."
-    OUTSIDE_TORCH = "outside torch", "It computes outside torch's operations: {}", f"Use torch, or {HOW_TO_SUPPLY}."
+    OUTSIDE_TORCH = "outside torch", "It computes outside torch's operations.", f"Use torch, or {HOW_TO_SUPPLY}."
     UNKNOWN_OPERATION = "unknown operation", "It mixes positions by an unknown operation: {}", f"{_OPERATOR}."
-    NOT_LINEAR = "not linear", "It has no T: its mixing of positions is not linear.", f"{_OPERATOR}, if there is one."
+    NOT_LINEAR = "not linear", "It has no T: its mixing of positions is not linear.", _IF_LINEAR
     WITHIN_POSITIONS = "within positions", "mixes within each position alone.", "Nothing: it carries nothing further."
     HELD_FIXED = "held fixed", "It reads another sequence, which does not change.", "Nothing: it remembers no text."
     NO_MIXING = "no mixing", "no mixing of positions that statesize knows was seen", f"If it mixes, {HOW_TO_SUPPLY}."

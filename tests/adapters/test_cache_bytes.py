@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles.own_layers import TEXT, WIDTH, lag, model_of
 from oracles.tiny_families import MORE, beyond, names, tiny, token_ids
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,15 +18,9 @@ QUICK = {
     "mamba2 qwen3_next lfm2".split(),
     "falcon with groups",
 }
-WITHOUT = {
-    "openai-gpt": "it makes no cache",
-    "openai-gpt without a head": "it makes no cache",
-    "blt": "its configuration has no number of layers, so it makes no cache",
-    "cpmant": "it is refused",
-    "paligemma": "it is refused",
-    "reformer": "it is refused",
-    "gemma4_assistant": "it is not built",
-    "gemma4_unified_assistant": "it is not built",
+# Those that make no cache, blt since its configuration has no number of layers; those that are refused or not built.
+WITHOUT = {"openai-gpt", "openai-gpt without a head", "blt"} | {
+    *"cpmant paligemma reformer gemma4_assistant gemma4_unified_assistant".split()
 }
 # Those that do not run in bfloat16.
 IN_SINGLE = ("inkling2_text", "xlstm")
@@ -105,97 +100,84 @@ def test_state_bytes_are_those_of_the_model_s_cache(family):
         assert found(model, ids) == cached(family, model, ids)
 
 
-class Latent(nn.Module):
-    """Attention of one's own on a latent and rotated channels, which its queries absorb; or on one tensor alone."""
-
-    def __init__(self, way: str, latent: int, rotated: int) -> None:
-        super().__init__()
-        self.way, self.heads, self.latent = way, 4, latent
-        self.stored = nn.Linear(16, latent + rotated)
-        self.query, self.output = nn.Linear(16, 4 * (latent + rotated)), nn.Linear(4 * latent, 16)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        key = self.stored(hidden)[:, None]
-        query = self.query(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        value = key[..., : self.latent] if self.way != "matmul" else key[..., -self.latent :]
-        if self.way == "sdpa":
-            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-        else:
-            scores = query @ key.mT * query.shape[-1] ** -0.5
-            mixed = (scores + torch.full(scores.shape[-2:], -torch.inf).triu(1)).softmax(-1) @ value
-        return self.output(mixed.transpose(1, 2).flatten(2))
-
-
-@pytest.mark.parametrize("way", ["sdpa", "matmul"])
+@pytest.mark.parametrize("is_fused", [True, False])
 @pytest.mark.parametrize("rotated", [0, 4])
-def test_an_absorbed_latent_is_stored_once(way, rotated):
-    ids = token_ids(1, 23)
-    (item,) = capture(nn.Sequential(nn.Embedding(64, 16), Latent(way, 8, rotated)), ids)
+def test_an_absorbed_latent_is_stored_once(is_fused, rotated):
+    """Four heads of queries read a latent of 8 channels, and rotated ones beside that are in no value."""
+
+    def mixed(own, hidden, _):
+        stored, query = own.inner[0](hidden).split([8 + rotated, 4 * (8 + rotated)], -1)
+        key, query = stored[:, None], query.unflatten(-1, (4, -1)).transpose(1, 2)
+        if is_fused:
+            mixed = functional.scaled_dot_product_attention(query, key, key[..., :8], is_causal=True, enable_gqa=True)
+        else:
+            mixed = (query @ key.mT).masked_fill(lag(hidden) < 0, -torch.inf).softmax(-1) @ key[..., :8]
+        return own.inner[1](mixed.transpose(1, 2).flatten(2))
+
+    layers = lambda: nn.ModuleList([nn.Linear(WIDTH, 5 * (8 + rotated)), nn.Linear(4 * 8, WIDTH)])  # noqa: E731
+    model = model_of(mixed, layers).float()
+    (item,) = capture(model, TEXT[:1, :23])
     assert (item.groups, item.state_bytes) == (1, 23 * (8 + rotated) * 4)
     if rotated:
         # Its cache is that of the model that expands as large a latent.
-        layer = tiny("deepseek_v3")(input_ids=ids, use_cache=True).past_key_values.layers[0]
+        layer = tiny("deepseek_v3")(input_ids=token_ids(1, 23), use_cache=True).past_key_values.layers[0]
         assert item.state_bytes == held(layer.keys) + held(layer.values)
 
 
-class Causal(nn.Module):
+def causal(taps: int, dilation: int = 1) -> nn.Module:
     """A depthwise convolution over the last taps, which a step computes from as many inputs less its own."""
+    padding = (taps - 1) * dilation
+    return nn.Conv1d(WIDTH, WIDTH, taps, groups=WIDTH, padding=padding, dilation=dilation)
 
-    def __init__(self, taps: int, dilation: int) -> None:
+
+class Causal(nn.Module):
+    """The same as a module that cuts its output."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.convolution = nn.Conv1d(6, 6, taps, groups=6, padding=(taps - 1) * dilation, dilation=dilation)
+        self.convolution = causal(4)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.convolution(hidden.mT)[..., : hidden.shape[1]].mT
+        return cut(self.convolution, hidden)
 
 
-class Convolved(nn.Module):
-    """Attention of one's own whose parts are convolved before, or its output behind, by a module or in its own code."""
-
-    def __init__(self, way: str, convolved: str, *, own_code: bool) -> None:
-        super().__init__()
-        self.way, self.convolved, self.own_code = way, convolved, own_code
-        self.project = nn.ModuleDict({part: nn.Linear(6, 6) for part in "qkv"})
-        self.convolutions = nn.ModuleDict({part: Causal(4, 1) for part in convolved})
-        if own_code:
-            self.convolutions = nn.ModuleDict({part: conv.convolution for part, conv in self.convolutions.items()})
-
-    def convolve(self, part: str, hidden: Tensor) -> Tensor:
-        if part not in self.convolved:
-            return hidden
-        convolution = self.convolutions[part]
-        return convolution(hidden.mT)[..., : hidden.shape[1]].mT if self.own_code else convolution(hidden)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        query, key, value = (self.convolve(part, self.project[part](hidden)) for part in "qkv")
-        if self.way == "softmax":
-            return functional.scaled_dot_product_attention(
-                query[:, None], key[:, None], value[:, None], is_causal=True
-            )[:, 0]
-        return self.convolve("o", (query @ key.mT).tril() @ value)
+def cut(convolution: nn.Module, hidden: Tensor) -> Tensor:
+    return convolution(hidden.mT)[..., : hidden.shape[1]].mT
 
 
-def own_bytes(layer: nn.Module) -> dict[str, int | None]:
+def own_bytes(mixed, inner) -> dict[str, int | None]:
     """State bytes of the rows of a model of one layer over 48 tokens."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(50, 6), layer).eval()
-    return {item.name: item.state_bytes for item in capture(model, torch.randint(50, (2, 48)))}
+    model = model_of(mixed, inner).float()
+    return {item.name: item.state_bytes for item in capture(model, torch.arange(48)[None])}
 
 
 @pytest.mark.parametrize(("taps", "dilation"), [(2, 1), (4, 1), (3, 2)])
 def test_a_convolution_of_one_s_own_keeps_its_taps_less_one(taps, dilation):
-    assert own_bytes(Causal(taps, dilation)) == {"1": 6 * (taps - 1) * dilation * 4}
+    found = own_bytes(lambda own, hidden, value: cut(own.inner, value), lambda: causal(taps, dilation))
+    assert found == {"1": WIDTH * (taps - 1) * dilation * 4}
 
 
 @pytest.mark.parametrize("own_code", [True, False])
-@pytest.mark.parametrize(("way", "kept"), [("softmax", 2 * 48 * 6), ("linear", 6 * 6)])
-def test_a_convolution_beside_t_is_counted_once(way, kept, own_code):
+@pytest.mark.parametrize(("is_softmax", "kept"), [(True, 2 * 48 * WIDTH), (False, WIDTH * WIDTH)])
+def test_a_convolution_beside_t_is_counted_once(is_softmax, kept, own_code):
+    def mixed(own, hidden, value):
+        parts = zip(own.inner, (own.query(hidden), own.key(hidden)), strict=True)
+        query, key = (cut(short, part) if own_code else short(part) for short, part in parts)
+        scores = query @ key.mT
+        if is_softmax:
+            return scores.masked_fill(lag(hidden) < 0, -torch.inf).softmax(-1) @ value
+        return scores.tril() @ value
+
+    counted = own_bytes(mixed, lambda: nn.ModuleList(causal(4) if own_code else Causal() for _ in range(2)))
     # In its own code it is counted in the layer's row, else in its own.
-    counted = own_bytes(Convolved(way, "qk", own_code=own_code))
-    assert sum(counted.values()) == (kept + 2 * 6 * 3) * 4
+    assert sum(counted.values()) == (kept + 2 * WIDTH * 3) * 4
     assert len(counted) == (1 if own_code else 3)
 
 
 def test_a_convolution_behind_t_is_counted_in_t():
-    # The first of the three last outputs follows from the state before them, so that T keeps eight numbers.
-    assert own_bytes(Convolved("linear", "o", own_code=True)) == {"1": 6 * 8 * 4}
+    # The first of the three last outputs follows from the state before them, so that T keeps ten numbers.
+    found = own_bytes(
+        lambda own, hidden, value: cut(own.inner, (own.query(hidden) @ own.key(hidden).mT).tril() @ value),
+        lambda: causal(4),
+    )
+    assert found == {"1": WIDTH * (WIDTH + 2) * 4}

@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from oracles.own_layers import HEADS, WIDTH, Own, applied, heads, model_of
 from torch import nn
 
 from statesize import capture
@@ -19,36 +20,25 @@ from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Recurrence
 
 
-class LinearMixer(nn.Module):
-    """Linear attention of two heads, small enough to check by hand."""
+class LinearMixer(Own):
+    """Linear attention of two heads that says so."""
 
     kind = "la"
-    multiplicity = 3
+    multiplicity = WIDTH // HEADS
 
-    def __init__(self, width=6, heads=2, size=3):
-        super().__init__()
-        self.heads, self.size = heads, size
-        self.projection = nn.Linear(width, heads * size * 3)
-        self.output = nn.Linear(heads * size, width)
+    def __init__(self):
+        super().__init__(lambda own, hidden, value: applied(own.linear(own.dropout(hidden)), value))
         self.dropout = nn.Dropout(0.5)
 
-    def parts(self, hidden):
-        shape = (*hidden.shape[:2], 3, self.heads, self.size)
-        return self.dropout(self.projection(hidden)).view(shape).permute(2, 0, 3, 1, 4)
-
     def operator(self, hidden):
-        query, key, _ = self.parts(hidden)
-        return Recurrence(torch.ones(*key.shape[:-1], 1, dtype=key.dtype), key, query)
-
-    def forward(self, hidden):
-        query, key, value = self.parts(hidden)
-        return self.output(((query @ key.mT).tril() @ value).transpose(1, 2).flatten(2))
+        query, key = (heads(part(self.dropout(hidden))) for part in (self.query, self.key))
+        return Recurrence(torch.ones_like(key[..., :1]), key, query)
 
 
 class Model(nn.Module):
     def __init__(self, layers=3):
         super().__init__()
-        self.embedding = nn.Embedding(11, 6)
+        self.embedding = nn.Embedding(11, WIDTH)
         self.layers = nn.ModuleList(LinearMixer() for _ in range(layers))
         self.broken = False
 
@@ -78,22 +68,14 @@ def names(model, ids, layers):
 
 def test_operators_are_those_of_each_mixers_input(model, ids):
     model.eval()
-    inputs = {}
-    hooks = [
-        mixer.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0].detach().clone()}))
-        for name, mixer in find_mixers(named_parts(model)).items()
-    ]
-    with torch.no_grad():
-        model(ids)
-    for hook in hooks:
-        hook.remove()
-    captured = list(capture(model, ids))
+    captured, hidden = list(capture(model, ids)), model.embedding(ids).detach()
     assert [item.name for item in captured] == ["layers.0", "layers.1", "layers.2"]
     for item, mixer in zip(captured, model.layers, strict=True):
-        assert (item.kind, item.multiplicity) == ("la", 3)
+        assert (item.kind, item.multiplicity) == ("la", 4)
         assert item.operator.batch_shape == (2, 2)
         assert not item.operator.dense().requires_grad
-        torch.testing.assert_close(item.operator.dense(), mixer.operator(inputs[item.name]).dense())
+        torch.testing.assert_close(item.operator.dense(), mixer.operator(hidden).dense().detach())
+        hidden = hidden + mixer(hidden).detach()
 
 
 @pytest.mark.parametrize(
@@ -144,28 +126,10 @@ def test_only_one_operator_is_alive_at_a_time(model, ids, monkeypatch):
     assert alive_while_building == [0] * 6
 
 
-def test_a_mixer_called_twice_is_captured_twice(ids):
-    class Shared(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.mixer = nn.Embedding(11, 6), LinearMixer()
-
-        def forward(self, input_ids):
-            return self.mixer(hidden=self.mixer(self.embedding(input_ids)))
-
-    assert names(Shared(), ids, None) == ["mixer", "mixer@1"]
-
-
-def test_a_mixer_inside_a_mixer_is_part_of_it():
-    class Outer(LinearMixer):
-        def __init__(self):
-            super().__init__()
-            self.inner = LinearMixer()
-
-    assert list(find_mixers(named_parts(nn.Sequential(Outer(), LinearMixer())))) == ["0", "1"]
-
-
-def test_a_model_that_is_itself_a_mixer_has_a_name():
+def test_a_mixer_inside_a_mixer_is_part_of_it_and_a_model_may_be_one():
+    outer = LinearMixer()
+    outer.inner = LinearMixer()
+    assert list(find_mixers(named_parts(nn.Sequential(outer, LinearMixer())))) == ["0", "1"]
     assert list(find_mixers(named_parts(LinearMixer()))) == ["LinearMixer"]
 
 
@@ -186,8 +150,7 @@ def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
 
 def test_nan_weights_name_layer_head_and_position(model, ids):
     with torch.no_grad():
-        # The first key channel of head 1 of layers.1.
-        model.layers[1].projection.bias[9] = torch.nan
+        model.layers[1].key.bias[WIDTH // HEADS] = torch.nan  # the first key channel of head 1
     iterator = capture(model, ids)
     next(iterator)
     with pytest.raises(InputError, match=r"layers\.1 .*sequence, head, position.*index \(0, 1, 0, 0\)"):
@@ -216,26 +179,10 @@ def test_a_multiplicity_that_is_no_count_is_refused(model, channels):
         capture(model, torch.zeros(1, 5, dtype=torch.int64))
 
 
-class Squared(LinearMixer):
-    """Nothing but the layer itself says its T."""
-
-    operator = None
-
-    def forward(self, hidden):
-        query, key, value = self.parts(hidden)
-        return self.output(((query @ key.mT).square().tril() @ value).transpose(1, 2).flatten(2))
-
-
-class Softmax(Squared):
-    def forward(self, hidden):
-        mixed = nn.functional.scaled_dot_product_attention(*self.parts(hidden), is_causal=True)
-        return self.output(mixed.transpose(1, 2).flatten(2))
-
-
-@pytest.mark.parametrize("layer", [Squared, Softmax])
-def test_what_another_hook_adds_to_a_layer_s_input_is_added_once(layer, ids):
-    torch.manual_seed(0)
-    model, steering = nn.Sequential(nn.Embedding(11, 6), nn.Identity(), layer()).eval(), torch.randn(6)
+@pytest.mark.parametrize("mixed", [lambda own, h, v: applied(own.linear(h).square(), v), Own.fused])
+def test_what_another_hook_adds_to_a_layer_s_input_is_added_once(mixed, ids):
+    (embedding, layer), steering = model_of(mixed), torch.randn(WIDTH)
+    model = nn.Sequential(embedding, nn.Identity(), layer)
     with model[1].register_forward_hook(lambda _, args, output: output + steering.to(output)):
         (expected,) = capture(model, ids)
         expected = expected.operator.dense()
@@ -246,45 +193,22 @@ def test_what_another_hook_adds_to_a_layer_s_input_is_added_once(layer, ids):
     assert not torch.allclose(plain.operator.dense(), expected, rtol=0.01)
 
 
-class Cubed(Squared):
-    """No T: what it mixes is no linear function of the values."""
+class TextByText(nn.Module):
+    """A model that hands a layer that declares its T one text at a time."""
 
-    def forward(self, hidden):
-        return super().forward(hidden.tanh()) ** 3
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.layer = nn.Embedding(11, WIDTH), LinearMixer()
+
+    def forward(self, input_ids):
+        return torch.cat([self.layer(hidden=text[None]) for text in self.embedding(input_ids)])
 
 
-# A method `operator` gives T of what has a dimension of texts.
-@pytest.mark.parametrize(
-    ("layer", "dimensions"),
-    [(LinearMixer, 3), *((layer, dimensions) for layer in (Squared, Softmax, Cubed) for dimensions in (2, 3))],
-)
-def test_a_layer_that_takes_one_text_at_a_time_is_measured_text_by_text(layer, dimensions, ids):
-    class OneByOne(layer):
-        def forward(self, hidden):
-            return super().forward(hidden.reshape(1, *hidden.shape[-2:])).reshape(hidden.shape)
-
-    class Texts(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embedding, self.layer = nn.Embedding(11, 6), OneByOne()
-
-        def forward(self, input_ids):
-            hidden = self.embedding(input_ids)
-            texts = hidden if dimensions == 2 else hidden[:, None]
-            return torch.stack([self.layer(text) for text in texts]).reshape(*input_ids.shape, -1)
-
-    torch.manual_seed(0)
-    model = Texts().eval()
-    items, plain = list(capture(model, ids)), nn.Sequential(model.embedding, layer())
-    plain[1].load_state_dict(model.layer.state_dict())
-    (expected,) = capture(plain, ids)
+def test_a_layer_that_declares_its_t_is_measured_text_by_text(ids):
+    model = TextByText().eval()
+    items, (expected,) = list(capture(model, ids)), capture(nn.Sequential(model.embedding, model.layer), ids)
     assert [item.name for item in items] == ["layer", "layer@1"]
-    for text, item in enumerate(items):
-        assert (item.units, item.multiplicity, item.kind) == (expected.units, expected.multiplicity, expected.kind)
-        assert tuple(item.operator.batch_shape) == (1, *expected.operator.batch_shape[1:])
-        if layer is not Cubed:
-            difference = item.operator.dense() - expected.operator.dense()[text : text + 1]
-            assert difference.abs().max() < 1e-6
+    torch.testing.assert_close(torch.cat([item.operator.dense() for item in items]), expected.operator.dense())
 
 
 def test_an_operator_that_is_refused_names_its_mixer():

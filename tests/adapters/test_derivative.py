@@ -23,16 +23,15 @@ TOKENS = torch.arange(14)[None]
 class Recurrent(nn.Module):
     """A language model of one recurrent layer of torch."""
 
-    def __init__(self, kind, **options):
+    def __init__(self, kind, width=5, states=4, **options):
         super().__init__()
-        self.embedding, self.mixer = nn.Embedding(30, 5), kind(5, 4, **options)
-        self.head = nn.LazyLinear(30)
+        self.embedding, self.mixer = nn.Embedding(30, width), kind(width, states, **options)
 
     def forward(self, tokens):
         hidden = self.embedding(tokens)
-        hidden = hidden if self.mixer.batch_first else hidden.transpose(0, 1)
-        mixed, _ = self.mixer(hidden)
-        return self.head(mixed if self.mixer.batch_first else mixed.transpose(0, 1))
+        if self.mixer.batch_first:
+            return self.mixer(hidden)[0]
+        return self.mixer(hidden.transpose(0, 1))[0].transpose(0, 1)
 
 
 class Cells(nn.Module):
@@ -53,9 +52,7 @@ class Cells(nn.Module):
 def seeded(make):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = make()
-        model(TOKENS)
-        return model
+        return make()
 
 
 def jacobian_of(layer, hidden):
@@ -65,35 +62,28 @@ def jacobian_of(layer, hidden):
     return torch.stack([of_all[text, :, :, text] for text in range(len(hidden))])
 
 
-@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("kind", "options", "states"),
     [
-        (nn.LSTM, {}, 8),
-        (nn.LSTM, {"num_layers": 2}, 16),
-        (nn.LSTM, {"proj_size": 3}, 7),
+        (nn.LSTM, {"batch_first": True}, 8),
+        (nn.LSTM, {"batch_first": True, "proj_size": 3}, 7),
+        (nn.RNN, {"batch_first": True, "num_layers": 2}, 8),
         (nn.GRU, {}, 4),
-        (nn.RNN, {"num_layers": 2}, 8),
     ],
-    ids=["lstm", "two layers", "projected", "gru", "rnn"],
+    ids=["lstm", "projected", "two layers", "positions first"],
 )
-@pytest.mark.parametrize("batch_first", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("texts", [2, 14])  # as many as tokens
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-def test_a_recurrent_layer_is_measured_by_its_jacobian(kind, options, states, batch_first):
-    model = seeded(lambda: Recurrent(kind, batch_first=batch_first, **options))
-    tokens = torch.cat([TOKENS, TOKENS.flip(1)])
-    (captured,) = ss.capture(model, tokens)
-    assert (captured.name, captured.kind, captured.units, captured.state_bytes) == (
-        "mixer",
-        "derivative",
-        1,
-        4 * states,
-    )
-    assert captured.faithfulness < 1e-6
-    assert captured.operator.state_size().tolist() == [min(states, 5 * position) for position in range(14)]
+def test_a_recurrent_layer_is_measured_by_its_jacobian(kind, options, states, texts):
+    model = seeded(lambda: Recurrent(kind, **options))
+    tokens = torch.randint(30, (texts, 14), generator=torch.Generator().manual_seed(0))
+    (item,) = ss.capture(model, tokens)
+    assert (item.name, item.kind, item.units, item.state_bytes) == ("mixer", "derivative", 1, 4 * states)
+    assert item.faithfulness < 1e-6
+    assert item.operator.state_size().tolist() == [min(states, 5 * position) for position in range(14)]
     hidden = model.embedding(tokens).detach().double()
     model.mixer.batch_first = True
-    torch.testing.assert_close(captured.operator.matrix[:, 0], jacobian_of(model.mixer, hidden), rtol=0, atol=1e-12)
+    torch.testing.assert_close(item.operator.matrix[:, 0], jacobian_of(model.mixer, hidden), rtol=0, atol=1e-12)
 
 
 class Complex(nn.Module):
@@ -138,11 +128,6 @@ def normed(model):
     return model
 
 
-def computed(model):
-    model[1].kept = [model[1].cell.weight_hh * 2]
-    return model
-
-
 @pytest.mark.parametrize("mode", [nullcontext, torch.inference_mode])
 @pytest.mark.parametrize(
     ("make", "change"),
@@ -151,9 +136,8 @@ def computed(model):
         (partial(Complex, nn.Module.register_buffer), plain),
         (Cells, plain),
         (Cells, normed),
-        (Cells, computed),
     ],
-    ids=["complex weights", "complex buffers", "cells", "weights by weight_norm", "what it computed"],
+    ids=["complex weights", "complex buffers", "cells", "weights by weight_norm"],
 )
 def test_layers_and_networks_are_measured_whatever_their_tensors_are(make, change, mode):
     model = seeded(lambda: nn.Sequential(nn.Embedding(30, 5), make()))
@@ -211,24 +195,12 @@ def test_what_torch_cannot_derive_is_refused_in_its_words():
 
 
 def test_a_recurrent_layer_in_both_directions_is_refused():
-    model = seeded(lambda: Recurrent(nn.GRU, batch_first=True, bidirectional=True))
     with pytest.raises(ModelError, match="Mixer mixer must be causal, but an output"):
-        list(ss.capture(model, TOKENS))
-
-
-class Wide(nn.Module):
-    """A GRU of so many inputs that its derivative is not held."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.mixer = nn.Embedding(30, 512), nn.GRU(512, 8, batch_first=True)
-
-    def forward(self, tokens):
-        return self.mixer(self.embedding(tokens))[0]
+        list(ss.capture(Recurrent(nn.GRU, batch_first=True, bidirectional=True), TOKENS))
 
 
 def test_a_large_derivative_is_measured_by_products_at_few_positions():
-    model = seeded(Wide)
+    model = seeded(lambda: Recurrent(nn.GRU, 512, 8, batch_first=True))  # of so many inputs that it is not held
     profile = ss.profile(model, [TOKENS[0], TOKENS[0, :10]])
     node = profile.mixer("mixer")
     assert node.attrs["engine"].startswith("implicit (95%)")
@@ -276,27 +248,3 @@ def test_a_second_number_counts_from_a_share_of_the_first_on(dtype, limit):
 
         point = torch.randn(1, 24, 1, generator=torch.Generator().manual_seed(0)).to(dtype)
         assert derivative._carries_more(Derivative(summed, point), 1) == more
-
-
-@pytest.mark.parametrize(("states", "held"), [(3, 3), (5, 5), (2, None), (None, None)])
-def test_a_layer_without_a_t_holds_what_its_state_size_says_unless_it_carries_more(states, held):
-    class Cell(nn.Module):
-        state_size = states
-
-        def __init__(self):
-            super().__init__()
-            self.cell, self.leave = nn.GRUCell(8, 3), nn.Linear(3, 8)
-
-        def forward(self, hidden):
-            outputs = [hidden.new_zeros(1, 3)]
-            for entering in hidden.unbind(1):
-                outputs.append(self.cell(entering, outputs[-1]))
-            return self.leave(torch.stack(outputs[1:], 1))
-
-    torch.manual_seed(0)
-    layer, hidden_states = Cell(), torch.randn(1, 24, 8, generator=torch.Generator().manual_seed(0))
-    (found,) = ss.capture(layer, hidden_states)
-    assert (found.kind, found.state_size, found.state_bytes) == ("derivative", held, held and 4 * held)
-    assert ("It carries more than its `state_size`" in joined(found.notes)) == (states == 2)
-    against = "at most 96" if held is None else f"the {held} that it holds"
-    assert f"of {against}" in str(ss.profile(layer, hidden_states))

@@ -5,7 +5,9 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 from torch import nn
+from transformers import DynamicCache
 
+import statesize as ss
 from statesize import capture
 from statesize.adapters.forward import Forward
 from statesize.errors import InputError, ModelError
@@ -16,9 +18,9 @@ def model():
     return attention_model("llama", pad_token_id=63)
 
 
-def refused(error, pattern, model, inputs):
+def refused(error, pattern, model, inputs, call=capture):
     with pytest.raises(error, match=pattern) as caught:
-        capture(model, inputs)
+        call(model, inputs)
     assert "\n" not in str(caught.value)
 
 
@@ -28,45 +30,81 @@ def test_a_model_without_weights_is_refused():
     refused(ModelError, r"Parameter 0\.weight is on the meta device.*from_pretrained", model, token_ids())
 
 
-@pytest.mark.parametrize("where", ["begin", "end", "mask"])
-def test_padding_is_refused(model, where):
-    ids = token_ids().clamp(max=62)
-    if where == "mask":
-        mask = torch.ones_like(ids)
-        mask[1, -1] = 0
-        refused(
-            InputError, "attention_mask marks padding; give texts", model, {"input_ids": ids, "attention_mask": mask}
-        )
-    else:
-        ids[1, slice(2) if where == "begin" else slice(-2, None)] = 63
-        refused(InputError, r"several padding tokens \(id 63\); give texts", model, ids)
+MARK = 63  # the padding token
+PADDED = torch.tensor([[MARK, MARK, 3, 4], [5, 6, 7, 8]])
+MASK = torch.ones_like(PADDED)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "pattern"),
+    [
+        (PADDED, r"several padding tokens \(id 63\); give texts"),
+        (PADDED.flip(1), r"several padding tokens \(id 63\); give texts"),
+        (
+            {"input_ids": token_ids(2, 4).clamp(max=62), "attention_mask": MASK.index_fill(1, torch.tensor(3), 0)},
+            "marks padding; give",
+        ),
+        ({"input_ids": token_ids(), "past_key_values": DynamicCache()}, "past_key_values must be left out, got one"),
+        (torch.ones(1, 1, dtype=torch.int64), "must have at least 2 tokens, .*, got 1"),
+        (torch.ones(1, 0, dtype=torch.int64), "must have at least 2 tokens, .*, got 0"),
+        (torch.ones(5, dtype=torch.int64), r"shape \(sequences, positions\), got \(5,\)"),
+        ([1, 2, 3], "got list"),
+        ({"attention_mask": torch.ones(1, 3)}, "got NoneType"),
+        (torch.tensor([[5, 6, 400]]), "input_ids must be from 0 to 63, the tokens that the model knows, got 400"),
+        (torch.tensor([[5, -6, 4]]), "input_ids must be from 0 to 63, .* got -6"),
+        (torch.ones(1, 8), r"must be integers of dtype torch.int64, got dtype torch.float32. Give ids.long\(\)"),
+        (torch.ones(1, 8).bool(), "must be integers of dtype torch.int64, got dtype torch.bool"),
+    ],
+)
+def test_what_is_no_text_is_refused(model, inputs, pattern):
+    refused(InputError, pattern, model, inputs)
+
+
+class Own(nn.Module):
+    """A model of one's own that knows 40 tokens and 12 positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(40, 8), nn.Embedding(12, 8)
+
+    def forward(self, ids):
+        hidden = (self.tokens(ids) + self.positions(torch.arange(ids.shape[1])))[:, None]
+        return nn.functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "pattern"),
+    [
+        (torch.ones(1, 8), r"inputs must be integers of dtype torch.int64, got dtype torch.float32. Give ids.long\(\)"),
+        (torch.tensor([[3, 40, 5]]), "inputs must be from 0 to 39, the tokens that the model knows, got 40. Make the"),
+        (torch.ones(1, 13, dtype=torch.long), "inputs must have at most 12 tokens, .* positions, got 13. Give shorter"),
+    ],
+)
+def test_inputs_that_a_model_of_ones_own_cannot_take(ids, pattern):
+    for call in (ss.network_ess, ss.profile):
+        refused(InputError, pattern, Own(), ids, call)
+    assert capture(Own(), torch.ones(1, 12, dtype=torch.int32)).length == 12
+
+
+def test_an_error_of_a_models_own_stays_its_own():
+    model = Own()
+    model.tokens.forward = lambda ids: nn.Embedding(2, 8)(ids[:, :1] + 2).expand(-1, ids.shape[1], -1)
+    refused(IndexError, "index out of range in self", model, torch.ones(1, 2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("layer", [nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.GRU(8, 4, batch_first=True)])
+def test_ids_for_a_layer_that_takes_hidden_states_are_refused_by_name(layer):
+    said = (
+        r"^inputs must be hidden states of shape \(sequences, positions, channels\) for .* got integers of shape \(1, "
+    )
+    for call in (ss.profile, capture, ss.network_ess):
+        refused(InputError, said, layer, torch.arange(24)[None], call)
 
 
 def test_a_single_mark_at_the_border_is_no_padding(model):
     ids = token_ids()
     ids[:, 0] = ids[:, -1] = 63
     assert len(capture(model, ids).mixers) == 2
-
-
-def test_a_cache_is_refused(model):
-    from transformers import DynamicCache
-
-    inputs = {"input_ids": token_ids(), "past_key_values": DynamicCache()}
-    refused(InputError, "past_key_values must be left out, got one", model, inputs)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "pattern"),
-    [
-        (torch.ones(1, 1, dtype=torch.int64), "must have at least 2 tokens, .*, got 1"),
-        (torch.ones(1, 0, dtype=torch.int64), "must have at least 2 tokens, .*, got 0"),
-        (torch.ones(5, dtype=torch.int64), r"shape \(sequences, positions\), got \(5,\)"),
-        ([1, 2, 3], "got list"),
-        ({"attention_mask": torch.ones(1, 3)}, "got NoneType"),
-    ],
-)
-def test_what_is_no_text_is_refused(model, inputs, pattern):
-    refused(InputError, pattern, model, inputs)
 
 
 def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
@@ -86,18 +124,13 @@ def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
     }
 
 
-def test_the_last_hidden_state_of_a_language_model_is_taken_before_its_output_layer(model):
-    ids = token_ids()
-    for inputs in (ids, {"input_ids": ids}):
-        assert Forward.of(model, inputs).hidden().shape == (2, 21, 32)
-
-
 def test_what_may_do_something_around_a_backbone_is_run_itself(model):
     def backbone_of(model, inputs):
         return Forward.of(model, inputs).backbone
 
     ids = token_ids()
-    assert backbone_of(model, ids) is model.model
+    assert backbone_of(model, ids) is backbone_of(model, {"input_ids": ids}) is model.model
+    assert Forward.of(model, ids).hidden().shape == (2, 21, 32)  # before the output layer
     handle = model.register_forward_hook(lambda *_: None)
     assert backbone_of(model, ids) is model
     handle.remove()
@@ -107,13 +140,9 @@ def test_what_may_do_something_around_a_backbone_is_run_itself(model):
     assert backbone_of(model, ids) is model
 
 
-LENGTH = 21
-CAUSAL = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
-
-
-def test_the_plain_causal_mask_changes_nothing():
-    model, ids = attention_model("llama"), token_ids(length=LENGTH)
-    inputs = {"input_ids": ids, "attention_mask": CAUSAL.expand(2, 1, -1, -1)}
+def test_the_plain_causal_mask_changes_nothing(model):
+    ids, causal = token_ids(length=21), torch.ones(21, 21, dtype=torch.bool).tril()
+    inputs = {"input_ids": ids, "attention_mask": causal.expand(2, 1, -1, -1)}
     for item, plain in zip(capture(model, inputs), capture(model, ids), strict=True):
         torch.testing.assert_close(item.operator.dense(), plain.operator.dense(), rtol=0, atol=0)
 

@@ -44,22 +44,51 @@ def test_groups_of_families(family, changes, groups, channels):
 
 def test_some_groups():
     (item,) = capture(attention_model("llama"), token_ids(), 0)
-    together = item.by_group()
+    together, groups = item.by_group(), item.group.dense()
     assert (together.name, together.units, together.multiplicity) == (f"{item.name}#shared", 2, 8)
-    chosen = together.units_operator(torch.tensor([1]))
-    assert torch.equal(chosen.dense(), item.group.dense()[:, 1:])
-    assert torch.equal(together.units_operator(slice(0, 1)).dense(), item.group.dense()[:, :1])
+    assert torch.equal(together.units_operator(torch.tensor([1])).dense(), groups[:, 1:])
+    assert torch.equal(together.units_operator(slice(0, 1)).dense(), groups[:, :1])
+
+
+HEADS, CHANNELS, LENGTH = 4, 4, 21
+AT = torch.arange(LENGTH)
+LATER = AT[:, None] < AT
+# Bytes of keys and values of two heads, in float32.
+STORED = 2 * 2 * CHANNELS * LENGTH * 4
 
 
 def fused(query, key, value):
     return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
 
 
+def masked(query, key, value):
+    return (query @ key.mT / 2).masked_fill(LATER, -torch.inf).softmax(-1) @ value
+
+
 def by_distance(query, key, value):
     """No softmax of products of queries and keys alone."""
-    at = torch.arange(query.shape[2])
-    scores = query @ key.mT - 0.1 * (at[:, None] - at).abs().sqrt()
-    return scores.masked_fill(at[:, None] < at, -torch.inf).softmax(-1) @ value
+    scores = query @ key.mT - 0.1 * (AT[:, None] - AT).abs().sqrt()
+    return scores.masked_fill(LATER, -torch.inf).softmax(-1) @ value
+
+
+def with_places(query, key, value):
+    """Scores by content, and by a second product with embeddings of positions that all heads share."""
+    places = torch.randn(1, 1, LENGTH, CHANNELS, generator=torch.Generator().manual_seed(2)).to(query)
+    return (query @ key.mT + query @ places.mT).masked_fill(LATER, -torch.inf).softmax(-1) @ value
+
+
+def by_einsum(query, key, value, scored="bhid,bhjd->bhij", mixed="bhij,bhjd->bhid"):
+    scores = (torch.einsum(scored, query, key) / 2).masked_fill(LATER, -torch.inf)
+    return torch.einsum(mixed, scores.softmax(-1), value)
+
+
+def by_einsum_of_one_key(query, key, value):
+    return by_einsum(query, key[:, 0], value, "bhid,bjd->bhij")
+
+
+def by_einsum_with_keys_first(query, key, value):
+    scores = torch.einsum("bjhd, bihd -> bhij", key.transpose(1, 2), query.transpose(1, 2)) / 2
+    return torch.einsum("bjhd, bhij -> bhid", value.transpose(1, 2), scores.masked_fill(LATER, -torch.inf).softmax(-1))
 
 
 def without_softmax(query, key, value):
@@ -70,32 +99,45 @@ def with_a_state(query, key, value):
     return (query @ key.mT).tril() @ value
 
 
-class Shared(nn.Module):
-    """Four query heads, which read two heads of keys and values, in turn or in pairs; and some read none of these."""
+class Grouped(nn.Module):
+    """Query heads that read heads of keys and values, of which there may be fewer."""
 
-    def __init__(self, attend, tiles, reads=None):
+    def __init__(self, attend, keys, values, queries=(0, 1, 2, 3)):
         super().__init__()
-        self.projections, self.attend = nn.Linear(8, 32), attend
-        self.reads = reads or ([0, 1, 0, 1] if tiles else [0, 0, 1, 1])
-        self.heads = [0, 2, 1, 3] if tiles else [0, 1, 2, 3]
+        self.attend, self.keys, self.values, self.queries = attend, [*keys], [*values], [*queries]
+        self.counts = [HEADS, max(keys) + 1, max(values) + 1]
+        self.projections, self.output = nn.Linear(8, CHANNELS * sum(self.counts)), nn.Linear(HEADS * CHANNELS, 8)
 
     def forward(self, hidden):
-        query, key, value = self.projections(hidden).unflatten(-1, (8, 4)).transpose(1, 2).split([4, 2, 2], 1)
-        return self.attend(query[:, self.heads], key[:, self.reads], value[:, self.reads]).transpose(1, 2).flatten(2)
+        parts = self.projections(hidden).unflatten(-1, (-1, CHANNELS)).transpose(1, 2)
+        query, key, value = parts.split(self.counts, 1)
+        mixed = self.attend(query[:, self.queries], key[:, self.keys], value[:, self.values])
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize("attend", [fused, by_distance, without_softmax, with_a_state])
-def test_heads_that_read_one_input_need_not_be_neighbours(attend):
-    models = []
-    for tiles in (False, True):
-        torch.manual_seed(0)
-        models.append(nn.Sequential(nn.Embedding(64, 8), Shared(attend, tiles)))
-    (pairs,), (tiled,) = (capture(model, token_ids()) for model in models)
-    assert (pairs.groups, pairs.order) == (2, ())
-    assert pairs.state_size == tiled.state_size == (4 if attend is with_a_state else None)
-    assert (tiled.groups, tiled.order, tiled.state_bytes) == (2, (0, 2, 1, 3), pairs.state_bytes)
-    torch.testing.assert_close(tiled.group.dense(), pairs.group.dense(), rtol=0, atol=1e-7)
-    torch.testing.assert_close(tiled.operator.dense(), pairs.operator.dense()[:, [0, 2, 1, 3]], rtol=0, atol=1e-7)
+def grouped(attend, keys, values, *queries):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(64, 8), Grouped(attend, keys, values, *queries))
+
+
+@pytest.mark.parametrize(
+    ("attend", "stored"),
+    [
+        *((attend, STORED) for attend in (fused, masked, by_distance, with_places, by_einsum)),
+        (without_softmax, None),
+        (with_a_state, 2 * CHANNELS * CHANNELS * 4),
+    ],
+)
+def test_heads_that_read_one_input_need_not_be_neighbours_and_store_it_once(attend, stored):
+    pairs, in_turn = (0, 0, 1, 1), (0, 1, 0, 1)
+    models = grouped(attend, pairs, pairs), grouped(attend, in_turn, in_turn, (0, 2, 1, 3))
+    (neighbours,), (tiled,) = (capture(model, token_ids()) for model in models)
+    assert (neighbours.groups, neighbours.order, neighbours.state_bytes) == (2, (), stored)
+    assert (tiled.groups, tiled.order, tiled.state_bytes) == (2, (0, 2, 1, 3), stored)
+    assert neighbours.state_size == tiled.state_size == (4 if attend is with_a_state else None)
+    torch.testing.assert_close(tiled.group.dense(), neighbours.group.dense(), rtol=0, atol=1e-7)
+    expected = neighbours.operator.dense()[:, [0, 2, 1, 3]]
+    torch.testing.assert_close(tiled.operator.dense(), expected, rtol=0, atol=1e-7)
     expected, row = (ss.profile(model, token_ids()).summary_rows()[0] for model in models)
     assert row["total_entropy"] == pytest.approx(expected["total_entropy"], rel=1e-5)
     # Summed over all 16 channels, what two heads read would count twice.
@@ -105,13 +147,26 @@ def test_heads_that_read_one_input_need_not_be_neighbours(attend):
 
 @pytest.mark.parametrize("attend", [fused, by_distance, without_softmax, with_a_state])
 def test_a_note_says_that_heads_share_an_input_in_no_groups(attend):
-    torch.manual_seed(0)
-    uneven, even = (nn.Sequential(nn.Embedding(64, 8), Shared(attend, True, reads)) for reads in ([0, 0, 1, 0], None))
-    (item,) = capture(uneven, token_ids())
-    assert (item.groups, item.order) == (0, ())
-    assert UNEVEN in item.notes
-    (item,) = capture(even, token_ids())
-    assert UNEVEN not in item.notes
+    for reads, is_uneven in (((0, 0, 1, 0), True), ((0, 1, 0, 1), False)):
+        (item,) = capture(grouped(attend, reads, reads, (0, 2, 1, 3)), token_ids())
+        assert (UNEVEN in item.notes) == is_uneven
+        assert (item.groups == 0) == is_uneven
+
+
+@pytest.mark.parametrize("attend", [masked, by_einsum, by_einsum_of_one_key, by_einsum_with_keys_first])
+def test_keys_and_values_are_counted_apart_however_their_products_are_written(attend):
+    for dtype in (torch.float32, torch.bfloat16):
+        (item,) = capture(grouped(attend, (0, 0, 0, 0), (0, 0, 1, 1)).to(dtype), token_ids())
+        assert item.state_bytes == (1 + 2) * CHANNELS * LENGTH * dtype.itemsize
+
+
+def test_what_is_zero_does_not_look_like_copies():
+    model = grouped(masked, range(4), range(4))
+    with torch.no_grad():
+        keys = slice(HEADS * CHANNELS, 2 * HEADS * CHANNELS)
+        model[1].projections.weight[keys] = model[1].projections.bias[HEADS * CHANNELS :] = 0
+    (item,) = capture(model, token_ids())
+    assert item.state_bytes == 2 * HEADS * CHANNELS * LENGTH * 4
 
 
 def test_the_order_of_heads_of_stored_heads():
@@ -130,26 +185,21 @@ def test_the_order_of_heads_of_stored_heads():
     assert (cache.groups, cache.order) == (0, ())
 
 
-def test_heads_are_measured_together_in_a_profile(tmp_path):
+def test_heads_are_measured_together_in_a_profile():
     model, ids = attention_model("llama"), token_ids()
-    profile = ss.profile(model, ids, positions="all", output=tmp_path / "profile")
+    profile = ss.profile(model, ids, positions="all")
     row, _ = profile.summary_rows()
     for sequence in range(2):
         (item,) = capture(model, ids[sequence : sequence + 1], 0)
-        joint = ss.measure(item.group)
-        node = profile.group(item.name)
+        joint, node = ss.measure(item.group), profile.group(item.name)
         measured = node["entropy"].values[sequence, :, 1:]
         torch.testing.assert_close(torch.from_numpy(measured), joint.entropy[0].float())
         assert torch.equal(torch.from_numpy(node["ceiling"].values[sequence, 1:]), joint.ceiling.float())
-    assert profile.mixers == ("model.layers.0.self_attn", "model.layers.1.self_attn")
     together = row["joint_entropy"]
     assert (row["groups"], row["tss"]) == (2, 20)
     assert row["average_entropy"] < together < 2 * row["average_entropy"]
     # Two key-value heads of eight channels each, and four heads of eight.
     assert row["total_entropy"] == pytest.approx(16 * together)
-    (model_row,) = ss.compare([profile]).models
-    assert model_row["total_entropy"] == pytest.approx(sum(profile.summary()["total_entropy"]))
-    assert ss.Profile.load(tmp_path / "profile").summary().equals(profile.summary())
 
 
 @pytest.mark.few(1)
@@ -171,12 +221,10 @@ def test_layers_that_share_a_cache(family):
         assert shared.outputs == 2 * heads // items[reader].groups
         assert torch.equal(shared.state_size(), items[own].operator.state_size())
         assert items[own].state_bytes > items[reader].state_bytes == 0
-    profile = ss.profile(model, ids, positions="all")
-    rows = profile.summary_rows()
+    rows = ss.profile(model, ids, positions="all").summary_rows()
     assert [row["total_entropy"] > 0 for row in rows] == [False, False, True, True]
-    for reader in (2, 3):
-        joint = ss.measure(items[reader].group).entropy.mean()
-        assert rows[reader]["joint_entropy"] == pytest.approx(float(joint), rel=1e-5)
+    for row, item in zip(rows[2:], items[2:], strict=True):
+        assert row["joint_entropy"] == pytest.approx(float(ss.measure(item.group).entropy.mean()), rel=1e-5)
     # A layer that is captured alone has only its own heads.
     (alone,) = capture(model, ids, names[2])
     assert (alone.cache, alone.readers) == ("", ())

@@ -105,19 +105,9 @@ class Remembering(torch.nn.Module):
         return (self.values(hidden) * self.table * self.scale).cumsum(1)
 
     def noted(self):
-        flags = self.ready, self.stage, self.table, float(self.scale)
-        containers = list(self.losses), copy.deepcopy(self.seen), set(self.kinds), list(self.last)
-        others = (
-            copy.deepcopy(self.state),
-            self.number,
-            self.cache,
-            len(self.rows),
-            float(self.steps),
-            list(self._buffers),
-        )
+        own = {name: value for name, value in vars(self).items() if name != "_modules"}
         of_numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
-        process = random.getstate(), of_numpy, torch.get_rng_state().tolist()
-        return repr((flags, containers, others, process))
+        return repr((own, random.getstate(), of_numpy, torch.get_rng_state().tolist()))
 
 
 def test_what_a_forward_notes_and_draws_is_as_before():

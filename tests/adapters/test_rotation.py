@@ -52,11 +52,7 @@ def queries(model, shift=0):
         ("llama", GROUPED | {"rope_parameters": YARN}),
         ("gpt_neox", WIDE),
         ("phi", WIDE),
-        ("cohere", GROUPED),
         ("glm", INTERLEAVED),
-        ("glm4", INTERLEAVED),
-        ("helium", INTERLEAVED),
-        ("ernie4_5", INTERLEAVED),
         ("gemma3_text", HEADS | {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]}),
     ],
 )

@@ -1,8 +1,5 @@
 """T of every adapter is the T that a trace reads out of the same module."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from oracles.attention_models import FAMILIES as ATTENTION
@@ -67,28 +64,3 @@ def test_t_of_an_adapter_is_that_of_the_trace(family):
         # The decays of MiniMax are buffers in float32.
         limit = 1e-7 if family == "minimax" else 1e-9
         assert furthest <= limit * float(own[..., below].abs().max())
-
-
-IMPORTED = """
-import sys, torch
-from statesize import capture
-from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
-for model in (
-    GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2)),
-    MambaForCausalLM(MambaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1)),
-):
-    assert len(list(capture(model, torch.arange(8)[None]))) == 1
-    print(*(name.partition("adapters.")[2] for name in sys.modules if "adapters." in name))
-"""
-
-
-def test_what_a_model_does_not_name_is_not_imported():
-    ran = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
-    rooms = {"kernels", "fla", "trace"}
-    gpt2, mamba = (
-        {name for name in line.split() if name.partition(".")[0] in rooms and "." in name}
-        for line in ran.stdout.splitlines()
-    )
-    attention = {"attention", "plain_attention", "probabilities"}
-    assert {name for name in gpt2 if not name.startswith("trace.")} == {f"kernels.{name}" for name in attention}
-    assert {"kernels.scans"} <= mamba

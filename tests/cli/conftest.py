@@ -1,20 +1,15 @@
-"""Small checkpoints and the real command."""
+"""Small checkpoints, and what a terminal is written."""
 
 import contextlib
 import os
 import pty
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
 from statesize.lab import zoo
 from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
-
-COMMAND = str(Path(sys.executable).with_name("statesize"))
 
 
 def write_checkpoint(folder, **shape):
@@ -49,22 +44,6 @@ def text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("The quick brown fox returns a list.\n\nIt jumps over the lazy dog.\n", encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Runs the installed command in an empty folder."""
-    folder = tmp_path / "current"
-    folder.mkdir()
-
-    def run(*arguments, **options):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options}
-        return subprocess.run(
-            [COMMAND, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-
-    run.folder = folder
-    return run
 
 
 def written_to_a_terminal(call):

@@ -16,7 +16,6 @@ def profiles(checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, extra in (("one", []), ("two", ["--positions", "4"])):
-            # Two documents of one sequence, with a delimiter between them.
             words = ["profile", str(checkpoint), "--text", "text.txt", "--output", name, *extra]
             assert main(words) == 0
     (folder / "text.txt").unlink()
@@ -29,10 +28,11 @@ def saved(profiles, here, capsys):
     return shutil.copytree(profiles, here, dirs_exist_ok=True)
 
 
-def test_table(saved, capsys):
-    assert main(["compare", "one", "two"]) == 0
+@pytest.mark.parametrize("folders", [["one", "two"], ["."]])
+def test_table(folders, saved, capsys):
+    assert main(["compare", *folders]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("These profiles are of different tokens or cuts")
+    assert lines[0].startswith("The cuts of these profiles differ")
     assert [line.split("  ")[0] for line in lines if line.startswith("small")] == ["small (one)", "small (two)"]
     assert "They were measured with different positions (4, default)." in lines
 

@@ -12,14 +12,9 @@ from report.visit import Visit, chromium
 
 from statesize.cli import main
 from statesize.lab import zoo
+from statesize.profiling import Profile
 from statesize.report.words import KINDS
 from statesize.texts.inputs import bundled_sequences
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -29,15 +24,10 @@ def one_sequence(monkeypatch):
     monkeypatch.setattr("statesize.texts.inputs.bundled_sequences", lambda *_: half)
 
 
-def cut_less(monkeypatch, **fewer):
-    truncation = importlib.import_module("statesize.truncation.truncate")
-    cut = truncation.truncate
-    monkeypatch.setattr(truncation, "truncate", lambda *given, **options: cut(*given, **(options | fewer)))
-    return truncation
-
-
 def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequence, here, capsys, monkeypatch):
-    cut_less(monkeypatch, documents=1, tokens=64)
+    truncation = importlib.import_module("statesize.truncation.truncate")
+    cut, fewer = truncation.truncate, {"documents": 1, "tokens": 64}
+    monkeypatch.setattr(truncation, "truncate", lambda *given, **options: cut(*given, **(options | fewer)))
     assert main(["demo"]) == 0
     captured = capsys.readouterr()
     page = (here / "statesize-demo.html").read_text(encoding="utf-8")
@@ -50,7 +40,9 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_report(one_sequen
     shares = [int(row[4].removesuffix("%")) for row in rows[1:]]
     assert shares == pytest.approx([100 * float(row[2]) / 32 for row in rows[1:]], abs=1)
     assert f"use {min(shares)}% to {max(shares)}% of it." in used
+    assert captured.err.endswith("Next: statesize profile MODEL.gguf\n")
     assert sorted(os.listdir(here)) == ["statesize-demo", "statesize-demo.html"]
+    assert Profile.load(here / "statesize-demo" / "gla").tree.attrs["truncation"] in captured.out
     opens_without_network_and_errors(here / "statesize-demo.html")
     assert main(["profile", "statesize-demo"]) == 0
     assert capsys.readouterr().out.count("numbers per channel past token 64 of 128") == 4

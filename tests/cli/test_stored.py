@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ def test_a_folder_of_profiles_shows_each(saved, here, capsys):
     for name in ("one", "two"):
         shutil.copytree(here / "result", here / "several" / name)
     assert main(["profile", "several"]) == 0
-    assert capsys.readouterr().out == f"{saved}\n{saved}"
+    assert capsys.readouterr().out == f"2 profiles: several/one, several/two.\n\n{saved}\n{saved}"
     assert main(["profile", "several", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["profiles"]
     assert [one["folder"] for one in found] == ["several/one", "several/two"]
@@ -65,9 +64,9 @@ def test_showing_imports_nothing_heavy(saved):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("options", [["--text", "x"], ["--positions", "3"], ["--output", "other"]], ids=" ".join)
+@pytest.mark.parametrize("options", ["--text x", "--positions 3", "--output other"])
 def test_a_profile_is_not_measured_anew(saved, options, capsys):
-    assert main(["profile", "result", *options]) == 2
+    assert main(["profile", "result", *options.split()]) == 2
     assert "result must stand alone" in capsys.readouterr().err
 
 
@@ -76,17 +75,3 @@ def test_a_profile_is_not_a_model(saved, capsys):
     assert "got 'result', which has no config.json" in capsys.readouterr().err
     with pytest.raises(ss.errors.FileError, match=r"which has no config\.json"):
         ss.load("result")
-
-
-@pytest.mark.slow
-def test_a_folder_called_as_a_bundled_model_is_its_profile_s_place(here, text, capsys):
-    command = ["profile", "gla", "--text", str(text), "--positions", "2", "--output", "gla"]
-    for _ in range(2):
-        assert main(command) == 0
-        assert "Profile: gla" in capsys.readouterr().err
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        assert main([*command, "--max-tokens", "8"]) == 0
-    assert "warning: output is gla, which holds a profile of gla over 1 sequence. " in capsys.readouterr().err
-    # A bundled name stands for the model and not for the folder.
-    assert ss.load("gla")

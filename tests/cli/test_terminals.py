@@ -38,13 +38,9 @@ def test_what_is_hidden_is_shown_escaped(text):
     assert printable("plain · σ₁ 中文 é") == "plain · σ₁ 中文 é"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["compare", "EVIL", "EVIL"], ["compare", "EVIL", "EVIL", "--json"], ["profile", "EVIL"]],
-)
-def test_profiles(words, evil, tmp_path, capsys):
-    names = {"EVIL": evil, "PAGE": tmp_path / "page.html"}
-    assert main([str(names.get(word, word)) for word in words]) == 0
+@pytest.mark.parametrize("words", ["compare EVIL EVIL", "compare EVIL EVIL --json", "profile EVIL"])
+def test_profiles(words, evil, capsys):
+    assert main([str(evil) if word == "EVIL" else word for word in words.split()]) == 0
     captured = capsys.readouterr()
     for stream in (captured.out, captured.err):
         assert not STEERING.search(stream)

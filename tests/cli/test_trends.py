@@ -50,15 +50,9 @@ def test_lengths_are_those_of_the_api(checkpoint, here, capsys):
     [
         ("lab series gla", "checkpoints must be at least 2 different ones, got ['gla']", 2),
         ("lab series gla --revisions a,b", "revision must be left out for a model that is not of the hub", 2),
-        (
-            "lab series gla sa --html nowhere/page.html",
-            "html must be a file in a folder that can be written, got nowhere/page.html",
-            1,
-        ),
         ("lab series gla sa --max-tokens 24 --layers 9", "layers must be the model's mixers", 2),
         ("lab length gla --lengths 8,x", "lengths must be whole numbers such as 64,128, got '8,x'", 2),
         ("lab length gla --lengths 8,9999999", "lengths must be at most", 2),
-        ("lab length gla --lengths 8,16 --positions 8", "Unknown option: --positions", 2),
     ],
 )
 def test_bad_input_is_refused(command, message, code, capsys):

@@ -1,7 +1,6 @@
 """`statesize truncate`: table, JSON, page and bad input."""
 
 import json
-import re
 
 from statesize.cli import main
 from statesize.lab import zoo
@@ -13,12 +12,8 @@ def test_table_page_and_output(tmp_path, capsys):
     assert main([*arguments, "--html", str(page), "--output", str(output)]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("Kept to its ESS, gla changes its predictions by about ")
-    # Less text makes no stronger claim, and tells few digits.
+    # Less text makes no stronger claim.
     assert "× ESS" not in captured.out.splitlines()[0]
-    rows = [line for line in captured.out.splitlines() if "hindsight" in line][1:]
-    assert not any(re.search(r"\d\.\d+%|\d\.\d{3}", row) for row in rows[:-1])
-    # No layer of this model keeps tokens.
-    assert "whole tokens" not in captured.out
     assert "few texts: " in captured.out
     assert "Reading bundled documents" in captured.err
     assert f"Page: {page}" in captured.err
@@ -59,8 +54,6 @@ def test_texts_that_are_shorter_than_a_piece_are_taken_as_they_are(checkpoint, t
 
 
 def test_bad_input(tmp_path, capsys):
-    assert main(["truncate", "gla", "--at", "2"]) == 2
-    assert "at must be a share between 0 and 100 %, got '2'" in capsys.readouterr().err
     short = tmp_path / "short.txt"
     short.write_text("A", encoding="utf-8")
     assert main(["truncate", "gla", "--text", str(short)]) == 2

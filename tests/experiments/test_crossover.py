@@ -1,9 +1,9 @@
 """Each remedy is compared over seeds, each with runs that fail in the two ways."""
 
 import dataclasses
-import json
 
 import pytest
+from small_studies import run_rows
 
 from experiments.crossover import ARMS, Crossover
 from statesize.lab.studies.engine.table import METRIC
@@ -15,23 +15,15 @@ GAINS = {("saturated", "larger"): 0.3, ("collapsed", "opened"): 0.2}
 USED = {"saturated": 0.9, "collapsed": 0.3}
 
 
-def table(gains, plain=0.4, used=USED, seeds=4, pairs=24):
+def table(gains, pairs=24):
     rows = []
-    for kind, remedy in ARMS:
-        model = ARMS[kind, remedy]
-        for seed in range(seeds):
-            accuracy = plain + gains.get((kind, remedy), 0.0) + 0.01 * seed * (remedy != "plain")
-            common = {
-                **{"run": f"{kind}{remedy}{seed}{pairs}", "status": "done", "task": "mqar", "kv": pairs, "length": 64},
-                **{"chance": 1 / 24, "mixer": "gla", "key_size": model["key_size"], "heads": 2, "width": 32},
-                **{"rate": 6e-3, "seed": seed, "intervention": "none", "state_size": float(model["key_size"])},
-                "settings": json.dumps({"task": {"pairs": pairs}, "model": model}),
-            }
-            ess = {METRIC: used[kind] * model["key_size"], f"utilisation_{METRIC}": used[kind]}
-            rows += [
-                common | ess | {"step": step, "final": step > 0, "accuracy": accuracy if step else 0.04}
-                for step in (0, 600)
-            ]
+    for (kind, remedy), model in ARMS.items():
+        for seed in range(4):
+            accuracy = 0.4 + gains.get((kind, remedy), 0.0) + 0.01 * seed * (remedy != "plain")
+            ess = {METRIC: USED[kind] * model["key_size"], f"utilisation_{METRIC}": USED[kind]}
+            settings = {"task": {"pairs": pairs}, "model": {"mixer": "gla"} | model, "training": {"seed": seed}}
+            ends = {0: ess | {"accuracy": 0.04}, 600: ess | {"accuracy": accuracy}}
+            rows += run_rows(settings, ends, run=f"{kind}{remedy}{seed}{pairs}", kv=pairs, chance=1 / 24)
     return rows
 
 

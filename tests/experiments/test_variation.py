@@ -1,9 +1,10 @@
 """Operators that vary are compared with one that does not, in pairs of equal seeds."""
 
 import dataclasses
-import json
+import itertools
 
 import pytest
+from small_studies import run_rows
 
 from experiments.variation import Variation
 from statesize.lab.studies.engine.table import METRIC
@@ -13,22 +14,13 @@ STUDY = Variation()
 CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
 
 
-def table(accuracies, seeds=3, model=None, steps=800):
+def table(accuracies, model=None, steps=800):
     rows = []
-    for task in ("mqar", "compression"):
-        for mixer, accuracy in accuracies.items():
-            for seed in range(seeds):
-                settings = {"task": {"name": task}, "model": {"mixer": mixer, **(model or {})}}
-                settings["training"] = {"steps": steps, "seed": seed}
-                common = {
-                    "settings": json.dumps(settings),
-                    **{"run": f"{settings}", "status": "done", "task": task, "kv": 12, "length": 64},
-                    **{"chance": 1 / 12, "mixer": mixer, "key_size": 16, "heads": 2, "width": 32, "rate": 6e-3},
-                    **{"seed": seed, "intervention": "none", "state_size": 16.0, METRIC: 16 * (1 - accuracy)},
-                }
-                rows += [
-                    common | {"step": step, "final": step > 0, "accuracy": accuracy + 0.1 * seed} for step in (0, steps)
-                ]
+    for task, (mixer, accuracy), seed in itertools.product(("mqar", "compression"), accuracies.items(), range(3)):
+        settings = {"task": {"name": task}, "model": {"mixer": mixer, **(model or {})}}
+        settings["training"] = {"steps": steps, "seed": seed}
+        ends = {step: {"accuracy": accuracy + 0.1 * seed, METRIC: 16 * (1 - accuracy)} for step in (0, steps)}
+        rows += run_rows(settings, ends, task=task, kv=12, chance=1 / 12)
     return rows
 
 

@@ -30,10 +30,6 @@ def every(steps):
     return Probing(Probe(TEXTS, every=steps, share=math.inf, settings=Settings(positions=4)))
 
 
-def logged_by(tool, values, **names):
-    exec(LINES[tool], {"values": values, "step": 7, **names})  # noqa: S102
-
-
 @pytest.fixture(scope="module")
 def values():
     return every(1).step(small_model(), 1)
@@ -45,7 +41,7 @@ def test_wandb_takes_a_reading(values, tmp_path, monkeypatch):
         monkeypatch.setenv(f"WANDB_{name}", value)
     wandb.teardown()
     with wandb.init() as run:
-        logged_by("Weights & Biases", values, wandb=wandb)
+        exec(LINES["Weights & Biases"], {"values": values, "step": 7, "wandb": wandb})  # noqa: S102
         # A step is committed with the next one.
         wandb.log({}, step=8)
         summary = dict(run.summary)
@@ -58,7 +54,7 @@ def test_mlflow_takes_a_reading(values, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
     with mlflow.start_run() as run:
-        logged_by("MLflow", values, mlflow=mlflow)
+        exec(LINES["MLflow"], {"values": values, "step": 7, "mlflow": mlflow})  # noqa: S102
     assert mlflow.get_run(run.info.run_id).data.metrics == pytest.approx(values)
 
 
@@ -67,7 +63,7 @@ def test_tensorboard_takes_a_reading(values, tmp_path):
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(tmp_path)) as writer:
-        logged_by("TensorBoard", values, writer=writer)
+        exec(LINES["TensorBoard"], {"values": values, "step": 7, "writer": writer})  # noqa: S102
     found = events.EventAccumulator(str(tmp_path))
     found.Reload()
     assert {name: found.Scalars(name)[0].value for name in values} == pytest.approx(values)
@@ -94,17 +90,11 @@ class Metrics:
         self.entries[step] = {"loss": global_avg_loss} | (extra_metrics or {})
 
 
-def log_memory(metrics, model, probing):
-    """What the page says to call."""
-    (block,) = re.findall(r"^```python\n(def log_memory.*?)^```$", APPENDIX, re.MULTILINE | re.DOTALL)
-    names = {}
-    exec(block, names)  # noqa: S102
-    names["log_memory"](metrics, model, probing)
-
-
 def test_torchtitan_and_flame_log_readings_beside_their_own_numbers():
-    metrics = Metrics()
-    log_memory(metrics, small_model(), every(2))
+    metrics, names = Metrics(), {}
+    (block,) = re.findall(r"^```python\n(def log_memory.*?)^```$", APPENDIX, re.MULTILINE | re.DOTALL)
+    exec(block, names)  # noqa: S102
+    names["log_memory"](metrics, small_model(), every(2))
     for step in range(1, 5):
         metrics.log(step, 2.5, 2.5, 0.1, extra_metrics={"lr": 0.1})
     metrics.log(6, 2.5, 2.5)

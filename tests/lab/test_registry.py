@@ -9,7 +9,7 @@ from torch import nn
 import statesize as ss
 from statesize.errors import FileError, InputError
 from statesize.lab import registry
-from statesize.lab.mixers import LanguageModel, LinearAttention, ModelConfig, load_checkpoint, mixer, save_checkpoint
+from statesize.lab.mixers import LanguageModel, ModelConfig, load_checkpoint, mixer, save_checkpoint
 from statesize.lab.studies import study
 from statesize.lab.tasks import SyntheticTask, build_task, task
 
@@ -47,28 +47,22 @@ def built(name, seed=0):
 def test_a_mixer_starts_as_it_made_itself_and_follows_the_seed(tmp_path):
     mixer("average")(Average)
     state = torch.random.get_rng_state()
-    model, other = built("average,la"), built("average,la", seed=1)
+    model, (layer, same, other) = built("average,la"), (built("average,la", seed).blocks[0].mixer for seed in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
-    layer, same = model.blocks[0].mixer, built("average,la").blocks[0].mixer
     assert torch.equal(layer.decay.data, torch.linspace(0.5, 0.9, 8))
     assert float(layer.scale) == 0.5
     assert torch.equal(layer.output.weight, same.output.weight)
-    assert not torch.equal(layer.output.weight, other.blocks[0].mixer.output.weight)
+    assert not torch.equal(layer.output.weight, other.output.weight)
     save_checkpoint(model.eval(), tmp_path / "model")
     assert torch.equal(load_checkpoint(tmp_path / "model")(TOKENS), model(TOKENS))
-    with pytest.raises(InputError, match="mixer must have a step form to run token by token, got Average"):
+    with pytest.raises(InputError, match=r"^mixer must have a step form .*, got Average"):
         model.initial_caches(1)
     first, second = ss.capture(model, TOKENS)
     assert (first.kind, first.units, second.kind) == ("average", 8, "la")
-
-
-def test_a_name_is_taken_once_and_the_same_class_replaces_itself():
-    mixer("average")(Average)
+    # The same class replaces itself.
     again = type("Average", (Average,), {"__module__": Average.__module__, "__qualname__": Average.__qualname__})
     mixer("average")(again)
     assert type(built("average").blocks[0].mixer) is again
-    with pytest.raises(InputError, match="no other mixer has, got 'average'"):
-        mixer("average")(LinearAttention)
 
 
 @dataclass(frozen=True)
@@ -99,23 +93,22 @@ class Undecorated(Echo):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "name", "kind", "message"),
+    ("kinds", "name", "kind", "refused"),
     [
-        (mixer, "la", Average, "no other mixer has, got 'la'"),
-        (mixer, "la,mine", Average, "name must be letters, digits, - and _, got 'la,mine'"),
-        (mixer, "mine", nn.Linear, r"mixer must have a method operator\(hidden\)"),
-        (mixer, "mine", int, "mixer must be a class that inherits"),
-        (mixer, "mine", nn.Linear(1, 1), "mixer must be a class that inherits"),
-        (task, "mqar", Echo, "no other task name has, got 'mqar'"),
-        (task, "mine", Incomplete, "task must have chance, items, sample, vocabulary_size, got Incomplete"),
-        (task, "mine", OfText, r"OfText\.text must be declared int or float"),
-        (task, "mine", Undecorated, "task must be a dataclass, got Undecorated"),
-        (task, "mine", int, "task must be a class that inherits"),
-        (study, "mine", int, "study must be a class that inherits"),
+        (mixer, "la", Average, "name"),
+        (mixer, "la,mine", Average, "name"),
+        (mixer, "mine", nn.Linear, "mixer"),
+        (mixer, "mine", nn.Linear(1, 1), "mixer"),
+        (task, "mqar", Echo, "name"),
+        (task, "mine", Incomplete, "task"),
+        (task, "mine", OfText, r"OfText\.text"),
+        (task, "mine", Undecorated, "task"),
+        (task, "mine", int, "task"),
+        (study, "mine", int, "study"),
     ],
 )
-def test_what_cannot_be_used_is_refused_and_not_known(kinds, name, kind, message):
-    with pytest.raises(InputError, match=message):
+def test_what_cannot_be_used_is_refused_and_not_known(kinds, name, kind, refused):
+    with pytest.raises(InputError, match=rf"^{refused} must "):
         kinds(name)(kind)
     with pytest.raises(InputError, match=r"must be one of .*got 'mine'"):
         kinds["mine"]
@@ -125,7 +118,7 @@ def test_a_task_of_ones_own_takes_one_decorator():
     task("echo")(Echo)
     assert build_task({"name": "echo", "vocabulary_size": 7}) == Echo(vocabulary_size=7)
     assert [len(inputs) for inputs, _ in Echo(7).held_out(200)] == [200, 56]
-    with pytest.raises(InputError, match=r"Task echo cannot be built: .*vocabulary_size"):
+    with pytest.raises(InputError, match=r"^Task echo cannot be built: .*vocabulary_size"):
         build_task({"name": "echo"})
 
 
@@ -136,7 +129,6 @@ def test_a_file_plugs_in_what_it_registers(tmp_path):
         "@mixer('mine')\nclass Mine(LinearAttention):\n    pass\n"
     )
     registry.load_plugin(path)
-    assert "mine" in mixer.names()
     assert torch.equal(built("mine")(TOKENS), built("la")(TOKENS))
-    with pytest.raises(FileError, match="plugin must be a Python file"):
+    with pytest.raises(FileError, match=r"^plugin must be a Python file"):
         registry.load_plugin(tmp_path / "none.py")

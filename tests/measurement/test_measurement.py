@@ -7,7 +7,7 @@ from oracles.recurrences import STRUCTURES, random_recurrence
 
 from statesize.errors import EngineError, InputError
 from statesize.measurement.measurement import hankel_singular_values, measure
-from statesize.operators import Dense, Recurrence, SoftmaxAttention, StateSpace
+from statesize.operators import Dense, Recurrence, StateSpace
 from statesize.spectra.dispatch import ENGINES
 
 structures = st.sampled_from(STRUCTURES)
@@ -65,15 +65,6 @@ def test_shapes_with_batch_tolerances_and_positions() -> None:
     assert found.ceiling.tolist() == [2, 2, 2, 1]
 
 
-def test_windows_cut_the_blocks() -> None:
-    g = torch.Generator().manual_seed(0)
-    matrix = torch.randn(12, 12, generator=g, dtype=torch.float64).tril()
-    found = measure(Dense(matrix), past=3, future=4, outputs=("values", "counts"))
-    assert found.positions.tolist() == list(range(3, 9))
-    torch.testing.assert_close(found.values[2], torch.linalg.svdvals(matrix[5:9, 2:5]))
-    assert found.ceiling.tolist() == [3] * 6
-
-
 @pytest.mark.few(8)
 @pytest.mark.parametrize("engine", FOR_RECURRENCES)
 @pytest.mark.parametrize("scale", [1e-170, 1e-120, 1e120, 1e140])
@@ -94,12 +85,6 @@ def test_growth_is_followed_as_far_as_float64_reaches(engine: str) -> None:
     assert measure(Recurrence(1e4 * ones, ones, ones), engine=engine).relative_count.squeeze(-1).tolist() == [1] * 39
     with pytest.raises(InputError, match="T must be finite"):
         measure(Recurrence(1e20 * ones, ones, ones), engine=engine)
-
-
-def test_overflowing_scores_are_an_input_error() -> None:
-    huge = torch.full((6, 2), 1e200, dtype=torch.float64)
-    with pytest.raises(InputError, match="T must be finite, got entries that overflow"):
-        measure(SoftmaxAttention(huge, huge, 1.0))
 
 
 @pytest.mark.parametrize("engine", FOR_RECURRENCES)
@@ -134,31 +119,21 @@ def test_products_in_a_low_precision_are_those_of_float64(dtype, weights, engine
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "value"),
     [
-        ({"tolerances": (-1.0,)}, "tolerances must be finite and at least 0, got -1.0"),
-        ({"relative_tolerances": (float("nan"),)}, "relative_tolerances must be finite"),
-        ({"outputs": ("rank",)}, r"outputs must be among counts, entropy, values, got \['rank'\]"),
-        ({"outputs": ()}, "outputs must be among"),
-        ({"tolerances": 1e-3}, "tolerances must be a sequence of numbers such as .* got 0.001"),
-        ({"relative_tolerances": "a"}, "relative_tolerances must be a sequence of numbers"),
-        ({"positions": 2.5}, "positions must be None, a count of at least 1 or a list, got 2.5"),
-        ({"outputs": torch.tensor(2)}, "outputs must be among counts, entropy, values, got"),
-        ({"outputs": [np.ones(2)]}, "outputs must be among counts, entropy, values, got"),
+        *(("outputs", value) for value in (("rank",), (), torch.tensor(2), [np.ones(2)])),
+        *(("tolerances", (-1.0,)), ("relative_tolerances", "a"), ("positions", 2.5)),
     ],
 )
-def test_bad_input_is_quoted(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        measure(Dense(torch.eye(4)), **arguments)
+def test_bad_input_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"^{name} must be .*got "):
+        measure(Dense(torch.eye(4)), **{name: value})
 
 
 def test_what_is_no_operator_is_refused() -> None:
-    with pytest.raises(InputError, match=r"got list. Convert T by torch.as_tensor"):
-        measure([[1.0, 0.0], [1.0, 1.0]])
-    with pytest.raises(InputError, match=r"got list. Convert T by torch.as_tensor"):
-        hankel_singular_values([[1.0, 0.0], [1.0, 1.0]])
-    with pytest.raises(InputError, match="operator must have a length of at least 2, a past and a future, got 1"):
-        measure(Dense(torch.ones(1, 1)))
+    for call in (measure, hankel_singular_values):
+        with pytest.raises(InputError, match=r"^operator must be an Operator or a tensor, got list\."):
+            call([[1.0, 0.0], [1.0, 1.0]])
     with pytest.raises(EngineError, match="these can: exact, dense"):
         hankel_singular_values(Dense(torch.eye(4)), engine="all_cuts")
 
@@ -174,18 +149,5 @@ def test_windows_are_whole_numbers_of_any_kind(kind) -> None:
 
 
 def test_what_has_no_entries_or_no_entropies_can_be_printed() -> None:
-    empty = measure(torch.rand(0, 4, 4).tril())
-    assert "batch shape: (0,)" in repr(empty)
-    counts = measure(torch.rand(4, 4).tril(), outputs="counts")
-    assert repr(counts).endswith("next: .count")
-    with pytest.raises(InputError, match="weights must be a tensor or None, got str"):
-        measure(torch.rand(4, 4).tril(), weights="a")
-    for bad, told in (
-        (["a"] * 4, r"\['a', 'a', 'a', 'a'\]"),
-        ([[1, 2], [3]], r"\[\[1, 2\], \[3\]\]"),
-        (np.array([None] * 4), r"array\(\[None"),
-        (torch.ones(4, dtype=torch.complex64), r"torch\.complex64"),
-        ([1j, 1, 1, 1], r"torch\.complex64"),
-    ):
-        with pytest.raises(InputError, match=rf"weights must be real, .* of shape \(4,\) .*, got {told}"):
-            measure(torch.rand(4, 4).tril(), weights=bad)
+    assert "batch shape: (0,)" in repr(measure(torch.rand(0, 4, 4).tril()))
+    assert repr(measure(torch.rand(4, 4).tril(), outputs="counts")).endswith("next: .count")

@@ -12,20 +12,17 @@ from statesize.measurement.settings import DEFAULT_CUTS, Settings, all_but, chec
 from statesize.measurement.statistics import are_spread
 
 
-def positions_of(positions):
-    return Settings(positions=positions).positions
-
-
-@pytest.mark.parametrize("given", [2, np.int64(2), torch.tensor(2)], ids=repr)
-def test_a_number_of_positions(given):
-    assert positions_of(given) == 2
-
-
 @pytest.mark.parametrize(
-    "given", [[9, 0, 2, 2], np.array([2, 9]), torch.tensor([2, 9]), range(2, 10, 7), (np.int64(9), 2)], ids=repr
+    ("given", "expected"),
+    [
+        *((given, 2) for given in (2, np.int64(2), torch.tensor(2))),
+        *((given, (2, 9)) for given in (np.array([2, 9]), torch.tensor([2, 9]), range(2, 10, 7), (np.int64(9), 2))),
+        ([9, 0, 2, 2], (2, 9)),
+    ],
+    ids=repr,
 )
-def test_a_list_of_positions(given):
-    assert positions_of(given) == (2, 9)
+def test_a_number_or_a_list_of_positions(given, expected):
+    assert Settings(positions=given).positions == expected
 
 
 def test_thresholds_become_numbers():
@@ -51,14 +48,6 @@ def test_short_texts_have_the_tolerances_of_a_report(longest, tolerances):
 )
 def test_memory(given, expected):
     assert Settings(memory=given).memory == expected
-
-
-@pytest.mark.parametrize(
-    ("asked", "cuts"),
-    [({}, (4,)), ({"positions": [6, 2]}, (2, 6)), ({"positions": 2}, (2, 5))],
-)
-def test_cuts_leave_a_token_to_predict(asked, cuts):
-    assert checked_cuts(Settings(**asked), 8) == cuts
 
 
 def test_settings_that_do_not_act_are_refused_by_name():
@@ -87,18 +76,13 @@ def test_positions_of_a_sequence(options, length, expected):
     assert (None if cut is None else cut.positions) == expected
 
 
-def test_windows_that_fit_nowhere():
-    with pytest.raises(
-        InputError, match=r"past and future must fit into the longest .* 6 tokens, got past=4 and future=3"
-    ):
-        Settings(past=4, future=3).check_reach(6)
-    Settings(past=3, future=3).check_reach(6)
-
-
-def test_columns_to_skip_leave_some():
-    with pytest.raises(InputError, match=r"skip_first must be less than the 6 tokens of the longest .* got 6\."):
-        Settings(skip_first=6).check_reach(6)
-    Settings(skip_first=5).check_reach(6)
+@pytest.mark.parametrize(
+    ("name", "options"), [("past and future", {"past": 4, "future": 3}), ("skip_first", {"skip_first": 6})]
+)
+def test_windows_and_columns_to_skip_fit_into_the_longest_text(name, options):
+    with pytest.raises(InputError, match=rf"^{name} must .* 6 tokens"):
+        Settings(**options).check_reach(6)
+    Settings(**options).check_reach(7)
 
 
 def test_short_sequences_are_measured_at_all_cuts():
@@ -132,10 +116,16 @@ def test_limits_by_default():
     assert (settings.tolerances, settings.memory) == ((1e-3,), 2e9)
     ladder = [1e-2, 10**-0.5, 1e-1, 10**-1.5, 10**-2.5, 1e-3, 10**-3.5, 1e-4, 10**-4.5, 1e-5]
     assert list(settings.for_texts(1024).relative_tolerances) == pytest.approx(ladder)
-    assert checked_cuts(settings, 4) == (2,)
+
+
+def test_cuts_leave_a_token_to_predict():
+    for asked, length, cuts in (
+        *(({}, 8, (4,)), ({}, 4, (2,)), ({"positions": [6, 2]}, 8, (2, 6)), ({"positions": 2}, 8, (2, 5))),
+        ({"positions": [6]}, 8, (6,)),
+    ):
+        assert checked_cuts(Settings(**asked), length) == cuts
     with pytest.raises(InputError, match=r"^tokens must be .* 4"):
-        checked_cuts(settings, 3)
-    assert checked_cuts(Settings(positions=[6]), 8) == (6,)
+        checked_cuts(Settings(), 3)
     with pytest.raises(InputError, match=r"^positions must be from 1 to 6"):
         checked_cuts(Settings(positions=[7]), 8)
 

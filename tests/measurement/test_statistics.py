@@ -125,6 +125,8 @@ def test_an_interval_of_what_cannot_be_negative_is_that_of_the_logarithm():
     assert above_zero(mean_interval(values[:4])).ends is None
     # A mean that rounding left near 0, of values of both signs.
     assert above_zero(Interval(1e-18, -1e-9, 1e-9)).low >= 0
+    nothing = above_zero(mean_interval(np.array([3e-9, -2e-9, 1e-9, -4e-9, 3e-9])))
+    assert (nothing.low, nothing.high < 1e-8) == (0, True)
 
 
 def test_pieces_of_a_text_are_one_unit_of_an_interval():
@@ -155,12 +157,6 @@ def test_ends_that_would_read_alike_get_one_more_digit():
     assert f"{Interval(0.0011, 0.0009, 0.0012):.1%}" == "0.11% [0.09%, 0.12%]"
     assert f"{Interval(0.02, 0.02, 0.02):+.1f}" == "+0.0 [+0.0, +0.0]"
     assert f"{Interval(-1e-9, -0.2, 0.1):+.1f}" == "+0.0 [-0.2, +0.1]"
-
-
-def test_what_rounding_leaves_of_nothing_has_no_wide_interval():
-    found = above_zero(mean_interval(np.array([3e-9, -2e-9, 1e-9, -4e-9, 3e-9])))
-    assert found.low == 0
-    assert found.high < 1e-8
 
 
 def test_little_text_is_told_up_to_its_limit():

@@ -17,68 +17,51 @@ def test_large_scores_do_not_overflow() -> None:
     assert torch.equal(sharp.dense(), torch.eye(3))
 
 
-def explicit(attention: SoftmaxAttention) -> torch.Tensor:
-    """T of one head by loops over its rows."""
-    T = torch.zeros(attention.length, attention.length, dtype=torch.float64)
-    for i in range(attention.length):
-        first = 0 if attention.window is None else max(0, i + 1 - attention.window)
-        scores = [attention.scale * float(attention.query[i] @ attention.key[j]) for j in range(first, i + 1)]
-        if attention.soft_cap is not None:
-            scores = [attention.soft_cap * math.tanh(score / attention.soft_cap) for score in scores]
-        if attention.key_bias is not None:
-            scores = [score + float(attention.key_bias[first + n]) for n, score in enumerate(scores)]
-        total = sum(math.exp(score) for score in scores)
-        total += 0 if attention.sink is None else math.exp(float(attention.sink))
-        T[i, first : i + 1] = torch.tensor([math.exp(score) / total for score in scores], dtype=torch.float64)
-    return T
+def weights_of(head: SoftmaxAttention, query: torch.Tensor, position: int, keys: int) -> torch.Tensor:
+    """What a query at a position gives each of the first keys, term by term."""
+    exponentials = torch.zeros(keys, dtype=torch.float64)
+    for j in range(keys):
+        score = head.scale * float(query @ head.key[j])
+        score = score if head.soft_cap is None else head.soft_cap * math.tanh(score / head.soft_cap)
+        score += 0 if head.key_bias is None else float(head.key_bias[j])
+        if j <= position and (head.window is None or position - j < head.window):
+            exponentials[j] = math.exp(score)
+    return exponentials / (exponentials.sum() + (0 if head.sink is None else math.exp(float(head.sink))))
 
 
-@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("window", [None, 4, 3])
 @pytest.mark.parametrize("parts", [("key_bias",), ("sink",), ("soft_cap",), ("key_bias", "sink", "soft_cap")])
-def test_bias_sink_and_cap_are_those_of_the_formula(parts: tuple[str, ...], window: int | None) -> None:
-    query, key, bias, sink = drawn((3, 9, 4), (3, 9, 4), (3, 9), (3,))
-    extras = {"key_bias": bias, "sink": sink, "soft_cap": 1.5}
-    attention = SoftmaxAttention(query, key, 1.3, window, **{name: extras[name] for name in parts})
-    for head in range(3):
-        expected = explicit(attention[head])
-        torch.testing.assert_close(attention.dense()[head], expected, rtol=1e-13, atol=0)
-        rows = torch.tensor([8, 0, 4])
-        torch.testing.assert_close(attention.rows(rows)[head], expected[rows], rtol=1e-13, atol=0)
-    single = attention.to(torch.float32)
-    assert single.dtype == single.dense().dtype == torch.float32
-    torch.testing.assert_close(single.dense().double(), attention.dense(), rtol=1e-5, atol=1e-7)
-
-
-def drawn(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+def test_weights_are_those_of_the_formula(parts: tuple[str, ...], window: int | None) -> None:
     g = torch.Generator().manual_seed(2)
-    return [torch.randn(shape, generator=g, dtype=torch.float64) for shape in shapes]
+    query, key, bias, others, sink = (
+        torch.randn(shape, generator=g, dtype=torch.float64)
+        for shape in ((3, 9, 4), (3, 9, 4), (3, 9), (3, 5, 4), (3,))
+    )
+    extras = {"key_bias": bias, "sink": sink, "soft_cap": 1.5}
+    operator = SoftmaxAttention(query, key, 1.3, window, **{name: extras[name] for name in parts})
+    rows, close = torch.tensor([8, 0, 4]), {"rtol": 1e-13, "atol": 0}
+    for head in range(3):
+        one = operator[head]
+        expected = torch.stack([weights_of(one, one.query[i], i, 9) for i in range(9)])
+        torch.testing.assert_close(operator.dense()[head], expected, **close)
+        torch.testing.assert_close(operator.rows(rows)[head], expected[rows], **close)
+        if "sink" in parts:
+            # Other queries, at position 9, read the first six keys as if there were no more.
+            expected = torch.stack([weights_of(one, other, 9, 6) for other in others[head]])
+            torch.testing.assert_close(operator.attend(others, 9, 6)[head], expected, **close)
+    single = operator.to(torch.float32)
+    assert single.dtype == single.dense().dtype == torch.float32
+    torch.testing.assert_close(single.dense().double(), operator.dense(), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("window", [None, 4, 2])
-def test_other_queries_read_the_first_keys_as_if_there_were_no_more(window):
-    generator = torch.Generator().manual_seed(5)
-    query, key = (torch.randn(2, 6, 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    bias, sink = torch.randn(2, 6, generator=generator, dtype=torch.float64), torch.tensor([0.3, -1.0]).double()
-    operator = SoftmaxAttention(query, key, 0.7, window, key_bias=bias, sink=sink, soft_cap=2.0)
-    others = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
-    read = operator.attend(others, 6, 4)
-    for head in range(2):
-        for row in range(5):
-            seen = [j for j in range(4) if window is None or 6 - j < window]
-            scores = {j: 2 * torch.tanh(0.7 * others[head, row] @ key[head, j] / 2) + bias[head, j] for j in seen}
-            total = sink[head].exp() + sum(score.exp() for score in scores.values())
-            expected = torch.stack([scores[j].exp() / total if j in seen else total * 0 for j in range(4)])
-            torch.testing.assert_close(read[head, row], expected)
-    assert float(SoftmaxAttention(query, key, 0.7, 2).attend(others, 6, 4).abs().max()) == 0
-
-
-def test_a_window_longer_than_the_text_hides_nothing_from_behind_it():
+def test_nothing_is_read_where_a_window_hides_all_keys_and_all_where_it_is_longer_than_the_text():
     query, key, others = (torch.randn(length, 3, generator=torch.Generator().manual_seed(0)) for length in (6, 6, 2))
-    plain, windowed = (SoftmaxAttention(query, key, 1.0, window) for window in (None, 20))
+    plain, windowed, short = (SoftmaxAttention(query, key, 1.0, window) for window in (None, 20, 2))
     assert torch.equal(windowed.dense(), plain.dense())
     assert torch.equal(windowed.state_size(), plain.state_size())
     # Twelve positions behind the first key, and behind all six of them.
     assert torch.equal(windowed.attend(others, 12, 6), plain.attend(others, 12, 6))
+    assert float(short.attend(others, 12, 6).abs().max()) == 0
 
 
 @pytest.mark.few(9)

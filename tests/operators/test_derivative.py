@@ -83,24 +83,25 @@ def test_what_products_do_not_give_is_refused(wide):
 
 
 @pytest.mark.parametrize(
-    ("function", "message"),
+    ("function", "causes"),
     [
-        (lambda inputs: inputs.flip(-2), "causal"),
-        (lambda inputs: inputs + inputs.roll(-1, -2) * 1e-6, "causal"),
-        (lambda inputs: torch.cat([inputs[..., :1, :] + inputs[..., 1:2, :], inputs[..., 1:, :]], -2), "causal"),
-        (lambda inputs: inputs.round() + inputs - inputs.detach(), "be differentiable"),
-        (lambda inputs: inputs * 0 + 1, "outputs do not depend on its inputs"),
+        (lambda inputs: inputs.flip(-2), [Code.LOOKS_AHEAD]),
+        (lambda inputs: inputs + inputs.roll(-1, -2) * 1e-6, [Code.LOOKS_AHEAD]),
+        (
+            lambda inputs: torch.cat([inputs[..., :1, :] + inputs[..., 1:2, :], inputs[..., 1:, :]], -2),
+            [Code.LOOKS_AHEAD],
+        ),
+        (lambda inputs: inputs.round() + inputs - inputs.detach(), []),
+        (lambda inputs: inputs * 0 + 1, []),
     ],
     ids=["backwards", "a step ahead", "ahead at the first", "another derivative", "constant"],
 )
-def test_other_functions_are_refused(function, message):
+def test_other_functions_are_refused(function, causes):
     point = torch.zeros(9, 2, dtype=torch.float64)
     point[4] = 1.0
-    with pytest.raises(InputError, match=f"function must .*{message}") as raised:
+    with pytest.raises(InputError, match=r"^function must ") as raised:
         Derivative(function, point + 0.2)
-    assert [note.code for note in raised.value.args if isinstance(note, Note)] == [Code.LOOKS_AHEAD] * (
-        message == "causal"
-    )
+    assert [note.code for note in raised.value.args if isinstance(note, Note)] == causes
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
@@ -111,15 +112,13 @@ def test_what_lies_ahead_is_rounding_up_to_a_limit(dtype, limit):
         Derivative(lambda inputs: inputs + inputs.roll(-1, -2) * limit * 30, point)
 
 
-WIDTH = 4
-
-
 class MinGRU(nn.Module):
-    """h_t = (1 − z_t) h_{t−1} + z_t g(v_t), as a scan of logarithms (Feng et al. 2024, after Heinsen 2023)."""
+    """h_t = (1 − z_t) h_{t−1} + z_t g(v_t), as a scan of logarithms (Feng et al. 2024) or by steps."""
 
-    def __init__(self, *, in_logarithms):
+    def __init__(self, in_logarithms):
         super().__init__()
-        self.project, self.in_logarithms = nn.Linear(WIDTH, 2 * WIDTH), in_logarithms
+        torch.manual_seed(0)
+        self.project, self.in_logarithms = nn.Linear(4, 8).double(), in_logarithms
 
     def forward(self, hidden):
         values, gates = self.project(hidden).chunk(2, -1)
@@ -136,19 +135,13 @@ class MinGRU(nn.Module):
         return torch.stack(outputs, 1)
 
 
-def pair(seed):
-    torch.manual_seed(seed)
-    logarithms, steps = MinGRU(in_logarithms=True), MinGRU(in_logarithms=False)
-    steps.load_state_dict(logarithms.state_dict())
-    return logarithms, steps
-
-
 @pytest.mark.parametrize("length", [9, 40])
 @pytest.mark.parametrize("seed", range(3))
 def test_products_of_a_scan_in_log_space_are_those_of_its_steps(seed, length):
-    point = torch.randn(length, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    vectors = torch.randn(5, length * WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    scan, steps = (Derivative(layer.double(), point[None]).jacobian(0, length, 0) for layer in pair(seed))
+    point, vectors = draw(length, 4, seed=seed), draw(5, length * 4, seed=seed + 9)
+    with torch.random.fork_rng():
+        layers = MinGRU(in_logarithms=True), MinGRU(in_logarithms=False)
+    scan, steps = (Derivative(layer, point[None]).jacobian(0, length, 0) for layer in layers)
     for product in ("forward", "adjoint", "gram"):
         one, other = (getattr(jacobian, product)(vectors) for jacobian in (scan, steps))
         assert (one - other).abs().max() < 1e-12 * other.abs().max()

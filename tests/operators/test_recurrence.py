@@ -69,12 +69,6 @@ def test_complex_recurrence_is_the_real_part() -> None:
     torch.testing.assert_close(Recurrence(A, B, C).with_real_output().dense(), expected)
 
 
-def test_mixed_dtypes_are_promoted() -> None:
-    recurrence = Recurrence(torch.ones(4, 1, dtype=torch.float64), torch.ones(4, 2), torch.ones(4, 2))
-    assert recurrence.dtype == torch.float64
-    assert recurrence.to(torch.float32).dtype == torch.float32
-
-
 @pytest.mark.parametrize("wide", ["key", "beta", "query", "decay"])
 def test_nothing_of_a_delta_rule_is_rounded_to_the_dtypes_of_some_of_its_parts(wide: str) -> None:
     g = torch.Generator().manual_seed(0)
@@ -84,6 +78,7 @@ def test_nothing_of_a_delta_rule_is_rounded_to_the_dtypes_of_some_of_its_parts(w
     found = Recurrence.delta_rule(**parts)
     assert torch.equal(found.dense(), exact.dense())
     assert torch.equal(found.B, exact.B)
+    assert (found.dtype, found.to(torch.float32).dtype) == (torch.float64, torch.float32)
 
 
 def test_parts_are_views_where_slices_choose_them() -> None:
@@ -92,11 +87,7 @@ def test_parts_are_views_where_slices_choose_them() -> None:
     assert part.batch_shape == (2,)
     assert part.B.data_ptr() == recurrence.B[0, 1].data_ptr()
     assert part.C.data_ptr() == recurrence.C.data_ptr()
-
-
-def test_nothing_is_applied_to_nothing() -> None:
-    recurrence = Recurrence(torch.ones(0, 20, 1), torch.ones(0, 20, 3), torch.ones(0, 20, 3))
-    assert recurrence.apply(torch.ones(0, 20, 0)).shape == (0, 20, 0)
+    assert recurrence[:0].apply(torch.ones(0, 5, 4, 0)).shape == (0, 5, 4, 0)
 
 
 def delayed(form: str) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
 """What operators cannot be made of is refused by the name of the argument."""
 
 import math
-import re
 from functools import partial
 
 import numpy as np
@@ -95,9 +94,8 @@ def test_batches_that_do_not_broadcast_are_refused(make):
 
 @pytest.mark.parametrize("index", [(0, 0), 2, np.int64(2), None, True])
 def test_indices_beside_the_batch_are_refused(index):
-    recurrence = Recurrence(torch.ones(2, 4, 1), torch.ones(2, 4, 3), torch.ones(1, 4, 3))
-    with pytest.raises(InputError, match=re.escape("index must ")):
-        recurrence[index]
+    with pytest.raises(InputError, match=r"^index must "):
+        Recurrence(torch.ones(2, 4, 1), torch.ones(2, 4, 3), torch.ones(1, 4, 3))[index]
 
 
 def test_what_overflows_in_a_narrower_dtype_is_refused():

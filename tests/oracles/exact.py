@@ -50,8 +50,7 @@ def state_space(A: Tensor, B: Tensor, C: Tensor, D: Tensor, length: int | None) 
     transition, write, read, feed = steps
     count, states = transition.shape[-3:-1]
     batch = np.broadcast_shapes(*(step.shape[:-3] for step in steps))
-    T = np.zeros((*batch, count, count), np.longdouble)
-    state = np.zeros((*batch, states, count), np.longdouble)
+    T, state = (np.zeros((*batch, rows, count), np.longdouble) for rows in (count, states))
     with np.errstate(all="ignore"):
         for t in range(count):
             T[..., t, :] = np.matmul(read[..., t, :, :], state)[..., 0, :]

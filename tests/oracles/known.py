@@ -10,21 +10,22 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from oracles.engine_pairs import measurements
 from oracles.operators import FAMILIES, random_operator
 from oracles.recurrences import random_recurrence
+from oracles.references import RATIOS
 
 from statesize.measurement.measurement import Measurement, measure
 from statesize.operators import Operator, SoftmaxAttention
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.dispatch import ENGINES, choose_engine
+from statesize.spectra.engine import OUTPUTS
 
 TABLE = Path(__file__).with_name("known.json")
 LENGTH = 70
@@ -62,15 +63,17 @@ def rounded(*numbers: Tensor | float) -> list[float]:
 
 
 def known(case: str, windows: str) -> dict[str, Any]:
-    """What is stated of a case by every engine.
-
-    Args:
-        case: One of `CASES`.
-        windows: One of `WINDOWS`.
-    """
-    operator = CASES[case]()
-    every = measurements(operator, 9, *WINDOWS[windows])
-    found = {f"{name}: {one.engine}": stated(one) for name, one in every.items()}
+    """What is stated of one of `CASES` through one of `WINDOWS` by every engine."""
+    operator, (past, future) = CASES[case](), WINDOWS[windows]
+    cut = make_cut(operator.length, 9, past, future)
+    sigma = measure(operator, (), (), "values", cut.positions, past, future, "dense").values
+    tau = [ratio * (float(cast("Tensor", sigma).max()) or 1.0) for ratio in RATIOS.tolist()]
+    found = dict[str, Any]()
+    for name, engine in ENGINES.items():
+        outputs = tuple(output for output in OUTPUTS if output in engine.outputs)
+        if engine.unsupported_reason(operator, cut, outputs) is None:
+            one = measure(operator, tau, RATIOS.tolist(), outputs, cut.positions, past, future, name)
+            found[f"{name}: {one.engine}"] = stated(one)
     if windows == "whole":
         everywhere = measure(operator, (1e-3,), (1e-2,), ("counts", "entropy"))
         found[f"auto: {everywhere.engine}"] = stated(everywhere)

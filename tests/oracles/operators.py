@@ -36,7 +36,7 @@ def random_operator(family: str, seed: int, length: int) -> Operator:
     g = torch.Generator().manual_seed(seed)
     states = int(torch.randint(1, 13, (), generator=g))
 
-    def normal(*shape: int) -> torch.Tensor:
+    def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
     if family in STRUCTURES:
@@ -56,14 +56,18 @@ def random_operator(family: str, seed: int, length: int) -> Operator:
         factor = {"sharp attention": 5.0, "flat attention": 0.02}.get(family, 0.35)
         window = max(1, length // 3) if family == "sliding attention" else None
         return SoftmaxAttention(normal(length, 8), normal(length, 8), factor, window)
-    if "convolution" in family:
-        kernels = {
-            "short convolution": lambda: irregular(seed, min(length, 6)),
-            "long convolution": lambda: irregular(seed, length) * 0.99 ** (seed % 5 * torch.arange(length)),
-            "modal convolution": lambda: modes(seed, states, length),
-            "smooth convolution": lambda: bump(length),
-            "late convolution": lambda: late(length),
-        }
+    lag = torch.arange(length, dtype=torch.float64)
+    kernels = {
+        # Noise: blocks of full rank.
+        "short convolution": lambda: noise(seed, min(length, 6)),
+        "long convolution": lambda: noise(seed, length) * 0.99 ** (seed % 5 * lag),
+        "modal convolution": lambda: modes(seed, states, lag),
+        # Of low numerical rank, but no sum of a few exponentials.
+        "smooth convolution": lambda: torch.exp(-(((lag / length - 0.6) / 0.08) ** 2)),
+        # A single 1 at the far end: H_i is a permutation and zeros; no state that decays or lasts makes it.
+        "late convolution": lambda: (lag == length - 1).double(),
+    }
+    if family in kernels:
         return Convolution(kernels[family](), length)
     matrices = {
         "constant": lambda: torch.ones(length, length, dtype=torch.float64),
@@ -84,29 +88,14 @@ def scaled(operator: Operator, factor: float) -> Operator:
     return Dense(operator.dense() * factor)
 
 
-def irregular(seed: int, taps: int, batch: tuple[int, ...] = ()) -> Tensor:
-    """Noise: blocks of full rank."""
-    return torch.randn(*batch, taps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def noise(seed: int, taps: int) -> Tensor:
+    return torch.randn(taps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def modes(seed: int, count: int, length: int, batch: tuple[int, ...] = ()) -> Tensor:
+def modes(seed: int, count: int, lag: Tensor) -> Tensor:
     """A sum of damped oscillations, some of them fast and some slow."""
     g = torch.Generator().manual_seed(seed)
-    decay = 10 ** (-2 * torch.rand(*batch, count, 1, generator=g, dtype=torch.float64))
-    angle = math.pi * torch.rand(*batch, count, 1, generator=g, dtype=torch.float64)
-    weight = torch.randn(*batch, count, 1, generator=g, dtype=torch.float64)
-    lag = torch.arange(length, dtype=torch.float64)
+    decay = 10 ** (-2 * torch.rand(count, 1, generator=g, dtype=torch.float64))
+    angle = math.pi * torch.rand(count, 1, generator=g, dtype=torch.float64)
+    weight = torch.randn(count, 1, generator=g, dtype=torch.float64)
     return (weight * torch.exp(-decay * lag) * torch.cos(angle * lag)).sum(-2)
-
-
-def late(taps: int) -> Tensor:
-    """A single 1 at the far end: H_i is a permutation and zeros; no state that decays or lasts makes it."""
-    kernel = torch.zeros(taps, dtype=torch.float64)
-    kernel[-1] = 1
-    return kernel
-
-
-def bump(taps: int) -> Tensor:
-    """A smooth bump: of low numerical rank, but no sum of a few exponentials."""
-    time = torch.arange(taps, dtype=torch.float64) / taps
-    return torch.exp(-(((time - 0.6) / 0.08) ** 2))

@@ -29,12 +29,13 @@ class Short(nn.Module):
 class Own(nn.Module):
     """Projections, and a function that mixes what they make; T of its parts by their formulas."""
 
-    def __init__(self, mixed: Callable[..., Any]) -> None:
+    def __init__(self, mixed: Callable[..., Any], inner: Callable[[], nn.Module] | None = None) -> None:
         super().__init__()
         self.query, self.key, self.value, self.fade, self.gate, self.output = (
             nn.Linear(WIDTH, WIDTH) for _ in "qkvfgo"
         )
-        self.short, self.inner, self.choice, self.mixed = Short(), None, nn.Linear(WIDTH, 1), mixed
+        self.short, self.choice, self.mixed = Short(), nn.Linear(WIDTH, 1), mixed
+        self.inner: Any = inner and inner()
 
     def forward(self, hidden: Tensor) -> Any:
         return self.output(self.mixed(self, hidden, self.value(hidden)))
@@ -55,11 +56,7 @@ class Own(nn.Module):
 
     def scan(self, hidden: Tensor, value: Tensor) -> Tensor:
         """The same as a loop."""
-        fade, state, rows = self.fade(hidden).sigmoid(), torch.zeros_like(value[:, 0]), []
-        for at in range(hidden.shape[1]):
-            state = fade[:, at] * state + value[:, at]
-            rows.append(state)
-        return torch.stack(rows, 1)
+        return scanned(self.fade(hidden).sigmoid(), value)
 
     def taps(self, hidden: Tensor) -> Tensor:
         """T of the short convolution, (1, C, L, L)."""
@@ -75,6 +72,21 @@ class Own(nn.Module):
 
     def convolved(self, hidden: Tensor) -> Tensor:
         return F.conv1d(F.pad(hidden.mT, (2, 0)), self.short.weight, groups=WIDTH).mT
+
+    def by_spectra(self, hidden: Tensor) -> Tensor:
+        """A convolution by three taps, whose spectra are of no position."""
+        length = hidden.shape[1]
+        spectra = (torch.fft.rfft(part, 2 * length, 1) for part in (hidden, self.short.weight[:, 0].mT[None]))
+        return torch.fft.irfft(torch.mul(*spectra), 2 * length, 1)[:, :length]
+
+
+def scanned(fade: Tensor, value: Tensor) -> Tensor:
+    """A fading sum, step by step."""
+    state, rows = torch.zeros_like(value[:, 0]), []
+    for at in range(value.shape[1]):
+        state = fade[:, at] * state + value[:, at]
+        rows.append(state)
+    return torch.stack(rows, 1)
 
 
 def lag(hidden: Tensor) -> Tensor:
@@ -129,10 +141,10 @@ def parts(own: Own, hidden: Tensor, value: Tensor) -> list[Tensor]:
     return [heads(part) for part in (own.query(hidden), own.key(hidden), value)]
 
 
-def flexible(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+def flexible(own: Own, hidden: Tensor, value: Tensor, **options: bool) -> Any:
     length = hidden.shape[1]
     mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, length, length, device="cpu")
-    return merged(flex_attention(*parts(own, hidden, value), block_mask=mask))
+    return flex_attention(*parts(own, hidden, value), block_mask=mask, **options)
 
 
 def delta_rule(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
@@ -143,7 +155,9 @@ def delta_rule(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return mixed.flatten(2)
 
 
-def model_of(mixed: Callable[..., Any], seed: int = 0) -> nn.Sequential:
+def model_of(
+    mixed: Callable[..., Any], inner: Callable[[], nn.Module] | None = None, seed: int = 0, layer: type[Own] = Own
+) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Embedding(50, WIDTH), Own(mixed)).double().requires_grad_(False)
+        return nn.Sequential(nn.Embedding(50, WIDTH), layer(mixed, inner)).double().requires_grad_(False)

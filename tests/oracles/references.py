@@ -1,182 +1,223 @@
-"""Engines against programs that share nothing with them: SLICOT's Hankel singular values, and mpmath's 60 digits."""
+"""Engines against each other and against programs that share nothing with them: SLICOT, and mpmath's 60 digits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import NamedTuple
 
-import mpmath
 import numpy as np
 import slycot
 import torch
-from oracles.engine_pairs import Tallies, measurements
-from oracles.exact import attention, effective_rank_slack, softmax_rounding
+from oracles.exact import attention, softmax_rounding
 from oracles.high_precision import exact_singular_values, matrix_singular_values
-from oracles.operators import FAMILIES, random_operator
+from oracles.operators import FAMILIES, random_operator, scaled
 from torch import Tensor
+from torch.nn.functional import pad
 
-from statesize.measurement.measurement import Measurement
 from statesize.operators import Convolution, Operator, Recurrence, SoftmaxAttention
+from statesize.spectra.cut import Positions, make_cut
+from statesize.spectra.dispatch import ENGINES
+from statesize.spectra.engine import HankelBlocks
+from statesize.spectra.spectrum import Spectrum
 
+RATIOS = torch.tensor([0.3, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6], dtype=torch.float64)
 EXACT = tuple(family for family in FAMILIES if family not in {"zero", "late convolution", "identity"})
 """Families of which mpmath is asked; of the others every singular value is 0 or 1."""
 
 
+class Answer(NamedTuple):
+    """What is said of the blocks of an operator: values (P, r) or None, entropies (P,), bounds of counts (P, K)."""
+
+    values: Tensor | None
+    error: Tensor
+    entropy: Tensor
+    entropy_error: Tensor
+    lower: Tensor
+    upper: Tensor
+
+
+def answer(blocks: HankelBlocks, top: float, *, with_values: bool = True) -> Answer:
+    """What blocks say; counts above `RATIOS` of `top`, and of each block's own largest value."""
+    counts = blocks.counts(top * RATIOS), blocks.relative_counts(RATIOS)
+    lower, upper = (torch.cat([getattr(one, side) for one in counts], -1) for side in ("lower", "upper"))
+    values = blocks.singular_values() if with_values else None
+    return Answer(values, blocks.error_bound, *blocks.entropies(), lower, upper)
+
+
+def answers(
+    operator: Operator, positions: Positions, past: int | None = None, future: int | None = None
+) -> tuple[dict[str, Answer], float]:
+    """What every engine that takes an unbatched operator says of it, by name, and the largest singular value."""
+    cut = make_cut(operator.length, positions, past, future)
+    top = float(ENGINES["dense"].blocks(operator, cut).singular_values().max()) or 1.0
+    able = [engine for engine in ENGINES.values() if engine.unsupported_reason(operator, cut, ()) is None]
+    found = {one.name: answer(one.blocks(operator, cut), top, with_values="values" in one.outputs) for one in able}
+    return found, top
+
+
 @dataclass
-class Reference(Tallies):
-    """What one engine said where the answer is known otherwise.
+class Tally:
+    """Answers of one kind that were compared.
 
     Attributes:
-        operators: How many.
+        compared: How many.
+        outside: How many differed by more than they may.
+        largest: The largest difference in units of what it may be.
+        undecided: How many were left out, as one of the two says that nothing passes there.
     """
 
+    compared: int = 0
+    outside: int = 0
+    largest: float = 0.0
+    undecided: int = 0
+
+    def add(self, difference: Tensor, allowed: Tensor) -> None:
+        """Count answers, each with what it may differ."""
+        ratio = torch.where(difference == 0, 0.0, difference / allowed)
+        self.compared += difference.numel()
+        self.outside += int((~(ratio <= 1)).sum())
+        self.largest = max(self.largest, float(ratio.max()) if ratio.numel() else 0.0)
+
+
+@dataclass
+class Tallies:
+    """Answers of all kinds that two gave of the same operators.
+
+    Attributes:
+        values: Singular values, position by position: the farthest of each.
+        entropy: Entropies.
+        counts: Bounds of counts; they lie outside if they leave no number that both allow.
+        operators: How many were compared.
+    """
+
+    values: Tally = field(default_factory=Tally)
+    entropy: Tally = field(default_factory=Tally)
+    counts: Tally = field(default_factory=Tally)
     operators: int = 0
 
-    def add(self, found: Measurement, place: int, right: list[mpmath.mpf], doubt: float = 0.0) -> None:
-        """Compares the answer at one position.
+    @property
+    def outside(self) -> int:
+        """Answers of all kinds that differ by more than they may."""
+        return self.values.outside + self.entropy.outside + self.counts.outside
 
-        Args:
-            found: Of one engine.
-            place: Which of its positions.
-            right: Singular values, descending.
-            doubt: What these may be off themselves.
-        """
-        bound = float(found.error_bound[place])
-        if found.values is not None:
-            given = [mpmath.mpf(float(value)) for value in found.values[place]]
-            longest = max(len(given), len(right))
-            pairs = zip(_padded(given, longest), _padded(right, longest), strict=True)
-            off = max((abs(one - other) for one, other in pairs), default=mpmath.mpf(0))
-            self.values.add(*_numbers(float(off), bound + doubt))
-        assert found.entropy is not None
-        assert found.entropy_bound is not None
-        if float(found.entropy[place]) == 0 or not right[0]:
-            self.entropy.undecided += 1
-        else:
-            off = abs(mpmath.mpf(float(found.entropy[place])) - _entropy(right))
-            known = np.array([float(value) for value in right])
-            moved = effective_rank_slack(known, np.array(doubt), np.array(float(_entropy(right)))) if doubt else 0.0
-            self.entropy.add(*_numbers(float(off), float(found.entropy_bound[place]) + float(moved)))
-        assert found.lower is not None
-        assert found.upper is not None
-        for column, tau in enumerate(found.tolerances.tolist()):
-            least = sum(value > tau + doubt for value in right)
-            most = sum(value > tau - doubt for value in right)
-            apart = max(int(found.lower[place, column]) - most, least - int(found.upper[place, column]), 0)
-            self.counts.add(*_numbers(float(apart), 0.0))
+    def add(self, one: Answer, other: Answer) -> None:
+        """Compare what two say of one operator."""
+        self.operators += 1
+        if one.values is not None and other.values is not None:
+            self.values.add(difference(one.values, other.values), one.error + other.error)
+        # Where σ_1 lies within one error its entropy is 0 by definition, and the other's need not be.
+        alive = (one.entropy > 0) == (other.entropy > 0)
+        self.entropy.undecided += int((~alive).sum())
+        allowed = one.entropy_error + other.entropy_error
+        self.entropy.add((one.entropy - other.entropy).abs()[alive], allowed[alive])
+        apart = torch.maximum(one.lower - other.upper, other.lower - one.upper).clamp(min=0).double()
+        self.counts.add(apart, torch.zeros_like(apart))
 
 
-def against_mpmath(tallies: dict[str, Reference], operator: Operator, positions: int) -> None:
-    """Every engine that takes an unbatched real operator, at some positions, against 60 digits.
+def difference(one: Tensor, other: Tensor) -> Tensor:
+    """The farthest of two lists of singular values, (...); the shorter list is padded with zeros."""
+    r = max(one.shape[-1], other.shape[-1])
+    return (pad(one, (0, r - one.shape[-1])) - pad(other, (0, r - other.shape[-1]))).abs().amax(-1)
+
+
+def pairs(
+    tallies: dict[tuple[str, str], Tallies], family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int
+) -> None:
+    """Every pair of engines on operators of a family: whole blocks, and windows of a third of the length."""
+    for seed in seeds:
+        length = lengths[seed % len(lengths)]
+        operator, window = random_operator(family, seed, length), max(1, length // 3)
+        factor = (1.0, 1e-20, 1e20)[seed % 3]
+        if factor != 1 and not isinstance(operator, SoftmaxAttention):
+            operator = scaled(operator, factor)
+        windows = ((window, None), (None, window), (window, window))[seed % 3]
+        for past, future in [(None, None), windows] if length > 2 else [(None, None)]:
+            found, _ = answers(operator, positions, past, future)
+            for (one, first), (other, second) in combinations(found.items(), 2):
+                tallies.setdefault((one, other), Tallies()).add(first, second)
+
+
+def sixty_digits(
+    tallies: dict[str, Tallies], family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int
+) -> None:
+    """Every engine on operators of a family, against mpmath.
 
     Of a recurrence its own numbers are taken exactly, of attention T is made of its own numbers in 80 bits, of other
     operators the entries of T are taken in float64.
     """
-    found, doubt = measurements(operator, positions), 0.0
-    T = operator.dense()
-    if isinstance(operator, SoftmaxAttention):
-        q, k, scale = operator.query, operator.key, operator.scale
-        T = torch.from_numpy(attention(q, k, scale, operator.window).astype(float))
-        # Whatever order scores are added up in; T ≥ 0, so that its singular values move by no larger share of σ_1.
-        doubt = softmax_rounding(q, k, scale)
-    for place, position in enumerate(found["dense"].positions.tolist()):
-        if isinstance(operator, Recurrence) and not operator.is_complex:
-            right = exact_singular_values(operator, position)
-        else:
-            right = matrix_singular_values(T[position:, :position])
-        for name, measured in found.items():
-            tallies.setdefault(name, Reference()).add(measured, place, right, doubt * float(right[0]))
-    for name in found:
-        tallies[name].operators += 1
+    for seed in seeds:
+        operator, doubt = random_operator(family, seed, lengths[seed % len(lengths)]), 0.0
+        T = operator.dense()
+        if isinstance(operator, SoftmaxAttention):
+            q, k, scale = operator.query, operator.key, operator.scale
+            T = torch.from_numpy(attention(q, k, scale, operator.window).astype(float))
+            # Whatever order scores are added up in; T ≥ 0, so that its singular values move by no larger share of σ_1.
+            doubt = softmax_rounding(q, k, scale)
+        right, cut = list[Tensor](), make_cut(operator.length, positions)
+        for i in cut.positions:
+            by_steps = isinstance(operator, Recurrence) and not operator.is_complex
+            exact = exact_singular_values(operator, i) if by_steps else matrix_singular_values(T[i:, :i])
+            values = torch.tensor([float(value) for value in exact], dtype=torch.float64)
+            right.append(pad(values, (0, operator.length - len(values))))
+        known = torch.stack(right)
+        _against(tallies, operator, cut.positions, Spectrum(known, doubt * known[:, 0], cut.limits))
 
 
-def against_slicot(tallies: dict[str, Reference], A: np.ndarray, B: np.ndarray, C: np.ndarray, length: int) -> float:
-    """Every engine on a time-invariant system at the middle of a sequence, against SLICOT's routine AB09AD.
+def slicot(tallies: dict[str, Tallies], seeds: Iterable[int]) -> float:
+    """Every engine at the middle of time-invariant systems, against SLICOT's routine AB09AD.
 
     AB09AD solves the two Lyapunov equations of the whole time axis for square-root factors, so the sequence has to be
     so long that nothing reaches from one end to the other. Its doubt is taken as 1e3 n eps σ_1, plus what the sequence
     leaves out of the Gramians.
 
     Returns:
-        The largest difference from it in units of σ_1.
+        The largest difference in units of σ_1.
     """
-    n = len(A)
-    *_, expected = slycot.ab09ad("D", "B", "N", n, 1, 1, A, B, C @ A)
-    right = [mpmath.mpf(float(value)) for value in sorted(expected, reverse=True)]
-    middle = length // 2
-    doubt = 1e3 * n * np.finfo(float).eps * float(right[0]) + _left_out(A, B, C, middle)
-    states = [torch.from_numpy(part) for part in (A, B[:, 0], C[0])]
-    forms: list[Operator] = [Recurrence(*(part.expand(length, *part.shape) for part in states))]
-    forms.append(Convolution(_kernel(A, B, C, length), length))
-    if np.count_nonzero(A - np.diag(np.diag(A))) == 0:
-        diagonal = torch.from_numpy(np.diag(A).copy())
-        forms.append(Recurrence(*(part.expand(length, n) for part in (diagonal, states[1], states[2]))))
     farthest = 0.0
-    for form in forms:
-        for name, measured in measurements(form, [middle]).items():
-            tally = tallies.setdefault(name, Reference())
-            tally.operators += 1
-            tally.add(measured, 0, right, doubt)
-            if measured.values is not None:
-                given = [mpmath.mpf(float(value)) for value in measured.values[0]]
-                longest = max(len(given), n)
-                pairs = zip(_padded(given, longest), _padded(right, longest), strict=True)
-                farthest = max(farthest, float(max(abs(one - other) for one, other in pairs) / right[0]))
+    for seed in seeds:
+        A, B, C, length = _system(seed)
+        n, middle = len(A), length // 2
+        *_, expected = slycot.ab09ad("D", "B", "N", n, 1, 1, A, B, C @ A)
+        right = torch.tensor(sorted(expected, reverse=True), dtype=torch.float64)[None]
+        # ‖·‖₂ of a Hankel matrix is at most the sum of the magnitudes of its taps: here of those that are left out.
+        beyond = float(_taps(A, np.linalg.matrix_power(A, middle) @ B, C, 20 * middle).abs().sum())
+        known = Spectrum(right, 1e3 * n * np.finfo(float).eps * right[:, 0] + 2 * beyond, torch.tensor([middle]))
+        states = [torch.from_numpy(part) for part in (A, B[:, 0], C[0])]
+        forms: list[Operator] = [Recurrence(*(part.expand(length, *part.shape) for part in states))]
+        forms.append(Convolution(_taps(A, B, C, length), length))
+        if np.count_nonzero(A - np.diag(np.diag(A))) == 0:
+            diagonal = torch.from_numpy(np.diag(A).copy())
+            forms.append(Recurrence(*(part.expand(length, n) for part in (diagonal, states[1], states[2]))))
+        for form in forms:
+            found = _against(tallies, form, [middle], known)
+            off = [difference(one.values, right) / right[:, 0] for one in found.values() if one.values is not None]
+            farthest = max(farthest, *map(float, off))
     return farthest
 
 
-def _kernel(A: np.ndarray, B: np.ndarray, C: np.ndarray, length: int) -> Tensor:
-    taps, state = [], B
-    for _ in range(length):
+def _against(
+    tallies: dict[str, Tallies], operator: Operator, positions: Positions, known: Spectrum
+) -> dict[str, Answer]:
+    """Compare every engine with singular values that are known otherwise."""
+    found, top = answers(operator, positions)
+    for name, one in found.items():
+        tallies.setdefault(name, Tallies()).add(one, answer(known, top))
+    return found
+
+
+def _taps(A: np.ndarray, state: np.ndarray, C: np.ndarray, count: int) -> Tensor:
+    """C A^k x, k = 0 … count − 1."""
+    taps = list[float]()
+    for _ in range(count):
         taps.append((C @ state).item())
         state = A @ state
     return torch.tensor(taps, dtype=torch.float64)
 
 
-def _left_out(A: np.ndarray, B: np.ndarray, C: np.ndarray, steps: int) -> float:
-    """A bound on what the taps beyond a middle position make of the operator of the whole time axis."""
-    taps, state = [], np.linalg.matrix_power(A, steps) @ B
-    for _ in range(20 * steps):
-        taps.append(abs((C @ state).item()))
-        state = A @ state
-    # ‖·‖₂ of a Hankel matrix is at most the sum of the magnitudes of its taps.
-    return 2 * float(np.sum(taps))
-
-
-def _padded(values: list[mpmath.mpf], count: int) -> list[mpmath.mpf]:
-    return [*values, *[mpmath.mpf(0)] * (count - len(values))]
-
-
-def _entropy(values: list[mpmath.mpf]) -> mpmath.mpf:
-    with mpmath.workdps(60):
-        total = mpmath.fsum(values)
-        # What is less is the round-off of 60 digits.
-        shares = [value / total for value in values if value > 1e-40 * total]
-        return mpmath.exp(-mpmath.fsum(share * mpmath.log(share) for share in shares))
-
-
-def _numbers(difference: float, allowed: float) -> tuple[Tensor, Tensor]:
-    return torch.tensor([difference], dtype=torch.float64), torch.tensor([allowed], dtype=torch.float64)
-
-
-def sixty_digits(
-    tallies: dict[str, Reference], family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int
-) -> None:
-    """Every engine on operators of a family, against mpmath."""
-    for seed in seeds:
-        against_mpmath(tallies, random_operator(family, seed, lengths[seed % len(lengths)]), positions)
-
-
-def slicot(tallies: dict[str, Reference], seeds: Iterable[int]) -> float:
-    """Every engine on time-invariant systems against SLICOT: full, diagonal and nilpotent transitions in turn.
-
-    Returns:
-        The largest difference in units of σ_1.
-    """
-    return max(against_slicot(tallies, *_system(seed)) for seed in seeds)
-
-
 def _system(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """A full, a diagonal or a nilpotent transition in turn."""
     chance = np.random.default_rng(seed)
     n = int(chance.integers(1, 13))
     B, C = chance.standard_normal((n, 1)), chance.standard_normal((1, n))

@@ -10,7 +10,7 @@ import pytest
 
 from statesize.cli.shared.options import ray_cluster
 from statesize.errors import FileError, InputError, ModelError, StatesizeError
-from statesize.parallel.ray import RayCluster, ray_session
+from statesize.parallel.ray import RayCluster, available_cores, ray_session
 
 # Importing it sets variables of the environment.
 module = pytest.importorskip("ray")
@@ -34,6 +34,16 @@ def test_ray_is_missing(monkeypatch):
 @pytest.mark.parametrize("address", ["somewhere", "http://host", "host:port", ":99999"])
 def test_an_address_that_is_none(address):
     assert address in str(refusal(address))
+
+
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="one core")
+def test_cores_are_those_that_the_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_nothing_answers():
@@ -75,8 +85,7 @@ def test_each_value_comes_once_whenever_a_worker_is_killed_and_a_task_ends_that_
     ray, at, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("statesize.parallel.ray.ATTEMPTS", 2)
-    cores = int(ray.cluster_resources()["CPU"])
-    with RayCluster(cpus=cores)(counting(tmp_path, at, {"once": 1, "always": 99})) as workers:
+    with RayCluster(cpus=available_cores())(counting(tmp_path, at, {"once": 1, "always": 99})) as workers:
         *values, last = workers(["once", "always"])
     # What a worker made just before its end may be lost with it.
     came = [done.get() for done in values]

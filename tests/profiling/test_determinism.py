@@ -63,8 +63,3 @@ def test_a_profile_has_the_same_bits_again(pattern, threads):
 def test_other_threads_give_a_profile_within_the_bounds(pattern):
     for other in (first(pattern, 2), measured(pattern, 3)):
         assert_within_bounds(first(pattern), other)
-
-
-@pytest.mark.parametrize("pattern", PATTERNS[:2])
-def test_less_memory_gives_a_profile_within_the_bounds(pattern):
-    assert_within_bounds(first(pattern), measured(pattern, 1, memory=1_000_000))

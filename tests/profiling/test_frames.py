@@ -6,10 +6,9 @@ import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import nn
 from torch.nn import functional
-from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
 
 import statesize as ss
-from statesize.errors import InputError, ModelError
+from statesize.errors import InputError
 from statesize.texts.inputs import given_sequences, tokens_sha256
 
 LENGTH = 24
@@ -56,11 +55,6 @@ class Sound(Series):
         return self.mixed(self.into(sound).mT).mT
 
 
-class Transposing(Sound):
-    def forward(self, frames):
-        return super().forward(frames.mT).mT
-
-
 class Padding(nn.Module):
     """A causal convolution, whose input is a padded copy."""
 
@@ -83,17 +77,12 @@ class Loop(nn.Module):
         return self.loop(frames)[0]
 
 
-def made(kind, *args):
-    torch.manual_seed(0)
-    return kind(*args).eval()
-
-
 def frames(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
 LAYOUTS = {
-    "transposed": (Transposing, (), (2, LENGTH, 3)),
+    "channels first": (Sound, (), (2, 3, LENGTH)),
     "padded": (Padding, (), (2, 3, LENGTH)),
     "as many channels": (Sound, (LENGTH,), (2, LENGTH, LENGTH)),
     "positions first": (Loop, (), (LENGTH, 2, 3)),
@@ -106,7 +95,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_positions_lie_where_the_modules_say(layout):
     kind, args, shape = LAYOUTS[layout]
-    model, inputs = made(kind, *args), frames(*shape)
+    model, inputs = kind(*args).eval(), frames(*shape)
     captured = list(ss.capture(model, inputs))
     assert {item.operator.length for item in captured} == {LENGTH}
     profile = ss.profile(model, inputs)
@@ -116,9 +105,7 @@ def test_the_positions_lie_where_the_modules_say(layout):
     assert ss.profile(model, inputs, axis=axis).summary().equals(profile.summary())
 
 
-@pytest.mark.parametrize(
-    "frames", [torch.randn(1, LENGTH, 16).double(), torch.randn(1, LENGTH, 15), np.zeros((1, LENGTH, 16))]
-)
+@pytest.mark.parametrize("frames", [torch.randn(1, LENGTH, 15), np.zeros((1, LENGTH, 16))])
 def test_frames_that_a_layer_does_not_take_are_refused_in_its_words(frames):
     class Layer(nn.Linear):
         def forward(self, hidden):
@@ -137,29 +124,22 @@ def test_codes_of_three_dimensions_need_their_axis_and_others_are_refused():
         def forward(self, codes):
             return self.mixed(self.embedding(codes).sum(1))
 
-    model, codes = made(Codes), torch.arange(2 * 3 * LENGTH).reshape(2, 3, LENGTH) % 8
+    model, codes = Codes().eval(), torch.arange(2 * 3 * LENGTH).reshape(2, 3, LENGTH) % 8
     with pytest.raises(InputError, match="axis must name the dimension of positions of inputs, integers of shape"):
         ss.profile(model, codes)
     assert ss.profile(model, codes, axis=-1).tokens["length"].values.tolist() == [LENGTH, LENGTH]
     with pytest.raises(InputError, match=r"axis must be a dimension of inputs, .* got 3"):
         ss.profile(model, codes, axis=3)
-    with pytest.raises(ModelError):
-        ss.profile(model, codes, axis=1)
 
 
 def test_positions_are_labelled_by_number(tmp_path):
-    model, inputs = made(Series), frames(2, LENGTH, 3)
+    model, inputs = Series().eval(), frames(2, LENGTH, 3)
     profile = ss.profile(model, inputs)
     assert profile.tokens["tokens"].values.tolist() == [list(map(str, range(LENGTH)))] * 2
     assert (profile.tokens["token_ids"].values == -1).all()
     page = profile.to_html(tmp_path / "page.html").read_text()
     assert f"2 sequences of {LENGTH} positions" in page
     assert f"past position {LENGTH // 2} of {LENGTH}" in page
-
-
-def test_a_name_that_is_no_text_is_refused(small_profile):
-    with pytest.raises(InputError, match=r"name must be text, got int\."):
-        small_profile.called(3)
 
 
 def test_a_mapping_is_handed_to_the_model_as_it_is():
@@ -179,36 +159,11 @@ def test_a_mapping_is_handed_to_the_model_as_it_is():
 
 
 def test_digests_tell_arguments_apart():
-    model = made(Series)
-    inputs = frames(1, LENGTH, 3)
+    model, inputs = Series().eval(), frames(1, LENGTH, 3)
 
     def digest(given, axis=None):
         return tokens_sha256(list(given_sequences(model, given, None, axis)))
 
     assert digest(inputs) == digest(inputs.clone()) == digest(inputs, 1)
-    changed = inputs.clone()
-    changed[0, 0, 0] += 1
-    assert (
-        len({digest(one) for one in (inputs, changed, inputs[:, :-1], {"frames": inputs})} | {digest(inputs, 2)}) == 5
-    )
-
-
-def test_a_mapping_holds_one_sequence():
-    """Nothing says on which dimension of each argument the sequences of several lie."""
-    batch = {"frames": torch.zeros(2, LENGTH, 3), "patches": torch.zeros(8, 4)}
-
-    class Captioner(Series):
-        def forward(self, frames, patches):
-            return self.mixed(self.into(frames)) + patches.mean()
-
-    with pytest.raises(InputError, match=r"one sequence, got 2 in it"):
-        list(given_sequences(Captioner(), batch))
-
-
-def test_codes_of_one_song_are_no_texts():
-    sizes = {"vocab_size": 64, "max_position_embeddings": 64, "num_hidden_layers": 1, "ffn_dim": 16, "hidden_size": 16}
-    config = MusicgenDecoderConfig(**sizes, num_attention_heads=2, num_codebooks=4, bos_token_id=None)
-    model, codes = MusicgenForCausalLM(config).eval(), torch.arange(3, 51).view(4, 12)
-    with pytest.raises(RuntimeError, match="4, 12"):
-        ss.profile(model, codes)
-    assert ss.profile(model, codes[None], axis=2).mixer(0).sizes["position"] == 12
+    others = {digest(other) for other in (inputs + 1, inputs[:, :-1], {"frames": inputs})} | {digest(inputs, 2)}
+    assert len(others - {digest(inputs)}) == 4

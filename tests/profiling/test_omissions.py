@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import statesize as ss
 from statesize.codes import Code
-from statesize.errors import StatesizeWarning
+from statesize.errors import ModelError, StatesizeWarning
 
 
 class Attention(nn.Module):
@@ -25,33 +25,22 @@ class Attention(nn.Module):
         return scaled_dot_product_attention(query, key, value, is_causal=self.causal)[:, 0]
 
 
-class Block(nn.Module):
-    """Attention and a linear map, each a part of its own."""
-
-    def __init__(self, causal):
-        super().__init__()
-        self.attention, self.linear = Attention(causal), nn.Linear(8, 8)
-
-    def forward(self, hidden):
-        return hidden + self.linear(self.attention(hidden))
-
-
 class LM(nn.Module):
-    """Blocks of which some are not causal."""
+    """Attention of which some layers are not causal."""
 
     def __init__(self, causal):
         super().__init__()
-        self.embedding, self.layers = nn.Embedding(40, 8), nn.ModuleList(map(Block, causal))
+        self.embedding, self.layers = nn.Embedding(40, 8), nn.ModuleList(map(Attention, causal))
 
     def forward(self, tokens):
         hidden = self.embedding(tokens)
         for layer in self.layers:
-            hidden = layer(hidden)
+            hidden = hidden + layer(hidden)
         return hidden
 
 
 IDS = torch.arange(24)[None] % 7
-LOST = "layers.1.attention"
+LOST = "layers.1"
 
 
 def made(*causal):
@@ -90,9 +79,19 @@ def test_a_layer_that_a_text_lacks_is_told():
             return super().forward(hidden)
 
     model = made(True, True)
-    model.layers[1].attention.__class__ = Sometimes
+    model.layers[1].__class__ = Sometimes
     with pytest.warns(StatesizeWarning, match=rf"{LOST} of LM: Measured in 1 of 2 sequences"):
         assert len(ss.profile(model, [IDS[0, :20], IDS[0, :12]]).mixers) == 2
+
+
+class ByNumpy(nn.Module):
+    def forward(self, hidden):
+        return torch.from_numpy(hidden.detach().numpy().cumsum(1))
+
+
+def test_a_refusal_names_the_layer():
+    with pytest.raises(ModelError, match=r"^Mixer 1 must compute by torch alone"):
+        ss.profile(nn.Sequential(nn.Embedding(40, 8), ByNumpy()), IDS)
 
 
 def test_a_profile_that_is_finished_already_warns_too(tmp_path):

@@ -1,7 +1,6 @@
 """Profiles on a real Ray of this machine: killed workers, resuming, errors, and the same numbers as one process."""
 
 import contextlib
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,7 +9,6 @@ import pytest
 import torch
 from oracles.profiles import same
 
-from statesize.cli import main
 from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import Settings
@@ -119,17 +117,3 @@ def test_a_worker_that_no_machine_has_room_for(model):
         profile(model, SEQUENCES, memory="9000000 GB", executor=RayCluster())
     with pytest.raises(InputError, match="cpus must be a whole number of at least 1, got 0"):
         profile(model, SEQUENCES, executor=RayCluster(cpus=0))
-
-
-@pytest.mark.slow
-def test_the_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.txt").write_text("To be or not to be, that is the question.", encoding="utf-8")
-    command = ["profile", "sa", "--text", "a.txt", "--json", "--max-tokens", "12"]
-    assert main([*command, "--ray"]) == 0
-    spread, errors = capsys.readouterr()
-    assert "sequence 1 of 1, mixer 1 of 4" in errors
-    assert main(command) == 0
-    alone = json.loads(capsys.readouterr().out)
-    assert alone.keys() == json.loads(spread).keys()
-    assert alone["mixers"] == json.loads(spread)["mixers"]

@@ -15,23 +15,12 @@ from statesize.measurement.settings import Settings
 from statesize.models.load import model_facts
 from statesize.profiling import Profile, profile
 
-SEQUENCES = [list(range(1, 65)), [3, 1, 4, 1, 5, 9, 2], list(range(48))]
-LAYERS = 4
-
-SHAPE = {"mixer": "sa", "vocabulary_size": 128, "width": 16, "heads": 4, "layers": LAYERS, "key_size": 4}
+SMALL = ModelConfig("gla", layers=2, key_size=3, heads=2, width=8, vocabulary_size=16)
+TEXTS = [list(range(12)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
 
 
-def build(**shape):
-    return LanguageModel(ModelConfig(**(SHAPE | shape)), torch.Generator().manual_seed(0))
-
-
-def units(output):
-    return sorted(output.with_name(f"{output.name}.units").glob("0*/*.unit"))
-
-
-def ends(output):
-    """Notes of finished sequences."""
-    return output.with_name(f"{output.name}.units").glob("0*/*.end")
+def build():
+    return LanguageModel(SMALL, torch.Generator().manual_seed(0))
 
 
 class Stop(Exception):
@@ -50,10 +39,6 @@ def stopped(model, sequences, output, after, **options):
         profile(model, sequences, output=output, on_progress=stop, **options)
 
 
-SMALL = {"mixer": "gla", "layers": 2, "key_size": 3, "heads": 2, "width": 8, "vocabulary_size": 16}
-TEXTS = [list(range(12)), [3, 1, 4, 1, 5, 9, 2], list(range(9))]
-
-
 def resumed(model, output, sequences=TEXTS, **options):
     """Which (sequence, mixer) were not measured again."""
     told = []
@@ -62,10 +47,10 @@ def resumed(model, output, sequences=TEXTS, **options):
 
 
 def test_interrupted_in_the_middle_of_a_sequence(tmp_path):
-    stopped(build(**SMALL), TEXTS, tmp_path / "out", after=3)
-    result, kept = resumed(build(**SMALL), tmp_path / "out")
+    stopped(build(), TEXTS, tmp_path / "out", after=3)
+    result, kept = resumed(build(), tmp_path / "out")
     assert kept == [(0, 0), (0, 1), (1, 0)]
-    assert same(result, profile(build(**SMALL), TEXTS))
+    assert same(result, profile(build(), TEXTS))
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -84,7 +69,7 @@ def changed_buffer(model):
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ended")
-    stopped(build(**SMALL), TEXTS, folder / "out", after=5)
+    stopped(build(), TEXTS, folder / "out", after=5)
     return folder
 
 
@@ -94,38 +79,30 @@ def ended_at_five(ended, tmp_path):
     shutil.copytree(ended, tmp_path, dirs_exist_ok=True)
 
 
-@pytest.mark.few(5)
 @pytest.mark.parametrize(
     ("change", "options"),
     [
         (changed_weight, {}),
         (changed_buffer, {}),
-        (lambda model: model.double(), {}),
-        (lambda model: model, {"tolerances": (1e-4,)}),
-        (lambda model: model, {"positions": 3}),
-        (lambda model: model, {"settings": Settings(past=2)}),
-        (lambda model: model, {"settings": Settings(engine="dense")}),
-        (lambda model: model, {"channels": 1}),
-        (lambda model: model, {"channels": 1, "settings": Settings(seed=1)}),
-        (lambda model: model, {"memory": 10**6}),
-        (lambda model: model, {"settings": Settings(tolerances=[0.1])}),
-        (lambda model: model, {"sequences": [ids[::-1] for ids in TEXTS]}),
+        (LanguageModel.double, {}),
+        (LanguageModel.eval, {"settings": Settings(past=2)}),
+        (LanguageModel.eval, {"sequences": [ids[::-1] for ids in TEXTS]}),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_what_has_changed_is_measured_anew(ended_at_five, tmp_path, change, options):
-    result, kept = resumed(change(build(**SMALL)), tmp_path / "out", **options)
+    result, kept = resumed(change(build()), tmp_path / "out", **options)
     assert kept == []
     if not options:
         # What was kept of another run would be seen in the numbers of another model.
-        assert same(result, profile(change(build(**SMALL)), TEXTS))
+        assert same(result, profile(change(build()), TEXTS))
 
 
 @pytest.mark.few(1)
 @pytest.mark.parametrize("damage", [pytest.param("cut", marks=pytest.mark.slow), "bit", "delete", "note"])
 def test_damaged_units_are_done_again(ended_at_five, tmp_path, damage):
     output = tmp_path / "out"
-    path = next(ends(output)) if damage == "note" else units(output)[-1]
+    path = sorted((tmp_path / "out.units").glob("0*/*.end" if damage == "note" else "0*/*.unit"))[-1]
     content = path.read_bytes()
     if damage == "delete":
         path.unlink()
@@ -133,9 +110,9 @@ def test_damaged_units_are_done_again(ended_at_five, tmp_path, damage):
         path.write_bytes(content[:300] + bytes([content[300] ^ 1]) + content[301:])
     else:
         path.write_bytes(content[:-9])
-    result, kept = resumed(build(**SMALL), output)
+    result, kept = resumed(build(), output)
     assert len(kept) == (5 if damage == "note" else 4)
-    assert same(result, profile(build(**SMALL), TEXTS))
+    assert same(result, profile(build(), TEXTS))
 
 
 MODULE = """
@@ -153,7 +130,7 @@ def of_file(path, text, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, path.stem, module)
     spec.loader.exec_module(module)
-    return module.Own(ModelConfig(**(SHAPE | SMALL)), torch.Generator().manual_seed(0))
+    return module.Own(SMALL, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("change", "kept"), [("", 3), ("    factor = 2", 0)])
@@ -170,7 +147,7 @@ def test_a_class_without_a_file_is_measured_anew(tmp_path):
     def made():
         held = {"__name__": "cell"}
         exec(MODULE, held)  # noqa: S102
-        return held["Own"](ModelConfig(**(SHAPE | SMALL)), torch.Generator().manual_seed(0))
+        return held["Own"](SMALL, torch.Generator().manual_seed(0))
 
     with pytest.warns(StatesizeWarning, match=r"^cell\.Own: no source file was found") as told:
         stopped(made(), TEXTS, tmp_path / "out", after=3)
@@ -184,19 +161,19 @@ def test_a_class_without_a_file_is_measured_anew(tmp_path):
 
 
 def test_a_finished_profile_is_not_measured_again(tmp_path):
-    first = profile(build(**SMALL), TEXTS, output=tmp_path / "out")
-    again, _ = resumed(build(**SMALL), tmp_path / "out")
+    first = profile(build(), TEXTS, output=tmp_path / "out")
+    again, _ = resumed(build(), tmp_path / "out")
     assert again.tree.attrs["seconds"] == first.tree.attrs["seconds"]
-    assert first.tree.attrs["weights_sha256"] == model_facts(build(**SMALL))["weights"]
+    assert first.tree.attrs["weights_sha256"] == model_facts(build())["weights"]
     told = []
     asked = {"output": tmp_path / "out", "settings": Settings(past=2)}
     with pytest.warns(StatesizeWarning, match=r"out, which holds a profile of .* over 3 sequences\. It is replaced"):
-        profile(build(**SMALL), TEXTS, **asked, on_progress=told.append)
+        profile(build(), TEXTS, **asked, on_progress=told.append)
     assert len(told) == 6
     assert os.listdir(tmp_path) == ["out"]
     kept = Profile.load(tmp_path / "out").to_xarray()
     with pytest.raises(FileError, match=r"or one of other, got .*out, which holds a profile of LanguageModel"):
-        profile(build(**SMALL), TEXTS, output=tmp_path / "out", name="other")
+        profile(build(), TEXTS, output=tmp_path / "out", name="other")
     assert Profile.load(tmp_path / "out").to_xarray().identical(kept)
 
 
@@ -212,8 +189,8 @@ def test_units_that_are_removed_under_the_run(tmp_path):
     with pytest.raises(
         FileError, match=r"changed while it was in use: mixer layers\.0\.mixer of sequence 0 is missing"
     ):
-        profile(build(**SMALL), TEXTS, output=output, on_progress=remove)
+        profile(build(), TEXTS, output=output, on_progress=remove)
     assert not output.exists()
-    result, kept = resumed(build(**SMALL), output)
+    result, kept = resumed(build(), output)
     assert kept == [(1, 0), (1, 1), (2, 0), (2, 1)]
-    assert same(result, profile(build(**SMALL), TEXTS))
+    assert same(result, profile(build(), TEXTS))

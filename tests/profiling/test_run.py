@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 from statesize import capture
@@ -95,33 +94,12 @@ def test_dims_coordinates_and_attributes(model):
     attributes = result.attributes
     assert attributes["model"] == "small"
     assert attributes["schema"] == SCHEMA
-    assert attributes["tolerances"] == [1e-3, 1e-1]
-    packages = {"torch", "numpy", "numba", "tokenizers", "transformers"}
-    assert set(attributes["versions"]) == {"statesize", "python", *packages}
+    assert {"statesize", "python", "torch", "transformers"} <= set(attributes["versions"])
     # Nothing was stored that another run might take up.
     assert (attributes["weights_sha256"], attributes["run_sha256"]) == ("", "")
     assert attributes["tokens_sha256"] == tokens_sha256([torch.tensor(LONG), torch.tensor(SHORT)])
-    assert attributes["skipped"] == {}
     assert result.tokens["length"].values.tolist() == [14, 6]
     assert result.tokens["token_ids"].values[1].tolist() == [*SHORT, *[-1] * 8]
-
-
-def test_tokens_and_special_tokens_are_kept(model):
-    tokenizer = Tokenizer(models.WordLevel({"?": 0, "one": 1, "two": 2}, unk_token="?"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens(["<eos>"])
-    result = profile(model, ["one two <eos> one", "two two"], tokenizer=tokenizer)
-    assert result.tokens["tokens"].values.tolist() == [["one", "two", "<eos>", "one"], ["two", "two", "", ""]]
-    assert result.tokens["special"].values.tolist() == [[False, False, True, False], [False] * 4]
-
-
-def test_positions_are_a_number_or_a_list(model):
-    assert profile(model, LONG, positions=4).mixer("first")["position"].values.tolist() == [0, 2, 5, 9, 12]
-    chosen = profile(model, [LONG, SHORT], positions=[0, 2, 9]).mixer("first")
-    assert chosen["position"].values.tolist() == [0, 2, 9]
-    entropy = chosen["entropy"].values
-    assert np.isfinite(entropy[:, :, :2]).all()
-    assert np.isnan(entropy[1, :, 2]).all()
 
 
 @pytest.mark.parametrize("chosen", [{"positions": [2]}, {"positions": 3}])
@@ -130,21 +108,15 @@ def test_tss_is_that_of_the_text_wherever_it_is_cut(model, chosen):
     assert [row["tss"] for row in some] == [row["tss"] for row in every] == [3, 13]
 
 
-def test_layers_and_progress(model):
+@pytest.mark.parametrize("layers", ["second", [1, "second", -1], np.int64(1)], ids=repr)
+def test_layers_and_progress(model, layers):
     told = []
-    result = profile(model, iter([LONG, SHORT]), layers=["second"], on_progress=told.append)
+    result = profile(model, iter([LONG, SHORT]), layers=layers, on_progress=told.append)
     assert result.mixers == ("second",)
     assert [(step.sequence, step.sequences, step.mixer, step.mixers, step.name) for step in told] == [
         (0, 2, 0, 1, "second"),
         (1, 2, 0, 1, "second"),
     ]
-
-
-@pytest.mark.parametrize("layers", [[0, "first", -2], "first", 0, np.int64(0)], ids=repr)
-def test_each_selected_mixer_counts_once(model, layers):
-    told = []
-    assert profile(model, LONG, layers=layers, on_progress=told.append).mixers == ("first",)
-    assert [(step.mixer, step.mixers) for step in told] == [(0, 1)]
 
 
 def test_threads_and_mode_are_restored_after_an_interrupt(model):
@@ -161,21 +133,9 @@ def test_threads_and_mode_are_restored_after_an_interrupt(model):
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("container", [list, iter])
-@pytest.mark.parametrize("positions", [[100], [2, 14]])
-def test_positions_beyond_every_sequence(model, container, positions):
-    with pytest.raises(InputError, match=f"positions must be .* has 14 tokens.* got {positions[-1]}"):
-        profile(model, container([LONG, SHORT]), positions=positions)
-
-
-def test_a_mixer_that_was_measured_nowhere_has_a_row_of_nothing(model):
-    class Twice(Model):
-        def forward(self, input_ids):
-            return self.first(super().forward(input_ids)) if input_ids.shape[1] < 9 else super().forward(input_ids)
-
-    result = profile(Twice(), [LONG, SHORT], positions=[9])
-    assert result.mixers == ("first", "second", "first@1")
-    assert math.isnan(result.summary_rows()[2]["state_utilisation"])
+def test_positions_beyond_every_sequence(model):
+    with pytest.raises(InputError, match=r"positions must be .* has 14 tokens.* got 100"):
+        profile(model, iter([LONG, SHORT]), positions=[2, 100])
 
 
 def test_windows_are_drawn_where_they_fit(model, tmp_path):
@@ -192,7 +152,6 @@ def test_windows_are_drawn_where_they_fit(model, tmp_path):
         expected = next(item for item in capture(model, ids) if item.name == name).operator
         reference = measure(expected, past=4, future=2, engine="dense")
         np.testing.assert_allclose(mixer["entropy"].values[0], reference.entropy[0].numpy(), rtol=1e-5)
-    assert (result.attributes["settings"]["past"], result.attributes["settings"]["future"]) == (4, 2)
     # No window is as large as a state.
     assert all(math.isnan(row["state_utilisation"]) for row in result.summary_rows())
     assert result.to_html(tmp_path / "page.html").is_file()
@@ -206,7 +165,6 @@ def test_a_sample_stands_for_the_layer(model):
     heads = mixer["head"].values
     assert len(heads) == 6
     np.testing.assert_array_equal(mixer["entropy"].values, whole.mixer("second")["entropy"].values[:, heads])
-    assert set(some.to_dataframe().query("layer == 'second'")["head"]) == set(heads.tolist())
     row, true = some.summary_rows()[1], whole.summary_rows()[1]
     assert (row["units"], row["measured"], true["measured"]) == (16, 6, 16)
     assert true["average_entropy_error"] == 0
@@ -215,8 +173,6 @@ def test_a_sample_stands_for_the_layer(model):
     assert row["total_entropy"] == pytest.approx(80 * row["average_entropy"])
     assert row["total_entropy_error"] == pytest.approx(80 * row["average_entropy_error"])
     assert abs(row["average_entropy"] - true["average_entropy"]) <= row["average_entropy_error"]
-    # The other mixer has but two heads.
-    assert some.summary_rows()[0]["measured"] == 2
 
 
 class Fixed(Decay):
@@ -231,23 +187,6 @@ class Fixed(Decay):
 
     def forward(self, hidden):
         return hidden.cummax(1).values
-
-
-def test_an_overflowing_operator_names_layer_head_and_position(model):
-    def overflow(hidden):
-        ones = torch.ones(1, 2, hidden.shape[1], 1, dtype=torch.float64)
-        growth = ones.clone()
-        growth[:, 1] = 1e200
-        return Recurrence(growth, ones, ones)
-
-    model.second = Fixed(overflow)
-    with pytest.raises(InputError, match=r"second, sequence 0.*finite"):
-        profile(model, LONG)
-
-
-def test_an_executor_of_another_kind_is_refused(model):
-    with pytest.raises(InputError, match="executor must be a RayCluster or None, got str"):
-        profile(model, [[1, 2, 3]], executor="ray")
 
 
 @pytest.mark.parametrize("scale", [1e50, 1e-50])

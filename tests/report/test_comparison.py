@@ -80,26 +80,13 @@ def test_the_error_of_the_average_is_that_of_the_layers_that_it_is_of():
     assert row["average_entropy_error"] == pytest.approx(summary["average_entropy_error"].mean())
 
 
-@pytest.mark.parametrize("name", ["sa", pytest.param("gla", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("positions", [8, pytest.param(16, marks=pytest.mark.slow)])
-def test_the_error_of_cuts_that_are_left_out_adds_up_over_layers(name, positions):
-    text = zoo.documents()[0][:1500]
-    every, some = (compare([profile(name, text, positions=cuts)]).models[0] for cuts in (None, positions))
-    for figure in ("average_entropy", "total_entropy"):
-        error = some[f"{figure}_error"]
-        assert abs(some[figure] - every[figure]) <= error < 0.5 * every[figure]
-
-
 def test_what_does_not_compare_is_said(bundled):
     model, tokenizer = zoo.load("la")
     settings = Settings(positions=3, relative_tolerances=(0.1,))
     other = profile(model, TEXTS[0], tokenizer=tokenizer, name="la", settings=settings)
     notes = " ".join(compare([*bundled, other]).notes)
-    for part in (
-        "different positions (3, default)",
-        "relative tolerances differ",
-    ):
-        assert part in notes
+    assert "different positions (3, default)" in notes
+    assert "relative tolerances differ" in notes
 
 
 def test_nothing_to_compare(bundled):
@@ -116,7 +103,7 @@ def test_nothing_to_compare(bundled):
 def test_two_profiles_of_one_model_are_told_apart(bundled):
     twice = [bundled[1]] * 2
     names = [f"{model_title(bundled[1])} ({number})" for number in (1, 2)]
-    assert list(compare(twice).to_dataframe()["model"]) == names
+    assert list(compare(twice).summary()["model"]) == names
     # A chart adds up what stands under one name.
     made = page(twice)
     drawn = {chart.title: json.dumps(chart.data, default=str) for chart in made.charts}

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,12 +31,6 @@ def with_node(found, **values):
     return Profile(tree)
 
 
-def test_a_size_that_is_held_counts_by_its_channels():
-    found = with_node(small("gla", layers=2), tss=4, state_size=4, ceiling=4)
-    found.tree["layers.0.mixer"].attrs["multiplicity"] *= 3
-    assert "of the 3.5 that it holds" in headline(found)
-
-
 @pytest.mark.parametrize(("mixer", "of"), [("sa", "of 12 tokens kept"), ("gla", "of the 2 that it holds")])
 def test_ess_stands_beside_what_is_kept(mixer, of):
     found = small(mixer)
@@ -44,9 +39,10 @@ def test_ess_stands_beside_what_is_kept(mixer, of):
     assert model_row(found)["ess"] == pytest.approx(ess)
 
 
-@pytest.mark.parametrize(("cut", "kept"), [(5, 5), (16, 16)])
-def test_tokens_kept_are_those_before_the_cut_that_is_named(cut, kept):
-    assert f"past token {cut} of 24, of {kept} tokens kept" in headline(small("sa", positions=[cut]))
+@pytest.mark.parametrize("cut", [5, 16])
+def test_a_cut_beside_the_middle_is_named_with_the_tokens_before_it(cut):
+    said = headline(small("sa", positions=[cut]))
+    assert said.endswith(f" past token {cut} of 24, the cut nearest to the middle, of {cut} tokens kept.")
 
 
 def test_a_sink_is_a_number_beside_and_a_code():
@@ -91,9 +87,21 @@ def test_a_headline_is_one_sentence_of_thirty_words(mixer):
     assert re.findall(r"\.(?!\d)", said) == ["."]
 
 
-def test_a_comparison_ranks_nothing():
-    first, second = small("sa"), small("gla")
-    compared = compare([first, second])
-    assert compared.headline.startswith("Numbers per channel past token 12 of 24: model (1) ")
-    assert "different tokens or cuts" in compare([first, small("gla", IDS[:, :20])]).headline
-    assert len(compare([first, second, first, second]).headline.split()) <= 30
+@pytest.mark.parametrize(
+    ("ids", "positions", "names", "differing"),
+    [
+        (IDS, None, "01234567", ""),
+        (IDS.flip(1), None, "01234567", "texts"),
+        (IDS.flip(1), None, "abcdefgh", "tokenizers"),
+        (IDS, [3], "01234567", "cuts"),
+    ],
+)
+def test_a_comparison_ranks_nothing_and_says_what_differs(ids, positions, names, differing):
+    tree = small("gla", ids, positions=positions).to_xarray()
+    tree["tokens"] = tree["tokens"].copy(data=np.array([*names])[ids])
+    compared = compare([small("sa"), Profile(tree)])
+    begin = (
+        f"The {differing} of these profiles differ" if differing else "Numbers per channel past token 12 of 24: model"
+    )
+    assert compared.headline.startswith(begin)
+    assert "total_entropy" in compared.table().headings

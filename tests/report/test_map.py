@@ -12,8 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.settings import MARKED, SINK
 from statesize.profiling import TOLERANCE_LADDER, Profile, profile
-from statesize.report.head_map import PAGE_HEADS, head_map
-from statesize.report.page import metric_titles
+from statesize.report.head_map import PAGE_HEADS
 from statesize.report.page import page as report_page
 from statesize.results.summary import at_middle, ess_values, without_sinks
 
@@ -66,16 +65,6 @@ def means(found, metric="entropy"):
     return np.array([at_middle(node, ess_values(node, metric)).mean(0) for node in map(found.mixer, found.mixers)])
 
 
-def cells_of(found):
-    """The cells of each layer in the data of a page."""
-    layers = head_map([found], metric_titles([found])).data["models"][0]["layers"]
-    return {layer["name"]: layer["cells"] for layer in layers}
-
-
-def sinkless(found):
-    return np.array([without_sinks(found.mixer(name))[0] for name in found.mixers])
-
-
 def test_one_cell_a_head_on_the_scale_of_the_data(visit, deep):
     page, values = visit.page, means(deep)
     assert page.input_value("#measure") == "ess"
@@ -93,18 +82,9 @@ def test_one_cell_a_head_on_the_scale_of_the_data(visit, deep):
     colours = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.style.background)")
     assert colours[values.argmin()] == "rgb(68, 1, 84)"
     assert colours[values.argmax()] == "rgb(253, 231, 37)"
-    # All of them are legible and inside the screen.
-    for button in (page.locator("#map .cells button").nth(place) for place in (0, HEADS - 1, LAYERS * HEADS - 1)):
-        box = button.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= page.viewport_size["width"]
-        assert box["width"] >= 26
-        assert button.locator("span").is_visible()
-        assert button.evaluate("one => one.scrollWidth <= one.clientWidth")
-
-
-def test_map_begins_on_the_first_screen(visit):
-    assert visit.page.locator("#map .cells").bounding_box()["y"] < 700
+    # The last one is legible and inside the screen.
+    box = page.locator("#map .cells button").last.bounding_box()
+    assert 26 <= box["width"] <= box["x"] + box["width"] <= page.viewport_size["width"]
 
 
 def test_heads_with_most_and_least_are_named(visit, deep):
@@ -125,13 +105,12 @@ def test_heads_with_most_and_least_are_named(visit, deep):
 
 def test_the_menu_shows_other_numbers(visit, deep):
     page = visit.page
-    for measure, values in (("sinkless", sinkless(deep)), ("tss", np.full((LAYERS, HEADS), LENGTH - 1))):
-        page.select_option("#measure", value=measure)
-        labels = page.eval_on_selector_all(
-            "#map .cells button", "all => all.map(button => button.getAttribute('aria-label'))"
-        )
-        shown = [float(label.partition(": ")[2].split(",")[0]) for label in labels]
-        assert np.abs(np.array(shown) - values.ravel()).max() < 0.0501
+    page.select_option("#measure", value="sinkless")
+    labels = page.eval_on_selector_all("#map .cells button", "all => all.map(one => one.getAttribute('aria-label'))")
+    shown = [float(label.partition(": ")[2].split(",")[0]) for label in labels]
+    assert shown == pytest.approx(
+        np.array([without_sinks(deep.mixer(name))[0] for name in deep.mixers]).ravel(), abs=0.0501
+    )
     page.select_option("#measure", value="ess")
 
 
@@ -144,12 +123,6 @@ def test_a_curve_says_where_it_is_with_sinks(visit):
     for head in range(HEADS):
         page.select_option("#head", label=f"head {head}")
         expect(caption).to_have_text(re.compile(f"head {head}, sequence 1{', with attention sinks' * (head == 4)}$"))
-
-
-def test_the_share_of_a_head_is_of_its_ess(deep):
-    """Half of 12 tokens are kept at the middle."""
-    for cells in cells_of(deep).values():
-        assert cells["share"]["entropy"] == pytest.approx(np.array(cells["ess"]["entropy"]) / 6, abs=1e-4)
 
 
 def test_the_keyboard_reads_the_map(visit):
@@ -171,15 +144,13 @@ def test_the_keyboard_reads_the_map(visit):
     expect(tip).to_be_hidden()
     page.locator("#map .cells button").nth(20).hover()
     expect(tip).to_contain_text("layer 2, head 2: ")
-    box = tip.bounding_box()
-    assert box["x"] >= 0
-    assert box["x"] + box["width"] <= page.viewport_size["width"]
     # Where there is no room below, it stands above.
     last = page.locator("#map .cells button").last
     last.evaluate("one => one.scrollIntoView({ block: 'end' })")
     last.hover()
     expect(tip).to_contain_text(f"layer {LAYERS - 1}, head {HEADS - 1}: ")
     box = tip.bounding_box()
+    assert 0 <= box["x"] <= page.viewport_size["width"] - box["width"]
     assert box["y"] + box["height"] <= page.viewport_size["height"]
 
 
@@ -216,9 +187,6 @@ def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
     assert page.locator("#map h3").all_inner_texts() == ["small", "deep"]
     maps = page.locator("#map .cells")
     assert [maps.nth(place).locator("button").count() for place in range(2)] == [2 * 4, LAYERS * HEADS]
-    lines = page.inner_text("body")
-    assert "Small carries" in lines or "small carries" in lines
-    assert "deep carries" in lines
     # A cell of the second map brings its model into all that follows.
     maps.nth(1).locator("button").nth(HEADS + 2).click()
     expect(page.locator("#caption")).to_contain_text("deep, model.layers.1.self_attn, head 2")
@@ -227,8 +195,6 @@ def test_all_models_are_in_the_map(browser, deep, small, tmp_path, width):
     expect(page.locator('#map .cells button[aria-pressed="true"]')).to_have_count(1)
     page.set_viewport_size({"width": 1670 - width, "height": 900})
     expect(page.locator('#map .cells button[aria-pressed="true"]')).to_have_count(1)
-    size = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-    assert size[0] <= size[1]
     assert visit.complaints == []
     visit.context.close()
 
@@ -256,10 +222,7 @@ def test_of_hundreds_of_channels_some_are_cells(browser, tmp_path):
     assert visit.page.locator("#map .cells button").count() == 2 * PAGE_HEADS
     drawn = visit.page.locator("section[aria-labelledby=chart-0-title]").inner_text()
     assert "of more than 64 heads or channels 64. The table covers all." in drawn
-    assert not visit.page.locator("#map .cells button span").first.is_visible()
     # The axis has numbers of layers only: a cell stands for other channels in each.
     assert visit.page.locator("#map .axis").all_inner_texts() == ["0", "1"]
-    box = visit.page.locator("#map .cells").bounding_box()
-    assert box["x"] + box["width"] <= 390
     assert visit.complaints == []
     visit.context.close()

@@ -17,7 +17,8 @@ def result(request, small_profile):
     return small_profile if request.param == "profile" else compare([small_profile, small_profile])
 
 
-def test_a_result_shows_itself(result, tmp_path):
+def test_a_result_shows_itself(result, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
     lines = repr(result).splitlines()
     assert lines[0] == result.headline
     assert f"<p>{result.headline.split('<')[0]}" in result._repr_html_()
@@ -27,7 +28,8 @@ def test_a_result_shows_itself(result, tmp_path):
     written = result.to_json(tmp_path / "result.json")
     assert json.loads(written.read_text()) == json.loads(json.dumps(result.to_dict()))
     assert result.plot.layers().to_dict()["datasets"]["layers"]
-    assert len(result.to_dataframe())
+    assert len(result.summary())
+    assert f": see {result.all_numbers}." in " ".join(repr(result).split())
 
 
 def test_an_operator_is_the_attention_of_its_head():

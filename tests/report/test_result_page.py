@@ -47,7 +47,7 @@ def test_what_was_found_comes_first_and_details_are_folded(browser, tmp_path):
     assert [title for folded, title in shown if folded] == ["Long", "How these numbers were made"]
     # A long table is no glance, a wide one is looked up.
     assert titles(long, small)[0][2:4] == [("", "Notes"), ("", "Long")]
-    wide = PageTable("Wide", [f"c{at}" for at in range(9)], [range(9)])
+    wide = PageTable("Wide", [f"c{at}" for at in range(10)], [range(10)])
     assert titles(wide)[0][3] == ("<summary>", "Wide")
     visit = Visit(browser, made.write(tmp_path / "page.html"))
     assert visit.page.locator("nav a").all_inner_texts() == ["Small", RESULT, "Chart", "Notes", "Details"]
@@ -58,7 +58,6 @@ def test_what_was_found_comes_first_and_details_are_folded(browser, tmp_path):
     visit.page.locator(".tools input").fill("M7")
     assert visit.page.locator(".tools:has(input) output").inner_text() == "1 of 9 rows"
     assert not visit.page.locator("text=m8").is_visible()
-    assert not visit.page.locator("text=How many numbers.").is_visible()
     assert not visit.page.locator("dt >> text=Threads").is_visible()
     visit.page.emulate_media(media="print")
     visit.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")

@@ -11,7 +11,6 @@ from statesize.report.table import (
     field_table,
     html_table,
     layer_table,
-    number_columns,
     short_names,
     table_text,
 )
@@ -52,24 +51,24 @@ def test_of_many_layers_those_with_most_and_least_are_shown():
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_table_stays_within_the_width(width):
     long = [["layer", "a text of several words that goes on and on " * 3, "1,000"]]
-    lines = table_text(PageTable("", ["name", "why", "seconds"], long), width)
+    lines = table_text(PageTable("", ["name", "why", "seconds"], long), width, "--json")
     assert max(map(len, lines)) <= width
     assert "1,000" in " ".join(lines)
 
 
 def test_a_narrow_terminal_loses_the_last_columns_and_names_them():
     rows = [["layers.0.mixer", "1,000", "2,000"]]
-    lines = table_text(PageTable("", ["layer", "seconds", "memory"], rows), 24)
+    lines = table_text(PageTable("", ["layer", "seconds", "memory"], rows), 24, "--json")
     assert max(map(len, lines)) <= 24
     assert "for memory: see --json" in " ".join(lines)
 
 
 def test_a_share_has_a_bar_where_there_is_room():
     table = PageTable("", ["layer", "share"], [["first", Shown(0.5, "50%")]])
-    assert table_text(table, 80, bars=True)[1].endswith("████████░░░░░░░░")
-    assert "█" not in "".join(table_text(table, 20, bars=True))
+    assert table_text(table, 80, "", bars=True)[1].endswith("████████░░░░░░░░")
+    assert "█" not in "".join(table_text(table, 20, "", bars=True))
     of_two_kinds = PageTable("", ["layer", "of state", "of ceiling"], [["a", Shown(0.5, "50%"), Shown(0.4, "40%")]])
-    assert "█" not in "".join(table_text(of_two_kinds, 80, bars=True))
+    assert "█" not in "".join(table_text(of_two_kinds, 80, "", bars=True))
 
 
 def test_cells_of_a_page_hold_the_numbers():
@@ -78,10 +77,6 @@ def test_cells_of_a_page_hold_the_numbers():
     assert 'data-name="ess"' in html
     assert '<td class="number" data-value="1.25">1.2 ± 0.5</td>' in html
     assert '<td class="number" data-value="">–</td>' in html
-
-
-def test_columns_of_numbers_stand_to_the_right():
-    assert number_columns(["name", "size"], [["a", "1"], ["b", 2]]) == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The views of a report in a real browser without a network: heads, zoom, singular values, table, strange tokens."""
 
-import csv
-
 import numpy as np
 import pytest
 from playwright.sync_api import expect
@@ -93,18 +91,6 @@ def test_pointer_reads_tokens_and_delimiters(visit):
     page.mouse.move(0, 0)
 
 
-def test_from_and_to_zoom(visit):
-    page = visit.page
-    page.fill("#from", "10")
-    page.fill("#to", "30")
-    page.press("#to", "Enter")
-    page.focus("#along")
-    page.keyboard.press("Home")
-    expect(page.locator("#said")).to_contain_text("Position 10: ")
-    page.click("#whole")
-    assert (page.input_value("#from"), page.input_value("#to")) == ("0", "39")
-
-
 def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
     page = visit.page
     page.select_option("#layer", index=1)
@@ -120,7 +106,7 @@ def test_tolerance_is_drawn_at_all_rungs(visit, ladder_profile):
     assert shown == pytest.approx(expected.tolist(), abs=0.006)
 
 
-def test_table_sorts_and_downloads(visit, ladder_profile, tmp_path):
+def test_table_sorts(visit, ladder_profile):
     page = visit.page
     visit.unfold()
     rows, share = ".scroll[aria-labelledby=table-0-title]", "th[data-name=state_utilisation]"
@@ -130,18 +116,8 @@ def test_table_sorts_and_downloads(visit, ladder_profile, tmp_path):
     column = page.eval_on_selector(f"{rows} {share}", "heading => heading.cellIndex") + 1
     shares = "cells => cells.map(cell => cell.dataset.value)"
     shown = [float(cell) for cell in page.eval_on_selector_all(f"{rows} td[style]:nth-child({column})", shares)]
-    assert len(shown) == 2
-    assert shown == sorted(shown, reverse=True)
-    tools = page.locator("[aria-labelledby=table-0-title] .tools")
-    with page.expect_download() as download:
-        tools.locator("button").click()
-    path = tmp_path / "layers.csv"
-    download.value.save_as(path)
-    with path.open(newline="", encoding="utf-8") as file:
-        (row,) = (row for row in csv.DictReader(file) if row["layer"] == "layers.1.mixer")
-    expected = ladder_profile.summary_rows()[1]
-    for name in ("average_entropy", "state_utilisation", "norm"):
-        assert float(row[name]) == pytest.approx(expected[name], rel=1e-5)
+    expected = [row["state_utilisation"] for row in ladder_profile.summary_rows()]
+    assert shown == pytest.approx(sorted(expected, reverse=True), rel=1e-5)
 
 
 def test_strange_tokens_are_text(visit):
@@ -156,9 +132,6 @@ def test_strange_tokens_are_text(visit):
         page.keyboard.press("ArrowRight")
         assert mark.evaluate("mark => mark.textContent") == token
         assert mark.evaluate("mark => mark.firstChild.children.length") == 0
-    assert (
-        page.locator("script").count() == page.evaluate("document.scripts.length") == len(page.locator("script").all())
-    )
 
 
 def test_choices_redraw_the_chart(visit):

@@ -15,7 +15,7 @@ from statesize.results.datasets import joined_mixer
 SETTINGS = Settings(tolerances=(1e-3, 1e-1))
 
 
-def measured(length, settings=SETTINGS, state_bytes=64):
+def measured(length, settings=SETTINGS):
     generator = torch.Generator().manual_seed(0)
     key, query = torch.randn(2, 1, 3, length, 2, generator=generator, dtype=torch.float64)
     operator = Recurrence(torch.full((1, 3, length, 1), 0.9, dtype=torch.float64), key, query)
@@ -25,7 +25,7 @@ def measured(length, settings=SETTINGS, state_bytes=64):
         "decay",
         units=3,
         multiplicity=4,
-        state_bytes=state_bytes,
+        state_bytes=64,
         units_operator=lambda units: operator[:, units],
         **checked,
     )
@@ -66,9 +66,3 @@ def test_a_sequence_with_other_heads_is_left_out(dataset):
     joined, left_out = joined_mixer([0, 1], 2, datasets.__getitem__)
     assert {sequence: note.code for sequence, note in left_out.items()} == {1: Code.NOT_COMPARABLE}
     assert bool(joined["entropy"][1].isnull().all())
-
-
-def test_a_size_that_is_not_known_cannot_bind():
-    unknown = measured(9, state_bytes=None)
-    assert bool(unknown[["tss", "state_size", "state_bytes"]].isnull().all().to_array().all())
-    assert not unknown["binds"].any()

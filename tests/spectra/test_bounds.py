@@ -25,14 +25,10 @@ def test_entropy_stays_within_its_bound(seed: int, r: int, decades: int, adversa
     assert bool((moved <= entropy_bound(values, error, entropy_ess(values)) * (1 + 1e-9) + 1e-12)[alive].all())
 
 
-def test_entropy_bound_vanishes_with_the_error() -> None:
-    values = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
-    ess = entropy_ess(values)
-    assert float(entropy_bound(values, torch.tensor(0.0, dtype=torch.float64), ess)) == 0
-    assert 0 < float(entropy_bound(values, torch.tensor(1e-12, dtype=torch.float64), ess)) < 1e-9
-
-
-def test_entropy_bound_of_no_values_is_zero() -> None:
+def test_the_entropy_bound_vanishes_with_the_error_and_of_no_values() -> None:
+    values, error = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64), torch.tensor([0.0, 1e-12], dtype=torch.float64)
+    exact, close = (float(entropy_bound(values, one, entropy_ess(values))) for one in error)
+    assert (exact, 0 < close < 1e-9) == (0, True)
     assert entropy_bound(torch.zeros(4, 0), torch.zeros(4), torch.zeros(4)).tolist() == [0] * 4
 
 
@@ -46,9 +42,7 @@ def test_counts_are_bracketed_by_what_the_error_allows() -> None:
         found = Spectrum(torch.tensor([[4.0, 2 + apart, 2 - apart]]), torch.tensor([0.1]), torch.tensor([3]))
         counts = found.relative_counts(torch.tensor([0.5]))
         assert [int(part) for part in (counts.count, counts.lower, counts.upper)] == expected
-
-
-def test_upper_bound_never_passes_the_block() -> None:
+    # No upper bound passes the block.
     block = Spectrum(torch.ones(1, 3), torch.tensor([0.1]), torch.tensor([2]))
     assert block.counts(torch.tensor([0.5])).upper.tolist() == [[2]]
 

@@ -49,21 +49,6 @@ def test_a_careless_engine_fails(check: str) -> None:
         getattr(Contract(), f"test_{check}")()
 
 
-def test_an_engine_that_supports_nothing_fails() -> None:
-    class Picky(DenseEngine):
-        def supports(self, operator: Operator) -> bool:
-            return False
-
-    class Contract(EngineContract):
-        engine = Picky()
-
-        def operators(self, generator: torch.Generator) -> list[Operator]:
-            return super().operators(generator)[:2]
-
-    with pytest.raises(AssertionError, match="supports none"):
-        Contract().test_outputs_agree_with_the_definition()
-
-
 @pytest.mark.parametrize("moved", [-1, 1])
 @pytest.mark.parametrize("side", ["rows", "columns"])
 def test_a_cut_that_is_off_by_one_fails(side: str, moved: int, monkeypatch: pytest.MonkeyPatch) -> None:

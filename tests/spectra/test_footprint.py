@@ -3,12 +3,14 @@
 from functools import partial
 
 import pytest
+import torch
 
 from benchmarks.cases import delta, gated, peak_bytes, selective, smooth_attention
 from statesize.measurement.measurement import measure
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES
 
+LONG = 2**18
 # What libraries and interpreter may take or keep on the side.
 ASIDE = 12 * 2**20
 
@@ -43,3 +45,21 @@ def test_the_estimate_bounds_what_is_held(engine, make, length):
     calls = [nothing, partial(ask, engine=engine)]
     held, reached = peak_bytes(partial(make, length), calls, partial(warm, make, engine), threads=1)
     assert reached - held < 1.5 * operator.batch_shape.numel() * each + shared + ASIDE
+
+
+def single(length):
+    return gated(length, 64).to(dtype=torch.float32)
+
+
+def at_four(operator):
+    return measure(operator, positions=4)
+
+
+@pytest.mark.slow
+def test_no_copy_of_a_long_recurrence_is_made():
+    # So long that the stretch, whose size does not depend on the length, is the smaller part of what is allowed.
+    held, reached = peak_bytes(partial(single, LONG), [nothing, at_four], partial(at_four, single(256)), 1)
+    inputs = 3 * 64 * 4 * LONG
+    assert held > 0.9 * inputs
+    # Beside them a stretch; in float64 they would take twice as much as they do.
+    assert reached - held < 0.5 * inputs

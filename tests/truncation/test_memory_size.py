@@ -82,7 +82,7 @@ def test_headlines_and_limits():
     enough = result(*(document(at, FIVE) for at in range(5)))
     assert [one.code for one in enough.limits] == [Code.SIZES_AHEAD]
     times = 2 * 2 ** ((0.02 - 0.01) / (0.02 - 0.008))
-    said = f"1% takes {times:.1f} × ESS (texts {times:.1f} to {times:.1f}, median {times:.1f})."
+    said = f"without; 1% change takes {times:.1f} × ESS (texts {times:.1f} to {times:.1f}, median {times:.1f})."
     assert enough.headline.endswith(said)
     assert len(enough.headline.split()) <= 30
     few = result(*enough.documents[:4])

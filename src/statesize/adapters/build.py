@@ -71,9 +71,10 @@ class Captured(FoundMixer):
     def __repr__(self) -> str:
         """Name the mixer, its kind and units, and its difference from the unaltered model."""
         checked = "not compared" if self.faithfulness is None else f"{self.faithfulness:.1e} of the largest value"
-        lines = [f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}"]
-        lines.append(f"difference from what the unaltered model computed: {checked}")
-        return "\n".join([*lines, *map(str, self.notes)])
+        mixer = f"{self.name}: {self.kind}, units: {self.units}, channels of each: {self.multiplicity}"
+        return "\n".join(
+            [mixer, f"difference from what the unaltered model computed: {checked}", *map(str, self.notes)]
+        )
 
     @property
     def faithfulness(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -73,12 +73,9 @@ class Capture(Iterator[Captured]):
     _some_came: bool = False
 
     def __repr__(self) -> str:
-        """Count the mixers by kind, and the layers that are not measured."""
-        kinds = Counter(mixer.kind for mixer in self.mixers)
-        told = ", ".join(f"{count} of {kind}" for kind, count in kinds.items())
-        lines = [f"Capture of {counted(len(self.mixers), 'layer')} over {counted(self.length, 'position')}: {told}"]
-        lines += [f"Not measured: {counted(len(self.skipped), 'layer')}; .skipped says why"] if self.skipped else []
-        return "\n".join(lines)
+        """Count the layers that are measured, and those that are not."""
+        skipped = f"; {len(self.skipped)} not measured, .skipped says why" if self.skipped else ""
+        return f"Capture of {counted(len(self.mixers), 'layer')} over {counted(self.length, 'position')}{skipped}"
 
     @on_cpu_by_default
     def __next__(self) -> Captured:
@@ -87,7 +84,8 @@ class Capture(Iterator[Captured]):
             item.forget()
         # Neither a call nor what is returned has a name here: who takes it holds the only reference.
         while self._calls and not self._ready:
-            self._ready = self._measured(self._calls.pop(0))
+            with self._forward.few_threads():
+                self._ready = self._measured(self._calls.pop(0))
         if self._ready:
             self._some_came = True
             return self._ready.pop(0)
@@ -212,9 +210,14 @@ class Request:
 @on_cpu_by_default
 def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Capture:
     """`capture` of what `measurable` has returned."""
-    forward, checks = Forward.of(model, inputs, request.axis), request.checks
+    forward = Forward.of(model, inputs, request.axis)
+    with forward.few_threads():
+        return _capture(forward, request)
+
+
+def _capture(forward: Forward, request: Request) -> Capture:
     own = find_mixers(forward.parts)
-    recording = record_calls(forward, own)
+    recording, checks = record_calls(forward, own), request.checks
     own_mixing, seen = OwnMixing(), {*recording.refused, *(call.name for call in recording.calls)}
     unknown = (
         is_own_code(part)
@@ -227,7 +230,7 @@ def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Captur
     if request.mixes or any(unknown):
         recording, own_mixing = _with_own_mixing(forward, own, recording, request)
     chosen, skipped = selected(forward, list(own), recording, request.layers)
-    limit = max((BOUNDS[stored_dtype(model)], *(BOUNDS[call.dtype] for call in recording.calls)))
+    limit = max((BOUNDS[stored_dtype(forward.model)], *(BOUNDS[call.dtype] for call in recording.calls)))
     # Models of libraries are compared with oracles of their own, but for hooks that others hang on them.
     hooks = (vars(part)[kind] for _, part in forward.parts for kind in ("_forward_hooks", "_forward_pre_hooks"))
     origins = (str(getattr(hook, "__module__", "")).split(".")[0] for some in hooks for hook in some.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from traceback import walk_tb
@@ -32,6 +33,7 @@ from statesize.adapters.runs import bare, read
 from statesize.adapters.sources import sources_of
 from statesize.check import refuse, whole_number
 from statesize.errors import InputError, ModelError
+from statesize.parallel.threads import one_thread
 
 Inputs = Tensor | Mapping[str, Any]
 _HOW_TO_GIVE = 'Give torch.tensor([ids]), or what the tokenizer returns with return_tensors="pt".'
@@ -133,10 +135,10 @@ class Forward:
         alone = (1 in tensor.shape[:2] or (tensor.ndim == 2 and len(tensor) == self.length) for tensor in placed)
         return 1 if placed and all(alone) else self.sequences
 
-    @property
-    def is_of_frames(self) -> bool:
-        """Whether what is measured has other dimensions than sequences and positions."""
-        return len(self.measured.shape) > 2
+    def few_threads(self) -> AbstractContextManager[None]:
+        """One thread of torch for a small model: on a busy machine, threads that wait for each other take most time."""
+        weights = (weight.numel() for _, part in self.parts for weight in part.parameters(recurse=False))
+        return one_thread() if sum(weights) < 2**24 else nullcontext()
 
     @cached_property
     def sources(self) -> list[OpenSource]:

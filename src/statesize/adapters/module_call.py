@@ -19,6 +19,7 @@ from statesize.adapters.observation import ModuleStack, Observation, OpenSource,
 from statesize.adapters.other_inputs import other_text
 from statesize.adapters.runs import bare, observed
 from statesize.adapters.watch import Call, passages
+from statesize.parallel.threads import one_thread
 
 # Differences below this part of the largest value are rounding.
 _ROUNDING = 1e-5
@@ -114,8 +115,7 @@ class ModuleCall:
 
         def attach(stack: ExitStack) -> None:
             # Two threads take longer for small matrices.
-            stack.callback(torch.set_num_threads, torch.get_num_threads())
-            torch.set_num_threads(1)
+            stack.enter_context(one_thread())
             hold_at_least(self.module, dtype, stack, torch.device("cpu"))
 
         def call() -> Any:

@@ -205,10 +205,9 @@ class _Recorder:
             observation = make()
             count, _, entries, _ = observation.values.shape
             if entries != self.running.length:
-                advice = " If the positions lie on another dimension, name it by axis." * self.forward.is_of_frames
                 raise ModelError(
                     f"Mixer {observation.name} mixes {entries} entries that are not the {self.running.length} "
-                    f"positions of the text, such as patches or summaries of them.{advice}"
+                    f"positions of the text, but patches or summaries of them, or of another dimension than the axis."
                 )
             if count not in (1, self.forward.sequences):
                 raise ModelError(

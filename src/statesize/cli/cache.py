@@ -7,9 +7,8 @@ from typing import Annotated
 
 from statesize.check import require_count
 from statesize.cli.shared.options import Loading, Output, model_for, share
-from statesize.cli.shared.pieces import fitting_tokens
 from statesize.cli.shared.printing import REPORTING, Reporting, hush_libraries
-from statesize.cli.shared.texts import Texts
+from statesize.cli.shared.texts import Texts, fitting_tokens
 from statesize.io.progress import Bar
 from statesize.measurement.settings import FEWEST_PIECES, FOLLOWING, LEAST_PREFIX
 

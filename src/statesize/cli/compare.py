@@ -11,7 +11,7 @@ from statesize.cli.shared.options import Flag
 from statesize.cli.shared.printing import REPORTING, Reporting, print_json, print_notes, print_table
 from statesize.errors import InputError, StatesizeError
 from statesize.io.progress import Bar
-from statesize.results.place import require_profile
+from statesize.results.place import profiles_in, require_profile
 
 
 def compare(
@@ -24,7 +24,7 @@ def compare(
     """Put profiles of several models side by side, one row per model.
 
     Args:
-        profiles: Folders that `statesize profile` or `Profile.save` wrote.
+        profiles: Folders that `statesize profile` or `Profile.save` wrote, or a folder of several.
         wide: Print all columns.
         printing: What is printed.
 
@@ -33,7 +33,8 @@ def compare(
         InputError: There is one profile.
     """
     refused = list[StatesizeError]()
-    for folder in profiles:
+    folders = [inner for folder in profiles for inner in profiles_in(folder) or [folder]]
+    for folder in folders:
         try:
             require_profile(folder, "each of PROFILES")
         except StatesizeError as error:
@@ -41,18 +42,16 @@ def compare(
     if refused:
         raise ExceptionGroup("several folders are none of profiles", refused)
     printing = printing.named("compared")
-    if len(profiles) < 2:
-        raise InputError(f"PROFILES must be two folders or more, got one. statesize profile {profiles[0]} shows it.")
+    if len(folders) < 2:
+        raise InputError(f"PROFILES must be two profiles or more, got one. statesize profile {folders[0]} shows it.")
 
     from statesize.profiling import Profile
     from statesize.report.comparison import compare
     from statesize.report.words import distinct
 
-    # The names of folders, or their whole paths where some names are alike.
-    names = [folder.absolute().name for folder in profiles]
-    places = names if len(set(names)) == len(names) else [str(folder) for folder in profiles]
     with Bar("reading profiles"):
-        compared = compare(distinct([Profile.load(folder) for folder in profiles], places))
+        places = [folder.absolute().name for folder in folders]
+        compared = compare(distinct([Profile.load(folder) for folder in folders], places))
     if printing.html is not None:
         with Bar("drawing the page"):
             compared.to_html(printing.html)

@@ -35,7 +35,7 @@ from statesize.io.progress import Bar, say
 from statesize.io.text import byte_count, counted
 from statesize.measurement.settings import MEMORY, Settings
 from statesize.models.plugins import is_brought
-from statesize.results.place import MARKER, PAGE, check_destination, profiles_in, read_marker
+from statesize.results.place import PAGE, check_destination, profiles_in, read_marker
 
 
 @Parameter(name="*")
@@ -88,7 +88,7 @@ def profile(
         InputError: Options contradict each other.
     """
     place = Path(model)
-    folders = [place] if (place / MARKER).is_file() else profiles_in(place)
+    folders = profiles_in(place)
     if not folders or is_brought(model) or (place / "config.json").exists():
         name = place.stem if place.suffix == ".gguf" else place.absolute().name
         folders = [output or Path(f"{name}-profile")]
@@ -157,8 +157,10 @@ def show(folders: Sequence[Path], as_json: bool) -> None:
     if as_json:
         print_json(documents[0] if len(documents) == 1 else {"profiles": documents})
         return
-    for number, (document, folder) in enumerate(zip(documents, folders, strict=True)):
-        print_notes([""] * bool(number) + [document["headline"], ""])
+    if len(folders) > 1:
+        print_notes([f"{len(folders)} profiles: {', '.join(map(str, folders))}."])
+    for document, folder in zip(documents, folders, strict=True):
+        print_notes([""] * (len(folders) > 1) + [document["headline"], ""])
         print_table(layer_table(document))
         layers = [row["layer"] for row in (*document["mixers"], *document["lost"])]
         source: dict[str, Any] = document["source"] or {}
@@ -172,9 +174,10 @@ _OF_SOURCE = ("weights", "unused_weights", "tokenizer", "context")
 
 
 def _open(folders: Sequence[Path]) -> None:
-    """Show the page of profiles, which is drawn if none is there."""
+    """Show the page of a profile, which is drawn if none is there, or draw that of several."""
     page = folders[0] / PAGE if len(folders) == 1 else folders[0].parent / PAGE
-    if not page.exists():
+    # An earlier page of several may lack some.
+    if len(folders) > 1 or not page.exists():
         from statesize.profiling import Profile
         from statesize.report.page import page as report_page
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from statesize.check import require_count
 from statesize.cli.shared.options import Loading, ModelName, Output, share
-from statesize.cli.shared.pieces import fitting_tokens
 from statesize.cli.shared.printing import REPORTING, Reporting, hush_libraries
-from statesize.cli.shared.texts import Texts
+from statesize.cli.shared.texts import Texts, fitting_tokens
 from statesize.io.progress import Bar
 from statesize.measurement.settings import LEAST_TOKENS
 

@@ -136,7 +136,8 @@ class Probe:
 
     def __repr__(self) -> str:
         count, longest = len(self.sequences), max(map(len, self.sequences))
-        heads = "all heads" if math.isinf(self.limit) else f"at most {100 * self.limit:g} % of the time, or 20 s"
+        limit = f"at most {100 * self.limit:g} % of the processor time" + ", or 20 s of it" * (self.share is None)
+        heads = "all heads" if math.isinf(self.limit) else limit
         return f"Probe of {counted(count, 'sequence')} of up to {longest} tokens: every {self.every} steps, {heads}"
 
     @on_cpu_by_default
@@ -161,7 +162,7 @@ class Probing:
 
     Args:
         probe: The measurements.
-        steps: The steps of the training where they are known: advice then fits its length.
+        steps: The steps of the training where they are known: a costly reading then says which `every` is cheap.
 
     Attributes:
         probe: The measurements.
@@ -307,8 +308,7 @@ class Probing:
         if self._readings and step > self._last[0] and took > 0.1 * (took + trained):
             steps = took * (step - self._last[0]) / max(trained, 1e-9)
             every = int(float(f"{steps * (1 / SHARE - 1):.1g}"))
-            fits = self.steps is None or every <= self.steps
-            rarer = f" Probe(every={every}) makes it {100 * SHARE:g} %." if fits else ""
+            rarer = f" Probe(every={every}) makes it {100 * SHARE:g} %." if every <= (self.steps or 0) else ""
             costs = f"a reading takes {took:.2g} s of a processor, as long as {counted(math.ceil(steps), 'step')}"
             self._report(step, f"{costs}. {_CHEAPER}{rarer}", "costs")
 

@@ -14,6 +14,8 @@ from statesize.io.text import printable
 
 # Off a terminal, the seconds between two lines, and the share of the time so far, at least.
 _PAUSE, _GROWTH = 30.0, 0.25
+_KNOWN = 10
+"""The time left is told from one part in so many on."""
 
 
 def say(message: str) -> None:
@@ -39,7 +41,7 @@ class Bar:
         )
         self._task = self._rich.add_task(self._description, total=None, detail="")
         self._resumed = 0
-        self._start = time.monotonic()  # when the first part of this run was begun
+        self._start = time.monotonic()  # when the first part of this run was done
         self._next = 0.0  # when a line is due
 
     def __enter__(self) -> Self:
@@ -54,17 +56,18 @@ class Bar:
         self._resumed += parts
 
     def update(self, done: int, total: int, detail: str) -> None:
-        """Show the parts done, earlier runs included, the time left if all parts take as long, and a detail.
+        """Show the parts done, earlier runs included, a detail, and after a tenth of the parts the time left.
 
-        Off a terminal a line is printed as soon as the time is known, and others at growing distances.
+        Off a terminal a line is printed after the first part, and others at growing distances.
         """
         now, own = time.monotonic(), done - self._resumed
-        if own <= 0:
+        if own <= 1:
+            # What a run does once, such as loading, comes before its first part, which says nothing of the others.
             self._start = now
-        elif done < total:
-            left = timedelta(seconds=round((now - self._start) * (total - done) / own))
+        elif done < total and _KNOWN * own >= total - self._resumed:
+            left = timedelta(seconds=round((now - self._start) * (total - done) / (own - 1)))
             detail = f"about {left} left, {detail}"
-            if self._plain and now >= self._next:
-                self._next = now + max(_PAUSE, _GROWTH * (now - self._start))
-                say(f"{self._description}: {detail}")
+        if self._plain and 0 < own and done < total and now >= self._next:
+            self._next = now + max(_PAUSE, _GROWTH * (now - self._start))
+            say(f"{self._description}: {detail}")
         self._rich.update(self._task, completed=done, total=total, detail=printable(detail) if done < total else "")

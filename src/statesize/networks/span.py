@@ -155,7 +155,7 @@ class Span:
             return None
         shape, length = tensor.shape, self._forward.length
         # Frames may have channels before positions.
-        axes = (1, 0, 2) if tensor.ndim == 3 and self._forward.is_of_frames else (1, 0)
+        axes = (1, 0, 2) if tensor.ndim == 3 and len(self._forward.measured.shape) > 2 else (1, 0)
         return next((axis for axis in axes if shape[axis] == length and shape[int(axis == 0)] == 1), None)
 
     def _run(self, frames: Tensor | None = None) -> None:

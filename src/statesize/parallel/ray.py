@@ -86,11 +86,11 @@ def ray_session(address: str | None = None) -> Generator[Any]:
     reachable = constants.ENABLE_RAY_CLUSTER
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        # Ray runs all code that it receives, so it listens at 127.0.0.1 only, as on Windows and macOS. Of a container's
-        # share of cores it takes the whole part, and workers beside others would starve at its own niceness of 15.
+        # Ray runs all code that it receives, so it listens at 127.0.0.1 only, as on Windows and macOS. Workers beside
+        # other processes would starve at its own niceness of 15.
         constants.ENABLE_RAY_CLUSTER = False
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options |= {"num_cpus": cores, "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+        options |= {"num_cpus": available_cores(), "include_dashboard": False}
+        options |= {"_system_config": {"worker_niceness": 0}}
     else:
         _require_reachable(address)
     handler, usage = signal.getsignal(signal.SIGTERM), os.environ.get(_USAGE)
@@ -113,6 +113,11 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             signal.signal(signal.SIGTERM, handler)
         if usage is None:
             del os.environ[_USAGE]
+
+
+def available_cores() -> int:
+    """The cores that this process may use, at least 1; Ray itself would round a container's share of them down."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _require_reachable(address: str) -> None:

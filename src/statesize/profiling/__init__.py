@@ -7,11 +7,4 @@ from statesize.profiling.profile_run import ProfileProgress
 from statesize.profiling.run import profile
 from statesize.profiling.work import MOST_OPERATIONS
 
-__all__ = [
-    "MOST_OPERATIONS",
-    "TOLERANCE_LADDER",
-    "Profile",
-    "ProfileProgress",
-    "RayCluster",
-    "profile",
-]
+__all__ = ["MOST_OPERATIONS", "TOLERANCE_LADDER", "Profile", "ProfileProgress", "RayCluster", "profile"]

@@ -24,7 +24,7 @@ from statesize.report.words import every_token, headline, middle_cut, run_senten
 from statesize.results.fields import COUNTS, arrays
 from statesize.results.profiled import Profiled, layer_name
 from statesize.results.store import node_name, read_tree, write_tree
-from statesize.results.summary import SummaryRow, average, ess_values, long_form, unit_dim
+from statesize.results.summary import SummaryRow, average, ess_values, unit_dim
 
 if TYPE_CHECKING:
     from statesize.adapters import Captured
@@ -47,6 +47,7 @@ class Profile(Result, Profiled):
     """
 
     recapture: Callable[[str, int], Captured] | None = field(default=None, compare=False)
+    all_numbers = ".summary()"
 
     @property
     def headline(self) -> str:
@@ -172,16 +173,6 @@ class Profile(Result, Profiled):
         coordinates = {dim: places for dim in ("output", "input")}
         coordinates |= {f"{dim}_token": (dim, tokens) for dim in ("output", "input")}
         return xr.DataArray(matrix, coordinates, ("output", "input"), f"T of {name}, {head}")
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row for each mixer, sequence, head, position from 1 on, metric and threshold.
-
-        Returns:
-            Columns layer, head, position, ess, metric, threshold, token, sequence, ceiling, state_size, lower, upper,
-            norm, token_id, kind, model.
-        """
-        frames = [long_form(self.mixer(name), self.tokens, self.model, name) for name in self.mixers]
-        return pd.concat(frames, ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
         """What `statesize profile --json` prints and `profile.json` holds: how it was measured, and its figures.

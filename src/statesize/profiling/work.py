@@ -26,6 +26,7 @@ from statesize.measurement.measurement import Measurement, measure_at
 from statesize.measurement.settings import Settings
 from statesize.measurement.statistics import Sample, draw
 from statesize.operators import BlockDense, Dense, Operator, Recurrence, Shared, SoftmaxAttention
+from statesize.parallel.threads import one_thread
 from statesize.results.datasets import sequence_dataset
 from statesize.results.fields import SINKS
 from statesize.spectra.cut import Cut
@@ -194,6 +195,7 @@ def _operator(item: Captured, units: NDArray[np.int64], work: Work | None = None
     return Dense.of_causal(operator.to(dtype=torch.float64).dense(), operator.state_size())
 
 
+@one_thread()
 def measure_mixer(item: Captured, sequence: int, work: Work, settings: Settings) -> xr.Dataset:
     """The dataset of the chosen units of a mixer over a sequence; without positions where none fits into it."""
     start, cut, attends = time.perf_counter(), work.cut, work.attends

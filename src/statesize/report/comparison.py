@@ -37,6 +37,7 @@ class Comparison(Result):
     profiles: tuple[Profiled, ...] = field(compare=False)
     models: tuple[SummaryRow, ...]
     notes: tuple[str, ...]
+    all_numbers = ".summary()"
 
     @property
     def headline(self) -> str:
@@ -73,8 +74,8 @@ class Comparison(Result):
         """What `statesize compare --json` prints, of JSON values."""
         return json_values({"headline": self.headline, "models": self.models, "notes": self.notes})
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """The rows, one a profile, by the names of `statesize.results.fields.FIELDS`."""
+    def summary(self) -> pd.DataFrame:
+        """One row per profile; `statesize.results.fields.FIELDS` says what the columns are."""
         return pd.DataFrame(list(self.models))
 
 

@@ -10,8 +10,8 @@ from statesize.report import vega
 from statesize.report.charts import Charts
 from statesize.report.head_map import head_map
 from statesize.report.model_rows import comparison_notes, model_row
-from statesize.report.result_page import RESULT, PageChart, ResultPage, told_apart
-from statesize.report.table import field_table, legend_lines
+from statesize.report.result_page import RESULT, PageChart, ResultPage
+from statesize.report.table import PageTable, field_table, legend_lines
 from statesize.report.words import (
     by_reason,
     comparison_headline,
@@ -32,7 +32,9 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
     """The page of profiles, in this order; several are also put side by side."""
     profiles = distinct(profiles)
     titles = {model_title(profile): profile for profile in profiles}
-    several, facts = len(profiles) > 1, provenance(profiles[0])
+    several, made = len(profiles) > 1, [provenance(profile) for profile in profiles]
+    measured = {name: [facts.get(name, "") for facts in made] for each in made for name in each}
+    shared = {name: texts[0] for name, texts in measured.items() if len(set(texts)) == 1}
     layers = [
         row | {"model": title, "kind": kind_title(row["kind"])}
         for title, profile in titles.items()
@@ -41,10 +43,10 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
     tables = [field_table(LAYERS, layers, "All layers")]
     if several:
         models = [model_row(profile) for profile in profiles]
-        rows = [{"model": title} | provenance(profile) for title, profile in titles.items()]
-        measured, facts = told_apart(rows, "How each model was measured")
+        differing = [[name, *texts] for name, texts in measured.items() if name not in shared]
         tables = [field_table(MODELS, models, "Side by side", first=True), *tables]
-        tables += [field_table(MODELS, models, "All figures"), measured]
+        measuring = PageTable("How each model was measured", ["fact", *titles], differing)
+        tables += [field_table(MODELS, models, "All figures"), measuring]
     lines = {f"{title}, " if several else "": profile for title, profile in titles.items()}
     notes = {
         RESULT: [
@@ -61,7 +63,9 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
         ],
     }
     finding = "\n".join([comparison_headline(profiles), *(map(headline, profiles) if several else ())])
-    return ResultPage(f"Effective state-size of {', '.join(titles)}", finding, _figures(profiles), tables, notes, facts)
+    return ResultPage(
+        f"Effective state-size of {', '.join(titles)}", finding, _figures(profiles), tables, notes, shared
+    )
 
 
 def _figures(profiles: Sequence[Profiled]) -> list[PageChart]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from statesize.check import require_path
 from statesize.io.files import replace_file
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 class Result(ABC):
     """A result that shows itself: subclasses give its sentence, table, page and document."""
+
+    all_numbers: ClassVar[str] = ".to_dict()"
+    """What has the columns for which a terminal has no room."""
 
     @property
     @abstractmethod
@@ -76,7 +79,7 @@ class Result(ABC):
         return path
 
     def __repr__(self) -> str:
-        lines = table_text(self.table(), shutil.get_terminal_size().columns)
+        lines = table_text(self.table(), shutil.get_terminal_size().columns, self.all_numbers)
         return "\n".join([self.headline, *lines, *self.legend])
 
     def _repr_html_(self) -> str:

@@ -15,12 +15,12 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from statesize.check import require_path
 from statesize.io.files import check_report_path, replace_file
-from statesize.report.table import PageTable, cell_text, html_table
+from statesize.report.table import PageTable, html_table
 
 RESULT = "Result"
 """The heading of notes above the charts."""
 # A first table of so many rows and columns is read at a glance, and stands above the charts.
-_ROWS, _COLUMNS = 6, 8
+_ROWS, _COLUMNS = 6, 9
 
 
 @dataclass(frozen=True)
@@ -115,23 +115,6 @@ class ResultPage:
         above = 1 if not wide and len(self.tables[0].rows) <= _ROWS else 0
         facts = [_Section("facts", "How these numbers were made", "terms.html", self.facts, True)] if self.facts else []
         return [*tables[:above], *result, *drawn, *notes.values(), *tables[above:], *facts]
-
-
-def told_apart(
-    rows: Sequence[Mapping[str, object]], title: str, caption: str = "", most: int | None = None
-) -> tuple[PageTable, dict[str, str]]:
-    """The first `most` rows in the columns that differ, with long ones last, and what all rows share as facts."""
-    names = dict.fromkeys(name for row in rows for name in row if name != "settings")
-    texts = {name: [cell_text(row.get(name)) for row in rows] for name in names}
-    differing = [name for name, cells in texts.items() if len(set(cells)) > 1]
-    differing.sort(key=lambda name: _LAST.index(name) if name in _LAST else -1)
-    shared = {name.replace("_", " "): cells[0] for name, cells in texts.items() if len(set(cells)) == 1}
-    shown = [[row.get(name) for name in differing] for row in rows[:most]]
-    facts = {name: text for name, text in shared.items() if text not in {"", "–"}}
-    return PageTable(title, differing, shown, caption), facts
-
-
-_LAST = ("seconds", "message", "versions", "run")
 
 
 def _templates() -> Environment:

@@ -117,8 +117,8 @@ def _is_known(value: object) -> bool:
     return value is not None and math.isfinite(_number(value))
 
 
-def table_text(table: PageTable, width: int, *, bars: bool = False) -> list[str]:
-    """The lines of a table within a width: texts break, then the last columns go, and a line names them."""
+def table_text(table: PageTable, width: int, rest: str, *, bars: bool = False) -> list[str]:
+    """The lines of a table within a width: texts break, then the last columns go, and a line says where the rest is."""
     console, names = Console(width=width, color_system=None), shown_headings(table.headings)
     unlimited, right = console.options.update(max_width=_ENDLESS), number_columns(table.headings, table.rows)
     # Shares in two columns are of two kinds, which do not compare.
@@ -136,7 +136,7 @@ def table_text(table: PageTable, width: int, *, bars: bool = False) -> list[str]
         if count == 1 or Measurement.get(console, unlimited, grid).maximum <= width:
             lines = ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(grid)]
             left = listed([name.replace("\n", " ") for name in names[count:]])
-            dropped = f"No room in {width} columns for {left}: see --json, or a wider terminal." if left else ""
+            dropped = f"No room in {width} columns for {left}: see {rest}." if left else ""
             return [*lines, *textwrap.wrap(dropped, width)]
     return []
 

@@ -89,15 +89,7 @@ def hint(column: str, title: str, form: str = "") -> alt.Tooltip:
     return alt.Tooltip(f"{column}:{'Q' if form else 'N'}", title=title, format=form or alt.Undefined)
 
 
-def line(
-    table: str,
-    x: alt.X,
-    y: alt.Y,
-    *,
-    by: str = "",
-    faint: bool = False,
-    points: bool = False,
-) -> alt.Chart:
+def line(table: str, x: alt.X, y: alt.Y, *, by: str = "", faint: bool = False, points: bool = False) -> alt.Chart:
     """A line over a table, or one for each value of the column `by`."""
     point = alt.OverlayMarkDef(size=14 if faint else 60, opacity=1) if points else False
     marks = alt.Chart(alt.NamedData(table)).mark_line(
@@ -141,24 +133,17 @@ def by_name(column: str, rows: Sequence[Row], legend: alt.Legend | None) -> alt.
 
 
 def estimates(
-    rows: Sequence[Row],
-    x: alt.X,
-    y: alt.Y,
-    by: str,
-    hints: Sequence[alt.Tooltip],
-    threshold: float | None = None,
+    rows: Sequence[Row], x: alt.X, y: alt.Y, by: str, hints: Sequence[alt.Tooltip], threshold: float
 ) -> alt.LayerChart:
     """Numbers with intervals from low to high, None where unknown, in a line and colour for each value of `by`."""
     legend = alt.Legend() if len({row[by] for row in rows}) > 1 else None
     base = alt.Chart(alt.Data(values=[*rows])).encode(x=x, color=by_name(by, rows, legend))
-    layers = [base.mark_line().encode(y=y)]
+    across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4])
+    layers = [across.encode(y=alt.Y("at:Q")), base.mark_line().encode(y=y)]
     # A layer without a number would have axes without ends.
     if any(row["low"] is not None for row in rows):
         layers.append(base.mark_rule().encode(y=alt.Y("low:Q"), y2="high:Q"))
     layers.append(base.mark_point(filled=True, size=70).encode(y=y, tooltip=list(hints)))
-    if threshold is not None:
-        across = alt.Chart(alt.Data(values=[{"at": threshold}])).mark_rule(strokeDash=[4, 4])
-        layers.insert(0, across.encode(y=alt.Y("at:Q")))
     return alt.LayerChart(layer=layers).properties(width=_NARROW, height=320)
 
 

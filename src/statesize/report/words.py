@@ -37,17 +37,8 @@ KINDS = {
     "sliding": "sliding-window attention",
     "deltanet": "DeltaNet",
     "gated-deltanet": "Gated DeltaNet",
-    "mamba": "Mamba",
-    "mamba2": "Mamba-2",
-    "retnet": "linear attention with fixed decays",
-    "hgrn": "gated linear attention with tied gates",
-    "rwkv7": "RWKV-7 rule",
-    "gated slots": "gated slot attention",
-    "bounded memory": "attention with bounded memory",
-    "kimi delta attention": "Kimi delta attention",
-    "preconditioned kimi delta attention": "preconditioned Kimi delta attention",
 }
-"""What mixers are called in full."""
+"""What mixers are called in full whose kind is an abbreviation."""
 
 
 def kind_title(kind: str) -> str:
@@ -132,14 +123,25 @@ def comparison_headline(profiles: Sequence[Profiled]) -> str:
     """What each of several models carries past the same cut, without a ranking: one sentence."""
     if len(profiles) == 1:
         return headline(profiles[0])
+    if differing := _differing(profiles):
+        return f"The {differing} of these profiles differ; only numbers of the same texts and cuts compare."
     past = f"past {middle_cut(profiles[0])}"
-    if len({(str(profile.tree.attrs["tokens_sha256"]), middle_cut(profile)) for profile in profiles}) > 1:
-        return "These profiles are of different tokens or cuts; only numbers of the same ones compare."
     ess = [model_mean(profile, [row["ess"] for row in profile.quantities]) for profile in profiles]
     if len(profiles) > _MOST_NAMED:
         return f"{len(profiles)} models carry {min(ess):.1f} to {max(ess):.1f} numbers per channel {past}."
     each = [f"{model_title(profile)} {carried:.1f}" for profile, carried in zip(profiles, ess, strict=True)]
     return f"Numbers per channel {past}: {listed(each)}."
+
+
+def _differing(profiles: Sequence[Profiled]) -> str:
+    """What of profiles differs, so that their numbers do not compare: tokenizers, texts or cuts; "" where nothing."""
+    if len({str(profile.tree.attrs["tokens_sha256"]) for profile in profiles}) == 1:
+        return "cuts" if len(set(map(middle_cut, profiles))) > 1 else ""
+    named = set[tuple[int, str]]()
+    for profile in profiles:
+        ids, tokens = (profile.tokens[name].values.ravel().tolist() for name in ("token_ids", "tokens"))
+        named |= {(number, token) for number, token in zip(ids, tokens, strict=True) if number >= 0}
+    return "texts" if len(named) == len(dict(named)) else "tokenizers"
 
 
 def middle_cut(profile: Profiled) -> str:
@@ -148,7 +150,8 @@ def middle_cut(profile: Profiled) -> str:
     middles = np.concatenate([profile.mixer(layer)["middle"].values for layer in profile.mixers])
     known, longest = np.unique(middles[np.isfinite(middles)]), int(lengths.max())
     if len(known) == 1 and len(set(lengths.tolist())) == 1:
-        return f"{name} {int(known[0]):,} of {longest:,}"
+        nearest = "" if abs(2 * known[0] - longest) <= 1 else ", the cut nearest to the middle"
+        return f"{name} {int(known[0]):,} of {longest:,}{nearest}"
     return f"the middle of texts of up to {longest:,} {name}s"
 
 

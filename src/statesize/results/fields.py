@@ -32,7 +32,7 @@ class Field:
         tables: The tables that have it as a column.
         heading: As these have it; a narrow one breaks at the line end.
         form: A format specification, "bytes", "norm", "text", or "codes".
-        first: Whether it is one of the columns that are read first, which the terminal shows.
+        first: The tables of which it is one of the columns that are read first, which the terminal shows.
         has_error: Whether NAME_error stands beside it.
         dims: Dimensions of its array behind the sequence; None where it has none.
         dtype: Of its array. The operator's scale need not fit into float32: 1e50, or a bound that would round to 0.
@@ -44,7 +44,7 @@ class Field:
     tables: tuple[str, ...] = ()
     heading: str = ""
     form: str = ""
-    first: bool = False
+    first: tuple[str, ...] = ()
     has_error: bool = False
     dims: tuple[str, ...] | None = None
     dtype: DTypeLike = np.float32
@@ -73,20 +73,20 @@ _NUMBERS = "numbers per channel"
 _BOTH, _LAYERS, _MODELS = (LAYERS, MODELS), (LAYERS,), (MODELS,)
 _CUTS = (UNIT, POSITION)
 FIELDS = (
-    Field("model", "", "The model.", _BOTH, "model", "text", first=True),
-    Field("layer", "", "The mixer's module name in the model.", _LAYERS, "layer", "text", first=True),
+    Field("model", "", "The model.", _BOTH, "model", "text", first=_BOTH),
+    Field("layer", "", "The mixer's module name in the model.", _LAYERS, "layer", "text", first=_LAYERS),
     Field("kind", "", "What the mixer is.", _LAYERS, "kind", "text"),
-    Field("loss", "nats per token", "Mean cross-entropy, where it is known.", _MODELS, "loss", ".2f", first=True),
+    Field("loss", "nats per token", "Mean cross-entropy, where it is known.", _MODELS, "loss", ".2f", first=_MODELS),
     Field("ess", _NUMBERS, "Entropy-ESS at the cut nearest to the middle of each text, averaged over texts and heads.",
-          _BOTH, "ESS", ".1f", first=True, has_error=True),
+          _BOTH, "ESS", ".1f", first=_BOTH, has_error=True),
     Field("without_sink", _NUMBERS, "ESS without the column of the token that gets most attention, in heads where that "
-          "token is a sink.", _BOTH, "without\nsink", ".1f", first=True, dims=(UNIT,)),
+          "token is a sink.", _BOTH, "without\nsink", ".1f", first=_BOTH, dims=(UNIT,)),
     Field("ceiling", _NUMBERS, "The most that ESS could be there: what the layer holds, or the tokens before or after "
-          "the cut.", _BOTH, "ceiling", ",.0f", first=True, dims=(POSITION,)),
+          "the cut.", _BOTH, "ceiling", ",.0f", first=_BOTH, dims=(POSITION,)),
     Field("share_of_state", "", "ESS divided by the ceiling, of layers with a fixed state that the text can fill.",
-          _BOTH, "share\nof state", "z.0%", first=True),
+          _BOTH, "share\nof state", "z.0%", first=_BOTH),
     Field("share_of_ceiling", "", "ESS divided by the ceiling, of layers that keep every token. It does not compare "
-          "with a share of a state.", _BOTH, "share of\nceiling", "z.0%", first=True),
+          "with a share of a state.", _BOTH, "share of\nceiling", "z.0%", first=_BOTH),
     Field("tss", _NUMBERS, "Theoretical state-size: what the layer can hold in a channel at the end of the longest "
           "text.", _BOTH, "TSS", ",.0f", dims=()),
     Field("state_bytes", "bytes", "What the model's cache holds at the end.", _BOTH, "state\nbytes", "bytes", dims=()),
@@ -100,7 +100,7 @@ FIELDS = (
     Field("joint_entropy", _NUMBERS, "Entropy-ESS of all heads that read one stored input, on top of each other, "
           "averaged likewise; it may lie below that of one of them.", _LAYERS, "joint\nESS", ".1f", has_error=True),
     Field("total_entropy", "numbers", "Entropy-ESS summed over stored channels; what several heads read counts once, "
-          "by their joint ESS.", _BOTH, "total\nESS", ",.0f", has_error=True),
+          "by their joint ESS.", _BOTH, "total\nESS", ",.0f", first=_MODELS, has_error=True),
     Field("norm", "", "Average Frobenius norm of H_i. Each kind of layer has its own scale.", _BOTH, "norm", "norm",
           dims=_CUTS, dtype=np.float64),
     Field("state_utilisation", "", "Entropy-ESS divided by TSS, averaged over the cuts where a fixed state is what "
@@ -119,7 +119,7 @@ FIELDS = (
     Field("run_difference", "", "That of the last hidden state of the observed run.", _LAYERS, "difference\nof run",
           ".0e", dims=()),
     Field("engine", "", "The algorithm that measured it.", _LAYERS, "engine", "text"),
-    Field("limits", "", "Codes of what limits the numbers.", _BOTH, "limits", "codes", first=True),
+    Field("limits", "", "Codes of what limits the numbers.", _BOTH, "limits", "codes", first=_BOTH),
     Field("entropy", _NUMBERS, "Entropy-ESS.", dims=_CUTS),
     Field("entropy_bound", _NUMBERS, "How far entropy-ESS can be off.", dims=_CUTS, dtype=np.float64),
     Field("relative_count", _NUMBERS, "Relative tolerance-ESS.", dims=(*_CUTS, "relative_threshold")),
@@ -139,7 +139,7 @@ FIELDS = (
 
 def columns(table: str, *, first: bool = False) -> tuple[Field, ...]:
     """The columns of a table, or those that are read first."""
-    return tuple(field for field in FIELDS if table in field.tables and (field.first or not first))
+    return tuple(field for field in FIELDS if table in (field.first if first else field.tables))
 
 
 def arrays() -> dict[str, Field]:

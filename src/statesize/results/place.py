@@ -45,19 +45,19 @@ def read_marker(path: Path) -> Marker:
 
 
 def profiles_in(path: Path) -> list[Path]:
-    """The folders of profiles in a folder, by name."""
+    """The folder of a profile, or those of the profiles in a folder, by name."""
+    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
+    if os.path.isfile(path / MARKER):
+        return [path]
     return sorted(marker.parent for marker in path.glob(f"*/{MARKER}")) if os.path.isdir(path) else []
 
 
 def require_profile(path: Path, name: str = "profile") -> None:
     """Refuse what is no folder of a profile."""
-    # A path that is too long for a name, or has a zero in it, does not exist for os.path.
-    if os.path.isfile(path / MARKER):
+    if (several := profiles_in(path)) == [path]:
         return
-    wrong = "holds none" if os.path.exists(path) else "is not there"
-    advice = f"Make one: statesize profile MODEL --output {path}"
-    if several := profiles_in(path):
-        wrong, advice = "holds several", f"Give one, such as {several[0]}."
+    wrong = "holds several" if several else "holds none" if os.path.exists(path) else "is not there"
+    advice = f"Give one, such as {several[0]}." if several else "`statesize profile MODEL` makes one, MODEL-profile."
     raise FileError(f"{name} must be the folder of a profile, got {path}, which {wrong}. {advice}")
 
 

@@ -16,12 +16,10 @@ from statesize.adapters.select import lost_mixers, meant_layer
 from statesize.check import refuse, require_kind
 from statesize.codes import Code, Note, joined
 from statesize.io.text import listed, meant
-from statesize.measurement.settings import MARKED, SINK
+from statesize.measurement.settings import SINK
 from statesize.results.fields import LAYERS, chosen
 from statesize.results.store import node_name
 from statesize.results.summary import SummaryRow, channels_of, summary_row
-
-_UNKNOWN_SIZE = Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two lengths tell it.")
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,11 @@ class Profiled:
         """What limits the numbers of each mixer, or why a layer that mixes positions has none."""
         notes = {name: [*map(Note.from_json, self.mixer(name).attrs["notes"])] for name in self.mixers}
         for row in self.quantities:
-            if row["sink_share"] > MARKED and row["without_sink"] != row["ess"]:
-                notes[row["layer"]].append(Note(Code.SINK, f"one token {SINK}. `without_sink` is without it."))
+            if bool(self.mixer(row["layer"])["without_sink"].notnull().any()):
+                notes[row["layer"]].append(Note(Code.SINK, f"in some heads one token {SINK}."))
             if math.isnan(row["tss"]) and not any(note.code is Code.UNKNOWN_SIZE for note in notes[row["layer"]]):
-                notes[row["layer"]].append(_UNKNOWN_SIZE)
+                unknown = Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two lengths tell it.")
+                notes[row["layer"]].append(unknown)
         for name, cause in {**self.incomplete, **self.not_measured}.items():
             notes.setdefault(name, []).append(cause)
         return {name: tuple(limits) for name, limits in notes.items()}

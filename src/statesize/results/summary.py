@@ -1,9 +1,9 @@
-"""From a profile's tree to numbers: one row per mixer, or one row per number."""
+"""From a profile's tree to numbers: one row per mixer."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -163,8 +163,7 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         **_cells("ess", ess),
         "without_sink": over_units(node, without_sinks(node)).mean,
         "ceiling": ceiling,
-        "share_of_state": math.nan,
-        "share_of_ceiling": math.nan,
+        **dict.fromkeys(("share_of_state", "share_of_ceiling", "state_utilisation", "ceiling_utilisation"), math.nan),
         f"share_of_{kept}": ess.mean / ceiling if ceiling and math.isfinite(binding_share.mean) else math.nan,
         "units": sample.total,
         "measured": len(sample.units),
@@ -172,8 +171,6 @@ def summary_row(node: xr.Dataset, model: str, layer: str, group: xr.Dataset | No
         **_cells("average_entropy", averaged),
         **_cells("average_relative_count", _average_count(node)),
         **_cells("total_entropy", joint, stored_channels(node, group)),
-        "state_utilisation": math.nan,
-        "ceiling_utilisation": math.nan,
         f"{kept}_utilisation": average(node, share).mean,
         # The position that most texts and heads have.
         "sink_position": next(iter(pd.Series(node["sink_position"].values.ravel()).mode()), math.nan),
@@ -187,29 +184,3 @@ def _of_layer(node: xr.Dataset, field: Field) -> float:
         return largest_known(node, field.name)
     values = node[field.name].values
     return average(node, values).mean if field.dims == (UNIT, POSITION) else float(known_mean(values, (0, 1)))
-
-
-_LONG_FORM = (
-    "layer", "head", "position", "ess", "metric", "threshold", "token", "sequence", "ceiling", "state_size", "lower",
-    "upper", "norm", "token_id", "kind", "model",
-)  # fmt: skip
-
-
-def long_form(node: xr.Dataset, root: xr.Dataset, model: str, layer: str) -> pd.DataFrame:
-    """One mixer as a table with one row for each sequence, head, position, metric and threshold (NaN for entropy)."""
-    unit = unit_dim(node)
-    tokens = root[["tokens", "token_ids"]].isel(token=node["position"])
-    numbers = node[["norm", "ceiling", "state_size"]].merge(tokens.rename({"tokens": "token", "token_ids": "token_id"}))
-    metrics = [("entropy", node[["entropy"]].rename(entropy="ess"))]
-    for counts in COUNTS:
-        if node.sizes[counts.threshold]:
-            renamed = dict(zip(counts, ("ess", "lower", "upper", "threshold"), strict=True))
-            metrics.append((counts.name, node[list(counts[:3])].rename(renamed)))
-    frames = [
-        numbers.merge(values).to_dataframe().reset_index().rename(columns={unit: "head"}).assign(metric=metric)
-        for metric, values in metrics
-    ]
-    frame = cast("Any", pd.concat(frames, ignore_index=True)).assign(layer=layer, kind=node.attrs["kind"], model=model)
-    # Nothing has passed before position 0, and averages are over the others.
-    known = frame["ess"].notna() & (frame["position"] > 0)
-    return frame[known].reindex(columns=[*_LONG_FORM]).reset_index(drop=True)

@@ -167,7 +167,7 @@ class Past:
             return gram(torch.exp2((1 - age.double()) / _HALF_LIFE)[:, None] * rows)
         query = attention.query[..., : self.cut, :]
         moved = (self.rotation.moved(query, age + behind) for behind in _ASKED)
-        read = (attention.attend(one, self.cut + behind, self.cut) for one, behind in zip(moved, _ASKED, strict=True))
+        read = (attention.attend(q, self.cut + behind, self.cut) for q, behind in zip(moved, _ASKED, strict=True))
         return sum(map(gram, read), torch.zeros(()))
 
 

@@ -136,7 +136,7 @@ class TruncationResult(CutResult):
             without, hindsight = (f"{100 * share.value:.2g}%" for share in (causal, ess))
             return f"{changes} about {without} without hindsight and {hindsight} with it, over {self.counted}."
         return (
-            f"{changes} {ess:.1%} with hindsight, {causal:.1%} without, where {100 * self.at:.4g}% takes "
+            f"{changes} {ess:.1%} with hindsight, {causal:.1%} without; {100 * self.at:.4g}% change takes "
             f"{size.multiple.value:.1f} × ESS (texts {size.least:.1f} to {size.most:.1f}, median {size.median:.1f})."
         )
 

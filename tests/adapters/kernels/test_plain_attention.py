@@ -11,10 +11,6 @@ from statesize.operators import Dense, SoftmaxAttention
 LENGTH = 9
 
 
-def without_queries_and_keys(monkeypatch):
-    monkeypatch.setattr(PlainAttention, "explained", lambda *_, **__: None)
-
-
 def additive(seen):
     return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
 
@@ -22,24 +18,20 @@ def additive(seen):
 def test_bands():
     causal = torch.ones(LENGTH, LENGTH).tril().bool()
     window = causal.triu(-2)
-    assert is_band(None, LENGTH, None)
-    assert is_band(causal[None, None], LENGTH, None)
-    assert is_band(additive(causal), LENGTH, None)
-    assert is_band(window[None, None].expand(2, 1, -1, -1), LENGTH, 3)
-    assert is_band(additive(window), LENGTH, 3)
-
-
-def test_what_is_no_band():
-    causal = torch.ones(LENGTH, LENGTH).tril().bool()
+    for mask, width in (
+        (None, None),
+        (causal[None, None], None),
+        (additive(causal), None),
+        (window[None, None].expand(2, 1, -1, -1), 3),
+        (additive(window), 3),
+    ):
+        assert is_band(mask, LENGTH, width)
     biased, padded = additive(causal), causal.clone()
-    biased[..., 4, 2] = -0.5
-    padded[:, 0] = False
-    assert not is_band(biased, LENGTH, None)
-    assert not is_band(padded[None, None], LENGTH, None)
+    biased[..., 4, 2], padded[:, 0] = -0.5, False
+    for mask in (biased, padded[None, None], causal, object()):
+        assert not is_band(mask, LENGTH, None)
     assert not is_band(causal[None, None], LENGTH, 3)
     assert not is_band(causal[None, None], LENGTH + 1, None)
-    assert not is_band(causal, LENGTH, None)
-    assert not is_band(object(), LENGTH, None)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
@@ -52,37 +44,23 @@ def test_plain_attention_is_captured_by_queries_and_keys(family, implementation)
     assert [item.state_size for item in items] == [window and window - 1 for window in windows]
 
 
-# What each family adds to the scores, as options of the operator.
-ADDED = {
-    ("gpt_oss", "eager"): ("sink",),
-    ("gemma2", "eager"): ("soft_cap",),
-}
-
-
-def adding_model(family, implementation):
-    changes = {"gemma2": {"attn_logit_softcapping": 2.0}}.get(family, {})
-    model = attention_model(family, attn_implementation=implementation, **changes).double()
-    if family == "gpt_oss":
+@pytest.mark.parametrize(("family", "option"), [("gpt_oss", "sink"), ("gemma2", "soft_cap")])
+def test_sink_and_cap_are_captured_as_the_model_s_maps(family, option, monkeypatch):
+    changes = {"attn_logit_softcapping": 2.0} if option == "soft_cap" else {}
+    model, ids = attention_model(family, attn_implementation="eager", **changes).double(), token_ids()
+    if option == "sink":
         # The other experts know no float64.
         model.set_experts_implementation("eager")
         with torch.no_grad():
             for layer in model.model.layers:
                 layer.self_attn.sinks.normal_()
-    return model
-
-
-@pytest.mark.parametrize(("family", "implementation"), ADDED)
-def test_bias_sink_and_cap_are_captured_as_the_model_s_maps(family, implementation, monkeypatch):
-    model, ids = adding_model(family, implementation), token_ids()
     found = [item.operator for item in capture(model, ids)]
-    for operator in found:
-        assert isinstance(operator, SoftmaxAttention)
-        options = ("key_bias", "sink", "soft_cap")
-        assert tuple(name for name in options if getattr(operator, name) is not None) == ADDED[family, implementation]
-    without_queries_and_keys(monkeypatch)
+    monkeypatch.setattr(PlainAttention, "explained", lambda *_, **__: None)
     maps = [item.operator for item in capture(model, ids)]
     for operator, by_maps in zip(found, maps, strict=True):
+        assert isinstance(operator, SoftmaxAttention)
         assert isinstance(by_maps, Dense)
+        assert [name for name in ("key_bias", "sink", "soft_cap") if getattr(operator, name) is not None] == [option]
         # Several of these models normalise in float32.
         expected = by_maps.dense().double()
         torch.testing.assert_close(operator.to(torch.float64).dense(), expected, rtol=0, atol=1e-6)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import functools
 from types import ModuleType
 from typing import Any
@@ -20,26 +18,7 @@ from statesize.codes import joined
 from statesize.errors import ModelError
 
 # A family of each kernel.
-SCANNED = {
-    "mamba": "mamba",
-    "mamba2": "mamba2",
-    "qwen3_next": "gated delta rule",
-    "kimi_linear": "kimi delta attention",
-    "rwkv": "rwkv",
-}
-
-
-@pytest.mark.parametrize("family", SCANNED)
-def test_operators_make_of_their_values_what_the_kernels_return(family: str) -> None:
-    with torch.no_grad(), InDouble():
-        seen = observations(tiny(family).double(), token_ids(length=21), scans.observing)
-    assert {observation.kind for observation in seen} == {SCANNED[family]}
-    for observation in seen:
-        operator = observation.operator(slice(None))
-        assert operator.batch_shape == observation.values.shape[:2]
-        assert observation.values.shape[2:] == (21, observation.found.multiplicity)
-        assert int(operator.state_size().max()) == observation.state_size
-        assert reproduction_error(observation) < 1e-11
+SCANNED = ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"]
 
 
 @torch.no_grad()
@@ -51,7 +30,7 @@ def test_operators_make_of_their_values_what_the_kernels_return(family: str) -> 
         ("qwen3_next", "torch_chunk_gated_delta_rule", {"use_qk_l2norm_in_kernel": False}),
     ],
 )
-def test_steps_and_keys_that_a_mixer_prepares(family: str, kernel: str, changes: dict[str, Any]) -> None:
+def test_steps_and_keys_that_a_mixer_prepares(family, kernel, changes):
     model = tiny(family)
     function, arguments = kernel_calls(model, token_ids(length=21), kernel)[0]
     given = {"dt": arguments["dt"].abs()} if "dt" in arguments else {"key": arguments["key"] / 10}
@@ -65,7 +44,7 @@ def test_steps_and_keys_that_a_mixer_prepares(family: str, kernel: str, changes:
 
 
 @pytest.mark.parametrize("family", SCANNED)
-def test_chosen_units_are_the_same_as_in_the_whole(family: str) -> None:
+def test_chosen_units_are_the_same_as_in_the_whole(family):
     observation = observations(tiny(family), token_ids(length=21), scans.observing)[0]
     _, heads, _, channels = observation.values.shape
     # RWKV keeps a denominator and a running maximum beside its one number.
@@ -82,7 +61,7 @@ def test_chosen_units_are_the_same_as_in_the_whole(family: str) -> None:
 @pytest.mark.few(4)
 @pytest.mark.parametrize("family", SCANNED)
 @pytest.mark.parametrize("memory", ["long", "short"])
-def test_long_sequences_with_extreme_decays_stay_finite(family: str, memory: str) -> None:
+def test_long_sequences_with_extreme_decays_stay_finite(family, memory):
     model = tiny(family).double()
     shift = {"long": -12.0, "short": 6.0}[memory]
     with torch.no_grad():
@@ -107,9 +86,7 @@ def test_long_sequences_with_extreme_decays_stay_finite(family: str, memory: str
         ("mamba2", "mamba2_chunk_scan"),
     ],
 )
-def test_a_compiled_kernel_that_rounds_to_tf32_is_measured_and_told(
-    family: str, kernel: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_kernel_that_rounds_to_tf32_is_measured_and_told(family: str, kernel: str, monkeypatch):
     model = tiny(family)
     expected = [item.operator.dense() for item in capture(model, token_ids(1))]
     file = _file(model)
@@ -129,7 +106,7 @@ def test_a_compiled_kernel_that_rounds_to_tf32_is_measured_and_told(
 
 
 @pytest.mark.parametrize("family", ["mamba2", "qwen3_next", "kimi_linear", "rwkv"])
-def test_a_call_that_goes_on_from_a_state_is_refused(family: str) -> None:
+def test_a_call_that_goes_on_from_a_state_is_refused(family):
     model = tiny(family)
     with torch.no_grad():
         first = model(input_ids=token_ids(length=21), use_cache=True)

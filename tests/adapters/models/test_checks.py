@@ -223,15 +223,10 @@ def test_weights_of_torchao(way):
     assert [item.kind for item in ss.capture(model, token_ids())] == ["attention"] * len(copied.model.layers)
 
 
-@pytest.mark.few(1)
-@pytest.mark.parametrize("where", ["cpu", "disk"])
-def test_offloading_by_accelerate_is_named_with_what_removes_it(where, tmp_path):
+def test_offloading_by_accelerate_is_named_with_what_removes_it():
     accelerate = pytest.importorskip("accelerate")
-    model, device = attention_model("llama"), torch.device("cpu")
-    if where == "cpu":
-        accelerate.cpu_offload(model, execution_device=device)
-    else:
-        accelerate.disk_offload(model, tmp_path, execution_device=device)
+    model = attention_model("llama")
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
     refused(r"Parameter model\.embed_tokens\.weight is on the meta device.*without device_map and offloading", model)
     accelerate.hooks.remove_hook_from_module(model, recurse=True)
     found, expected = (ss.profile(one, token_ids()) for one in (model, attention_model("llama")))

@@ -21,9 +21,9 @@ class Unknown(nn.Module):
 def test_an_unknown_mixer_is_measured_by_its_derivative_however_large():
     model = attention_model("llama")
     model.model.layers[1].self_attn = Unknown()
-    captured = capture(model, token_ids())
-    assert [mixer.kind for mixer in captured.mixers] == ["attention", "derivative"]
-    captured = capture(model, token_ids().repeat(1, 20))
+    for ids in (token_ids(), token_ids().repeat(1, 20)):
+        captured = capture(model, ids)
+        assert [mixer.kind for mixer in captured.mixers] == ["attention", "derivative"]
     assert [type(item.operator).__name__ for item in captured] == ["SoftmaxAttention", "Derivative"]
     assert captured.skipped == {}
 
@@ -36,25 +36,14 @@ def test_a_layer_that_is_not_called_says_so():
     }
 
 
-def test_a_list_of_projections_is_none_of_layers():
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.language_model, self.heads = attention_model("llama"), nn.ModuleList([nn.Linear(64, 2)])
-
-        def forward(self, input_ids):
-            return self.heads[0](self.language_model(input_ids).logits)
-
-    assert capture(Model(), token_ids()).skipped == {}
-
-
 def test_lists_inside_of_layers_are_part_of_them():
     layer = nn.Module()
     layer.experts = nn.ModuleList([nn.Module(), nn.Module()])
     model = nn.Module()
     model.layers, model.heads = nn.ModuleList([layer]), nn.ModuleList([nn.Module(), nn.Module()])
+    model.projections = nn.ModuleList([nn.Linear(2, 2)])  # no list of layers
     # One expert ran, and no head.
-    called = {"layers.0", "layers.0.experts.0"}
+    called = {"layers.0", "layers.0.experts.0", "projections.0"}
     assert skipped_layers(named_parts(model), called, ["layers.0.attention"]) == {}
     # Lists beside the layers are lists of their own.
     called |= {"heads.0"}

@@ -18,8 +18,10 @@ def in_float32(model, call):
     return bare(model, call, attach=lambda stack: hold_at_least(model, torch.float32, stack))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("family", ["llama", "deepseek_v3", "gemma3_text", "gptj", "bloom"])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [("llama", torch.float16), ("deepseek_v3", torch.bfloat16), ("gptj", torch.float16), ("bloom", torch.bfloat16)],
+)
 def test_operators_are_in_double_precision_and_close_to_those_of_the_upcast_model(family, dtype):
     model, ids = attention_model(family).to(dtype), token_ids()
     captured = capture(model, ids)
@@ -37,13 +39,6 @@ def test_recurrences_are_of_what_the_low_precision_model_computed(family):
     for item in capture(tiny(family).bfloat16(), token_ids()):
         assert item.operator.dtype == torch.float64
         assert 0 < item.faithfulness <= 1e-2
-
-
-def test_rounded_probabilities_are_made_anew_in_double_precision():
-    # Bloom rounds its scores to bfloat16 before its softmax.
-    for item in capture(attention_model("bloom").bfloat16(), token_ids(1)):
-        rounded = item.operator.dense().bfloat16().double()
-        assert not torch.equal(rounded, item.operator.dense())
 
 
 def test_the_same_tensors_come_back_and_tied_ones_stay_tied():

@@ -65,22 +65,10 @@ SHARED_OUT = r"ModelError: model must be whole in this process, got \w+, which f
 @pytest.mark.parametrize(
     ("how", "error"),
     [
-        (
-            "fsdp1",
-            r"ModelError: model must be sharded by fully_shard \(FSDP2\), got FullySharded",
-        ),
-        (
-            "parallel",
-            r"ModelError: Parameter model\.layers\.0\.self_attn\.q_proj\.weight must be whole where its",
-        ),
-        (
-            "zero",
-            r"ModelError: Parameter model\.embed_tokens\.weight must be whole where its layer runs, got one that",
-        ),
-        (
-            "pipeline",
-            r"InputError: model must be a torch module, got PipelineStage",
-        ),
+        ("fsdp1", r"ModelError: model must be sharded by fully_shard \(FSDP2\), got FullySharded"),
+        ("parallel", r"ModelError: Parameter model\.layers\.0\.self_attn\.q_proj\.weight must be whole where its"),
+        ("zero", r"ModelError: Parameter model\.embed_tokens\.weight must be whole where its layer runs, got one that"),
+        ("pipeline", r"InputError: model must be a torch module, got PipelineStage"),
         ("profile", SHARED_OUT),
     ],
 )

@@ -1,16 +1,18 @@
-"""State sizes are compared with T over the whole text, not at its middle alone."""
+"""State sizes: what T keeps over the whole text, not at its middle alone, and what a class says of itself."""
+
+import math
 
 import pytest
 import torch
+from oracles.own_layers import HEADS, LENGTH, WIDTH, Own, lag, merged, model_of, parts
 from torch import nn
+from torch.nn import functional as F
 
 import statesize as ss
 from statesize import capture
 from statesize.adapters.trace.states import Kept, ranks
 from statesize.codes import Code, joined
-from statesize.errors import ModelError
-
-WIDTH = 4
+from statesize.errors import InputError, ModelError
 
 
 def every_rank(matrix):
@@ -80,92 +82,183 @@ def test_units_that_read_one_input_are_asked_together():
     assert beyond(matrix, 2, 2) == []
 
 
-class InBlocks(nn.Module):
+def in_blocks(own, hidden, value, block=16):
     """Values mixed in blocks of the text, between which nothing passes: nothing is kept at their borders."""
-
-    def __init__(self, block):
-        super().__init__()
-        self.value, self.weights = nn.Linear(WIDTH, WIDTH), nn.Parameter(torch.randn(block, block))
-
-    def matrix(self, length):
-        count = -(-length // len(self.weights))
-        return torch.block_diag(*[self.weights.tril()] * count)[:length, :length]
-
-    def forward(self, hidden):
-        return self.matrix(hidden.shape[1]) @ self.value(hidden)
+    weights = torch.randn(block, block, generator=torch.Generator().manual_seed(0)).tril().to(value)
+    count = -(-hidden.shape[1] // block)
+    return torch.block_diag(*[weights] * count)[: hidden.shape[1], : hidden.shape[1]] @ value
 
 
-class Sized(InBlocks):
-    def __init__(self, block, state_size):
-        super().__init__(block)
-        self.state_size = state_size
-
-
-class Declared(InBlocks):
-    def __init__(self, block, states):
-        super().__init__(block)
-        self.states = states
+class Declared(Own):
+    """A layer that declares its T, and so many states."""
 
     def operator(self, hidden):
         length = hidden.shape[1]
-        sizes = torch.arange(length).clamp(max=self.states)
-        return ss.Dense(self.matrix(length).expand(len(hidden), 1, -1, -1), state_size=sizes)
+        matrix = in_blocks(self, hidden, torch.eye(length)).expand(len(hidden), 1, -1, -1)
+        return ss.Dense(matrix, state_size=torch.arange(length).clamp(max=self.states))
 
 
-def captured(layer, length):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Embedding(50, WIDTH), layer).eval()
-    (item,) = capture(model, torch.randint(50, (1, length)))
+def captured(model, length=LENGTH, tokens=50, **said):
+    vars(model[1]).update(said)
+    (item,) = capture(model, torch.randint(tokens, (1, length), generator=torch.Generator().manual_seed(0)))
     return item
 
 
+def codes(item):
+    return {note.code for note in item.notes}
+
+
 # A block of 16 keeps 8 numbers in its middle, and none at the middle of 64 tokens.
-def test_a_declared_size_that_is_right_at_the_middle_alone_is_refused():
+def test_a_size_that_is_right_at_the_middle_alone_is_refused_or_unknown():
     with pytest.raises(ModelError, match=r"at least the [5-8] numbers that T keeps at position \d+, got 4"):
-        captured(Declared(16, 4), 64)
-    assert captured(Declared(16, 8), 64).operator.state_size().max() == 8
+        captured(model_of(in_blocks, layer=Declared), 64, states=4)
+    assert captured(model_of(in_blocks, layer=Declared), 64, states=8).operator.state_size().max() == 8
+    unknown = captured(model_of(in_blocks), 64, state_size=4)
+    assert unknown.state_size is unknown.state_bytes is None
+    assert codes(unknown) == {Code.UNKNOWN_SIZE}
+    assert captured(model_of(in_blocks), 64, state_size=8).state_size == 8
 
 
-def test_a_size_of_a_class_that_is_right_at_the_middle_alone_is_unknown():
-    item = captured(Sized(16, 4), 64)
-    assert item.state_size is item.state_bytes is None
-    assert [note.code for note in item.notes] == [Code.UNKNOWN_SIZE]
-    assert captured(Sized(16, 8), 64).state_size == 8
-
-
-class Toggling(nn.Module):
-    """A running sum of each half of the channels' tokens: after an odd token it holds its value too, until the next."""
-
-    def __init__(self):
-        super().__init__()
-        self.value = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, hidden):
-        values = self.value(hidden)
-        odd = (torch.arange(hidden.shape[1]) % 2 == 1)[:, None]
-        return values.cumsum(1) + torch.where(odd, values.roll(1, 1), 0.0)
+def toggling(own, hidden, value):
+    """A running sum, which after an odd token holds its value too, until the next."""
+    return value.cumsum(1) + torch.where((torch.arange(hidden.shape[1]) % 2 == 1)[:, None], value.roll(1, 1), 0.0)
 
 
 def test_a_size_that_differs_at_other_cuts_than_those_compared_is_unknown():
     # It keeps a sum before each even token, and a sum and a token before each odd one.
-    item = captured(Toggling(), 64)
-    kept = every_rank(item.operator.dense())
-    assert set(kept[2:-2].tolist()) == {1, 2}
+    item = captured(model_of(toggling), 64)
+    assert set(every_rank(item.operator.dense())[2:-2].tolist()) == {1, 2}
     assert item.state_size is None
 
 
-class Resetting(nn.Module):
-    """Two steps of a nonlinear recurrence in each block of the text, whose state is empty at the borders."""
-
-    state_size = 1
-
-    def forward(self, hidden):
-        state, outputs = torch.zeros_like(hidden[:, 0]), []
-        for at, token in enumerate(hidden.unbind(1)):
-            state = torch.tanh((state if at % 8 else 0.0) + token)
-            outputs.append(state)
-        return torch.stack(outputs, 1)
+def summed(own, hidden, value):
+    return value.cumsum(1)
 
 
-def test_a_layer_without_a_t_is_compared_at_more_cuts_than_its_middle():
-    assert joined(captured(Resetting(), 32).notes).count("It carries more than its `state_size`") == 1
+def linear(own, hidden, value):
+    return (own.query(hidden) @ own.key(hidden).mT).tril() @ value
+
+
+def convolved(own, hidden, value):
+    return linear(own, hidden, own.convolved(value))
+
+
+def far(own, hidden, value):
+    weights = torch.rand(LENGTH, LENGTH, generator=torch.Generator().manual_seed(0)).tril()
+    return weights[: hidden.shape[1], : hidden.shape[1]].to(value) @ value
+
+
+def attending(own, hidden, value):
+    """Attention whose keys are its values, which are stored once."""
+    return (value @ value.mT).masked_fill(lag(hidden) < 0, -math.inf).softmax(-1) @ value
+
+
+@pytest.mark.parametrize(
+    ("mixed", "said", "size", "stored", "code"),
+    [
+        (summed, None, 1, 1, Code.COUNTED),
+        (summed, 1, 1, 1, None),
+        (summed, 4096, 4096, 4096, None),
+        (linear, 8, 8, 8, None),
+        (linear, 64, 64, 64, None),
+        (convolved, 2, None, None, Code.UNKNOWN_SIZE),  # T keeps more
+        (far, None, None, None, Code.UNKNOWN_SIZE),
+        (far, math.inf, None, LENGTH, None),
+        (attending, math.inf, None, LENGTH, None),
+    ],
+)
+def test_a_state_size_is_what_a_class_says_if_t_keeps_no_more(mixed, said, size, stored, code):
+    item = captured(model_of(mixed).float(), **({} if said is None else {"state_size": said}))
+    assert (item.state_size, item.state_bytes) == (size, None if stored is None else stored * WIDTH * 4)
+    assert codes(item) == ({code} if code else set())
+    # A state that has more room than the text has tokens is no cache of these.
+    kept = [said] * LENGTH if said in (64, 4096) else [min(i, size or LENGTH) for i in range(LENGTH)]
+    assert item.operator.state_size().tolist() == kept
+
+
+@pytest.mark.parametrize("wrong", ["8", 8.0, True, 0, -math.inf])
+def test_a_state_size_is_a_whole_number(wrong):
+    with pytest.raises(InputError, match=r"^state_size of 1 must be a whole number of at least 1, math\.inf if "):
+        captured(model_of(linear), state_size=wrong)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+def test_a_text_of_few_different_tokens_does_not_say_what_a_layer_can_hold(tokens):
+    assert captured(model_of(linear), 48, tokens).state_size == 8
+
+
+def cells(own, hidden, value):
+    outputs = [hidden.new_zeros(1, 3)]
+    for entering in hidden.unbind(1):
+        outputs.append(own.inner(entering, outputs[-1]))
+    return own.output(F.pad(torch.stack(outputs[1:], 1), (0, WIDTH - 3)))
+
+
+def resetting(own, hidden, value):
+    """Two steps of a recurrence in each block of 8 tokens, whose state is empty at the borders."""
+    state, outputs = torch.zeros_like(hidden[:, 0]), []
+    for at, token in enumerate(hidden.unbind(1)):
+        state = torch.tanh((state if at % 8 else 0.0) + token)
+        outputs.append(state)
+    return torch.stack(outputs, 1)
+
+
+@pytest.mark.parametrize(
+    ("mixed", "states", "held"),
+    [(cells, 3, 3), (cells, 5, 5), (cells, 2, None), (cells, None, None), (resetting, 1, None)],
+)
+def test_a_layer_without_a_t_holds_what_its_state_size_says_unless_it_carries_more(mixed, states, held):
+    model = model_of(mixed, lambda: nn.GRUCell(WIDTH, 3)).float()
+    item = captured(model, 32, **({} if states is None else {"state_size": states}))
+    assert (item.kind, item.state_size, item.state_bytes) == ("derivative", held, held and 4 * held)
+    carries_more = "It carries more than its `state_size`" in joined(item.notes)
+    assert carries_more == (states is not None and held is None)
+
+
+POSITION = torch.arange(LENGTH)
+CAUSAL = POSITION <= POSITION[:, None]
+BAND = CAUSAL & (POSITION > POSITION[:, None] - 8)
+STREAM = BAND | (CAUSAL & (POSITION < 2))
+# Which tokens these are follows no rule of positions.
+DRAWN = torch.rand(LENGTH, LENGTH, generator=torch.Generator().manual_seed(0)) < 0.3
+CHOSEN = CAUSAL & (DRAWN | torch.eye(LENGTH, dtype=torch.bool))
+# Of one token: keys and values of all heads, in float32.
+TOKEN_BYTES = 2 * WIDTH * 4
+
+
+def seeing(how, mask):
+    """Attention to what a mask lets it see."""
+
+    def mixed(own, hidden, value):
+        query, key, value = parts(own, hidden, value)
+        if how == "fused":
+            return merged(F.scaled_dot_product_attention(query, key, value, attn_mask=mask))
+        # In float64, as some do for stability; what multiplies the values is a copy of it.
+        scores = (query @ key.mT / 2).masked_fill(~mask, -torch.inf)
+        return merged(scores.softmax(-1, dtype=torch.float64).to(value) @ value)
+
+    return model_of(mixed).float()
+
+
+@pytest.mark.parametrize("how", ["softmax", "fused"])
+@pytest.mark.parametrize(
+    ("mask", "said", "held", "kind"),
+    [
+        (STREAM, {}, 9, "attention"),
+        (BAND, {}, 7, "sliding attention"),
+        (CAUSAL, {}, None, "attention"),
+        (CHOSEN, {}, None, "attention"),
+        # What the class names counts if T reads no more.
+        (STREAM, {"state_size": 9, "kind": "stream"}, 9, "stream"),
+        (STREAM, {"state_size": 20}, 20, "attention"),
+        (STREAM, {"state_size": 8}, 9, "attention"),
+        (CAUSAL, {"state_size": 8}, None, "attention"),
+    ],
+)
+def test_attention_holds_the_tokens_that_later_rows_still_read(how, mask, said, held, kind):
+    item, most = captured(seeing(how, mask), **said), LENGTH if held is None else held
+    assert (item.kind, item.state_size, joined(item.notes)) == (kind, held, "")
+    assert (item.units, item.multiplicity) == (HEADS, WIDTH // HEADS)
+    assert item.state_bytes == most * TOKEN_BYTES
+    if not said:
+        assert item.operator.state_size().tolist() == [min(i, most) for i in range(LENGTH)]

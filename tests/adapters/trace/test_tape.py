@@ -7,8 +7,6 @@ from torch.nn import functional as F
 
 from statesize.adapters.module_call import ModuleCall
 from statesize.adapters.trace.tape import Tape
-from statesize.codes import Code
-from statesize.errors import ModelError
 
 
 class Loop(nn.Module):
@@ -61,25 +59,3 @@ def test_a_loop_that_fills_a_buffer_keeps_one_copy_of_it():
     hidden = torch.randn(1, 200, 4)
     tape, output = taped(Loop(), hidden)
     assert sum(value.nbytes for value in tape.values) < 40 * output.nbytes
-
-
-class Nested(nn.Module):
-    def forward(self, hidden):
-        return torch.nested.nested_tensor(list(hidden), layout=torch.jagged).cos().values()[None]
-
-
-class Sparse(nn.Module):
-    def forward(self, hidden):
-        return torch.sparse.mm(torch.eye(5, dtype=hidden.dtype).to_sparse(), hidden[0])[None]
-
-
-class Strided(nn.Module):
-    def forward(self, hidden):
-        return hidden.as_strided((1, 5, 4), (20, 1, 5))
-
-
-@pytest.mark.parametrize("layer", [Nested(), Sparse(), Strided()])
-def test_tensors_that_are_no_arrays_are_refused(layer):
-    with pytest.raises(ModelError) as raised:
-        taped(layer, torch.randn(1, 5, 4))
-    assert raised.value.args[0].code is Code.UNKNOWN_OPERATION

@@ -1,6 +1,6 @@
-"""How commands print tables and notes."""
+"""How commands print tables."""
 
-from statesize.cli.shared.printing import print_notes, print_table
+from statesize.cli.shared.printing import print_table
 from statesize.report.table import PageTable
 
 
@@ -9,10 +9,3 @@ def test_many_rows_are_not_printed(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("row") for line in lines) == 40
     assert lines[-1] == "10 rows more stand on the page and in --json."
-
-
-def test_lines_break_within_a_terminal(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "30")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    print_notes(["words " * 20])
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 30

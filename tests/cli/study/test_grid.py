@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 
 from statesize.cli import main
@@ -27,10 +26,6 @@ def plugin(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(SMALL, encoding="utf-8")
     return ["--plugin", str(path)]
-
-
-def read(path):
-    return pd.read_parquet(path).drop(columns="seconds")
 
 
 def test_the_document(plugin, tmp_path, capsys):
@@ -75,8 +70,3 @@ def test_studies_are_listed_without_torch():
     program = "import sys; from statesize.cli import main; main(['lab', 'study']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert "regimes: Which mixers fill their state" in done.stdout
-
-
-def test_studies_are_listed_with_those_of_a_file(plugin, capsys):
-    assert main(["lab", "study", *plugin]) == 0
-    assert "regimes: Which mixers fill their state" in capsys.readouterr().out

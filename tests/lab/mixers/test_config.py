@@ -3,43 +3,48 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from statesize.errors import FileError, InputError
-from statesize.lab.mixers import ModelConfig
+from statesize.lab.mixers import ModelConfig, mixer
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("name", "changes"),
     [
-        ({"mixer": "lstm"}, r"one of .*gla.*got 'lstm'"),
-        ({"width": 100, "heads": 3}, r"width must be a multiple of heads, 3, got 100. Give 99"),
-        ({"layers": 0}, r"layers must be .*got 0"),
-        ({"dropout": 1.0}, r"dropout must be a number of at least 0 and below 1, got 1\.0"),
-        ({"dropout": 10**400}, r"dropout must be a finite number, got 10+"),
-        ({"decay_bias": float("nan")}, r"decay_bias must be .*got nan"),
-        ({"decay_bias": -64}, "decay_bias must be a number above -64 and below 64, got -64"),
-        ({"mixer": "gla, sa"}, r"such as 'gla,sa' without spaces, got 'gla, sa'"),
-        ({"normalised": 1}, r"normalised must be .*got 1"),
-        (
-            {"mixer": "gla,sa,gla", "layers": 4},
-            r"layers must be a multiple of the 3 that mixer 'gla,sa,gla' names, got 4",
-        ),
-        ({"smallest_step": 0.0}, r"smallest_step must be above 0 and at most largest_step, 0\.1, got 0\.0"),
-        ({"positions": -1}, r"positions must be a whole number of at least 0, got -1"),
+        ("mixer", {"mixer": "lstm"}),
+        ("mixer", {"mixer": "gla, sa"}),
+        ("width", {"width": 100, "heads": 3}),
+        ("layers", {"layers": 0}),
+        ("layers", {"mixer": "gla,sa,gla", "layers": 4}),
+        ("dropout", {"dropout": 1.0}),
+        ("decay_bias", {"decay_bias": float("nan")}),
+        ("decay_bias", {"decay_bias": -64}),
+        ("normalised", {"normalised": 1}),
+        ("smallest_step", {"smallest_step": 0.0}),
+        ("positions", {"positions": -1}),
     ],
 )
-def test_bad_values_are_refused_and_quoted(changes, said):
-    with pytest.raises(InputError, match=said):
+def test_bad_values_are_refused_by_name(name, changes):
+    with pytest.raises(InputError, match=rf"^{name} must be .*got "):
         ModelConfig(**changes)
 
 
-def test_the_written_form_comes_back():
-    for config in (
-        ModelConfig(mixer="wla", width=64, decay_bias=0.0, dropout=0.2),
-        ModelConfig(mixer="la", window=8),
-        ModelConfig(mixer="s6,sa", normalised=True, smallest_step=0.01, largest_step=1, positions=64),
-    ):
-        assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+@given(
+    st.sampled_from([*mixer.names(), "s6,sa"]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "width": st.sampled_from([16, 64]), "dropout": st.floats(0, 0.9), "decay_bias": st.floats(-9, 9),
+            "window": st.integers(1, 9), "normalised": st.booleans(), "largest_step": st.floats(0.1, 2),
+            "positions": st.integers(0, 64), "tied": st.booleans(),
+        },
+    ),
+)  # fmt: skip
+def test_the_written_form_comes_back(name, changes):
+    config = ModelConfig(name, **changes)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_optional_fields_are_not_written_where_they_have_their_defaults():
@@ -64,5 +69,5 @@ def test_a_pattern_is_repeated_until_every_layer_has_a_mixer():
     ],
 )
 def test_a_damaged_or_foreign_form_is_refused(change):
-    with pytest.raises(FileError, match="here must be the configuration of a model of this version"):
+    with pytest.raises(FileError, match=r"^here must be"):
         ModelConfig.from_dict(change(ModelConfig().to_dict()), "here")

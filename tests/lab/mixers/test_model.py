@@ -7,15 +7,13 @@ from statesize.errors import InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig
 
 
-def model_of(name="gla", seed=0, **changes):
-    config = ModelConfig(
-        **{"mixer": name, "vocabulary_size": 11, "width": 16, "heads": 2, "layers": 2, "key_size": 4, **changes}
-    )
-    return LanguageModel(config, torch.Generator().manual_seed(seed))
+def model_of(name="gla", **changes):
+    shape = {"vocabulary_size": 11, "width": 16, "heads": 2, "layers": 2, "key_size": 4}
+    return LanguageModel(ModelConfig(name, **(shape | changes)), torch.Generator().manual_seed(0))
 
 
-def tokens(length, batch=2):
-    return torch.randint(0, 11, (batch, length), generator=torch.Generator().manual_seed(length))
+def tokens(length):
+    return torch.randint(0, 11, (2, length), generator=torch.Generator().manual_seed(length))
 
 
 @pytest.mark.parametrize(("length", "positions"), [(1, 37), (37, 37), (37, 0)])
@@ -27,17 +25,19 @@ def test_steps_equal_the_whole_sequence(length, positions):
         output, caches = model.step(token, caches)
         outputs.append(output)
     torch.testing.assert_close(torch.stack(outputs, 1), model(input_ids), rtol=1e-10, atol=1e-10)
+    if length == positions:
+        for longer in (lambda: model(tokens(38)), lambda: model.step(token, caches)):
+            with pytest.raises(InputError, match=r"^input_ids must be at most 37 tokens, .*got at least 38"):
+                longer()
 
 
 def test_an_output_layer_of_its_own_is_drawn_after_all_else():
     tied, own = model_of(), model_of(tied=False)
     weights = own.state_dict()
-    output = weights.pop("output.weight")
-    assert output.shape == (11, 16)
+    assert weights.pop("output.weight").shape == (11, 16)
     assert weights.keys() == tied.state_dict().keys()
     assert all(torch.equal(weights[name], weight) for name, weight in tied.state_dict().items())
-    with torch.no_grad():
-        own.output.weight.copy_(own.embedding.weight)
+    own.output.weight.data.copy_(own.embedding.weight)
     assert torch.equal(own(tokens(9)), tied(tokens(9)))
 
 
@@ -50,42 +50,30 @@ def test_with_positions_order_is_seen_without_convolution_or_decay():
         assert same == (positions == 0)
 
 
-def test_sequences_longer_than_the_positional_embedding_are_refused():
-    model = model_of(positions=3).eval()
-    with pytest.raises(
-        InputError, match="input_ids must be at most 3 tokens, the positional embedding of the model, got at least 4"
-    ):
-        model(tokens(4))
-    caches = model.initial_caches(2)
-    for t in range(3):
-        _, caches = model.step(tokens(4)[:, t], caches)
-    with pytest.raises(InputError, match="got at least 4"):
-        model.step(tokens(4)[:, 3], caches)
-
-
 def test_dropout_draws_from_its_generator_only_in_training():
-    model, input_ids = model_of(dropout=0.5), tokens(9)
-    model.set_dropout_generator(torch.Generator().manual_seed(5))
-    before, first = torch.get_rng_state(), model.train()(input_ids)
-    model.set_dropout_generator(torch.Generator().manual_seed(5))
-    assert torch.equal(model(input_ids), first)
-    assert not torch.equal(model(input_ids), first)
+    model, input_ids = model_of(dropout=0.5).train(), tokens(9)
+    before, outputs = torch.get_rng_state(), []
+    for _ in range(2):
+        model.set_dropout_generator(torch.Generator().manual_seed(5))
+        outputs += [model(input_ids), model(input_ids)]
     assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(outputs[0], outputs[2])
+    assert not torch.equal(outputs[0], outputs[1])
     model.eval()
     assert torch.equal(model(input_ids), model(input_ids))
 
 
 @pytest.mark.parametrize(
-    ("input_ids", "said"),
+    "input_ids",
     [
-        (torch.zeros(5, dtype=torch.long), r"must have shape \(S, L\).*, got \(5,\)"),
-        (torch.zeros(1, 0, dtype=torch.long), r"not be empty, got \(1, 0\)"),
-        (torch.zeros(1, 5), r"dtype torch\.float32"),
-        (torch.tensor([[3, 11]]), r"vocabulary, 0 to 10, got 3 to 11"),
-        (torch.tensor([[-1, 2]]), r"got -1 to 2"),
-        ([[1, 2]], r"input_ids must be a tensor of token numbers, got list"),
+        torch.zeros(5, dtype=torch.long),
+        torch.zeros(1, 0, dtype=torch.long),
+        torch.zeros(1, 5),
+        torch.tensor([[3, 11]]),
+        torch.tensor([[-1, 2]]),
+        [[1, 2]],
     ],
 )
-def test_bad_tokens_are_refused_and_quoted(input_ids, said):
-    with pytest.raises(InputError, match=said):
+def test_bad_tokens_are_refused(input_ids):
+    with pytest.raises(InputError, match=r"^input_ids must .*got "):
         model_of()(input_ids)

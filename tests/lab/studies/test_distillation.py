@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from small_studies import run_rows
 
 from statesize.lab.studies.distillation import Distillation
 from statesize.lab.studies.engine.table import StudyTable
@@ -22,14 +23,10 @@ def distillation(rows):
 def row(run, weight, ess, **changes):
     settings = {"model": {"layers": 2, "mixer": "gla"}, "training": {"seed": run}}
     settings["training"] |= {"identity_weight": weight} if weight else {}
+    values = {"entropy": ess - 0.5, "accuracy": 0.5, "seed": 0, "kv": 6, "chance": 1 / 6, "run": run}
     layers = {f"entropy_layer_{layer}": ess - layer for layer in range(2)}
-    values = {
-        **{"run": run, "status": "done", "message": "", "task": "mqar", "kv": 6, "length": 64, "key_size": 16},
-        **{"width": 32, "seed": 0, "step": 600, "final": True, "state_size": 16.0, "accuracy": 0.5},
-        **{"chance": 1 / 6, "mixer": "gla", "intervention": "none"},
-        **{"settings": json.dumps(settings), "entropy": ess - 0.5},
-    }
-    return values | layers | changes
+    (found,) = run_rows(settings, {600: values | layers | changes})
+    return found | {"final": found["step"] > 0}
 
 
 def table(error_of):
@@ -81,10 +78,9 @@ def test_it_does_not_where_the_size_of_the_claim_is_against_it():
 
 def test_copies_of_teachers_are_in_no_correlation():
     rows = table(lambda ess, size: 0.1 * ess / size)
-    found = distillation([one | {"key_size": 4} if "teacher" in one["run"] else one for one in rows])
+    copies = [one | {"key_size": 4} for one in rows]
+    found = distillation(copies)
     assert found.holds is None
     assert not any(name.startswith(("n4", "control_n4")) for name in found.figures)
     assert found.figures["n2_spearman"] == pytest.approx(1)
-    drawn = STUDY.records(StudyTable([one | {"key_size": 4} for one in rows]))
-    assert sum("student" in record for record in drawn) == 24
-    assert len(found.figures) < len(distillation(rows).figures)
+    assert sum("student" in record for record in STUDY.records(StudyTable(copies))) == 24

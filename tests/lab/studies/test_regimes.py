@@ -1,6 +1,7 @@
 """Shares of the state are compared at equal task, kv and TSS."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -21,20 +22,17 @@ def regimes(rows):
 
 def table(shares, layers=2):
     rows = []
-    for mixer, share in shares.items():
+    for (mixer, share), size, kv, seed in itertools.product(shares.items(), (4, 16), (8, 16), range(3)):
         # Larger states have smaller shares, which must not be taken for the mixer's.
-        for size in (4, 16):
-            for kv in (8, 16):
-                for seed in range(3):
-                    used = share - 0.01 * size + 0.01 * seed
-                    model = {"mixer": mixer, "key_size": size, "layers": layers}
-                    settings = {"task": {"pairs": kv}, "model": model, "training": {"seed": seed}}
-                    accuracy = 0.99 if (mixer, size) == ("la", 16) else used / 2
-                    ends = {
-                        step: {METRIC: used * size, f"utilisation_{METRIC}": utilisation, "accuracy": accuracy}
-                        for step, utilisation in ((0, 0.5), (600, used))
-                    }
-                    rows += run_rows(settings, ends, kv=kv, chance=1 / kv)
+        used = share - 0.01 * size + 0.01 * seed
+        model = {"mixer": mixer, "key_size": size, "layers": layers}
+        accuracy = 0.99 if (mixer, size) == ("la", 16) else used / 2
+        ends = {
+            step: {METRIC: used * size, f"utilisation_{METRIC}": utilisation, "accuracy": accuracy}
+            for step, utilisation in ((0, 0.5), (600, used))
+        }
+        settings = {"task": {"pairs": kv}, "model": model, "training": {"seed": seed}}
+        rows += run_rows(settings, ends, kv=kv, chance=1 / kv)
     return rows
 
 

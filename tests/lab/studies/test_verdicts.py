@@ -8,10 +8,6 @@ from statesize.lab.studies.engine.statistics import Evidence, jackknife, of_mean
 from statesize.lab.studies.engine.verdicts import NO_CLAIM, Claim, Findings, holm, judge
 
 
-def claim(least=3, **thresholds):
-    return Claim("It rises.", "seed", least, "nothing", thresholds or {"gain": 0.2})
-
-
 @pytest.fixture
 def values():
     return np.random.default_rng(0).normal(0.5, 0.3, 8)
@@ -41,45 +37,46 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-def test_a_verdict_needs_doubt_to_be_gone():
-    sure, below = Evidence(0.5, 0.05, 8), Evidence(0.0, 0.05, 8)
-    assert judge(claim(), {"gain": sure}).holds is True
-    assert judge(claim(), {"gain": below}).holds is False
-    assert judge(claim(), {"gain": Evidence(0.3, 0.2, 8)}).holds is None
-    assert judge(claim(), {}).holds is None
-    assert judge(claim(a=0.2, b=0.2), {"a": sure, "b": below}).holds is False
-    assert judge(claim(a=0.2, b=0.2), {"a": sure, "b": Evidence(0.3, 0.2, 8)}).holds is None
-    assert judge(claim(), {}).reason == "these runs do not give gain"
-    few = judge(claim(9), {"gain": sure})
-    assert (few.holds, few.reason) == (None, "8 of the 9 units that the claim needs (unit: seed)")
-    doubtful = judge(claim(), {"gain": Evidence(0.3, 0.2, 8)})
-    assert doubtful.reason == "neither clearly above nor below: gain 0.30 [-0.17, 0.77] against 0.2"
+SURE, BELOW, DOUBTFUL = Evidence(0.5, 0.05, 8), Evidence(0.0, 0.05, 8), Evidence(0.3, 0.2, 8)
+# One look passes at 2.5 %, and does not as the weaker of two that pass at 1.25 %.
+WEAK = Evidence(0.2 + 0.05 * float(stats.t.isf(0.02, 7)), 0.05, 8)
 
 
-def test_several_looks_are_corrected():
-    # One look passes at 2.5 %, and does not as the weaker of two that pass at 1.25 %.
-    weak = Evidence(0.2 + 0.05 * float(stats.t.isf(0.02, 7)), 0.05, 8)
-    assert judge(claim(), {"gain": weak}).holds is True
-    assert judge(claim(a=0.2, b=0.2), {"a": weak, "b": weak}).holds is None
-    assert judge(claim(), {"gain": weak}).figures["claim_gain_interval"][0] > 0.2
-    assert judge(claim(a=0.2, b=0.2), {"a": weak, "b": weak}).figures["claim_a_interval"][0] < 0.2
-
-
-def test_units_that_agree_leave_no_doubt_but_at_the_threshold():
-    assert judge(claim(), {"gain": of_mean(np.full(3, 0.6))}).holds is True
-    assert judge(claim(), {"gain": of_mean(np.full(3, 0.2))}).holds is None
-    assert judge(claim(), {"gain": of_mean(np.full(1, 0.6))}).holds is None
+@pytest.mark.parametrize(
+    ("evidence", "holds", "reason"),
+    [
+        ({"gain": SURE}, True, ""),
+        ({"gain": BELOW}, False, ""),
+        ({"gain": DOUBTFUL}, None, "neither clearly above nor below: gain 0.30 [-0.17, 0.77] against 0.2"),
+        ({"gain": None}, None, "these runs do not give gain"),
+        ({"gain": Evidence(0.5, 0.05, 2)}, None, "2 of the 3 units that the claim needs (unit: seed)"),
+        ({"a": SURE, "b": BELOW}, False, ""),
+        ({"a": SURE, "b": DOUBTFUL}, None, None),
+        ({"gain": WEAK}, True, ""),
+        ({"a": WEAK, "b": WEAK}, None, None),
+        # Units that agree leave no doubt but at the threshold.
+        ({"gain": of_mean(np.full(3, 0.6))}, True, ""),
+        ({"gain": of_mean(np.full(3, 0.2))}, None, None),
+        ({"gain": of_mean(np.full(1, 0.6))}, None, None),
+    ],
+)
+def test_a_verdict_needs_doubt_to_be_gone(evidence, holds, reason):
+    tested = Claim("It rises.", "seed", 3, "nothing", dict.fromkeys(evidence, 0.2))
+    found = judge(tested, {name: one for name, one in evidence.items() if one is not None})
+    assert found.holds is holds
+    assert reason in (found.reason, None)
+    if WEAK in evidence.values():
+        # Several looks are corrected.
+        assert (found.figures[f"claim_{min(evidence)}_interval"][0] > 0.2) is (len(evidence) == 1)
 
 
 def test_without_a_claim_nothing_can_be_told():
-    found, tested = (Findings(claim=one) for one in (None, claim()))
-    for findings in (found, tested):
-        findings.add("gain", Evidence(0.5, 0.05, 8))
-    found, tested = (findings.conclusion("width", ()) for findings in (found, tested))
-    assert (found.claim, found.holds) == (NO_CLAIM, None)
-    assert tested.holds is True
-    assert tested.figures["claim_gain_units"] == 8
-    assert (tested.table().rows[0], found.table().rows) == (
-        ("claim_gain", "0.5 [0.382, 0.618]"),
-        [("gain", "0.5 [0.382, 0.618]")],
-    )
+    tested = Claim("It rises.", "seed", 3, "nothing", {"gain": 0.2})
+    without, with_it = Findings(claim=None), Findings(claim=tested)
+    for findings in (without, with_it):
+        findings.add("gain", SURE)
+    found, told = (findings.conclusion("width", ()) for findings in (without, with_it))
+    assert (found.claim, found.holds, told.holds) == (NO_CLAIM, None, True)
+    assert told.figures["claim_gain_units"] == 8
+    assert told.table().rows[0] == ("claim_gain", "0.5 [0.382, 0.618]")
+    assert found.table().rows == [("gain", "0.5 [0.382, 0.618]")]

@@ -81,41 +81,26 @@ def assert_uniform(numbers, count):
     assert (share - 1 / count).abs().max() < 4 * (1 / count / len(numbers)) ** 0.5
 
 
-def test_recall_draws_keys_values_and_their_order_evenly():
-    inputs, targets = MQAR(3, length=10, vocabulary_size=9).sample(40_000, torch.Generator().manual_seed(2))
+def test_each_task_draws_evenly_what_it_asks():
+    generator = torch.Generator().manual_seed(2)
+    inputs, targets = MQAR(3, length=10, vocabulary_size=9).sample(40_000, generator)
     keys, values = inputs[:, :6:2], inputs[:, 1:6:2]
     for pair in range(3):
         assert_uniform(keys[:, pair] * 5 + values[:, pair] - 4, 20)
     assert_uniform((keys == inputs[:, 6:7]).int().argmax(1), 3)
-    assert (targets[:, :6] == IGNORED).all()
     # Each run of queries repeats every pair once.
     assert (inputs[:, 6:9].sort(-1).values == keys.sort(-1).values).all()
-
-
-def test_copying_draws_places_and_symbols_evenly():
-    inputs, targets = SelectiveCopying(2, length=6, symbols=3).sample(40_000, torch.Generator().manual_seed(0))
+    inputs, targets = SelectiveCopying(2, length=6, symbols=3).sample(40_000, generator)
     places = (inputs[:, :4] < 3).int() @ torch.tensor([1, 2, 4, 8], dtype=torch.int32)
     choices = [2**first + 2**second for first, second in itertools.combinations(range(4), 2)]
     assert_uniform(torch.tensor([choices.index(place) for place in places.tolist()]), 6)
     assert_uniform(targets[:, 4] * 3 + targets[:, 5], 9)
-
-
-def test_rebinding_asks_each_key_once_and_one_who_does_not_forget_is_mostly_wrong():
-    few, task, wrong, asked = Rebinding(documents=1, pairs=2, unbound=1, keys=3), Rebinding(), 0, 0
-    inputs, targets = few.sample(30_000, torch.Generator().manual_seed(0))
+    few = Rebinding(documents=1, pairs=2, unbound=1, keys=3)
+    inputs, targets = few.sample(30_000, generator)
     queries = inputs[:, 4:-1:2]
     assert queries.sort(1).values.equal(torch.arange(3).expand_as(queries))
     assert_uniform((targets[:, 4:-1:2] == few.none).int().argmax(1), 3)
     assert_uniform(queries[:, 0], 3)
-    for tokens, wanted in zip(*(part.tolist() for part in next(task.held_out(256))), strict=True):
-        # Without <eos> the memory of every document is kept; the pairs of each document still bind anew.
-        memory = {}
-        for start in range(0, len(tokens), task.document_length):
-            unbound = [at for at in range(start, start + task.document_length) if wanted[at] == task.none and start]
-            asked, wrong = asked + len(unbound), wrong + sum(tokens[at] in memory for at in unbound)
-            pairs = tokens[start : start + 2 * task.pairs]
-            memory |= dict(zip(pairs[::2], pairs[1::2], strict=True))
-    assert wrong / asked > 0.6
 
 
 @pytest.mark.parametrize(
@@ -150,73 +135,52 @@ def test_batches_depend_on_the_generator_alone(task):
     assert torch.get_rng_state().equal(state)
     assert all(one.equal(two) for one, two in zip(first, again, strict=True))
     assert not first[0].equal(later[0])
+    # Tasks of equal numbers are equal and survive pickling and their settings.
+    assert pickle.loads(pickle.dumps(task)) == task == build_task(task.settings())  # noqa: S301
+    assert hash(dataclasses.replace(task)) == hash(task)
 
 
 @every_task
 def test_held_out_set_is_fixed_for_every_batch_size_and_drawn_from_its_own_seed(task):
     small = dataclasses.replace(task, held_out_sequences=10)
-
-    def whole(of, batch_size):
-        return torch.cat([torch.cat(batch, 1) for batch in of.held_out(batch_size)])
-
-    assert [len(inputs) for inputs, _ in small.held_out(4)] == [4, 4, 2]
-    assert whole(small, 4).equal(whole(small, 10))
-    assert len(whole(task, 64)) == 256
-    assert not whole(small, 10).equal(whole(dataclasses.replace(small, held_out_seed=1), 10))
+    four, ten, other = (
+        [torch.cat(batch, 1) for batch in one.held_out(size)]
+        for one, size in ((small, 4), (small, 10), (dataclasses.replace(small, held_out_seed=1), 10))
+    )
+    assert [len(batch) for batch in four] == [4, 4, 2]
+    assert torch.cat(four).equal(ten[0])
+    assert sum(len(inputs) for inputs, _ in task.held_out(64)) == 256
+    assert not ten[0].equal(other[0])
     trained_on = task.sample(10, torch.Generator().manual_seed(0))[0]
-    assert not (whole(small, 10)[:, None, : task.length] == trained_on).all(-1).any()
-
-
-@every_task
-def test_tasks_of_equal_numbers_are_equal_and_survive_pickling_and_their_settings(task):
-    assert pickle.loads(pickle.dumps(task)) == task == build_task(task.settings())  # noqa: S301
-    assert hash(dataclasses.replace(task)) == hash(task)
-    assert len(set(TASKS)) == len(TASKS)
+    assert not (ten[0][:, None, : task.length] == trained_on).all(-1).any()
 
 
 @pytest.mark.parametrize(
     ("name", "numbers", "refused"),
     [
-        ("mqar", {"pairs": 33}, "pairs must be at most 32"),
-        ("mqar", {"pairs": 6, "length": 12}, "length must be at least 13"),
-        ("mqar", {"pairs": 1}, "pairs must be a whole number of at least 2"),
-        ("mqar", {"pairs": "4"}, "pairs must be a whole number"),
-        ("mqar", {"pair": 4}, "Task mqar cannot be built: .*'pair'"),
-        ("mqr", {}, "task name must be one of compression, mqar"),
-        (["mqar"], {}, "task name must be one of"),
-        ("selective_copying", {"tokens": 40}, "length must be at least 80"),
-        ("selective_copying", {"symbols": 1}, "symbols must be a whole number of at least 2"),
-        ("rebinding", {"keys": 8}, "keys must be at least 9"),
-        ("rebinding", {"unbound": 0}, "unbound must be a whole number of at least 1"),
-        ("compression", {"tokens": 1}, "tokens must be a whole number of at least 2"),
-        ("compression", {"tokens": True}, "tokens must be a whole number"),
-        ("compression", {"held_out_sequences": 0}, "held_out_sequences must be a whole number of at least 1"),
-        ("compression", {"held_out_seed": -1}, "held_out_seed must be a whole number of at least 0"),
+        ("mqar", {"pairs": 33}, "pairs"),
+        ("mqar", {"pairs": 6, "length": 12}, "length"),
+        ("mqar", {"pairs": "4"}, "pairs"),
+        ("mqar", {"pair": 4}, "Task mqar"),
+        ("mqr", {}, "task name"),
+        ("selective_copying", {"tokens": 40}, "length"),
+        ("selective_copying", {"symbols": 1}, "symbols"),
+        ("rebinding", {"keys": 8}, "keys"),
+        ("rebinding", {"unbound": 0}, "unbound"),
+        ("compression", {"tokens": True}, "tokens"),
+        ("compression", {"held_out_sequences": 0}, "held_out_sequences"),
+        ("compression", {"held_out_seed": -1}, "held_out_seed"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(name, numbers, refused):
-    with pytest.raises(InputError, match=f"^{refused}"):
+def test_numbers_that_do_not_fit_are_refused_by_name(name, numbers, refused):
+    with pytest.raises(InputError, match=f"^{refused} (must be|cannot be built)"):
         build_task({"name": name, **numbers})
-
-
-@pytest.mark.parametrize(("count", "draws"), [(5, 5), (9, 3), (1000, 30), (1, 1)])
-def test_draws_are_different_and_in_range_in_every_default_dtype(count, draws):
-    numbers = distinct(count, draws, 500, torch.Generator().manual_seed(0))
-    assert numbers.shape == (500, draws)
-    assert all(len(set(row)) == draws for row in numbers.tolist())
-    assert numbers.min() >= 0
-    assert numbers.max() < count
-    dtype = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        assert distinct(count, draws, 500, torch.Generator().manual_seed(0)).equal(numbers)
-    finally:
-        torch.set_default_dtype(dtype)
 
 
 # Three of five go by sorting, two of five by rejection.
 @pytest.mark.parametrize(("count", "draws"), [(5, 3), (5, 2)])
 def test_every_ordered_choice_is_as_likely(count, draws):
     numbers = distinct(count, draws, 60_000, torch.Generator().manual_seed(1))
+    assert all(len(set(row)) == draws for row in numbers[:500].tolist())
     place = {choice: number for number, choice in enumerate(itertools.permutations(range(count), draws))}
     assert_uniform(torch.tensor([place[tuple(row)] for row in numbers.tolist()]), len(place))

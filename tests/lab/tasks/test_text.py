@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from statesize.errors import FileError, InputError
 from statesize.lab.tasks import Corpus, TextTask, encode, read_text, train_tokenizer
@@ -31,17 +33,13 @@ def test_a_document_is_on_one_side_whatever_else_there_is():
     assert list(whole.train) == [document for document in documents if document in set(whole.train)]
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 12])
-def test_two_documents_or_more_leave_no_part_empty(count):
-    for start in range(40):
-        parts = split(f"document {index}" for index in range(start, start + count))
-        assert parts.train
-        assert parts.held_out
-
-
-def test_a_single_document_is_trained_on():
-    assert split(["alone", "alone"]) == Corpus(train=("alone", "alone"), held_out=())
-    assert split([]) == Corpus(train=(), held_out=())
+@given(st.integers(2, 12), st.integers(0, 40))
+def test_two_documents_or_more_leave_no_part_empty_and_one_is_trained_on(count, start):
+    documents = [f"document {index}" for index in range(start, start + count)]
+    parts = split(documents)
+    assert parts.train
+    assert parts.held_out
+    assert split(documents[:1] * 2) == Corpus(train=(documents[0],) * 2, held_out=())
 
 
 def test_files_without_texts_are_refused(tmp_path):
@@ -52,7 +50,7 @@ def test_files_without_texts_are_refused(tmp_path):
             read_text(tmp_path / name)
 
 
-@pytest.mark.parametrize("text", [*DOCUMENTS, " leading", "tab\tand\n\nlines\n", "\x00\x7f🜚", "Zażółć"])
+@given(st.text())
 def test_the_tokenizer_gives_every_text_back(tokenizer, text):
     tokens = encode([text], tokenizer)
     assert tokens[-1] == 0
@@ -79,8 +77,7 @@ def test_a_batch_is_windows_of_the_train_stream_shifted_by_one():
     assert torch.equal(targets, inputs + 1)
 
 
-@pytest.mark.parametrize("held_out", [2, 7, 8, 9, 23])
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@given(st.integers(2, 23), st.integers(1, 5))
 def test_every_held_out_token_is_scored_once(held_out, batch_size):
     task = task_of(held_out=held_out)
     batches = list(task.held_out(batch_size))

@@ -46,19 +46,8 @@ def echo():
 
 @pytest.fixture
 def make_model():
-    def make(mixer="gla", dropout=0.0, seed=0, **changes):
-        config = ModelConfig(
-            **{
-                "mixer": mixer,
-                "vocabulary_size": 7,
-                "width": 16,
-                "heads": 2,
-                "layers": 1,
-                "key_size": 4,
-                "dropout": dropout,
-                **changes,
-            }
-        )
-        return LanguageModel(config, torch.Generator().manual_seed(seed))
+    def make(mixer="gla", seed=0, **changes):
+        shape = {"vocabulary_size": 7, "width": 16, "heads": 2, "layers": 1, "key_size": 4}
+        return LanguageModel(ModelConfig(mixer, **(shape | changes)), torch.Generator().manual_seed(seed))
 
     return make

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 import torch
 
-from statesize.errors import FileError, InputError, StatesizeError
+from statesize.errors import FileError, InputError
 from statesize.lab.mixers import load_checkpoint
 from statesize.lab.training import DivergenceError, RunFolder, TrainingConfig, evaluate, train
 
@@ -140,9 +141,9 @@ def test_resuming_nothing_or_what_is_damaged_is_refused(echo, make_model, tmp_pa
 @pytest.mark.parametrize(
     ("model", "task", "config", "message"),
     [
-        ({}, {}, {"rate": 0.5}, r"rate must be 0\.01, with which .* was made, got 0\.5"),
-        ({"key_size": 8}, {}, {}, r"key_size must be 4, with which .* was made, got 8"),
-        ({"tied": False}, {}, {}, r"tied must be True, with which .* was made, got False"),
+        ({}, {}, {"rate": 0.5}, "rate must be 0.01, "),
+        ({"key_size": 8}, {}, {}, "key_size must be 4, "),
+        ({"tied": False}, {}, {}, "tied must be True, "),
         ({}, {"length": 13}, {}, "other data"),
         ({}, {"seed": 1}, {}, "other data"),
     ],
@@ -152,7 +153,7 @@ def test_resuming_with_other_settings_model_or_data_is_refused(
 ):
     run(make_model(), echo, tmp_path)
     other = dataclasses.replace(echo, **task), tmp_path, dataclasses.replace(CONFIG, **config)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=re.escape(message)):
         run(make_model(**model), *other, resume=True)
 
 
@@ -161,37 +162,28 @@ def test_a_run_that_diverges_keeps_the_weights_of_the_step_before(echo, make_mod
     steps = train(model, echo, dataclasses.replace(CONFIG, rate=1e30))
     next(steps)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(DivergenceError, match="learning rate below"):
+    with pytest.raises(DivergenceError, match=r"learning rate below"):
         list(steps)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_a_gradient_that_is_not_finite_stops_the_run(echo, make_model):
     model = make_model()
     model.embedding.weight.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(StatesizeError, match=r"gradient norm is \w+ at step 1\. Try a learning rate below 0\.01"):
+    with pytest.raises(DivergenceError, match=r"^gradient norm is \w+ at step 1\."):
         list(train(model, echo, CONFIG))
 
 
 @pytest.mark.parametrize(
-    ("model", "config", "message"),
-    [
-        ({}, {"device": "nonsense"}, "device must be one that torch has here, got 'nonsense'"),
-        ({"vocabulary_size": 5}, {}, "model must have at least the 7 tokens of the task, got 5"),
-        ({}, {"steps": 0}, "steps must be at least 1"),
-    ],
+    ("name", "model", "config"),
+    [("device", {}, {"device": "nonsense"}), ("model", {"vocabulary_size": 5}, {}), ("steps", {}, {"steps": 0})],
 )
-def test_what_cannot_be_trained_is_refused_and_writes_nothing(model, config, message, echo, make_model, tmp_path):
-    with pytest.raises(InputError, match=message):
+def test_what_cannot_be_trained_is_refused_and_writes_nothing(name, model, config, echo, make_model, tmp_path):
+    with pytest.raises(InputError, match=f"{name} must (be|have) "):
         run(make_model(**model), echo, tmp_path / "run", dataclasses.replace(CONFIG, **config))
     assert not (tmp_path / "run").exists()
 
 
 def test_tasks_without_held_out_data_or_targets_are_refused(echo, make_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(type(echo), "held_out", lambda task, batch_size: iter(()))
-    with pytest.raises(InputError, match="no held-out data; at least one sequence"):
-        run(make_model(), echo, tmp_path / "run")
     ignored = (torch.zeros(2, 12, dtype=torch.long), torch.full((2, 12), -100))
-    monkeypatch.setattr(type(echo), "held_out", lambda task, batch_size: iter([ignored]))
-    with pytest.raises(InputError, match="held-out data have no target"):
-        evaluate(make_model(), echo, 2)
+    for batches, message in (((), "no held-out data"), ((ignored,), "held-out data have no target")):
+        monkeypatch.setattr(type(echo), "held_out", lambda task, batch_size, batches=batches: iter(batches))
+        with pytest.raises(InputError, match=message):
+            run(make_model(), echo, tmp_path / message)

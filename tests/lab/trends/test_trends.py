@@ -15,15 +15,15 @@ from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
 from statesize.lab.trends.length import known_trained_length
 from statesize.lab.trends.series import find_checkpoints
 
-SHAPE = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
 IDS = [list(range(first, first + 24)) for first in (2, 12, 30, 40)] + [[7, 9] * 12]
 TEXT = torch.randint(2, 64, (150,), generator=torch.Generator().manual_seed(3))
 STEPS = (0, 100, 1000)
 LAYER = "layers.0.mixer"
 
 
-def model(mixer="gla", seed=0, **shape):
-    return LanguageModel(ModelConfig(mixer=mixer, **(SHAPE | shape)), torch.Generator().manual_seed(seed)).eval()
+def model(mixer="gla", seed=0, **changes):
+    shape = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
+    return LanguageModel(ModelConfig(mixer=mixer, **(shape | changes)), torch.Generator().manual_seed(seed)).eval()
 
 
 @pytest.fixture
@@ -36,8 +36,13 @@ def run(tmp_path):
 
 
 def lengths(given, *contexts, future=6, text=TEXT, **options):
-    settings = ss.Settings(future=future, **options.pop("settings", {}))
-    return ss.lab.length(given, text, lengths=contexts or (4, 8, 16), settings=settings, **options)
+    return ss.lab.length(given, text, lengths=contexts or (4, 8, 16), settings=ss.Settings(future=future), **options)
+
+
+def effective_rank(blocks):
+    shares = torch.linalg.svdvals(blocks)
+    shares /= shares.sum(-1, keepdim=True)
+    return (-(shares * shares.clamp_min(1e-300).log()).sum(-1)).exp()
 
 
 def test_a_series_holds_the_means_of_profiles_and_paired_changes(run):
@@ -48,9 +53,9 @@ def test_a_series_holds_the_means_of_profiles_and_paired_changes(run):
     ]
     expected = []
     for step in STEPS:
-        frame = ss.profile(model(seed=step), IDS).to_dataframe()
-        frame = frame[(frame["metric"] == "entropy") & (frame["position"] > 0)]
-        expected.append(frame.groupby("sequence")[["ess", "ceiling", "norm"]].mean().to_numpy())
+        node = ss.profile(model(seed=step), IDS).mixer(0)
+        means = node[["entropy", "ceiling", "norm"]].sel(position=node["position"] > 0).mean(["head", "position"])
+        expected.append(means.to_array().values.T)
     told = np.stack([found.values(LAYER, metric) for metric in ("entropy", "ceiling", "norm")], -1)
     assert told == pytest.approx(np.array(expected), rel=1e-5)
     # The only layer is the average.
@@ -59,27 +64,7 @@ def test_a_series_holds_the_means_of_profiles_and_paired_changes(run):
     assert change.value == pytest.approx(told[2, :, 0].mean() - told[0, :, 0].mean())
     assert (change.low, change.high) == pytest.approx(tuple(interval))
     assert found.to_dict()["steps"] == [{"name": f"step-{step}", "step": step} for step in STEPS]
-    assert len(found.headline.split()) <= 30
     assert found.left_out == {}
-
-
-def test_the_average_weights_layers_by_channels_and_leaves_out_those_without_t():
-    class Averaging(nn.Module):
-        def __init__(self, width):
-            super().__init__()
-            self.value = nn.Linear(6, width)
-
-        def forward(self, hidden):
-            return self.value(hidden).cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        hybrid = nn.Sequential(nn.Embedding(64, 6), Averaging(6), Averaging(12), nn.Linear(12, 6))
-        hybrid.append(nn.GRU(6, 6, batch_first=True))
-    found = lengths(hybrid, 4, 8, excerpts=1)
-    first, second = (found.values(layer) for layer in ("1", "2"))
-    assert found.values() == pytest.approx((6 * first + 12 * second) / 18)
-    assert found.values("4").min() > found.values().max()
 
 
 @pytest.mark.parametrize("mixer", ["sa", "gla"])
@@ -92,10 +77,7 @@ def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
             ids = TEXT[22 * piece + 16 - context : 22 * piece + 22]
             (captured,) = ss.capture(model(mixer), ids[None])
             blocks = captured.operator.to(dtype=torch.float64).dense()[0, :, context : context + 6, :context]
-            shares = torch.linalg.svdvals(blocks)
-            shares /= shares.sum(-1, keepdim=True)
-            expected = (-(shares * shares.clamp_min(1e-300).log()).sum(-1)).exp().mean()
-            assert found.values(LAYER)[row, piece] == pytest.approx(float(expected), rel=1e-4)
+            assert found.values(LAYER)[row, piece] == pytest.approx(float(effective_rank(blocks).mean()), rel=1e-4)
     assert found.values(LAYER, "ceiling")[:, 0].tolist() == ([4, 6, 6] if mixer == "sa" else [4, 4, 4])
 
 
@@ -103,11 +85,10 @@ def test_no_exponent_is_fitted_across_the_trained_length():
     texts = list(TEXT.view(5, 30))
     inside, across = (lengths(model("sa"), 2, 4, 8, 16, text=texts, trained_length=n) for n in (8, None))
     values = inside.values()[:3]
-    slopes = np.polyfit(np.log([2, 4, 8]), np.log(values), 1)[0]
-    assert inside.analysis["average"].fitted.value == pytest.approx(slopes.mean())
-    assert across.analysis["average"].fitted.value != pytest.approx(slopes.mean())
+    slope = np.polyfit(np.log([2, 4, 8]), np.log(values), 1)[0].mean()
+    assert inside.analysis["average"].fitted.value == pytest.approx(slope)
+    assert across.analysis["average"].fitted.value != pytest.approx(slope)
     assert f"after 2 tokens to {values[-1].mean():.1f} after 8;" in inside.headline
-    assert len(inside.headline.split()) <= 30
     assert lengths(model("sa"), 4, 8, 16, text=texts, trained_length=2).analysis["average"].shape == "too few lengths"
 
 
@@ -122,25 +103,23 @@ def test_the_trained_length_is_what_the_model_or_its_training_says(tmp_path):
 
 
 def test_shorter_contexts_begin_as_the_tokenizer_begins_a_text(tmp_path):
-    text = torch.arange(1, 60)
-    lengths(
-        model(), 4, 8, text=text, future=4, tokenizer=tiny_tokenizer(bos=True), excerpts=2, output=tmp_path / "kept"
-    )
+    options = {"tokenizer": tiny_tokenizer(bos=True), "excerpts": 2, "output": tmp_path}
+    lengths(model(), 4, 8, text=torch.arange(1, 60), future=4, **options)
     for context in (4, 8):
-        kept = ss.Profile.load(tmp_path / "kept" / str(context)).tokens["token_ids"].values
+        kept = ss.Profile.load(tmp_path / str(context)).tokens["token_ids"].values
+        assert kept.shape == (2, context + 4)
         assert kept[:, 0].tolist() == [0, 0]
         # Contexts end where the longest does.
         assert kept[:, -1].tolist() == [11, 33]
-        assert kept.shape == (2, context + 4)
 
 
 @pytest.mark.parametrize("kind", ["series", "length"])
 def test_points_are_profiles_that_the_same_call_takes_up(kind, run, tmp_path):
-    measured = []
+    measured, options = [], {"output": tmp_path / "kept"}
 
     def again():
-        options = {"output": tmp_path / "kept", "on_progress": measured.append}
-        return ss.lab.series(run, IDS[:1], **options) if kind == "series" else lengths(model(), **options)
+        told = options | {"on_progress": measured.append}
+        return ss.lab.series(run, IDS[:1], **told) if kind == "series" else lengths(model(), **told)
 
     first, names = again(), {"series": [f"step-{step}" for step in STEPS], "length": ["4", "8", "16"]}[kind]
     assert [ss.Profile.load(tmp_path / "kept" / name).mixers for name in names] == [(LAYER,)] * 3
@@ -155,14 +134,22 @@ def test_a_point_that_cannot_be_measured_is_named(run):
     found = ss.lab.series(run, IDS[3:4])
     assert found.rows["point"].unique().tolist() == ["step-0", "step-1000"]
     assert found.left_out.keys() == {"step-100", "step-400", "intervals"}
-    assert "model.safetensors" in str(found.left_out["step-100"])
     assert found.left_out["intervals"].code is Code.FEW_TEXTS
-    assert any(line.startswith("step-100: ") for line in found.legend)
+    assert any(line.startswith("step-100: ") and "model.safetensors" in line for line in found.legend)
     assert lengths(model(positions=20)).left_out["16"].code is Code.NOT_MEASURED
     for step in (0, 1000):
         (run / f"step-{step}" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(FileError, match=r"step-0/model\.safetensors"):
         ss.lab.series([run / "step-0", run / "step-1000"], IDS)
+
+
+class Averaging(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.value = nn.Linear(8, width)
+
+    def forward(self, hidden):
+        return self.value(hidden).cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
 
 
 class Attention(nn.Module):
@@ -178,22 +165,22 @@ class Attention(nn.Module):
         return hidden + nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)[:, 0]
 
 
-def test_a_layer_that_is_not_measured_at_all_points_is_left_out():
+def test_the_average_weights_layers_by_channels_and_leaves_out_those_that_a_point_lacks():
     def found(*layers):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return lengths(
-                nn.Sequential(nn.Embedding(64, 8), *(Attention(*ahead) for ahead in layers)), 8, 24, future=8
-            )
+            return lengths(nn.Sequential(nn.Embedding(64, 8), *(layer() for layer in layers)), 8, 24, future=8)
 
-    whole, some = found((), (), ()), found((), (32,), ())
-    assert whole.layers == ["average", "1", "2", "3"]
-    assert some.layers == ["average", "1", "3"]
+    by_channels = found(lambda: Averaging(8), lambda: Averaging(16))
+    first, second = (by_channels.values(layer) for layer in ("1", "2"))
+    assert by_channels.values() == pytest.approx((8 * first + 16 * second) / 24)
+    whole, some = found(*[Attention] * 3), found(Attention, lambda: Attention(32), Attention)
+    assert (whole.layers, some.layers) == (["average", "1", "2", "3"], ["average", "1", "3"])
     assert some.left_out["2"].code is Code.LOOKS_AHEAD
     assert some.values("1") == pytest.approx(whole.values("1"))
     assert some.values() == pytest.approx((some.values("1") + some.values("3")) / 2)
     with pytest.raises(InputError, match="points must be of models that share a layer"):
-        found((16,), (32,))
+        found(lambda: Attention(16), lambda: Attention(32))
 
 
 def test_checkpoints_are_found_with_their_steps(tmp_path):
@@ -202,9 +189,9 @@ def test_checkpoints_are_found_with_their_steps(tmp_path):
     found = find_checkpoints(tmp_path)
     assert [(one.name, one.step) for one in found] == [(f"checkpoint-{step}", step) for step in (20, 500, 1000)]
     named = find_checkpoints("owner/model", ["stage1-step30-tokens5B", "main"])
-    assert [(one.name, one.model, one.step) for one in named] == [
-        ("main", "owner/model", None),
-        ("stage1-step30-tokens5B", "owner/model", 30),
+    assert [(one.model, one.name, one.step) for one in named] == [
+        ("owner/model", "main", None),
+        ("owner/model", "stage1-step30-tokens5B", 30),
     ]
     for given, revisions in ((["gla"], ()), (["gla", "sa"], ("a", "b"))):
         with pytest.raises(InputError, match="at least 2 different ones"):
@@ -212,25 +199,24 @@ def test_checkpoints_are_found_with_their_steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "options"),
     [
-        ({"lengths": [0, 8]}, "lengths must be a whole number of at least 1, got 0"),
-        ({"lengths": [8, 200]}, "lengths must be at most 144 tokens"),
-        ({"settings": ss.Settings(positions=3)}, "positions must be left out for length"),
-        ({"excerpts": 0}, "excerpts must be"),
-        ({"trained_length": 0}, "trained_length must be"),
+        ("lengths", {"lengths": [0, 8]}),
+        ("lengths", {"lengths": [8, 200]}),
+        ("positions", {"settings": ss.Settings(positions=3)}),
+        ("excerpts", {"excerpts": 0}),
+        ("trained_length", {"trained_length": 0}),
     ],
 )
-def test_bad_input_is_refused(options, message):
-    with pytest.raises(InputError, match=message):
+def test_bad_input_is_refused_by_name(name, options):
+    with pytest.raises(InputError, match=f"^{name} must be "):
         ss.lab.length(model(), TEXT, **{"lengths": [4, 8], "settings": ss.Settings(future=6), **options})
 
 
 def test_the_page_draws_each_layer_below_the_ceiling_and_the_table_has_it(run, tmp_path):
-    for found, axis, last in (
-        (ss.lab.series(run, IDS), "Step", "change"),
-        (lengths(model(layers=2)), "Length", "exponent"),
-    ):
+    series, length = ss.lab.series(run, IDS), lengths(model(layers=2))
+    for found, axis, last in ((series, "Step", "change"), (length, "Length", "exponent")):
+        assert len(found.headline.split()) <= 30
         assert found.headline in found.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
         svg = vl_convert.vegalite_to_svg(found.chart().to_dict())
         assert f">{axis}<" in svg

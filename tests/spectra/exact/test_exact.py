@@ -84,25 +84,21 @@ def test_each_value_is_as_close_as_is_said() -> None:
 
 
 def test_what_squares_do_not_show_is_decomposed(decomposed: list[int]) -> None:
-    """Of two positions, only the one whose small values a threshold asks for."""
+    """Of two positions, or of two heads, only that whose small values a threshold asks for."""
     sigma = torch.cat([torch.linspace(1, 0.5, 199, dtype=torch.float64), torch.tensor([1e-10], dtype=torch.float64)])
     blocks = ExactEngine().blocks(with_values(sigma), make_cut(400, [1, 200]))
     assert blocks.counts(torch.tensor([1e-3], dtype=torch.float64)).count.tolist() == [[1], [199]]
     assert not decomposed
-    found = blocks.counts(torch.tensor([1e-11], dtype=torch.float64))
-    assert (found.lower.tolist(), found.upper.tolist()) == ([[1], [200]], [[1], [200]])
-    assert blocks.relative_counts(torch.tensor([1e-11], dtype=torch.float64)).lower[1].tolist() == [200]
+    tiny = torch.tensor([1e-11], dtype=torch.float64)
+    found = blocks.counts(tiny)
+    assert found.lower.tolist() == found.upper.tolist() == [[1], [200]]
+    assert blocks.relative_counts(tiny).lower[1].tolist() == [200]
     assert decomposed == [200]
-
-
-def test_counts_at_a_billionth_are_decided_by_decompositions(decomposed: list[int]) -> None:
-    """Of the heads of a batch, only those that leave the count open."""
-    sigma = 10 ** torch.linspace(0, -12, 61, dtype=torch.float64)
-    low, flat = with_values(sigma).matrix, with_values(torch.ones_like(sigma)).matrix
-    found = measure(torch.stack([low, flat]), relative_tolerances=[1.1e-9], positions=[61], engine="exact")
-    assert found.relative_count.flatten().tolist() == [45, 61]
-    assert torch.equal(found.relative_lower, found.relative_upper)
-    assert decomposed == [61]
+    low = 10 ** torch.linspace(0, -12, 61, dtype=torch.float64)
+    heads = torch.stack([with_values(values).matrix for values in (low, torch.ones_like(low))])
+    found = measure(heads, relative_tolerances=[1.1e-9], positions=[61], engine="exact")
+    assert found.relative_lower.flatten().tolist() == found.relative_upper.flatten().tolist() == [45, 61]
+    assert decomposed == [200, 61]
 
 
 @pytest.mark.parametrize("length", [2, 9, 130, 600])
@@ -114,19 +110,18 @@ def test_a_mean_over_all_tokens_is_of_rank_one(length: int, decomposed: list[int
     assert (found.entropy_bound <= 2e-4).all()
     assert (found.relative_count == 1).all()
     squares = inverse.square().flip(0).cumsum(0).flip(0)[1:]
-    sigma = (torch.arange(1, length) * squares).sqrt()
-    torch.testing.assert_close(found.norm, sigma, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.norm, (torch.arange(1, length) * squares).sqrt(), rtol=1e-12, atol=0)
     assert not decomposed
 
 
 @pytest.mark.parametrize("n", [1, 40, 200])
 def test_a_delay_has_equal_values(n: int, decomposed: list[int]) -> None:
     """T[i, i − n] = 1 and 0 elsewhere: each of up to n past inputs comes out once, so H is an identity beside zeros."""
+    waiting = torch.tensor([n, max(n // 2, 1)])
     delay = torch.diag(torch.ones(n, dtype=torch.float64), -n)
-    found = measure(delay, engine="exact", tolerances=[0.5], positions=[n, max(n // 2, 1)])
-    assert found.count.flatten().tolist() == [n, max(n // 2, 1)]
-    for entropy, expected in zip(found.entropy.tolist(), (n, max(n // 2, 1)), strict=True):
-        assert abs(entropy - expected) <= 2e-15 * n * n**0.5
+    found = measure(delay, engine="exact", tolerances=[0.5], positions=waiting)
+    assert torch.equal(found.count.flatten(), waiting)
+    assert ((found.entropy - waiting).abs() <= 2e-15 * n * n**0.5).all()
     assert (found.entropy_bound <= 1e-9 * n).all()
     assert not decomposed
 

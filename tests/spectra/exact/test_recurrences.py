@@ -1,6 +1,6 @@
 """Singular values of recurrences, with factors carried from chunk to chunk, against the definition."""
 
-from functools import partial
+import itertools
 
 import mpmath
 import pytest
@@ -11,9 +11,9 @@ from oracles.high_precision import exact_singular_values
 from oracles.recurrences import STRUCTURES, random_recurrence
 from torch import Tensor
 
-from benchmarks.cases import gated, peak_bytes
 from statesize.measurement.measurement import measure
 from statesize.operators import Recurrence
+from statesize.spectra.border_maps import chosen_borders
 from statesize.spectra.cut import Cut, make_cut
 from statesize.spectra.exact import recurrences
 from statesize.spectra.exact.dense import DenseEngine
@@ -83,6 +83,25 @@ def test_bound_knows_what_cancels_on_the_way() -> None:
     assert 1e-12 < error <= bound
 
 
+@pytest.mark.parametrize("width", [3, 12, 50])
+def test_decays_of_the_delta_rule_may_be_zero_negative_and_tiny(width: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    key, query = (torch.randn(width, 3, generator=g, dtype=torch.float64) / 2 for _ in range(2))
+    decay = torch.rand(width, 3, generator=g, dtype=torch.float64)
+    decay[4::9], decay[5::9, 1], decay[7::9], decay[8::9, 0] = 0, -0.5, 1e-200, 1e-200
+    rule = Recurrence.delta_rule(key, torch.rand(width, generator=g, dtype=torch.float64), query, decay)
+    _, error, largest = against_the_definition(rule, make_cut(width))
+    assert bool((error <= 1e-14 + 1e-13 * largest).all())
+
+
+@pytest.mark.parametrize(("structure", "widest"), [("diagonal", 128), ("full", 32), ("delta", 64)])
+def test_borders_hold_every_position_and_keep_chunks_narrow(structure: str, widest: int) -> None:
+    borders = chosen_borders(random_recurrence(structure, 0, 300, 2), [299, 7, 7, 8])
+    assert borders == sorted(set(borders))
+    assert {0, 7, 8, 299, 300} <= set(borders)
+    assert max(last - first for first, last in itertools.pairwise(borders)) <= widest
+
+
 @pytest.mark.parametrize("past", [None, 9])
 def test_a_reset_does_not_blur_what_follows(past: int | None) -> None:
     # 1e20 before the reset, 1 after it: the bound after it must not remember the 1e20.
@@ -107,26 +126,3 @@ def test_other_dtypes_are_converted_a_stretch_at_a_time(structure: str) -> None:
 def test_states_larger_than_half_of_the_blocks_are_left_to_gram_matrices(states, factors) -> None:
     recurrence = random_recurrence("diagonal", 0, 512, states)
     assert isinstance(ExactEngine().blocks(recurrence, make_cut(512, [100])), Spectrum) == factors
-
-
-def _single(length: int) -> Recurrence:
-    return gated(length, 64).to(dtype=torch.float32)
-
-
-def _at_four(operator: Recurrence) -> object:
-    return measure(operator, positions=4)
-
-
-def _nothing(operator: Recurrence) -> None:
-    pass
-
-
-@pytest.mark.slow
-def test_no_copy_of_the_whole_is_made() -> None:
-    # So long that the stretch, whose size does not depend on the length, is the smaller part of what is allowed.
-    length = 2**18
-    held, reached = peak_bytes(partial(_single, length), [_nothing, _at_four], partial(_at_four, _single(256)), 1)
-    inputs = 3 * 64 * 4 * length
-    assert held > 0.9 * inputs
-    # Beside them a stretch; in float64 they would take twice as much as they do.
-    assert reached - held < 0.5 * inputs

@@ -31,7 +31,7 @@ def axis_by_modules(
 def _axis(frames: Tensor, taken: Tensor, module: nn.Module) -> int:
     # Sizes alone do not tell as many channels from as many positions; over the same memory, strides do.
     is_view = taken.untyped_storage().data_ptr() == frames.untyped_storage().data_ptr()
-    known, other = ([*zip(one.shape, one.stride() if is_view else (0, 0, 0), strict=True)] for one in (frames, taken))
+    known, other = ([*zip(x.shape, x.stride() if is_view else (0, 0, 0), strict=True)] for x in (frames, taken))
     channels, positions = (1, 2) if isinstance(module, _CHANNELS_SECOND) else (2, 1)
     if isinstance(module, _POSITIONS_FIRST) and not getattr(module, "batch_first", False):
         positions = 0

@@ -152,18 +152,14 @@ def _with_adapters(model: Any) -> nn.Module:
     # Only what these run is the model inside, called with the same arguments; some add to the loss of training.
     hands_on = {"BaseTuner.forward", "AdaLoraModel.forward", "ShadowModel.forward"}
     alike = getattr(tuner.forward, "__qualname__", "") in hands_on or tuner.forward == tuner.model.forward
-    if any(getattr(config, "is_prompt_learning", False) for config in configs):
-        does = "puts positions of its own before the text"
-    elif any(getattr(config, "alora_invocation_tokens", None) is not None for config in configs):
-        does = "adapts only what follows its invocation tokens"
-    elif alike:
+    # Prompts are positions before the text, and invocation tokens decide where an adapter acts.
+    settings = ("is_prompt_learning", "alora_invocation_tokens")
+    if alike and not any(getattr(config, name, None) for config in configs for name in settings):
         return cast("nn.Module", tuner.model)
-    else:
-        does = "may do more than run the model inside"
     kinds = ", ".join(str(getattr(config.peft_type, "value", config.peft_type)) for config in configs)
     raise ModelError(
         f"model must hold its adapter in its layers, as LoRA does, got {type(model).__name__} with {kinds}, which "
-        f"{does}. Give the model that it was made for, loaded without it."
+        "may do more than run the model inside. Give the model that it was made for, loaded without it."
     )
 
 

@@ -52,8 +52,7 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
     exact = trace.dtype is torch.float64 and operator.dtype is torch.float64
     limit, rounding = _DOUBLE if exact else _SINGLE, ROUNDING[trace.dtype]
     for piece in trace.search.pieces():
-        units = channels(piece, call.texts, rounding)
-        difference, _ = (math.inf, "") if units is None else _fit(matrix, piece, units, limit)
+        difference, _ = _fit(matrix, piece, channels(piece, call.texts, rounding), limit)
         if difference > limit:
             continue
         if exact and isinstance(operator, Dense):
@@ -72,9 +71,9 @@ def check_declared(name: str, call: ModuleCall, operator: Operator) -> Checked:
     )
 
 
-def _fit(matrix: Tensor, piece: Piece, units: Channels, limit: float) -> tuple[float, str]:
+def _fit(matrix: Tensor, piece: Piece, units: Channels | None, limit: float) -> tuple[float, str]:
     """How far T (S, H, L, L) is from the answers of a map to random values, and where it is first beyond rounding."""
-    if units.target[0].numel() % matrix.shape[1]:
+    if units is None or units.target[0].numel() % matrix.shape[1]:
         # Heads share no channels.
         return math.inf, ""
     entered = random_like(piece.held, 5)

@@ -22,9 +22,9 @@ from statesize.errors import InputError, ModelError
 from statesize.operators import BlockDense, Derivative
 
 _NOT_FOUND = (
-    "No T was found. If there is one, mix all tokens before the output projection, or give its class a method "
-    "`operator(hidden)` that returns it, as ss.Dense, or as statesize.operators.BlockDense if it is linear in several "
-    "values per token, such as two writes."
+    "No T was found: a layer that is not linear in its values, as by a maximum, has none. Where yours is linear, "
+    "mix all tokens before the output projection, or give its class a method `operator(hidden)` that returns T, as "
+    "ss.Dense, or as statesize.operators.BlockDense if it takes several values per token, such as two writes."
 )
 _UNSAID = "Its `state_size` would say how many numbers the whole layer keeps."
 _DERIVATIVE = (

@@ -20,10 +20,11 @@ from statesize.adapters.trace.derivative import state_size
 from statesize.adapters.trace.layer import mixing_around, observe
 from statesize.adapters.trace.trace import NoOperatorError, Trace, TracedMixing, UnplacedError
 from statesize.adapters.watch import Call, ModelRun
+from statesize.check import refuse
 from statesize.codes import Code, Note
-from statesize.errors import InputError, ModelError
+from statesize.errors import ModelError
 
-_ABOUT_A_LAYER = frozenset({Code.NOT_MEASURED, Code.LOOKS_AHEAD})
+_ABOUT_A_LAYER = frozenset({Code.NOT_MEASURED, Code.LOOKS_AHEAD, Code.OUTSIDE_TORCH})
 """Codes whose details are what is said of a layer by its name."""
 
 
@@ -50,6 +51,8 @@ class OwnMixing:
     notes: dict[str, Note] = field(default_factory=dict[str, Note])
     # The name of the part that a module mixes, where it is named.
     mixes: dict[nn.Module, str] = field(default_factory=dict[nn.Module, str])
+    # The trace of the layer that was found last: a single layer is traced once. Those of all would take their memory.
+    last: list[tuple[Trace, TracedMixing]] = field(default_factory=list[tuple[Trace, TracedMixing]])
 
     @property
     def names(self) -> set[str]:
@@ -63,10 +66,7 @@ class OwnMixing:
             return None
         parts = dict(named_parts(module))
         if name not in parts:
-            raise ModelError(
-                f"`mixes` must name one of the parts of {type(module).__name__}, got {name!r}. Its parts are "
-                f"{', '.join(filter(None, parts))}."
-            )
+            refuse("mixes", f"a part of {type(module).__name__} ({', '.join(filter(None, parts))})", name)
         return parts[name]
 
 
@@ -74,8 +74,11 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     """What a call of one of the layers mixed, and what it returned."""
     layer = found.layers[call.name]
     alone = replace(ModuleCall.of(forward, call), named=found.part_of(call.module))
-    trace = Trace(alone, layer.held)
-    mixing = trace.mixing()
+    trace, mixing = found.last.pop() if found.last else (None, None)
+    same = trace is not None and trace.call.module is call.module
+    if trace is None or not (same and all(map(torch.equal, trace.call.tensors, alone.tensors))):
+        trace = Trace(alone, layer.held)
+        mixing = trace.mixing()
     if mixing is None:
         raise ModelError(f"Mixer {call.name} mixes positions in its first call, and none in this one.")
     observation = observe(call.name, alone, mixing, layer.found)
@@ -134,9 +137,7 @@ def _named_parts(names: Mapping[nn.Module, str], mixes: Mapping[str, str]) -> di
     for pattern, part in mixes.items():
         matched = [module for module, name in names.items() if fnmatchcase(name, pattern)]
         if not matched:
-            raise InputError(
-                f"mixes must name modules of the model, got {pattern!r}. It has {', '.join(names.values())}."
-            )
+            refuse("mixes", f"modules of the model ({', '.join(names.values())})", pattern)
         named |= dict.fromkeys(matched, part)
     return named
 
@@ -230,6 +231,7 @@ class _Finder:
             counted = [*trace.held, *(part for part in short if trace.contains(mixing, {part}))]
             held = found.state_bytes + bytes_beside(call.module, call.length, counted)
             found = replace(found, state_bytes=held)
+        self.found.last[:] = [] if call.sources else [(trace, mixing)]
         return TracedLayer(found, trace.held, notes)
 
     def _without(self, parts: Collection[nn.Module]) -> Note:

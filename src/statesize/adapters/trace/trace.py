@@ -48,7 +48,7 @@ class Trace:
         change = other_text(slice(None))
         agrees = self._agrees(self._other_run(change))
         if not agrees and not self._takes_another_way(ran(call, self.held, self.dtype, change), told):
-            raise ModelError(Note(Code.OUTSIDE_TORCH, "numbers leave torch, as by `.item()` or numpy; use torch."))
+            raise ModelError(Note(Code.OUTSIDE_TORCH, "must compute by torch alone, not by `.item()` or numpy."))
         self._follows = agrees and not told
 
     @property
@@ -197,7 +197,7 @@ class Trace:
         replays = batched(again, texts, 1 if is_rounded else at_once(nodes, values))
         for (cut, _), found in zip(changes, replays, strict=True):
             if found is None:
-                raise ModelError(Note(Code.OUTSIDE_TORCH, "its sizes depend on the text."))
+                raise ModelError(Note(Code.OUTSIDE_TORCH, "must have sizes that do not depend on the text."))
             yield cut, [*found]
 
     def _changed(self, change: Change) -> dict[int, Tensor]:

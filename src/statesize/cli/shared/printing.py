@@ -116,7 +116,7 @@ def print_table(table: PageTable) -> None:
     """Print a table: as wide as it needs to a file or pipe, within the width of a terminal; then its caption."""
     from statesize.report.table import table_text
 
-    for line in table_text(replace(table, rows=table.rows[:_MOST_ROWS]), _width(), bars=True):
+    for line in table_text(replace(table, rows=table.rows[:_MOST_ROWS]), _width(), "--json", bars=True):
         print(line)
     if (more := len(table.rows) - _MOST_ROWS) > 0:
         print_notes([f"{more} rows more stand on the page and in --json."])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -119,6 +119,15 @@ class Texts:
                     left_out.append(f"{path}, text {number}, has fewer than 2 tokens of its own")
                 else:
                     yield ids, not isinstance(document, str)
+
+
+def fitting_tokens(most: Sequence[int], asked: int, least: int) -> int:
+    """The tokens of a piece, given how many each text allows: as asked, or such that half of the texts are read."""
+    if max(most) >= asked:
+        return asked
+    size = max(least, sorted(most)[(len(most) - 1) // 2])
+    say(f"Pieces are of {size:,} tokens, not {asked:,}: the texts are too short.")
+    return size
 
 
 @dataclass(frozen=True)

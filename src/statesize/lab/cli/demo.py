@@ -77,7 +77,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
         tables = [table, *drawn.tables[1:]]
         replace(drawn, title=_TITLE, finding="\n".join(found), tables=tables, notes=notes).write(path)
     if printing.json:
-        documents = [one.to_dict() | {"result": str(folder / name)} for name, one in profiles.items()]
+        documents = [profile.to_dict() | {"result": str(folder / name)} for name, profile in profiles.items()]
         print_json({"models": documents, "truncation": cut, "report": str(path)})
     else:
         print_notes([*found, ""])
@@ -85,6 +85,7 @@ def demo(*, output: Output = Path("statesize-demo"), printing: Reporting = REPOR
         print_notes(["", *means])
     say(f"Profiles: {folder}; `statesize profile {folder}` shows them again.")
     printing.tell_report()
+    say("Next: statesize profile MODEL.gguf")
 
 
 def _loss(model: Any, inputs: Sequence[Tensor]) -> float:
@@ -112,8 +113,8 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
     """Tells whether as many numbers as ESS are enough, and what must not be concluded."""
     from statesize.report.words import model_title
 
-    tested = next(one for one in profiles if one.model == _CUT)
-    best = min(profiles, key=lambda one: losses[one.model])
+    tested = next(profile for profile in profiles if profile.model == _CUT)
+    best = min(profiles, key=lambda profile: losses[profile.model])
     return [
         f"Would a memory of only as many numbers as ESS be enough? Tested in {model_title(tested)} ({_CUT}): "
         f"{tested.attributes['truncation']}",

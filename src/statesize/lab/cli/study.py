@@ -98,7 +98,7 @@ def _verify(chosen: Study, folder: Path | None) -> None:
     from statesize.lab.studies.engine.record import RECORD, verify
 
     folders = [records / chosen.kind for records in RECORDS]
-    kept = verify(chosen, folder or next((one for one in folders if (one / RECORD).is_file()), folders[0]))
+    kept = verify(chosen, folder or next((known for known in folders if (known / RECORD).is_file()), folders[0]))
     runs = f"{kept['done']} of {kept['total']} runs on record, fixed by commit {kept['made']['commit']}"
     verdict = {True: "holds", False: "fails", None: "cannot tell"}[kept["holds"]]
     print(f"{chosen.kind}: {runs}. Verdict ({verdict}) and figures follow from its table.")

@@ -77,12 +77,12 @@ def series(
         tokenizer = load_tokenizer(found[0].model, revision=found[0].revision)[0]
     texts = bundled_sequences(tokenizer) if inputs is None else list(sequences(inputs, tokenizer))
 
-    def measured(one: Checkpoint, folder: Path | None) -> Profile:
-        loaded = load_model(one.model, revision=one.revision, needs_tokenizer=False, **(loading or {}))
+    def measured(checkpoint: Checkpoint, folder: Path | None) -> Profile:
+        loaded = load_model(checkpoint.model, revision=checkpoint.revision, needs_tokenizer=False, **(loading or {}))
         options: dict[str, Any] = {"tokenizer": tokenizer, "source": loaded.source, "on_progress": on_progress}
-        return run_profile(loaded.model, texts, settings, output=folder, name=one.name, **options)
+        return run_profile(loaded.model, texts, settings, output=folder, name=checkpoint.name, **options)
 
-    points = {one: (one.name, at if one.step is None else one.step) for at, one in enumerate(found)}
+    points = {point: (point.name, at if point.step is None else point.step) for at, point in enumerate(found)}
     trend = Trend("step", *measured_rows(points, measured, range(len(texts)), output))
     ess = {layer: trend.values(layer) for layer in trend.layers}
     changes = {layer: mean_interval(each[-1] - each[0], trend.texts(layer)) for layer, each in ess.items()}

@@ -130,7 +130,7 @@ class Trend(Result):
         found = {
             f"{self.place}s": [{"name": name, self.place: place} for name, place in points],
             "layers": [{"name": layer, **self.means.loc[layer][METRICS].to_dict("list")} for layer in self.analysis],
-            f"{_ANALYSES[self.place]}s": [{"layer": layer, **one.to_dict()} for layer, one in self.analysis.items()],
+            f"{_ANALYSES[self.place]}s": [{"layer": layer, **law.to_dict()} for layer, law in self.analysis.items()],
             "left_out": [
                 {"name": name, "sentence": str(note), **note.to_json()} for name, note in self.left_out.items()
             ],

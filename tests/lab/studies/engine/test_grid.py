@@ -1,4 +1,4 @@
-"""Runs as data: keys, refusals."""
+"""Runs as data: keys, products, what a task has of its own."""
 
 import dataclasses
 
@@ -20,16 +20,13 @@ def test_keys_tell_runs_apart(runs):
     assert others[0].label == f"{run.label}, measured_start"
 
 
-def test_the_grid_is_the_product_of_all_lists():
-    grid = Grid(
-        tasks=[{"name": "mqar", "pairs": [2, 4], "intervention": ["none", "measured_start"]}],
-        model={"mixer": ["la", "gla"], "key_size": [2, 4, 8]},
-        training={"rate": [1e-3, 2e-3]},
-    )
-    runs = training_runs(grid)
-    assert len(runs) == 2 * 2 * 3 * 2 * 2
-    assert len({run.key for run in runs}) == len(runs)
+def test_the_grid_is_the_product_of_all_lists_and_of_none_refused():
+    tasks = [{"name": "mqar", "pairs": [2, 4], "intervention": ["none", "measured_start"]}]
+    runs = training_runs(Grid(tasks, {"mixer": ["la", "gla"], "key_size": [2, 4, 8]}, {"rate": [1e-3, 2e-3]}))
+    assert len(runs) == len({run.key for run in runs}) == 2 * 2 * 3 * 2 * 2
     assert {run.model.vocabulary_size for run in runs} == {64}
+    with pytest.raises(InputError, match=r"^tasks must give at least one run"):
+        training_runs(Grid([{"name": "mqar"}], {"mixer": []}))
 
 
 def test_a_task_has_its_own_model_training_intervention_and_students_and_equal_runs_are_done_once():
@@ -40,8 +37,3 @@ def test_a_task_has_its_own_model_training_intervention_and_students_and_equal_r
     assert (first.model.key_size, first.intervention, first.distillation) == (4, "none", None)
     assert (last.model.key_size, last.model.layers, last.intervention) == (2, 1, "measured_start")
     assert (last.training.steps, last.training.rate, last.distillation.key_sizes) == (7, 1e-2, [2, 4])
-
-
-def test_an_empty_grid_is_refused():
-    with pytest.raises(InputError, match="tasks must give at least one run"):
-        training_runs(Grid([{"name": "mqar"}], {"mixer": []}))

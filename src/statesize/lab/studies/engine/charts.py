@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
 from statesize.io.json_values import json_values
-from statesize.lab.studies.engine.study import Panel
-from statesize.lab.studies.engine.table import Row, grouped
+from statesize.lab.studies.engine.study import Panel, Study
+from statesize.lab.studies.engine.table import Row, StudyTable, grouped
 from statesize.report.vega import PALETTE
 
 SIDE, COLUMNS = 300, 3
@@ -19,8 +18,9 @@ SHARES = ("accuracy", "ESS / TSS", "depth", "share")
 SHOWN = alt.TooltipContent("data")
 
 
-def draw(records: Sequence[Row], panels: Sequence[Panel]) -> alt.VConcatChart:
+def draw(study: Study, table: StudyTable) -> alt.VConcatChart:
     """A block of charts for each value of "row", with one for each panel that some of its records are drawn in."""
+    records, panels = study.records(table), study.panels
     # One legend tells the colours of all charts where they tell the same.
     colours = "shared" if len({panel.colour for panel in panels}) == 1 else "independent"
     blocks = list[alt.ConcatChart]()

@@ -14,7 +14,6 @@ from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import TABLE, Row, parse_rows, table_content
 
 RECORD = "record.json"
-_CLOSE = 1e-12
 
 
 def summary(study: Study, preset: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -36,12 +35,7 @@ def record_files(study: Study, preset: str, rows: Sequence[Row], made: Mapping[s
     table, versions = table_content(rows), ", ".join(sorted({str(row["versions"]) for row in rows}))
     document = {"schema": 1, "made": {**made, "versions": versions}, **summary(study, preset, rows)}
     document["table_sha256"] = hashlib.sha256(table).hexdigest()
-    return {TABLE: table, RECORD: record_content(document)}
-
-
-def record_content(document: Mapping[str, Any]) -> bytes:
-    """A record as a file."""
-    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+    return {TABLE: table, RECORD: json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"}
 
 
 def verify(study: Study, folder: Path) -> dict[str, Any]:
@@ -71,5 +65,5 @@ def _is_close(kept: Any, again: Any) -> bool:
     if isinstance(kept, list) and isinstance(again, list):
         return len(kept) == len(again) and all(map(_is_close, kept, again))  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(kept, float) and isinstance(again, float):
-        return math.isclose(kept, again, rel_tol=_CLOSE, abs_tol=_CLOSE)
+        return math.isclose(kept, again, rel_tol=1e-12, abs_tol=1e-12)
     return kept == again

@@ -15,11 +15,13 @@ from statesize.errors import FileError, StatesizeError
 from statesize.io.files import parts_writer, replace_file, replace_files
 from statesize.io.machine import machine
 from statesize.io.text import counted
+from statesize.lab.studies.engine.charts import draw
 from statesize.lab.studies.engine.study import Study
 from statesize.lab.studies.engine.table import DIVERGED, RUNS, TABLE, Row, StudyTable, finished_runs, table_content
 from statesize.lab.studies.engine.verdicts import Conclusion
 from statesize.parallel.threads import Crew, Done, Work, here, run
-from statesize.report.result_page import PageChart, told_apart
+from statesize.report.result_page import PageChart
+from statesize.report.table import PageTable, cell_text
 from statesize.version import installed
 
 if TYPE_CHECKING:
@@ -66,8 +68,7 @@ def run_study(
         StatesizeError: Some runs failed; the others are kept.
     """
     started, parts, runs = time.perf_counter(), finished_runs(folder, study.kind), study.runs(grid)
-    others = [path.name for path in (folder / RUNS).glob("*") if path.name != study.kind]
-    if others:
+    if others := [path.name for path in (folder / RUNS).glob("*") if path.name != study.kind]:
         raise FileError(
             f"folder must be that of {study.kind}, got {folder} with runs of {others[0]}. Give another one."
         )
@@ -85,14 +86,14 @@ def run_study(
         rows = stored_rows(study, runs, folder)
         replace_file(folder / TABLE, table_content(rows))
         conclusion = study.conclude(rows, grid.claim or study.claim)
-        write_page(conclusion, study.draw(StudyTable(rows)), rows, folder, command)
+        write_page(conclusion, draw(study, StudyTable(rows)), rows, folder, command)
     return StudyResult(conclusion, rows, folder / TABLE, time.perf_counter() - started)
 
 
 def stored_rows(study: Study, runs: Sequence[Any], folder: Path) -> list[Row]:
     """The rows of those runs of a study that are done, in their order."""
     parts = finished_runs(folder, study.kind)
-    return [row for one in runs for row in parts.read(one.key) or ()]
+    return [row for run in runs for row in parts.read(run.key) or ()]
 
 
 def _working(study: Study) -> Work:
@@ -101,14 +102,13 @@ def _working(study: Study) -> Work:
 
 
 def write_page(
-    conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path, command: str = ""
+    conclusion: Conclusion, charts: alt.VConcatChart, rows: Sequence[Row], folder: Path, command: str
 ) -> None:
     """Writes study.html and conclusion.json; a full disk is a FileError."""
     versions = installed("torch", "numpy", "numba", "tokenizers", "transformers")
     made = {"command": command, "versions": versions, "machine": machine()}
-    caption = f"At most {MOST_ROWS:,} rows; {TABLE} holds all {len(rows):,}. What is the same in them is told below."
-    table, shared = told_apart(rows, "Rows", caption, MOST_ROWS)
-    facts = {"Command": command, "Versions": ", ".join(f"{name} {one}" for name, one in versions.items())}
+    table, shared = told_apart(rows)
+    software = ", ".join(f"{name} {version}" for name, version in versions.items())
     diverged = [f"{row['run']}: {row['message']}" for row in rows if row.get("status") == DIVERGED]
     page = conclusion.page()
     page = replace(
@@ -116,7 +116,18 @@ def write_page(
         charts=[PageChart("Charts", charts.to_dict())],
         tables=[*page.tables, table],
         notes={**page.notes, "Runs that came to no result": diverged},
-        facts={name: fact for name, fact in facts.items() if fact} | {"Machine": made["machine"], **shared},
+        facts={"Command": command, "Versions": software, "Machine": made["machine"], **shared},
     )
     document = json.dumps({**conclusion.to_dict(), **made}, ensure_ascii=False, allow_nan=False)
     replace_files(folder, {PAGE: page.render().encode(), CONCLUSION: document.encode() + b"\n"})
+
+
+def told_apart(rows: Sequence[Row]) -> tuple[PageTable, dict[str, str]]:
+    """The first rows in the columns that differ, and what is the same in all of them, as facts."""
+    names = dict.fromkeys(name for row in rows for name in row if name != "settings")
+    texts = {name: {cell_text(row.get(name)) for row in rows} for name in names}
+    differing = [name for name, cells in texts.items() if len(cells) > 1]
+    shared = {name.replace("_", " "): text for name, (text, *more) in texts.items() if not more and text.strip("–")}
+    caption = f"At most {MOST_ROWS:,} rows; {TABLE} holds all {len(rows):,}. What is the same in them is told below."
+    table = PageTable("Rows", differing, [[row.get(name) for name in differing] for row in rows[:MOST_ROWS]], caption)
+    return table, shared

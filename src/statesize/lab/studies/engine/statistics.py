@@ -148,5 +148,5 @@ def jackknife(statistic: Statistic, units: Indices, *, correlation: bool = False
     value, names = statistic(np.arange(len(units))), np.unique(units)
     without = [Evidence(statistic(np.flatnonzero(units != name)), correlation=correlation) for name in names]
     # A constant does not change the spread of the pseudo-values n z − (n − 1) z_without.
-    pseudo = (1 - len(names)) * np.array([one.scaled(one.value) for one in without])
+    pseudo = (1 - len(names)) * np.array([left.scaled(left.value) for left in without])
     return Evidence(value, of_mean(pseudo).error, len(names), correlation)

@@ -15,8 +15,6 @@ from statesize.check import refuse, require_choice
 from statesize.lab.registry import Registry
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from statesize.lab.studies.engine.table import Row, StudyTable
     from statesize.lab.studies.engine.verdicts import Claim, Conclusion, Findings
 
@@ -68,12 +66,6 @@ class Study(ABC):
     def records(self, table: StudyTable) -> list[Row]:
         """Records of the panels, in a block for each value of "row": here a record for each run, task by task."""
         return [run.record for run in table.runs]
-
-    def draw(self, table: StudyTable) -> alt.VConcatChart:
-        """The charts of a table."""
-        from statesize.lab.studies.engine.charts import draw
-
-        return draw(self.records(table), self.panels)
 
     def runs(self, grid: Any) -> tuple[Any, ...]:
         """The runs of a grid, each with a label and a key, which is a digest of all that its rows depend on."""

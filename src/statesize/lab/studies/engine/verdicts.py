@@ -117,7 +117,7 @@ class Conclusion(Result):
 
     @property
     def headline(self) -> str:
-        """Tables and sentences: whether the claim holds, or why the grid cannot tell."""
+        """The verdict in a sentence, or why the grid cannot tell, and the claim."""
         if self.claim == NO_CLAIM:
             return f"Nothing was tested: {NO_CLAIM[0].lower()}{NO_CLAIM[1:]}"
         words = {True: "Holds here", False: "Does not hold here", None: f"Cannot tell: {self.reason}. The claim"}
