@@ -6,11 +6,9 @@ import importlib
 import json
 import re
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from statesize.adapters.models.quantised import READ_DEQUANTISED, check_method, check_rounding, quantisation
-from statesize.adapters.replaced import replaced
 from statesize.errors import FileError
 
 # Code of the hub that transformers would fetch and run, in any part of a model.
@@ -19,10 +17,7 @@ _KERNEL = re.compile(r'"(_?(?:attn|experts)_implementation\w*)": "([^"]*/[^"]*)"
 
 def checked_config(library: Any, name: str, arguments: dict[str, Any]) -> Any:
     """The configuration of a model that can be measured, without code of its own, and to be read dequantised."""
-    hub: Any = importlib.import_module("huggingface_hub.utils._http")
-    # For a name that nobody answers for, the hub's client would look five times more, for half a minute.
-    with replaced({(hub, "http_backoff"): partial(hub.http_backoff, max_retries=0)}):
-        stored: dict[str, Any] = library.PreTrainedConfig.get_config_dict(**arguments)[0]
+    stored: dict[str, Any] = library.PreTrainedConfig.get_config_dict(**arguments)[0]
     kernel = _KERNEL.search(json.dumps(stored, default=str))
     if kernel and not arguments["trust_remote_code"]:
         raise FileError(
