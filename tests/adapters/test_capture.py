@@ -1,6 +1,7 @@
 """Capture: which modules are mixers, what is kept and restored, and what is refused."""
 
 import gc
+import re
 import weakref
 
 import numpy as np
@@ -15,6 +16,7 @@ from statesize.adapters.build import from_observation
 from statesize.adapters.check import Agreement
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import Observation
+from statesize.adapters.select import UnknownLayerError
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
 from statesize.operators import Dense, Recurrence
@@ -94,9 +96,10 @@ def test_layers_are_selected_by_index_or_name(model, ids, layers, expected):
 
 
 @pytest.mark.parametrize("layers", [[3], ["layers.9"], [-4], [1.5], [True], []])
-def test_a_wrong_layer_lists_the_mixers(model, ids, layers):
-    with pytest.raises(InputError, match=r"layers\.0, layers\.1, layers\.2"):
+def test_a_wrong_layer_is_refused(model, ids, layers):
+    with pytest.raises(InputError) as refused:
         capture(model, ids, layers)
+    assert isinstance(refused.value, UnknownLayerError) == bool(layers)
 
 
 def test_operators_are_built_in_eval_mode_and_without_gradients_outside(model, ids):
@@ -133,15 +136,10 @@ def test_a_mixer_inside_a_mixer_is_part_of_it_and_a_model_may_be_one():
     assert list(find_mixers(named_parts(LinearMixer()))) == ["LinearMixer"]
 
 
-def test_no_mixer_says_what_to_do(ids):
-    with pytest.raises(ModelError, match=r"operator\(hidden\)"):
-        capture(nn.Sequential(nn.Embedding(11, 4), nn.Linear(4, 4)), ids)
-
-
 def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
     model.unused = LinearMixer()
     assert len(names(model, ids, None)) == 3
-    with pytest.raises(ModelError, match="never called unused"):
+    with pytest.raises(ModelError):
         capture(model, ids, ["unused"])
     captured = capture(model, ids, [0, "unused"])
     assert len(list(captured)) == 1
@@ -157,26 +155,18 @@ def test_nan_weights_name_layer_head_and_position(model, ids):
         next(iterator)
 
 
-@pytest.mark.parametrize(
-    ("result", "message"), [(torch.eye(9), "Tensor"), (Dense(torch.eye(9)), "batch shape"), (None, "NoneType")]
-)
-def test_a_wrong_operator_is_refused(ids, result, message):
-    class Mixer(nn.Module):
-        def operator(self, hidden):
-            return result
-
-        def forward(self, hidden):
-            return hidden
-
-    with pytest.raises(ModelError, match=message):
-        next(capture(nn.Sequential(nn.Embedding(11, 4), Mixer()), ids))
+@pytest.mark.parametrize("result", [torch.eye(9), Dense(torch.eye(9)), None])
+def test_a_wrong_operator_is_refused(model, ids, result, monkeypatch):
+    monkeypatch.setattr(LinearMixer, "operator", lambda *_: result)
+    with pytest.raises(ModelError):
+        next(capture(model, ids))
 
 
 @pytest.mark.parametrize("channels", [0, -3, 2.5, True, None])
-def test_a_multiplicity_that_is_no_count_is_refused(model, channels):
+def test_a_multiplicity_that_is_no_count_is_refused(model, ids, channels):
     model.layers[1].multiplicity = channels
-    with pytest.raises(InputError, match=r"^multiplicity of layers\.1 must be a whole number of at least 1, got"):
-        capture(model, torch.zeros(1, 5, dtype=torch.int64))
+    with pytest.raises(InputError):
+        capture(model, ids)
 
 
 @pytest.mark.parametrize("mixed", [lambda own, h, v: applied(own.linear(h).square(), v), Own.fused])
@@ -218,7 +208,6 @@ def test_an_operator_that_is_refused_names_its_mixer():
     observation = Observation("as observed", "attention", lambda units: Dense(matrices[:, units]), values, values)
     captured = from_observation("layers.3@1", observation, 0.0, Agreement())
     assert torch.equal(captured.units_operator(slice(2)).dense(), matrices[:, :2])
-    with pytest.raises(InputError, match=r"^Mixer layers\.3@1 \(indices are sequence, chosen unit, .*\(0, 0, 1, 0\)"):
-        captured.units_operator([2])
-    with pytest.raises(InputError, match=r"^Mixer layers\.3@1 .*\(0, 2, 1, 0\)"):
-        _ = captured.operator
+    for units, place in (([2], (0, 0, 1, 0)), (slice(None), (0, 2, 1, 0))):
+        with pytest.raises(InputError, match=rf"^Mixer layers\.3@1 .*{re.escape(str(place))}"):
+            captured.units_operator(units)

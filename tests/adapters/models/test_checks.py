@@ -1,5 +1,7 @@
 """Quantised weights are measured on a copy in floating point; what rounds more than weights is refused by its cause."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
@@ -92,7 +94,7 @@ def test_weights_alone_are_measured_on_a_copy():
 
 def test_what_rounds_the_inputs_of_layers_too_is_refused():
     model, _ = quantised(QuantisedThroughout)
-    refused(r"is not its copy in floating point", model)
+    refused("is not its copy in floating point", model)
 
 
 @pytest.mark.parametrize("attribute", ["act_quant_kwargs", "act_quant_scale", "input_quant_func"])
@@ -103,14 +105,14 @@ def test_weights_that_say_that_inputs_are_rounded_are_refused(attribute):
     setattr(weight, attribute, None)
     assert float_model(model)[1] == "Quantised, dequantised"
     setattr(weight, attribute, {})
-    refused(r"layers\.0\.self_attn\.q_proj\.weight must round its weights alone, got .*Quantised, which", model)
+    refused(r"q_proj\.weight must round its weights alone", model)
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_dynamic_quantisation_of_torch_is_refused():
     model = torch.ao.quantization.quantize_dynamic(attention_model("llama"), {nn.Linear}, dtype=torch.qint8)
-    refused(r"model\.layers\.0\.self_attn\.q_proj must round its weights alone, got torch\.ao\.nn\.quantized", model)
+    refused("q_proj must round its weights alone", model)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
@@ -123,11 +125,9 @@ def test_quantised_tensors_of_torch_are_taken_back():
     assert torch.equal(copied.model.layers[1].mlp.weights, torch.ones(8, 8))
 
 
-class ByTransformers:
+def by_transformers(method, **config):
     """What a model has that transformers has quantised."""
-
-    def __init__(self, method):
-        self.quantization_config = type("Config", (), {"quant_method": method})()
+    return SimpleNamespace(quantization_config=SimpleNamespace(quant_method=method, **config))
 
 
 def test_a_model_that_transformers_has_dequantised_is_measured_itself():
@@ -135,15 +135,8 @@ def test_a_model_that_transformers_has_dequantised_is_measured_itself():
     model = attention_model("llama")
     model.model.layers[0].register_buffer("mask", torch.ones(8, 8, dtype=torch.bool))
     model.model.layers[0].register_buffer("places", torch.arange(64).reshape(8, 8))
-    model.hf_quantizer, model.is_quantized = ByTransformers("gguf"), True
+    model.hf_quantizer, model.is_quantized = by_transformers("gguf"), True
     assert float_model(model) == (model, "gguf, dequantised")
-
-
-def test_packed_weights_without_a_way_back_are_refused_by_their_cause():
-    model = attention_model("llama")
-    model.hf_quantizer = ByTransformers("gptq")
-    model.model.layers[0].mlp.register_buffer("qweight", torch.zeros(8, 8, dtype=torch.int32))
-    refused(r"LlamaForCausalLM has weights by gptq, of which no copy in floating point can be made here \(", model)
 
 
 class Packed(nn.Module):
@@ -176,7 +169,7 @@ def packed(noise=0):
                 attention.v_proj.weight = nn.Parameter(weight)
             return self
 
-    model.__class__, model.hf_quantizer = Quantised, ByTransformers("bitsandbytes")
+    model.__class__, model.hf_quantizer = Quantised, by_transformers("bitsandbytes")
     model.model.layers[0].self_attn.v_proj = Packed(model.model.layers[0].self_attn.v_proj, noise)
     return model
 
@@ -188,24 +181,31 @@ def test_a_copy_is_compared_with_the_model_on_what_is_measured():
         assert ss.profile(model, token_ids()).attributes["source"] == {"weights": "bitsandbytes, dequantised"}
     model(token_ids())
     # The first refusal clears nothing up.
-    copied = measurable(model)
-    for _ in range(2):
-        refused("is not its copy in floating point", copied)
-    refused("is not its copy in floating point", model)
+    for one in (copied := measurable(model), copied, model):
+        refused("is not its copy in floating point", one)
 
 
-def test_the_configuration_of_a_model_says_that_it_rounds_more_than_weights():
+def integers(dtype):
+    """Packed weights that only their layer can read, as those of HQQ, which has its scales in an attribute."""
+    return nn.ParameterDict({"W_q": nn.Parameter(torch.zeros(8, 8, dtype=dtype), requires_grad=False)})
+
+
+UP, IN_8_BITS = "model.layers.1.mlp.up_proj", {"load_in_8bit": True}
+REFUSED = {
+    "weights by gptq, of which no copy": {"hf_quantizer": by_transformers("gptq"), UP: integers(torch.int32)},
+    r"weights alone \(bitsandbytes\)": {"hf_quantizer": by_transformers("bitsandbytes", to_dict=lambda: IN_8_BITS)},
+    "up_proj must round its weights alone": {f"{UP}.activation_qtype": "int8"},  # as quanto's layers say
+    r"up_proj\.W_q must be in floating point": {UP: integers(torch.uint8)},
+}
+
+
+@pytest.mark.parametrize("cause", REFUSED)
+def test_what_rounds_more_than_weights_or_has_no_way_back_is_refused_by_its_cause(cause):
     model = attention_model("llama")
-    model.hf_quantizer = ByTransformers("bitsandbytes")
-    model.hf_quantizer.quantization_config.to_dict = lambda: {"load_in_8bit": True}
-    refused(r"rounds what its layers pass on, not its weights alone \(bitsandbytes\)", model)
-
-
-def test_layers_that_say_that_they_round_activations_are_refused():
-    """As quanto's do."""
-    model = attention_model("llama")
-    model.model.layers[0].mlp.up_proj.activation_qtype = "int8"
-    refused(r"layers\.0\.mlp\.up_proj must round its weights alone, got torch\.nn", model)
+    for place, value in REFUSED[cause].items():
+        module, _, name = place.rpartition(".")
+        setattr(model.get_submodule(module), name, value)
+    refused(cause, model)
 
 
 @pytest.mark.parametrize("way", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
@@ -214,7 +214,7 @@ def test_weights_of_torchao(way):
     model = attention_model("llama")
     quantization.quantize_(model, getattr(quantization, way)())
     if way != "Int8WeightOnlyConfig":
-        refused(r"q_proj\.weight must round its weights alone, got torchao\.quantization\.Int8Tensor", model)
+        refused(r"q_proj\.weight must round its weights alone", model)
         return
     copied, stored = float_model(model)
     assert stored == "Int8Tensor, dequantised"
@@ -232,16 +232,3 @@ def test_offloading_by_accelerate_is_named_with_what_removes_it():
     found, expected = (ss.profile(one, token_ids()) for one in (model, attention_model("llama")))
     for name in expected.mixers:
         assert found.mixer(name)["entropy"].identical(expected.mixer(name)["entropy"])
-
-
-def test_packed_weights_that_only_their_layer_can_read():
-    """As those of HQQ, which has its scales in an attribute."""
-
-    class Layer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.W_q, self.meta = nn.Parameter(torch.zeros(8, 8, dtype=torch.uint8), requires_grad=False), {"scale": 1}
-
-    model = attention_model("llama")
-    model.model.layers[1].mlp.up_proj = Layer()
-    refused(r"up_proj\.W_q must be in floating point, got torch\.uint8, quantised weights of a .*Layer", model)

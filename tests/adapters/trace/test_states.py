@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracles.own_layers import HEADS, LENGTH, WIDTH, Own, lag, merged, model_of, parts
+from oracles.own_layers import HEADS, LENGTH, WIDTH, Own, cells, lag, merged, model_of, parts
 from torch import nn
 from torch.nn import functional as F
 
@@ -185,13 +185,6 @@ def test_a_state_size_is_a_whole_number(wrong):
 @pytest.mark.parametrize("tokens", [1, 2, 3])
 def test_a_text_of_few_different_tokens_does_not_say_what_a_layer_can_hold(tokens):
     assert captured(model_of(linear), 48, tokens).state_size == 8
-
-
-def cells(own, hidden, value):
-    outputs = [hidden.new_zeros(1, 3)]
-    for entering in hidden.unbind(1):
-        outputs.append(own.inner(entering, outputs[-1]))
-    return own.output(F.pad(torch.stack(outputs[1:], 1), (0, WIDTH - 3)))
 
 
 def resetting(own, hidden, value):
