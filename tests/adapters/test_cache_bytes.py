@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracles.own_layers import TEXT, WIDTH, lag, model_of
+from oracles.own_layers import TEXT, WIDTH, Short, lag, model_of
 from oracles.tiny_families import MORE, beyond, names, tiny, token_ids
 from torch import Tensor, nn
 from torch.nn import functional
@@ -130,17 +130,6 @@ def causal(taps: int, dilation: int = 1) -> nn.Module:
     return nn.Conv1d(WIDTH, WIDTH, taps, groups=WIDTH, padding=padding, dilation=dilation)
 
 
-class Causal(nn.Module):
-    """The same as a module that cuts its output."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = causal(4)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return cut(self.convolution, hidden)
-
-
 def cut(convolution: nn.Module, hidden: Tensor) -> Tensor:
     return convolution(hidden.mT)[..., : hidden.shape[1]].mT
 
@@ -168,9 +157,9 @@ def test_a_convolution_beside_t_is_counted_once(is_softmax, kept, own_code):
             return scores.masked_fill(lag(hidden) < 0, -torch.inf).softmax(-1) @ value
         return scores.tril() @ value
 
-    counted = own_bytes(mixed, lambda: nn.ModuleList(causal(4) if own_code else Causal() for _ in range(2)))
+    counted = own_bytes(mixed, lambda: nn.ModuleList(causal(3) if own_code else Short() for _ in range(2)))
     # In its own code it is counted in the layer's row, else in its own.
-    assert sum(counted.values()) == (kept + 2 * WIDTH * 3) * 4
+    assert sum(counted.values()) == (kept + 2 * WIDTH * 2) * 4
     assert len(counted) == (1 if own_code else 3)
 
 

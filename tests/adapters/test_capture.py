@@ -136,6 +136,17 @@ def test_a_mixer_inside_a_mixer_is_part_of_it_and_a_model_may_be_one():
     assert list(find_mixers(named_parts(LinearMixer()))) == ["LinearMixer"]
 
 
+class OfAList(LinearMixer):
+    def forward(self, hiddens):
+        return super().forward(hiddens[0])
+
+
+def test_a_mixer_that_is_called_with_no_tensor_is_refused(ids):
+    model = nn.Sequential(nn.Embedding(11, WIDTH), OfAList())
+    with model[0].register_forward_hook(lambda _, args, hidden: [hidden]), pytest.raises(ModelError):
+        capture(model, ids)
+
+
 def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
     model.unused = LinearMixer()
     assert len(names(model, ids, None)) == 3

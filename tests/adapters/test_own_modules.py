@@ -58,15 +58,10 @@ def by_torch(own, hidden):
 
 
 class Attending(nn.Module):
-    """Attention as a module of queries, keys and values, whose positions are the third dimension."""
+    """A sum of attention, of queries, keys and values whose positions are the third dimension."""
 
     def forward(self, query, key, value):
-        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-
-
-class AttendingTwice(Attending):
-    def forward(self, query, key, value):
-        return super().forward(query, key, value).cumsum(2)
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True).cumsum(2)
 
 
 def of_heads(own, hidden, value):
@@ -81,7 +76,6 @@ INSIDE = [
     (ATTENTION, lambda own, h, v: by_torch(own, shifted(h)), {"1.inner": set()}, BEFORE),
     (ATTENTION, lambda own, h, v: shifted(by_torch(own, h)), {"1": {Code.MIXED_BEFORE}, "1.inner": set()}, {}),
     (Attending, of_heads, {"1.inner": set()}, {}),
-    (AttendingTwice, of_heads, {"1.inner": set()}, {}),
 ]
 
 

@@ -1,13 +1,11 @@
 """The first pass: arguments as they were, one call for each mixer."""
 
-import pytest
 import torch
 from oracles.attention_models import token_ids
 from torch import nn
 from torch.nn import functional
 
-from statesize import Dense, capture
-from statesize.errors import ModelError
+from statesize import capture
 
 
 class Attention(nn.Module):
@@ -48,20 +46,3 @@ def test_a_tensor_that_several_mixers_are_given_is_copied_once():
     first, second = captured._calls
     assert first.args[0] is second.args[0]
     assert first.kwargs["shift"] is second.kwargs["shift"]
-
-
-class Known(nn.Module):
-    def operator(self, hidden):
-        return Dense(torch.eye(hidden.shape[1]).expand(len(hidden), 1, -1, -1))
-
-    def forward(self, hiddens, shift):
-        return hiddens[0] + shift
-
-
-def test_a_mixer_that_knows_its_operator_but_receives_no_tensor_is_refused():
-    class Split(Model):
-        def forward(self, ids):
-            return self.layers[0]([self.embedding(ids)], torch.ones(8))
-
-    with pytest.raises(ModelError):
-        capture(Split(Known()), token_ids())

@@ -104,19 +104,6 @@ def test_a_window_longer_than_the_text_keeps_its_name():
     assert {(mixer.kind, mixer.state_size) for mixer in mixers} == {("sliding attention", 99)}
 
 
-def test_attention_in_chunks_keeps_what_its_chunk_holds():
-    from transformers import Llama4ForCausalLM, Llama4TextConfig
-
-    config = Llama4TextConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, intermediate_size_mlp=32, num_hidden_layers=1, head_dim=8,
-        num_attention_heads=4, num_key_value_heads=2, attention_chunk_size=5, moe_layers=[], bos_token_id=None,
-        eos_token_id=None, pad_token_id=None,
-    )  # fmt: skip
-    captured = capture(Llama4ForCausalLM(config), token_ids(1, 12))
-    assert captured.mixers[0].state_size == 4
-    assert next(captured).operator.state_size().tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
-
-
 @pytest.mark.parametrize("lengths", [(6, 6), (5, 7), (3, 4, 5)])
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_texts_in_a_row_keep_what_their_later_tokens_read(family, lengths):

@@ -1,4 +1,4 @@
-"""Half-precision weights: the same operators as of the float32 model, the same tensors afterwards."""
+"""Half-precision weights: the same operators as of the float32 model."""
 
 import copy
 
@@ -41,20 +41,6 @@ def test_recurrences_are_of_what_the_low_precision_model_computed(family):
         assert 0 < item.faithfulness <= 1e-2
 
 
-def test_the_same_tensors_come_back_and_tied_ones_stay_tied():
-    model = attention_model("gpt2").bfloat16()
-    before = {
-        name: (parameter, parameter.data_ptr(), parameter.clone()) for name, parameter in model.named_parameters()
-    }
-    list(capture(model, token_ids()))
-    for name, parameter in model.named_parameters():
-        original, pointer, value = before[name]
-        assert parameter is original
-        assert parameter.data_ptr() == pointer
-        assert torch.equal(parameter, value)
-    assert model.lm_head.weight is model.transformer.wte.weight
-
-
 def test_stored_size_is_not_that_of_the_copy():
     model = nn.Linear(2, 2).bfloat16()
     assert in_float32(model, lambda: (model.weight.element_size(), stored_dtype(model).itemsize)) == (4, 2)
@@ -70,6 +56,6 @@ def test_tensors_in_lists_and_mappings_are_converted():
     assert found["scale"] == 2
 
 
-def test_a_model_that_does_not_run_in_its_own_half_precision_is_refused():
-    with pytest.raises(InputError):
+def test_a_model_that_does_not_run_in_its_own_half_precision_says_so():
+    with pytest.raises(InputError, match=r"must be what enters xLSTMForCausalLM, whose weights are in torch\.bfloat16"):
         capture(tiny("xlstm").bfloat16(), token_ids())

@@ -2,7 +2,7 @@
 
 import copy
 import types
-import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 import statesize as ss
 from statesize.adapters.models.model_state import named_parts, unwrapped
-from statesize.errors import InputError, ModelError
+from statesize.errors import StatesizeError
 from statesize.models.load import model_facts
 
 
@@ -121,25 +121,6 @@ def test_a_module_of_fabric_is_measured_in_its_precision():
         assert found.ess(last).equals(expected.ess(last)) == (precision == "32-true")
 
 
-def test_an_object_that_holds_a_model_by_an_unknown_name_is_told_of_it():
-    class Pipeline:
-        def __init__(self):
-            self.name, self.network = "p", attention_model("llama")
-
-    for call in (ss.capture, ss.profile):
-        with pytest.raises(
-            InputError, match=r"model must be a torch module, got Pipeline\. Give its attribute network"
-        ):
-            call(Pipeline(), token_ids())
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_torchscript_is_refused_by_name():
-    model = nn.Sequential(nn.Embedding(64, 4), torch.jit.script(nn.Linear(4, 4)))
-    with pytest.raises(ModelError, match=r"Module 1 must run as Python, got .*ScriptModule, .* Give the module"):
-        ss.capture(model, token_ids())
-
-
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_unmerged_lora_is_part_of_what_is_measured():
     peft = pytest.importorskip("peft")
@@ -159,26 +140,38 @@ def test_unmerged_lora_is_part_of_what_is_measured():
     assert model_facts(unwrapped(model)) == facts
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-@pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
-def test_positions_before_the_text_are_refused(kind):
+def scripted(_):
+    return nn.Sequential(nn.Embedding(64, 4), torch.jit.script(nn.Linear(4, 4)))
+
+
+def exported(model):
+    return torch.export.export(model, (), {"input_ids": token_ids(), "use_cache": False}, strict=False)
+
+
+def tuned(kind, model):
+    """A model that reads positions before the text."""
     peft = pytest.importorskip("peft")
-    config = getattr(peft, kind)(num_virtual_tokens=3, task_type="CAUSAL_LM")
-    model = peft.get_peft_model(attention_model("llama"), config)
-    with pytest.raises(ModelError, match=r"with (PREFIX|PROMPT)_TUNING, which may do more"):
-        ss.capture(model, token_ids())
+    return peft.get_peft_model(model, getattr(peft, kind)(num_virtual_tokens=3, task_type="CAUSAL_LM"))
 
 
-def test_what_torch_has_exported_is_refused_by_name():
-    model = attention_model("llama").eval()
-    exported = torch.export.export(model, (), {"input_ids": token_ids(), "use_cache": False}, strict=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        unflattened = torch.export.unflatten(exported)
-    held = nn.Sequential(exported.module())
-    for one, kind in ((held, "GraphModule"), (unflattened, "UnflattenedModule")):
-        with pytest.raises(ModelError, match=rf"must run as Python, got {kind}"):
-            ss.profile(one, token_ids())
+REFUSED = [
+    (lambda model: types.SimpleNamespace(name="p", network=model), "got SimpleNamespace. Give its attribute network"),
+    (scripted, "Module 1 must run as Python, got .*ScriptModule"),
+    (lambda model: nn.Sequential(exported(model).module()), "must run as Python, got GraphModule"),
+    (lambda model: torch.export.unflatten(exported(model)), "must run as Python, got UnflattenedModule"),
+    (partial(tuned, "PrefixTuningConfig"), "with PREFIX_TUNING, which may do more"),
+    (partial(tuned, "PromptTuningConfig"), "with PROMPT_TUNING, which may do more"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("held", "cause"), REFUSED)
+def test_what_cannot_be_measured_inside_of_what_holds_it_is_refused_by_its_cause(held, cause):
+    model = held(attention_model("llama").eval())
+    for call in (ss.capture, ss.profile):
+        with pytest.raises(StatesizeError, match=cause):
+            call(model, token_ids())
 
 
 def test_a_graph_that_was_traced_in_python_is_no_export():

@@ -110,7 +110,7 @@ def codes(item):
 
 # A block of 16 keeps 8 numbers in its middle, and none at the middle of 64 tokens.
 def test_a_size_that_is_right_at_the_middle_alone_is_refused_or_unknown():
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r"at least the [5-8] numbers that T keeps at position \d+, got 4"):
         captured(model_of(in_blocks, layer=Declared), 64, states=4)
     assert captured(model_of(in_blocks, layer=Declared), 64, states=8).operator.state_size().max() == 8
     unknown = captured(model_of(in_blocks), 64, state_size=4)
