@@ -124,10 +124,6 @@ def with_a_sink(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return merged(torch.cat([sink, scores], -1).softmax(-1)[..., 1:] @ value)
 
 
-def talking(own: Own, hidden: Tensor) -> Tensor:
-    return torch.einsum("bhij,hg->bgij", own.maps(hidden), own.gate.weight[:HEADS, :HEADS])
-
-
 def cut_convolution(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     return F.conv1d(value.mT, own.short.weight, padding=2, groups=WIDTH)[..., : hidden.shape[1]].mT
 
@@ -394,7 +390,6 @@ TABLE = [
     Row("flex_attention with its sums", lambda own, h, v: merged(flexible(own, h, v, return_lse=True)[0]), maps),
     Row("registers before the text", after_registers, beside_registers),
     Row("a sink", with_a_sink),
-    Row("heads of heads", lambda own, h, v: applied(talking(own, h), v), talking),
     Row("gated maps", lambda own, h, v: applied(own.maps(h) * own.gate(h).mT[:, :HEADS, None].sigmoid(), v)),
     Row("squared rectified scores", lambda own, h, v: applied(own.linear(h).relu().square(), v)),
     Row("linear attention by its sum", divided),

@@ -1,7 +1,8 @@
-"""What a model's own arithmetic rounds is measured and told, and refused where it decides what the model computes."""
+"""What a model's own arithmetic rounds, in autocast too, is measured and told, or refused where it decides all."""
 
 import pytest
 import torch
+from oracles.own_layers import TEXT, Own, model_of
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -10,7 +11,7 @@ from statesize.codes import Code, Note
 from statesize.errors import ModelError
 
 
-def model_of(layer, seed=0):
+def embedded(layer, seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Embedding(100, 64), layer)
 
@@ -54,7 +55,7 @@ def test_what_float32_destroys_is_refused_by_its_cause():
             return mixed.transpose(1, 2).flatten(2) - 1
 
     with pytest.raises(ModelError) as refused:
-        list(ss.capture(model_of(Far()), random_ids(40)))
+        list(ss.capture(embedded(Far()), random_ids(40)))
     assert Note.of(refused.value).code is Code.ROUNDED
 
 
@@ -79,6 +80,47 @@ def test_the_eps_that_a_norm_takes_from_the_dtype_is_that_of_the_model(dtype, sp
             return norm(self.eps, self.project(hidden).cumsum(1))
 
     eps = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
-    (by_default,), (named,) = (ss.capture(model_of(Small(eps)).to(dtype), random_ids(40)) for eps in (None, eps))
+    (by_default,), (named,) = (ss.capture(embedded(Small(eps)).to(dtype), random_ids(40)) for eps in (None, eps))
     assert by_default.agreement.difference == named.agreement.difference <= named.agreement.allowed
     torch.testing.assert_close(by_default.operator.dense(), named.operator.dense(), rtol=0, atol=0)
+
+
+def beside_its_input(own, hidden, value):
+    return own.attend(hidden, value) + hidden
+
+
+class InAutocast(nn.Module):
+    """A model whose forward enters autocast."""
+
+    def __init__(self, model, dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, input_ids):
+        with torch.autocast("cpu", dtype=self.dtype):
+            return self.model(input_ids)
+
+
+@pytest.mark.parametrize(("mixed", "dtype"), [(beside_its_input, torch.bfloat16), (Own.scan, torch.float16)])
+def test_autocast_around_a_mixer(mixed, dtype):
+    model = model_of(mixed).float()
+    (found,), (expected,) = ss.capture(InAutocast(model, dtype), TEXT), ss.capture(model, TEXT)
+    assert 1e-5 < found.faithfulness <= found.agreement.allowed <= 1e-2
+    assert found.notes == expected.notes
+    # What enters the mixer is the same, and T is that of float64.
+    torch.testing.assert_close(found.operator.dense(), expected.operator.dense(), rtol=1e-4, atol=1e-6)
+
+
+class Inside(Own):
+    """A mixer whose own forward enters autocast."""
+
+    def forward(self, hidden):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().forward(hidden)
+
+
+@pytest.mark.parametrize("mixed", [beside_its_input, Own.scan])
+def test_autocast_inside_a_mixer(mixed):
+    (found,) = ss.capture(model_of(mixed, layer=Inside).float(), TEXT)
+    assert 1e-5 < found.faithfulness <= found.agreement.allowed <= 1e-2
+    assert [note.code for note in found.agreement.notes] == [Code.ROUNDED]

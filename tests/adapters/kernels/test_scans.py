@@ -1,3 +1,5 @@
+"""T of scans against impulses through their own kernels, and their states against the caches of models."""
+
 import functools
 from types import ModuleType
 from typing import Any
@@ -16,6 +18,7 @@ from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import ReplacedCall, first, source_files
 from statesize.codes import joined
 from statesize.errors import ModelError
+from statesize.operators import Recurrence
 
 # A family of each kernel.
 SCANNED = ["mamba", "mamba2", "qwen3_next", "kimi_linear", "rwkv"]
@@ -119,6 +122,25 @@ def test_a_call_that_goes_on_from_a_state_is_refused(family):
         ):
             with pytest.raises(ModelError):
                 model(input_ids=token_ids(length=5), use_cache=True, **cache)
+
+
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next"])
+def test_states_are_those_of_the_model_s_cache(family):
+    model, ids = tiny(family), token_ids(2)
+    with torch.no_grad():
+        output = model(input_ids=ids[:, :9], use_cache=True)
+    cache = output.cache_params if "cache_params" in output else output.past_key_values
+    held = [
+        captured.operator.states(captured.values(), [9])
+        for captured in capture(model, ids)
+        if isinstance(captured.operator, Recurrence)
+    ]
+    kept = [layer.recurrent_states[0] for layer in cache.layers if hasattr(layer, "recurrent_states")]
+    assert len(held) == len(kept) > 0
+    for found, expected in zip(held, kept, strict=True):
+        state = found[:, :, 0].double()
+        state = state if family == "qwen3_next" else state.mT  # Mamba keeps channels before states
+        torch.testing.assert_close(state.reshape(expected.shape), expected.double(), rtol=1e-4, atol=1e-5)
 
 
 def _file(model: nn.Module) -> ModuleType:

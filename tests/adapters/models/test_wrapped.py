@@ -87,11 +87,6 @@ def test_names_lose_only_what_holders_add():
     assert named_parts(model)[-1][0] == "model.layers.0.orig_mod"
 
 
-def test_a_model_in_data_parallel_is_measured():
-    plain = attention_model("llama")
-    same_as(nn.DataParallel(plain), plain, token_ids())
-
-
 def class_of(package, name, *bases, **members):
     """A class with the name, the package and the attributes of one that need not be installed."""
     return types.new_class(name, bases, exec_body=lambda body: body.update(members, __module__=f"{package}.inner"))
@@ -103,7 +98,7 @@ def test_models_inside_of_other_libraries_are_found():
     envoy._module = plain
     bridge = class_of("transformer_lens", "TransformerBridge", nn.Module)()
     bridge.__dict__["original_model"] = plain
-    for held in (envoy, bridge):
+    for held in (envoy, bridge, nn.DataParallel(plain)):
         assert unwrapped(held) is plain
         same_as(held, plain, token_ids())
         assert ss.profile(held, token_ids(length=5)).summary()["model"][0] == "LlamaForCausalLM"
