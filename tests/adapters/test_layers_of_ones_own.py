@@ -213,10 +213,6 @@ def slow(_: Own, hidden: Tensor) -> Tensor:
     return far(hidden)[None, None]
 
 
-def hard_gate(own: Own, hidden: Tensor) -> Tensor:
-    return (own.choice(hidden) > 0).to(hidden)
-
-
 def in_order(order: tuple[int, ...], own: Own, hidden: Tensor) -> list[Tensor]:
     """Values, a gate and another stream, computed in an order of lines."""
     made = {index: (own.value, own.gate, own.query)[index](hidden) for index in order}
@@ -531,7 +527,7 @@ TABLE = [
     Row("a gated delay", lambda own, h, v: delayed(v, 3) * v.sigmoid(), lambda own, h: delay(h, 3)),
     Row("a token and the one before", lambda own, h, v: v + delayed(v)),
     Row("fixed taps", lambda own, h, v: v + own.short.weight[:, 0, 0] * (delayed(v, 3) - v)),
-    Row("a choice of delays", lambda own, h, v: v + hard_gate(own, h) * delayed(v, 3)),
+    Row("a choice of delays", lambda own, h, v: v + (own.choice(h) > 0) * delayed(v, 3)),
     Row("the first token", lambda own, h, v: v + v[:, :1]),
     Row("each token beside the one before", beside_the_one_before, lambda own, h: delay(h)),
     # Mixing at the borders of blocks.
@@ -568,13 +564,9 @@ def off(item: Any, T: Tensor) -> float:
     return float((found - expected).tril(-1).abs().max() / expected.tril(-1).abs().max())
 
 
-def of_name(row: Row) -> str:
-    return row.name
-
-
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.filterwarnings("ignore:.*return_lse")
-@pytest.mark.parametrize("row", TABLE, ids=of_name)
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_t_is_that_of_its_formula_and_what_it_is_without_is_told(row: Row) -> None:
     model = model_of(row.mixed, row.inner).train()
     weights, random = {name: weight.clone() for name, weight in model.state_dict().items()}, torch.get_rng_state()

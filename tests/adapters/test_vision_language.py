@@ -12,7 +12,6 @@ IMAGE = 63
 TEXT = [f"model.language_model.layers.{index}.self_attn" for index in range(2)]
 VISION = [f"model.vision_tower.encoder.layers.{index}.self_attn" for index in range(2)]
 
-
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2}
 TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 

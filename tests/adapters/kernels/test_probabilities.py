@@ -45,22 +45,23 @@ BAND = CAUSAL & (AT > AT[:, None] - 3)
 
 
 @pytest.mark.parametrize(
-    ("seen", "held"),
+    ("seen", "size", "held"),
     [
-        (CAUSAL, [0, 1, 2, 3, 4, 5, 6]),
-        (CAUSAL & (AT // 3 == AT[:, None] // 3), [0, 1, 2, 0, 1, 2, 0]),
-        (BAND, [0, 1, 2, 2, 2, 2, 2]),
+        (CAUSAL, None, [0, 1, 2, 3, 4, 5, 6]),
+        (CAUSAL & (AT // 3 == AT[:, None] // 3), 2, [0, 1, 2, 0, 1, 2, 0]),
+        (BAND, 2, [0, 1, 2, 2, 2, 2, 2]),
         # The first token is seen by all, a sink.
-        (BAND | (CAUSAL & (AT < 1)), [0, 1, 2, 3, 3, 3, 3]),
+        (BAND | (CAUSAL & (AT < 1)), 3, [0, 1, 2, 3, 3, 3, 3]),
     ],
     ids=["causal", "chunks", "band", "sink"],
 )
-def test_the_state_is_what_later_queries_may_still_see(seen, held):
+def test_the_state_is_what_later_queries_may_still_see(seen, size, held):
     values = torch.ones(1, 1, 7, 1)
     for observation in (
         observed(torch.eye(7)[None, None], values, seen=seen),
         observed(seen.float()[None, None], values),
     ):
+        assert observation.state_size == size
         assert observation.operator(slice(None)).state_size().tolist() == held
 
 
