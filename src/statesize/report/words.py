@@ -98,8 +98,8 @@ def headline(profile: Profiled) -> str:
     title = title if title == profile.model else title[:1].upper() + title[1:]
     ess, without = (model_mean(profile, [row[name] for row in rows], layers) for name in ("ess", "without_sink"))
     lost, parts = len(profile.not_measured), len(profile.limited(Code.PART))
-    missing = f"; {lost} of {counted(len(rows) + lost, 'layer')} not measured" if lost else ""
-    missing += f"; {counted(parts, 'layer')} measured in part" if parts else ""
+    of_all = f"of {counted(len(rows) + lost, 'layer')}"
+    missing = f"; {lost} {of_all} not measured" if lost else f"; {parts} {of_all} in part" if parts else ""
     if math.isnan(ess):
         return f"{title}: nothing was measured{missing}."
     each = "layer" if all(rows[at]["kind"] == DERIVATIVE for at in layers) else "channel"
