@@ -63,6 +63,8 @@ def field_table(
         if column.name not in silent and any(_is_known(row.get(column.name)) for row in rows)
     ]
     cells = [[_field_cell(column, row) for column in known] for row in rows]
+    if any("±" in cell_text(cell) for row in cells for cell in row):
+        caption = f"{caption} ±: half of the 95 % interval, as not all cuts or heads were measured.".lstrip()
     terms = {
         column.line: f"{column.meaning}{column.unit and f' Unit: {column.unit}.'}"
         for column in known
@@ -112,9 +114,7 @@ def legend_lines(limits: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
 
 
 def _is_known(value: object) -> bool:
-    if isinstance(value, str | list):
-        return value not in ("", [])
-    return value is not None and math.isfinite(_number(value))
+    return bool(value) if isinstance(value, str | list) else math.isfinite(_number(value))
 
 
 def table_text(table: PageTable, width: int, rest: str, *, bars: bool = False) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from statesize.adapters.observation import DERIVATIVE, SHARED
+from statesize.codes import Code
 from statesize.io.text import counted, listed
 from statesize.results.profiled import Profiled, comparable, model_mean
 from statesize.results.summary import (
@@ -96,8 +97,9 @@ def headline(profile: Profiled) -> str:
     title, layers, rows = model_title(profile), comparable(profile), profile.quantities
     title = title if title == profile.model else title[:1].upper() + title[1:]
     ess, without = (model_mean(profile, [row[name] for row in rows], layers) for name in ("ess", "without_sink"))
-    lost = len(profile.not_measured)
-    missing = f"; {lost} of {counted(len(rows) + lost, 'layer')} not measured" if lost else ""
+    lost, parts = len(profile.not_measured), len(profile.limited(Code.PART))
+    of_all = f"of {counted(len(rows) + lost, 'layer')}"
+    missing = f"; {lost} {of_all} not measured" if lost else f"; {parts} {of_all} in part" if parts else ""
     if math.isnan(ess):
         return f"{title}: nothing was measured{missing}."
     each = "layer" if all(rows[at]["kind"] == DERIVATIVE for at in layers) else "channel"
@@ -123,14 +125,15 @@ def comparison_headline(profiles: Sequence[Profiled]) -> str:
     """What each of several models carries past the same cut, without a ranking: one sentence."""
     if len(profiles) == 1:
         return headline(profiles[0])
-    if differing := _differing(profiles):
-        return f"The {differing} of these profiles differ; only numbers of the same texts and cuts compare."
-    past = f"past {middle_cut(profiles[0])}"
+    differing, cuts = _differing(profiles), [f" past {middle_cut(profile)}" for profile in profiles]
     ess = [model_mean(profile, [row["ess"] for row in profile.quantities]) for profile in profiles]
-    if len(profiles) > _MOST_NAMED:
-        return f"{len(profiles)} models carry {min(ess):.1f} to {max(ess):.1f} numbers per channel {past}."
-    each = [f"{model_title(profile)} {carried:.1f}" for profile, carried in zip(profiles, ess, strict=True)]
-    return f"Numbers per channel {past}: {listed(each)}."
+    each = [
+        f"{model_title(profile)} {carried:.1f}{cut if differing else ''}"
+        for profile, carried, cut in zip(profiles, ess, cuts, strict=True)
+    ]
+    shown = listed(each) if len(each) <= _MOST_NAMED else f"{min(ess):.1f} to {max(ess):.1f} in {len(ess)} models"
+    compares = f"Their {differing} differ, so ESS does not compare" if differing else f"Numbers per channel{cuts[0]}"
+    return f"{compares}: {shown}."
 
 
 def _differing(profiles: Sequence[Profiled]) -> str:
@@ -169,9 +172,7 @@ def run_sentence(rows: Sequence[dict[str, Any]]) -> str:
     known = [row["run_difference"] for row in rows if math.isfinite(row.get("run_difference", math.nan))]
     if not known:
         return ""
-    if not max(known):
-        return "Measuring changed nothing in the model: its last hidden state is the same."
-    return f"Measuring changed the model's last hidden state by at most {max(known):.0e}."
+    return f"Measuring changed the model's last hidden state by at most {max(known):.1g}."
 
 
 def reading(profiles: Sequence[Profiled]) -> list[str]:

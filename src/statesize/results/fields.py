@@ -99,8 +99,8 @@ FIELDS = (
           "largest, averaged likewise.", _BOTH, "average\ncount", ".1f", has_error=True),
     Field("joint_entropy", _NUMBERS, "Entropy-ESS of all heads that read one stored input, on top of each other, "
           "averaged likewise; it may lie below that of one of them.", _LAYERS, "joint\nESS", ".1f", has_error=True),
-    Field("total_entropy", "numbers", "Entropy-ESS summed over stored channels; what several heads read counts once, "
-          "by their joint ESS.", _BOTH, "total\nESS", ",.0f", first=_MODELS, has_error=True),
+    Field("total_entropy", "numbers", "Entropy-ESS averaged over texts and measured cuts, summed over stored channels; "
+          "what several heads read counts once, by their joint ESS.", _BOTH, "total\nESS", ",.0f", has_error=True),
     Field("norm", "", "Average Frobenius norm of H_i. Each kind of layer has its own scale.", _BOTH, "norm", "norm",
           dims=_CUTS, dtype=np.float64),
     Field("state_utilisation", "", "Entropy-ESS divided by TSS, averaged over the cuts where a fixed state is what "

@@ -133,7 +133,7 @@ class TruncationResult(CutResult):
         (ess, causal), size = (row.divergence_share for row in self.at_ess), self.without_hindsight()
         changes = f"Kept to its ESS, {self.model} changes its predictions by"
         if self.texts < FEWEST_TEXTS:
-            without, hindsight = (f"{100 * share.value:.2g}%" for share in (causal, ess))
+            without, hindsight = (f"{share.value:.1%}" for share in (causal, ess))
             return f"{changes} about {without} without hindsight and {hindsight} with it, over {self.counted}."
         return (
             f"{changes} {ess:.1%} with hindsight, {causal:.1%} without; {100 * self.at:.4g}% change takes "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from statesize.codes import Code, Note
+from statesize.measurement.statistics import FEWEST_TEXTS
 from statesize.truncation.choices.choice import RECENT, SINKS
 from statesize.truncation.choices.rounding import Precision
 from statesize.truncation.result import CutResult, Row
@@ -76,10 +77,6 @@ class CachePrices(CutResult):
     heads: tuple[dict[str, Any], ...]
     title = "What the cache of {} may lose"
     facts = "prefix", "calibration", "recommended", "variants", "heads"
-    caption = (
-        "Recent: the first and the latest tokens; otherwise those that expected attention reads most. By curves and by "
-        "layer: more tokens where other texts showed that losing them costs more."
-    )
     kept = "stored", "Bytes of the whole cache that are kept"
     lost = "excess", "Extra loss in nats per token"
 
@@ -103,6 +100,8 @@ class CachePrices(CutResult):
         best, over = self.recommended, f"over {self.counted}"
         if not self.context_matters:
             return f"The context is worth too little to {self.model} {over} to tell what its cache may lose."
+        if self.texts < FEWEST_TEXTS:
+            return f"{self.counted.capitalize()} are too few to tell what the cache of {self.model} may lose."
         if best is None:
             return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} nats per token {over}."
         kept = f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model}"

@@ -135,7 +135,7 @@ class CutResult(Result):
     model: str
     documents: tuple[CutDocument, ...]
     title: ClassVar[str]
-    caption: ClassVar[str]
+    caption: ClassVar[str] = ""  # what its table shows, where limits do not say it
     facts: ClassVar[tuple[str, ...]]  # what else its document has
     kept: ClassVar[tuple[str, str]]  # what of a row is kept, as its chart shows it: an attribute, and its title
     lost: ClassVar[tuple[str, str]]  # what is lost by that
@@ -202,11 +202,11 @@ class CutResult(Result):
 
     def table(self) -> PageTable:
         """A line a rule and size: what it keeps, and what that changes; few texts tell few digits."""
-        share, nats = (".0%", "+.2f") if self.texts < FEWEST_TEXTS else (".1%", "+.4f")
+        nats = "+.2f" if self.texts < FEWEST_TEXTS else "+.4f"
         cells = list[dict[str, str]]()
         for at, row in enumerate(self.rows):
             cells.append({"kept": self._names(at)[0], "of what is stored": f"{row.stored:.0%}"})
-            cells[-1]["change"] = f"{row.divergence_share:{share}}" if row.kept or row.scale else "100%"
+            cells[-1]["change"] = f"{row.divergence_share:.1%}" if row.kept or row.scale else "100%"
             cells[-1] |= {"extra nats per token": f"{row.excess:{nats}}"} | self._more_cells(row)
         return PageTable("Each size", [*cells[0]], [[*line.values()] for line in cells], self.caption)
 
