@@ -61,8 +61,6 @@ def test(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """What the tests take; fails where it is less than COVERED percent of statements and branches."""
     options = ["--cov=statesize", "--cov-report=term-missing:skip-covered", f"--cov-fail-under={COVERED}"]
-    # An interrupt at any moment may come while coverage holds its own lock, which it would then never give back.
-    options += ["--deselect", "tests/adapters/test_restoration.py::test_after_an_interrupt_at_any_moment"]
     python(session, "pytest", "-n", "2", *options, *session.posargs)
 
 

@@ -28,6 +28,7 @@ class Loop(nn.Module):
 
 class Views(nn.Module):
     def forward(self, hidden):
+        (hidden,) = hidden.split([5], 1)  # the tensor itself, in a list
         mixed = F.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)
         windows = F.pad(hidden, (0, 0, 3, 0)).unfold(1, 4, 1)
         spectrum = torch.fft.irfft(torch.fft.rfft(mixed.mT, 16), 16)[..., :5].mT

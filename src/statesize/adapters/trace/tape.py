@@ -263,7 +263,7 @@ class Tape(TorchDispatchMode):
         outs = _tensors(result)
         if func.is_view and len(outs) == 1 and outs[0].numel() and self._key(outs[0]) == self._key(args[0]):
             # A view that is the tensor itself.
-            return outs[0]
+            return cast("Any", result)
         self.nodes.append(node)
         for out in outs:
             self._keep(out, self._new(out, node), is_view=func.is_view)
