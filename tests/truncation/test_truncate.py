@@ -423,31 +423,6 @@ def test_layers_that_lack_a_method_or_do_not_call_it_are_cut_as_those_that_do(la
     assert found[0] == [pytest.approx(run, abs=1e-5) for run in found[1]]
 
 
-@torch.no_grad()
-def test_a_state_is_cut_by_what_the_past_read_as_by_hand():
-    torch.manual_seed(0)
-    embedding, layer, head = nn.Embedding(60, 8), Recurrent(), nn.Linear(8, 60)
-    result = truncate(nn.Sequential(embedding, layer, head), IDS, documents=1, tokens=LENGTH, settings=AT_CUT)
-    hidden = embedding(IDS)[0].double()
-    B, C = layer.double().write(hidden), layer.read(hidden)
-    ages = torch.arange(CUT - 1, -1, -1)[:, None]
-    held = torch.linspace(0.5, 0.95, 4).double() ** ages * B[:CUT]
-    T = layer.operator(hidden[None]).dense()[0, 0].double()
-    shares = torch.linalg.svdvals(T[CUT:, :CUT])
-    shares = shares / shares.sum()
-    ess = float(torch.special.entr(shares).sum().exp())
-    for name, rows in (("past rows", C[:CUT] @ held.T), ("ess", T[CUT:, :CUT])):
-        V = torch.linalg.svd(rows)[2].T
-        for scale in (0.5, 1.0, 2.0):
-            rank = min(math.ceil(scale * ess), 4)
-            cut = T.clone()
-            cut[CUT:, :CUT] = T[CUT:, :CUT] @ V[:, :rank] @ V[:, :rank].T
-            run = next(run for run in result.documents[0].runs if (run.rule, run.scale) == (name, scale))
-            assert run.kept == rank
-            assert run.loss == pytest.approx(loss_of(head((cut @ hidden).float()[None])), abs=1e-5)
-    assert result.documents[0].stored == 4
-
-
 @pytest.mark.parametrize(("family", "unmoved"), [("deepseek_v3", 2), ("llama", 0), ("gpt2", 0)])
 def test_attention_whose_queries_cannot_be_moved_is_named(family, unmoved):
     # The rotary part of latent keys is not that of queries; GPT-2 has none.
