@@ -37,37 +37,32 @@ def test_what_is_asked_for_passes_and_other_things_do_not(tmp_path: Path) -> Non
     assert require_choice("metric", "b", ("a", "b")) == "b"
     assert require_path("folder", tmp_path) == tmp_path
     assert require_path("folder", "a/b") == Path("a/b")
-    for told, refused in (
-        ("model must be a module, got str", lambda: require_kind("model", "gla", torch.nn.Module, "a module")),
-        *(
-            ("metric must be one of a, b, got ", lambda value=value: require_choice("metric", value, ("a", "b")))
-            for value in ("c", None, 1, np.array(["a", "b"]), ["a"])
-        ),
-        *(
-            ("folder must be a path", lambda value=value: require_path("folder", value))
-            for value in (None, 3, b"x", ["a"], "", "a\0b")
-        ),
-    ):
-        with pytest.raises(InputError, match=f"^{told}"):
-            refused()
+    with pytest.raises(InputError):
+        require_kind("model", "gla", torch.nn.Module, "a module")
+    for value in ("c", None, 1, np.array(["a", "b"]), ["a"]):
+        with pytest.raises(InputError):
+            require_choice("metric", value, ("a", "b"))
+    for value in (None, 3, b"x", ["a"], "", "a\0b"):
+        with pytest.raises(InputError):
+            require_path("folder", value)
 
 
 PLAIN = {"least": 1, "plain": True}
 
 
 @pytest.mark.parametrize(
-    ("bounds", "good", "bad", "told"),
+    ("bounds", "good", "bad"),
     [
-        ({}, (1, np.int64(3), torch.tensor(3)), (0, 1.0, True, torch.tensor([1, 2]), "3", None, 10**30), "at least 1"),
-        ({"least": 4}, (4, torch.tensor(4)), (3,), "at least 4"),
-        (PLAIN, (3,), (np.int64(3), torch.tensor(3), True, 3.0), "at least 1"),
+        ({}, (1, np.int64(3), torch.tensor(3)), (0, 1.0, True, torch.tensor([1, 2]), "3", None, 10**30)),
+        ({"least": 4}, (4, torch.tensor(4)), (3,)),
+        (PLAIN, (3,), (np.int64(3), torch.tensor(3), True, 3.0)),
     ],
     ids=["any", "least", "plain"],
 )
-def test_counts(bounds: dict[str, int], good: tuple[object, ...], bad: tuple[object, ...], told: str) -> None:
+def test_counts(bounds: dict[str, int], good: tuple[object, ...], bad: tuple[object, ...]) -> None:
     assert [require_count("steps", value, **bounds) for value in good] == [int(value) for value in good]
     for value in bad:
-        with pytest.raises(InputError, match=rf"^steps must be a whole number of {told}(, below 2\*\*63)?, got "):
+        with pytest.raises(InputError):
             require_count("steps", value, **bounds)
 
 

@@ -92,7 +92,7 @@ def test_public_names_are_listed():
         sorted(room.__all__) for room in rooms
     ]
     assert all(hasattr(statesize, name) for name in dir(statesize))
-    with pytest.raises(AttributeError, match="module 'statesize' has no attribute 'unknown'"):
+    with pytest.raises(AttributeError):
         _ = statesize.unknown
 
 

@@ -34,7 +34,7 @@ def test_json_is_one_document_on_stdout(checkpoint, text, here, capsys):
 
 @pytest.mark.parametrize(
     ("content", "code", "message"),
-    [("café au lait".encode("latin-1"), 1, "UTF-8"), (b"a\n\n", 2, "2 tokens of their own")],
+    [("café au lait".encode("latin-1"), 1, "utf-8"), (b"a\n\n", 2, "2 tokens of their own")],
 )
 def test_texts_that_say_nothing_are_refused(checkpoint, text, here, capsys, content, code, message):
     text.write_bytes(content)

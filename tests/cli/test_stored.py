@@ -73,5 +73,3 @@ def test_a_profile_is_not_measured_anew(saved, options, capsys):
 def test_a_profile_is_not_a_model(saved, capsys):
     assert main(["truncate", "result"]) == 1
     assert "got 'result', which has no config.json" in capsys.readouterr().err
-    with pytest.raises(ss.errors.FileError, match=r"which has no config\.json"):
-        ss.load("result")

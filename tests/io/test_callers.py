@@ -30,10 +30,7 @@ def damaged_plugin(monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.usefixtures("damaged_plugin")
 def test_a_warning_names_the_line_of_the_caller(name):
-    with (
-        pytest.warns(StatesizeWarning, match="The plug-in no_such_module is left out") as caught,
-        pytest.raises(StatesizeError),
-    ):
+    with pytest.warns(StatesizeWarning) as caught, pytest.raises(StatesizeError):
         CALLS[name]()
     (warning,) = caught
     assert (warning.filename, warning.lineno) == (__file__, CALLS[name].__code__.co_firstlineno)

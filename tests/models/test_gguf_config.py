@@ -251,8 +251,6 @@ ONES = np.ones(8, np.float32)
     ("said", "extra", "named"),
     [
         ({"attention.scale": 0.5}, {}, "attention.scale = 0.5"),
-        ({"embedding_scale": 12.0}, {}, "embedding_scale = 12.0"),
-        ({"rope.scaling.yarn_log_multiplier": 0.1}, {}, "rope.scaling.yarn_log_multiplier = 0.1"),
         ({"rope.scale_linear": 4.0}, {}, "rope.scale_linear = 4.0"),
         ({"rope.freq_base_swa": 1e4}, {}, "rope.freq_base_swa = 10000.0"),
         ({"expert_count": 8}, {}, "expert_count = 8"),
@@ -263,7 +261,6 @@ ONES = np.ones(8, np.float32)
         ({"rope.scaling.attn_factor": 1.5}, {}, "attn_factor 1.5"),
         ({"attention.value_length": 16}, {}, "attention.value_length = 16"),
         ({}, {"blk.0.attn_q_norm.weight": ONES}, "blk.0.attn_q_norm.weight"),
-        ({}, {"blk.2.attn_norm.weight": ONES}, "blk.2.attn_norm.weight"),
         ({}, {"blk.0.attn_q.bias": ONES}, "blk.0.attn_q.bias"),
         ({}, {"rope_factors_long.weight": ONES[:4]}, "rope_factors_long.weight"),
         ({}, {"rope_freqs.weight": ONES}, "8 factors of frequencies"),

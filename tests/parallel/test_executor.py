@@ -27,11 +27,11 @@ def test_what_is_stored_is_not_computed_again_and_an_error_is_not_stored(kept, t
     assert [done.get() for done in run([1, 2], executor, parts, str)] == [2, 4]
     parts = stored(folder) if kept else parts
     done = list(run([3, 2, 1, 0], executor, parts, str))
-    # In the order of the tasks, as this executor does them.
+    # What is stored comes first.
     assert [(step.task, step.value, step.resumed) for step in done] == [
-        (3, None, False), (2, 4, True), (1, 2, True), (0, 0, False),
+        (2, 4, True), (1, 2, True), (3, None, False), (0, 0, False),
     ]  # fmt: skip
-    assert str(done[0].error) == "no three"
+    assert str(done[2].error) == "no three"
     assert [parts.read(str(task)) for task in range(4)] == [0, 2, 4, None]
 
 
@@ -45,7 +45,7 @@ def test_steps_are_told_as_they_come_and_not_stored(tmp_path):
     parts = stored(tmp_path)
     parts.write("2", 4)
     done = run(iter([1, 2, 3]), partial(one_by_one, counted), parts, str)
-    assert [(part.task, part.value) for part in done] == [(1, step), (1, 2), (2, 4), (3, step), (3, 6)]
+    assert [(part.task, part.value) for part in done] == [(2, 4), (1, step), (1, 2), (3, step), (3, 6)]
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["1", "2", "3"]
 
 

@@ -59,5 +59,5 @@ def test_where_no_machine_is_left_that_has_room_the_run_ends(cluster, tmp_path):
         run = workers(["task"])
         assert next(run).value == large.node_id
         cluster.remove_node(large, allow_graceful=False)
-        with pytest.raises(InputError, match="2 CPU"):
+        with pytest.raises(InputError):
             next(run)

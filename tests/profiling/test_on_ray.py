@@ -113,7 +113,7 @@ def test_a_cluster_and_one_process_go_on_from_each_other(model, tmp_path):
 
 
 def test_a_worker_that_no_machine_has_room_for(model):
-    with pytest.raises(InputError, match=r"got 1 CPU, 9,000,000,500,000,000 memory"):
+    with pytest.raises(InputError, match="9000000500000000"):
         profile(model, SEQUENCES, memory="9000000 GB", executor=RayCluster())
-    with pytest.raises(InputError, match="cpus must be a whole number of at least 1, got 0"):
-        profile(model, SEQUENCES, executor=RayCluster(cpus=0))
+    with pytest.raises(InputError):
+        RayCluster(cpus=0)

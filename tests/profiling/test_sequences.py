@@ -51,7 +51,7 @@ def test_what_was_measured_before_is_passed_over(model):
 
 def test_a_worker_with_another_model_is_refused(model):
     work, origin = loaded(lambda: model, Settings())
-    with pytest.raises(StatesizeError, match=r"the worker on .* computes something else .* versions or settings"):
+    with pytest.raises(StatesizeError):
         next(work(SequenceTask(0, SEQUENCES[0], "other", 12)))
     assert next(work(SequenceTask(0, SEQUENCES[0], origin.key, 12))).index == 0
 

@@ -87,5 +87,5 @@ def test_a_last_tap_takes_one_state_if_the_recurrence_may_vary_and_all_if_not():
 def test_what_overflows_on_the_way_is_refused():
     recurrence = random_recurrence("diagonal", 0, 8, 2)
     huge = Recurrence(recurrence.A * 1e200, recurrence.B, recurrence.C)
-    with pytest.raises(InputError, match="T must be finite"):
+    with pytest.raises(InputError):
         reduce(huge)

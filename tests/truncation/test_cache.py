@@ -176,13 +176,6 @@ def test_expected_attention_by_its_formula(llama, layers):
             assert bool((scores.diff(dim=-1) <= 1e-6 * scores.max()).all())
 
 
-def test_ends_and_budgets_are_kept(layers):
-    for layer in layers:
-        mask = kept(EXPECTED.order(layer), torch.tensor([22, 31]), PREFIX)
-        assert mask.sum(-1).tolist() == [22, 31]
-        assert bool(mask[:, :4].all() and mask[:, -16:].all())
-
-
 def test_recent_tokens_are_the_first_four_and_the_latest_ones(layers):
     mask = kept(RecentTokens().order(layers[0]), torch.tensor([22, 31]), PREFIX)
     assert [row.nonzero().flatten().tolist() for row in mask] == [
@@ -323,26 +316,23 @@ def test_curves_are_of_every_third_text_or_of_the_first_third_of_one():
     curves, held_out = two_sets([torch.arange(95)], 10, 6, None)
     assert [int(piece[0]) for _, piece in curves] == [0, 10]
     assert [int(piece[0]) for _, piece in held_out] == [30, 40, 60, 70]
-    with pytest.raises(InputError, match="inputs must have one text of 30 tokens, which is cut into 3 pieces, or 2"):
+    with pytest.raises(InputError):
         two_sets([torch.arange(29), torch.arange(9)], 10, 100, None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"keep": 1.0}, "keep must be"),
-        ({"tokens": 33, "settings": Settings(future=8)}, "tokens must be"),
-        ({"settings": Settings(future=1)}, "future must be a whole number of at least 2"),
-        ({"settings": Settings(past=2)}, "past must be left out for cache, where it does not act, got 2"),
-        ({"documents": 2}, "documents must be"),
-        (
-            {"tokens": 500},
-            "inputs must have one text of 1500 tokens, which is cut into 3 pieces, or 2 different texts",
-        ),
+        ({"keep": 1.0}, "keep"),
+        ({"tokens": 33, "settings": Settings(future=8)}, "tokens"),
+        ({"settings": Settings(future=1)}, "future"),
+        ({"settings": Settings(past=2)}, "past"),
+        ({"documents": 2}, "documents"),
+        ({"tokens": 500}, "inputs must have one text of 1500 tokens, which is cut into 3 pieces"),
     ],
 )
 def test_bad_input(llama, arguments, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=f"^{said}"):
         cache(llama, IDS.repeat(1, 8), **arguments)
 
 
@@ -354,11 +344,11 @@ def of_twelve(model):
 
 def test_models_without_such_a_cache():
     for model, said in (
-        (tiny("jamba"), "must mix positions only by attention"),
-        (tiny("mamba"), "must mix positions only by attention"),
-        (attention_model("deepseek_v3"), "keys and values of its own"),
-        (attention_model("bloom"), "attention in code of its own"),
-        (tiny("gemma3n_text"), "keys and values of its own"),
+        (tiny("jamba"), "only by attention"),
+        (tiny("mamba"), "only by attention"),
+        (attention_model("deepseek_v3"), "of its own"),
+        (attention_model("bloom"), "in code"),
+        (tiny("gemma3n_text"), "of its own"),
     ):
         with pytest.raises(ModelError, match=said):
             of_twelve(model)

@@ -15,7 +15,7 @@ from statesize.adapters.watch import ModelRun
 from statesize.check import refuse, whole_number
 from statesize.codes import HOW_TO_SUPPLY, NOTHING_LOST, Code, Note
 from statesize.errors import InputError, ModelError
-from statesize.io.text import listed, meant
+from statesize.io.text import listed
 
 # Lists of these are no lists of layers: projections of several heads or codebooks.
 POINTWISE = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
@@ -149,8 +149,7 @@ def chosen_names(names: Sequence[str], layers: Layers, refused: Collection[str],
             selected.update(called[name])
         else:
             valid = f"the model's mixers by name or by index 0 … {len(names) - 1}"
-            advice = " ".join(filter(None, (meant(str(layer), names, ""), f"Its mixers are {listed(names)}.")))
-            refuse("layers", valid, layer, advice, UnknownLayerError)
+            refuse("layers", valid, layer, f"Its mixers are {listed(names)}.", UnknownLayerError)
     every = [call for name in names for call in called[name]]
     return [name for name in dict.fromkeys([*every, *refused]) if name in selected]
 

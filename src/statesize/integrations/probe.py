@@ -323,7 +323,8 @@ class Probing:
             layers = len(self._layers - {profile.model})  # the model as a whole is none
             count = f"From here on, averages are over {len(profile.mixers)} of {counted(layers, 'layer')}."
             _LOGGER.warning("Step %d: %s", step, " ".join([*causes, count]))
-        for notes in (profile.incomplete, *map(profile.limited, _LIMITS)):
+        limited = (dict.fromkeys(note["layers"], note["sentence"]) for note in profile.codes if note["code"] in _LIMITS)
+        for notes in (profile.incomplete, *limited):
             for names, cause in by_reason(notes).items():
                 self._report(step, f"{names}: {cause}")
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.filesize import decimal
 
@@ -33,10 +32,3 @@ def listed(names: Sequence[str]) -> str:
 def counted(count: int, noun: str) -> str:
     """A number with its noun, in the plural where it is not one: 1 row, 1,200 rows."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def meant(given: str, names: Iterable[str], otherwise: str, likeness: float = 0.65) -> str:
-    """Asks for the name that is spelt almost as what was given; else the advice."""
-    spelt = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(given.lower(), spelt, 1, likeness)
-    return f"Did you mean {spelt[near[0]]}?" if near else otherwise

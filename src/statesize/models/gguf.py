@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -68,12 +68,9 @@ def quick_reading(path: Path | None) -> Generator[None]:
                     return end - orig_offs, [], [], [gguf.GGUFValueType.ARRAY, kind]
             return super()._get_field_parts(orig_offs, raw_type)
 
-    def without_bar(tensors: Iterable[object], **_: object) -> Iterable[object]:
-        return tensors
-
     # For each layer of a model, transformers makes the table of names anew.
-    table = cache(gguf.get_tensor_name_map)
-    quick = {(gguf, "GGUFReader"): QuickReader, (gguf, "get_tensor_name_map"): table, (reader, "tqdm"): without_bar}
+    table, silent = cache(gguf.get_tensor_name_map), partial(cast("Any", reader).tqdm, disable=True)
+    quick = {(gguf, "GGUFReader"): QuickReader, (gguf, "get_tensor_name_map"): table, (reader, "tqdm"): silent}
     with replaced(quick):
         yield
 

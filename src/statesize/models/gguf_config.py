@@ -125,8 +125,7 @@ def _set_rope(path: Path, config: Any, keys: dict[str, Any], factors: list[list[
     factor = take("scaling.factor", None) or 1.0
     trained = take("scaling.original_context_length", None) or config.max_position_embeddings
     if factors:
-        known = kind in ("linear", "none", "longrope") and factor == 1
-        known = known and all(len(table) == turned // 2 for table in factors)
+        known = kind in ("linear", "none", "longrope") and factor == 1 and {turned // 2} == set(map(len, factors))
         # This scaling takes any factors; two equal lists turn heads alike at each length, as Llama 3's factors do.
         rope |= {"rope_type": "longrope", "short_factor": factors[0], "long_factor": factors[-1]}
         rope |= {"attention_factor": attention, "original_max_position_embeddings": trained}
@@ -135,9 +134,7 @@ def _set_rope(path: Path, config: Any, keys: dict[str, Any], factors: list[list[
     else:
         known = kind in ("linear", "none", "yarn") and attention == 1
         if kind == "yarn" or (kind == "linear" and factor != 1):
-            rope |= {"rope_type": kind, "factor": factor}
-        if kind == "yarn":
-            rope["original_max_position_embeddings"] = trained
+            rope |= {"rope_type": kind, "factor": factor, "original_max_position_embeddings": trained}
     if not known:
         lengths = f" and {len(factors[0])} factors of frequencies" if factors else ""
         raise unread(path, f"rope.scaling {kind}, factor {factor}, attn_factor {attention}{lengths}")

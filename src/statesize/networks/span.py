@@ -15,7 +15,7 @@ from statesize.adapters.models.precision import differentiable, stored_dtype
 from statesize.adapters.observation import in_this_thread
 from statesize.check import refuse
 from statesize.errors import InputError, ModelError
-from statesize.io.text import listed, meant
+from statesize.io.text import listed
 
 
 class Span:
@@ -84,7 +84,7 @@ class Span:
                 continue
             if name not in modules or name not in called:
                 ran = list(dict.fromkeys(filter(None, called)))
-                refuse(argument, "the name of a module that runs", name, meant(name, ran, f"It has {listed(ran)}."))
+                refuse(argument, "the name of a module that runs", name, f"It has {listed(ran)}.")
         return start, end, of_frames, calls, reads_input
 
     def future(self, past: Tensor) -> Tensor:

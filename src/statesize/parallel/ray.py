@@ -5,25 +5,22 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import socket
-import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
 
 from statesize.check import refuse, require_count
-from statesize.errors import FileError, InputError, ModelError, StatesizeError
+from statesize.errors import FileError, StatesizeError
 from statesize.parallel.threads import Done, Make, Task, one_by_one
 
 ATTEMPTS = 3
 """Times that Ray starts a worker that is killed again and again."""
 
-_CONNECT_SECONDS = 5.0
-_PATIENCE_SECONDS = 2.0
 _USAGE = "RAY_USAGE_STATS_ENABLED"
 
 
@@ -54,20 +51,9 @@ class RayCluster:
     def __call__(self, make: Make, memory: int = 0) -> Generator[OnRay]:
         """The executor of a work for the time of a block; each process may take so many bytes."""
         with ray_session(self.address) as ray:
-            try:
-                # The store of a machine holds it once for all of its processes.
-                reference = ray.put(make)
-            except TypeError as error:
-                advice = "Give a function that loads it."
-                reason = f"({error.__cause__ or error})"
-                raise ModelError(
-                    f"model must be one that can be copied to a process, got {reason}. {advice}"
-                ) from error
-            workers = OnRay(ray, self, reference, memory)
-            try:
+            # The store of a machine holds the work once for all of its processes.
+            with closing(OnRay(ray, self, ray.put(make), memory)) as workers:
                 yield workers
-            finally:
-                workers.end()
 
 
 @contextmanager
@@ -83,36 +69,35 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         yield ray
         return
     constants: Any = importlib.import_module("ray._private.ray_constants")
-    reachable = constants.ENABLE_RAY_CLUSTER
+    reachable, usage = constants.ENABLE_RAY_CLUSTER, os.environ.get(_USAGE)
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         # Ray runs all code that it receives, so it listens at 127.0.0.1 only, as on Windows and macOS. Workers beside
         # other processes would starve at its own niceness of 15.
         constants.ENABLE_RAY_CLUSTER = False
-        options |= {"num_cpus": available_cores(), "include_dashboard": False}
-        options |= {"_system_config": {"worker_niceness": 0}}
-    else:
-        _require_reachable(address)
-    handler, usage = signal.getsignal(signal.SIGTERM), os.environ.get(_USAGE)
-    sets_signals = handler is not None and threading.current_thread() is threading.main_thread()
+        options |= {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
     os.environ[_USAGE] = usage or "0"
     try:
-        try:
-            ray.init(**options)
-        except Exception as error:
-            # Ray raises Exception itself if a node does not start in time or the head is not ready.
-            raise StatesizeError(f"Ray at {options['address']} must be reachable, got: {error}") from error
-        if sets_signals and callable(handler):
-            # Ray sets a handler of its own, which would not unwind the caller as the caller's does.
-            signal.signal(signal.SIGTERM, handler)
+        _start(ray, options)
         yield ray
     finally:
         ray.shutdown()
         constants.ENABLE_RAY_CLUSTER = reachable
-        if sets_signals:
-            signal.signal(signal.SIGTERM, handler)
         if usage is None:
             del os.environ[_USAGE]
+
+
+def _start(ray: Any, options: dict[str, Any]) -> None:
+    """Connect, and let the process end as its caller wants it to: Ray sets a handler of SIGTERM in the main thread."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options)
+    except Exception as error:
+        # Ray raises Exception itself if a node does not start in time or the head is not ready.
+        raise StatesizeError(f"Ray at {options['address']} must be reachable, got: {error}") from error
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not handler:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def available_cores() -> int:
@@ -120,28 +105,16 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _require_reachable(address: str) -> None:
-    """Refuse an address at which nothing answers: Ray would wait for minutes, and then end the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if port.isdecimal():
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        advice = f"There: {error}. Start a cluster there with ray start --head, or give no address."
-        refuse("the Ray address", "HOST:PORT, ray://HOST:PORT or auto, and answer", address, advice)
-
-
 class Worker:
     """A process of the cluster: makes the work once, and does one task after another."""
 
     def __init__(self, make: Make, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._make, self._work = make, None
+        self._work = cache(make)
 
     def values(self, task: Any) -> Iterator[Done[Any, Any]]:
         """The values of a task, or the error that ended it; raises what making the work raises."""
-        self._work = self._work or self._make()
-        yield from one_by_one(self._work, [task])
+        yield from one_by_one(self._work(), [task])
 
 
 @dataclass(eq=False)
@@ -169,46 +142,40 @@ class OnRay:
         waiting = deque(tasks)
         while waiting or self._running:
             # Machines come and go: where none is left, no worker would ever start.
-            room = self._room()
-            while waiting and len(self._running) < room:
-                self._begin(self._new_worker(), waiting.popleft())
-            ready, _ = self.ray.wait(list(self._running), num_returns=1, timeout=_PATIENCE_SECONDS)
+            for _ in range(min(self._room() - len(self._running), len(waiting))):
+                self._begin(waiting.popleft())
+            ready, _ = self.ray.wait([*self._running], timeout=2)
             for values in ready:
                 worker, task = self._running[values]
                 try:
-                    answer = next(values, None)
-                    done = None if answer is None else self.ray.get(answer)
+                    yield replace(self.ray.get(next(values)), task=task)
+                except StopIteration:
+                    del self._running[values]
+                    if waiting:
+                        self._begin(waiting.popleft(), worker)
+                    else:
+                        # A worker of a lost machine may need its place.
+                        self.ray.kill(worker)
                 except self.ray.exceptions.RayTaskError as error:
                     raise error.cause from error
                 except self.ray.exceptions.RayActorError as error:
-                    self._end(values)
-                    reason = str(error).strip().splitlines()[-1].strip()[:200]
-                    cause = f"A worker was lost {ATTEMPTS} times, the last time at {task} ({reason})."
-                    advice = "Give it more memory, and install statesize there."
-                    yield Done(task, error=StatesizeError(f"{cause} {advice}"))
-                    continue
-                if done is not None:
-                    yield replace(done, task=task)
-                elif waiting:
                     del self._running[values]
-                    self._begin(worker, waiting.popleft())
-                else:
-                    # A worker of a lost machine may need its place.
-                    self._end(values)
+                    reason = str(error).strip().splitlines()[-1].strip()
+                    lost = f"A worker was lost {ATTEMPTS} times, the last time at {task} ({reason})."
+                    yield Done(task, error=StatesizeError(f"{lost} Give it more memory, and install statesize there."))
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End all workers."""
-        for values in [*self._running]:
-            self._end(values)
+        for worker, _ in self._running.values():
+            self.ray.kill(worker)
 
-    def _begin(self, worker: Any, task: Any) -> None:
-        """Give a worker a task."""
-        self._running[worker.values.options(num_returns="streaming").remote(task)] = worker, task
-
-    def _end(self, values: Any) -> None:
-        """End the worker of some values."""
-        worker, _ = self._running.pop(values)
-        self.ray.kill(worker)
+    def _begin(self, task: Any, worker: Any = None) -> None:
+        """Give a task to a worker, or to a new one, which Ray starts as soon as there is room, and where it is lost."""
+        if worker is None:
+            cpus, retries = self.cluster.cpus, {"max_restarts": ATTEMPTS - 1, "max_task_retries": -1}
+            options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": self.cluster.gpus, "memory": self.memory or None}
+            worker = self.ray.remote(Worker).options(**options, **retries).remote(self.make, cpus)
+        self._running[worker.values.remote(task)] = worker, task
 
     def _room(self) -> int:
         """The number of workers that there may be; InputError where no machine of the cluster can hold one."""
@@ -217,13 +184,6 @@ class OnRay:
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         room = sum(min(machine.get(name, 0) // amount for name, amount in needed.items()) for machine in machines)
         if not room:
-            asked = ", ".join(f"{amount:,} {name}" for name, amount in needed.items())
             advice = "Ask for less, or give the address of a larger cluster."
-            raise InputError(f"a worker must fit on a machine of the Ray cluster, got {asked}. {advice}")
+            refuse("a worker", "one that a machine of the Ray cluster has room for", needed, advice)
         return int(room)
-
-    def _new_worker(self) -> Any:
-        """A worker, which Ray starts as soon as there is room for it, and again where it is lost."""
-        cpus, retries = self.cluster.cpus, {"max_restarts": ATTEMPTS - 1, "max_task_retries": -1}
-        options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": self.cluster.gpus, "memory": self.memory or None}
-        return self.ray.remote(Worker).options(**options, **retries).remote(self.make, cpus)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -82,49 +81,23 @@ def run(
     tasks: Iterable[Task], executor: Executor, parts: Parts[Value], name: Callable[[Task], str]
 ) -> Iterator[Done[Task, Value]]:
     """The steps and values of tasks: values that are stored under the tasks' names, others are stored as they come."""
-    stored = deque[Done[Task, Value]]()
-
-    def missing() -> Iterator[Task]:
-        for task in tasks:
-            if (value := parts.read(name(task))) is None:
-                yield task
-            else:
-                stored.append(Done(task, value, resumed=True))
-
-    for done in executor(missing()):
-        while stored:
-            yield stored.popleft()
+    missing = list[Task]()
+    for task in tasks:
+        if (value := parts.read(name(task))) is None:
+            missing.append(task)
+        else:
+            yield Done(task, value, resumed=True)
+    for done in executor(missing):
         if done.error is None and not isinstance(done.value, Step):
             parts.write(name(done.task), done.get())
         yield done
-    yield from stored
 
 
 # For each thread: how many threads it may use.
 _local = threading.local()
-
-
-class _Blas:
-    """The OpenBLAS of numpy and of scipy, which have one number of threads for all threads of a process."""
-
-    def __init__(self) -> None:
-        self._lock, self._open_blocks = threading.Lock(), 0
-        self._before = list[tuple[Callable[[int], object], int]]()
-
-    def hold(self) -> None:
-        """Set them to one thread."""
-        with self._lock:
-            self._before = self._before if self._open_blocks else [(put, get()) for get, put in blas_functions()]
-            self._open_blocks += 1
-            for put, _ in self._before:
-                put(1)
-
-    def release(self) -> None:
-        """Restore them after the last of the blocks that hold them."""
-        with self._lock:
-            self._open_blocks -= 1
-            for put, threads in () if self._open_blocks else self._before:
-                put(threads)
+# Blocks that hold OpenBLAS, which has one number of threads for all of a process, and what was set before the first.
+_lock, _holding = threading.Lock(), set[int]()
+_before = list[tuple[Callable[[int], object], int]]()
 
 
 def blas_functions() -> Iterator[tuple[Callable[[], int], Callable[[int], object]]]:
@@ -137,9 +110,6 @@ def blas_functions() -> Iterator[tuple[Callable[[], int], Callable[[int], object
                 yield getattr(library, name.format("get")), getattr(library, name.format("set"))
 
 
-_blas = _Blas()
-
-
 @contextmanager
 def one_thread() -> Generator[None]:
     """Hold torch in this thread, numpy and scipy at one thread for a block; `in_parallel` may use the others."""
@@ -149,11 +119,19 @@ def one_thread() -> Generator[None]:
     # Each thread has a number of its own.
     _local.threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    _blas.hold()
+    with _lock:
+        if not _holding:
+            _before[:] = [(put, get()) for get, put in blas_functions()]
+        _holding.add(threading.get_ident())
+        for put, _ in _before:
+            put(1)
     try:
         yield
     finally:
-        _blas.release()
+        with _lock:
+            _holding.remove(threading.get_ident())
+            for put, threads in () if _holding else _before:
+                put(threads)
         torch.set_num_threads(_local.threads)
         del _local.threads
 
@@ -172,13 +150,11 @@ def in_parallel(tasks: Sequence[Callable[[], T]], most: int | None = None) -> li
         return [task() for task in tasks]
     each, inference, gradients = free_threads() // threads, torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
-    def prepare() -> None:
+    def run(context: Context, task: Callable[[], T]) -> T:
         torch.set_num_threads(1)
         _local.threads = each
-
-    def run(context: Context, task: Callable[[], T]) -> T:
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             return context.run(task)
 
-    with ThreadPoolExecutor(threads, "statesize", prepare) as pool:
+    with ThreadPoolExecutor(threads, "statesize") as pool:
         return [*pool.map(run, [copy_context() for _ in tasks], tasks)]

@@ -69,7 +69,7 @@ def comparison_notes(profiles: Sequence[Profiled]) -> list[str]:
     lacking = [
         profile.model
         for profile in profiles
-        if profile.not_measured or profile.incomplete or profile.limited(Code.PART)
+        if profile.not_measured or profile.incomplete or Code.PART in {entry["code"] for entry in profile.codes}
     ]
     if lacking and len(profiles) > 1:
         notes.append(f"Not all layers were measured as a whole of {', '.join(lacking)}; sums lack what was skipped.")

@@ -14,8 +14,8 @@ import xarray as xr
 from statesize.adapters.observation import DERIVATIVE, SHARED
 from statesize.adapters.select import lost_mixers, meant_layer
 from statesize.check import refuse, require_kind
-from statesize.codes import Code, Note, joined
-from statesize.io.text import listed, meant
+from statesize.codes import Code, Note
+from statesize.io.text import listed
 from statesize.measurement.settings import SINK
 from statesize.results.fields import LAYERS, chosen
 from statesize.results.store import node_name
@@ -103,11 +103,6 @@ class Profiled:
                 layers.setdefault((note.code, str(note)), []).append(name)
         return [{"code": code, "layers": names, "sentence": sentence} for (code, sentence), names in layers.items()]
 
-    def limited(self, code: Code) -> dict[str, str]:
-        """The mixers that a code limits, with what it says of each."""
-        sentences = {name: joined(note for note in notes if note.code is code) for name, notes in self.limits.items()}
-        return {name: sentence for name, sentence in sentences.items() if sentence}
-
     @property
     def incomplete(self) -> dict[str, Note]:
         """The mixers that were measured in some of the sequences only, with the cause; their means are over these."""
@@ -164,7 +159,6 @@ def model_mean(profile: Profiled, figures: Sequence[float], layers: Sequence[int
 def layer_name(names: Sequence[str], layer: object) -> str:
     """The name of a layer that is given by it, by its index among all, or by a part that no other name has."""
     if (name := meant_layer(names, layer)) is None:
-        near = meant(layer, names, "") if isinstance(layer, str) else ""
-        advice = f"{near} The names are {listed([repr(name) for name in names])}.".lstrip()
+        advice = f"The names are {listed([repr(name) for name in names])}."
         refuse("layer", f"a name, or an index of 0 … {len(names) - 1}", layer, advice)
     return name

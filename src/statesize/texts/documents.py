@@ -46,14 +46,11 @@ def read_file(
     suffix = ".parquet" if path.is_dir() else path.suffix.lower()
     if suffix == IDS:
         raise FileError(f"{path} must hold text, got token ids by its name. Give .jsonl, .parquet or a text file.")
-    if suffix not in _READERS:
-        text = _read_text(path)
-        yield from (part.strip("\n") for part in ([text] if whole else _BLANK_LINES.split(text)) if part.strip())
-        return
+    read = _READERS.get(suffix, partial(_text, whole=whole))
     any_read = False
     for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
         with os_errors(f"{file} cannot be read", "", ValueError):
-            for where, parse in _READERS[suffix](file, field):
+            for where, parse in read(require_regular(file), field):
                 try:
                     document = row_document(parse(), field, where)
                 except ValueError as error:
@@ -64,22 +61,18 @@ def read_file(
                 any_read = True
                 yield document
     if not any_read:
-        raise FileError(f'{path} must have rows with text in the field "{field}", got none. Give --field NAME.')
+        raise FileError(f'{path} must hold text, rows in the field "{field}" (--field NAME), got none.')
 
 
-def _read_text(path: Path) -> str:
-    """The text of a UTF-8 file, whose line ends may be of any system."""
-    with os_errors(f"{path} cannot be read"):
-        content = require_regular(path).read_bytes()
-    with os_errors(f"{path} must be UTF-8 text", "Convert it", UnicodeDecodeError):
-        text = content.decode("utf-8-sig")
-    if not text.strip():
-        raise FileError(f"{path} must hold text, got none.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def _text(path: Path, _field: str, whole: bool) -> _Rows:
+    text = path.read_text(encoding="utf-8-sig")
+    for part in [text] if whole else _BLANK_LINES.split(text):
+        if part.strip():
+            yield str(path), partial(part.strip, "\n")
 
 
 def _jsonl(path: Path, _field: str) -> _Rows:
-    with require_regular(path).open("rb") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield f"{path}, line {number}", partial(json.loads, line)
@@ -108,16 +101,12 @@ def read_token_ids(path: Path, vocabulary: int | None) -> Iterator[Tensor]:
     most = 2**63 if vocabulary is None else vocabulary
     rows = cast("list[Any]", values) if isinstance(values, list) else []
     for number, ids in enumerate(rows if rows and isinstance(rows[0], list) else [values], 1):
-        where = f"{path}, list {number}"
-        if not isinstance(ids, list) or len(cast("list[Any]", ids)) < 2:
-            raise FileError(f"{where} must be a list of at least 2 token ids, got {ids!s:.40}. Give JSON.")
-        for index, item in enumerate(cast("list[Any]", ids)):
-            if type(item) is not int or not 0 <= item < most:
-                raise FileError(
-                    f"{where}, index {index} must be a token id from 0 to {most - 1}, got {item!r:.40}. Make the ids "
-                    "with the tokenizer that the model was trained with."
-                )
-        yield torch.tensor(ids, dtype=torch.int64)
+        items = cast("list[Any]", ids) if isinstance(ids, list) else []
+        wrong = [item for item in items if type(item) is not int or not 0 <= item < most]
+        if wrong or len(items) < 2:
+            wanted = f"{path}, list {number} must be 2 or more token ids from 0 to {most - 1}"
+            raise FileError(f"{wanted}, got {wrong[0] if wrong else ids!s:.40}. Make them with the model's tokenizer.")
+        yield torch.tensor(items, dtype=torch.int64)
 
 
 def vocabulary_size(model: Any) -> int | None:

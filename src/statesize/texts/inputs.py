@@ -47,17 +47,6 @@ class Arguments:
         """Number of positions, L."""
         return self.measured.length
 
-    @property
-    def tensor(self) -> Tensor:
-        """What has the positions."""
-        return cast("Tensor", self.inputs[self.measured.name] if isinstance(self.inputs, Mapping) else self.inputs)
-
-    @property
-    def ids(self) -> Tensor | None:
-        """Token ids, (L,) int64; None where the positions have none."""
-        ids = self.tensor
-        return None if ids.ndim > 2 or ids.is_floating_point() else ids.flatten().long().cpu()
-
 
 Given: TypeAlias = Tensor | Arguments
 """One sequence: token ids (L,), or arguments."""
@@ -102,10 +91,8 @@ def _split(model: nn.Module | None, item: Any, tokenizer: AnyTokenizer | None, a
         yield from _texts(item, tokenizer)
     elif model is not None and (_is_more_than_ids(item) or (axis is not None and isinstance(item, Tensor | Mapping))):
         yield from _arguments_of(model, item, axis)
-    elif isinstance(item, Mapping):
-        yield from (ids for row in _rows(cast("Mapping[str, Any]", item)) for ids in _ids(row))
     else:
-        yield from _ids(item)
+        yield from _ids_of_tokenizer(cast("Mapping[str, Any]", item)) if isinstance(item, Mapping) else _ids(item)
 
 
 def _texts(item: str | Path, tokenizer: AnyTokenizer | None) -> Iterator[Tensor]:
@@ -162,21 +149,16 @@ def _arguments_of(model: nn.Module, item: Any, axis: int | None) -> Iterator[Arg
         yield Arguments(frames.narrow(axis, row, 1), replace(measured, shape=tuple(shape)))
 
 
-def _rows(item: Mapping[str, Any]) -> list[Any]:
-    """The rows of token ids in what a tokenizer returns, where a model would take nothing else."""
+def _ids_of_tokenizer(item: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The token ids in what a tokenizer returns, where a model would take nothing else."""
     other, masks = _other_arguments(item), item.get("attention_mask")
+    several = cast("Sequence[Any]", masks if isinstance(masks, list | tuple) else [] if masks is None else [masks])
     if other or item.get("input_ids") is None:
         raise _wrong("a mapping of input_ids alone", f"{', '.join(other or item) or 'nothing'} in it")
-    for row in () if masks is None else _batch(masks):
-        check_mask(torch.as_tensor(row))
-    return _batch(item["input_ids"])
-
-
-def _batch(value: Any) -> list[Any]:
-    # A tokenizer returns a list of ids for a text without return_tensors.
-    rows = cast("Sequence[Any]", value) if isinstance(value, list | tuple) else ()
-    nested = getattr(cast("Any", value), "ndim", 0) > 1 or (rows and not isinstance(rows[0], int))
-    return list(cast("Any", value)) if nested else [value]
+    # A list may hold those of several texts of several lengths.
+    for mask in several:
+        check_mask(torch.as_tensor(mask))
+    return sequences(item["input_ids"])
 
 
 def _ids(item: object) -> Iterator[Tensor]:
@@ -203,8 +185,12 @@ def inputs_of(given: Given) -> tuple[ModelInputs, int | None]:
 
 
 def ids_of(given: Given) -> Tensor | None:
-    """Token ids, (L,); None where the positions have none."""
-    return given.ids if isinstance(given, Arguments) else given
+    """Token ids, (L,) int64; None where the positions have none."""
+    if not isinstance(given, Arguments):
+        return given
+    inputs = given.inputs
+    ids = cast("Tensor", inputs[given.measured.name] if isinstance(inputs, Mapping) else inputs)
+    return None if ids.ndim > 2 or ids.is_floating_point() else ids.flatten().long().cpu()
 
 
 def tokens_sha256(sequences: Sequence[Given]) -> str:

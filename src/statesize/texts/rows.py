@@ -39,9 +39,9 @@ def row_document(row: object, field: str, where: str) -> Document:
     values: Mapping[str, Any] = cast("Any", row) if isinstance(row, Mapping) else {field: row}
     name = field if field in values or MESSAGES not in values else MESSAGES
     value: Any = values.get(name)
+    # Half a pair of UTF-16 is no text.
+    json.dumps(value, ensure_ascii=False, default=str).encode()
     if isinstance(value, str) and name == field:
-        # Half a pair of UTF-16 is no text.
-        value.encode()
         return value
     messages = cast("list[Any]", value) if isinstance(value, list) else []
     are_turns = [
@@ -52,7 +52,6 @@ def row_document(row: object, field: str, where: str) -> Document:
         raise ValueError(f'no text, nor messages with a "role" and "content", in the field "{name}"')
     # A column of Parquet has every name in every message.
     turns = tuple({key: entry for key, entry in turn.items() if entry is not None} for turn in messages)
-    json.dumps(turns, ensure_ascii=False, default=str).encode()
     return Chat(turns, where)
 
 

@@ -8,7 +8,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from statesize.errors import FileError, InputError
+from statesize.check import refuse
+from statesize.errors import FileError
 from statesize.texts.rows import Chat, Document, RefusedChat
 
 if TYPE_CHECKING:
@@ -17,19 +18,16 @@ if TYPE_CHECKING:
 AnyTokenizer: TypeAlias = "Tokenizer | PreTrainedTokenizerBase"
 """A tokenizer of one of two kinds."""
 
-_NAMES = {
-    "eos": ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>"),
-    "bos": ("<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>"),
-}
+_ENDS = ("<eos>", "</s>", "<|endoftext|>", "<|end_of_text|>")
 # A cut changes the ids near it: so many beyond those that are wanted are made, and left out.
 _MARGIN = 64
 
 
 def encode(tokenizer: AnyTokenizer, text: str) -> list[int]:
     """A text as a model reads it, with the special tokens that its tokenizer adds."""
-    return (
-        tokenizer.encode(text).ids if isinstance(tokenizer, Tokenizer) else list(cast("Any", tokenizer)(text).input_ids)
-    )
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.encode(text).ids
+    return list(cast("Any", tokenizer)(text).input_ids)
 
 
 def text_sequence(tokenizer: AnyTokenizer, document: Document, most: int | None = None) -> Tensor:
@@ -84,8 +82,8 @@ def special_ids(tokenizer: AnyTokenizer) -> tuple[set[int], dict[str, int]]:
     """Ids of all special tokens of a tokenizer, and those whose role is known: "eos", "bos", "pad"."""
     if isinstance(tokenizer, Tokenizer):
         known = {token.content: key for key, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-        roles = {role: next((known[name] for name in names if name in known), None) for role, names in _NAMES.items()}
-        return set(known.values()), {role: key for role, key in roles.items() if key is not None}
+        ends = [known[name] for name in _ENDS if name in known]
+        return set(known.values()), {"eos": ends[0]} if ends else {}
     roles = {role: getattr(tokenizer, f"{role}_token_id", None) for role in ("eos", "bos", "pad")}
     return set(tokenizer.all_special_ids), {role: int(key) for role, key in roles.items() if key is not None}
 
@@ -115,17 +113,14 @@ def plain_ids(tokenizer: AnyTokenizer, document: str, special_tokens: bool = Fal
 
 def beginning_id(tokenizer: AnyTokenizer | None) -> int | None:
     """Id of the beginning-of-sequence token, where the tokenizer puts one before what it encodes; else None."""
-    first = (
-        None if tokenizer is None or isinstance(tokenizer, Tokenizer) else cast("int | None", tokenizer.bos_token_id)
-    )
-    return first if tokenizer is not None and first is not None and encode(tokenizer, "a")[:1] == [first] else None
+    if tokenizer is None or isinstance(tokenizer, Tokenizer) or (first := tokenizer.bos_token_id) is None:
+        return None
+    return cast("int", first) if encode(tokenizer, "a")[:1] == [first] else None
 
 
 def supported_tokenizer(tokenizer: object) -> AnyTokenizer | None:
     """A tokenizer of tokenizers or transformers, as it is; None stays None, and anything else is an InputError."""
     if tokenizer is None or isinstance(tokenizer, Tokenizer) or hasattr(tokenizer, "apply_chat_template"):
         return cast("AnyTokenizer | None", tokenizer)
-    raise InputError(
-        f"tokenizer must be one of tokenizers or transformers, got {tokenizer!r:.80}. Load it first, such as by "
-        "transformers.AutoTokenizer, or give token ids."
-    )
+    advice = "Load it first, such as by transformers.AutoTokenizer, or give token ids."
+    refuse("tokenizer", "one of tokenizers or transformers", tokenizer, advice)

@@ -81,7 +81,7 @@ def test_token_ids_for_a_model_without_a_tokenizer(bare, tmp_path, capsys):
 def test_wrong_token_ids_are_refused_by_place(bare, tmp_path, capsys):
     (tmp_path / "ids.json").write_text("[[1, 2], [4095, 4096]]")
     assert main(["profile", bare, "--text", "ids.json"]) == 1
-    assert "must be a token id from 0 to 4095, got 4096" in capsys.readouterr().err
+    assert "ids.json, list 2 must be 2 or more token ids from 0 to 4095, got 4096" in capsys.readouterr().err
     (tmp_path / "text.txt").write_text("A text.")
     assert main(["profile", bare, "--text", "text.txt"]) == 1
     assert "by --text FILE.json." in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, 
     [
         (b"one two three", "at least 2 documents, got 1", 2),
         (b"one\n\ntwo\n\nthree", "Half of the documents must have", 2),
-        ("größer\n\n".encode() + "größer".encode("latin-1"), "must be UTF-8 text", 1),
+        ("größer\n\n".encode() + "größer".encode("latin-1"), "utf-8", 1),
     ],
 )
 def test_bad_texts_are_one_clear_line(command, tmp_path, capsys, content, words, code):
