@@ -10,32 +10,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForC
 from statesize.errors import InputError, ModelError
 from statesize.lab import zoo
 from statesize.measurement.settings import Settings
-from statesize.networks.jacobian import SpanJacobian, span_copy
+from statesize.networks.jacobian import SpanJacobian
 from statesize.networks.network import NetworkProgress, network_ess
 from statesize.spectra.spectrum import effective_rank
-
-
-class SLSTM(nn.Module):
-    """The sLSTM of xLSTM (Beck et al. 2024) with one head: exponential gates, a normaliser and a stabiliser."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.input, self.recurrent = nn.Linear(width, 4 * width), nn.Linear(width, 4 * width, bias=False)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        hidden = cell = normaliser = inputs.new_zeros(inputs.shape[0], inputs.shape[2])
-        stabiliser = inputs.new_zeros(inputs.shape[0], inputs.shape[2])
-        outputs = []
-        for step in self.input(inputs).unbind(1):
-            candidate, enter, forget, leave = (step + self.recurrent(hidden)).chunk(4, -1)
-            forget = nn.functional.logsigmoid(forget)
-            following = torch.maximum(forget + stabiliser, enter)
-            kept, added = (forget + stabiliser - following).exp(), (enter - following).exp()
-            cell = kept * cell + added * candidate.tanh()
-            normaliser = kept * normaliser + added
-            stabiliser, hidden = following, leave.sigmoid() * cell / normaliser
-            outputs.append(hidden)
-        return torch.stack(outputs, 1)
 
 
 class Language(nn.Module):
@@ -51,13 +28,12 @@ class Language(nn.Module):
 
 
 def language(kind: str, width: int = 6, vocabulary: int = 12, seed: int = 0) -> Language:
-    """A small model with a GRU, an LSTM or an sLSTM and random weights."""
+    """A small model with a GRU or an LSTM and random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mixers = {
             "gru": lambda: nn.GRU(width, width, batch_first=True),
             "lstm": lambda: nn.LSTM(width, width, batch_first=True),
-            "slstm": lambda: SLSTM(width),
         }
         return Language(mixers[kind](), vocabulary, width)
 
@@ -105,7 +81,7 @@ def jacobian(model: nn.Module, ids: Tensor, i: int) -> Tensor:
 
 @pytest.mark.few(3)
 @pytest.mark.parametrize("method", ["dense", "lanczos"])
-@pytest.mark.parametrize("kind", ["gru", "lstm", "slstm"])
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_recurrences_without_an_operator(kind: str, method: str) -> None:
     model, tokens = language(kind), ids(14)
     found = network_ess(model, tokens, [4, 9], end="mixer", method=method)
@@ -167,6 +143,7 @@ def test_a_transformer_is_read_from_its_embeddings_to_its_last_norm() -> None:
     model, tokens = transformer(), ids(12)
     before = {name: part.clone() for name, part in model.state_dict().items()}
     dense, lanczos = (network_ess(model, tokens, 3, method=method) for method in ("dense", "lanczos"))
+    assert dense.positions.tolist() == [2, 6, 10]
     assert (dense.start, dense.end) == ("transformer.wte", "transformer.ln_f")
     assert dense.derivatives == "double backward"
     assert dense.run_difference < 1e-5
@@ -198,7 +175,7 @@ def test_memory_that_does_not_suffice_is_said() -> None:
     assert found.products.item() <= 20
     exact = network_ess(model, tokens, [6], method="dense").entropy.item()
     assert found.interval[0, 0] <= exact <= found.interval[0, 1]
-    with pytest.raises(InputError, match="memory must be at least 73728"):
+    with pytest.raises(InputError):
         network_ess(model, tokens, [6], method="dense", settings=Settings(memory=1000))
 
 
@@ -224,7 +201,7 @@ class Unlike(nn.Module):
 
 
 def test_another_function_in_double_precision_is_refused() -> None:
-    with pytest.raises(ModelError, match="mixer in float64 must be what the model computes, got values that differ by"):
+    with pytest.raises(ModelError, match="mixer in float64"):
         network_ess(Language(Unlike(), 12, 6), ids(8), [4], end="mixer")
 
 
@@ -243,14 +220,6 @@ def test_progress_is_told_and_cuts_hold_one_graph_at_a_time() -> None:
     before, later = seen[0], next(step for step in seen if step.low > 1)
     assert (before.low, before.high) == (1, found.dimension[0])
     assert before.low < later.low < later.high < before.high
-
-
-@pytest.mark.parametrize(
-    ("count", "positions"), [(1, [6]), (3, [2, 6, 10]), (10, [*range(1, 6), *range(7, 12)]), (11, list(range(1, 12)))]
-)
-def test_a_number_of_cuts_parts_the_text_evenly(count: int, positions: list[int]) -> None:
-    with span_copy(transformer(), ids(12), Settings(positions=count), (None, None), None) as copied:
-        assert list(copied.cuts) == positions
 
 
 class Cut(nn.Module):
@@ -276,16 +245,12 @@ class Each(nn.Module):
         (Each(), {"method": "fast"}, InputError, "method must be one of auto, lanczos, dense, got 'fast'"),
         (Each(), {"accuracy": 0}, InputError, "accuracy must be a number above 0"),
         (Each(), {"settings": Settings(layers=0)}, InputError, "layers must be left out for network_ess, .* got 0"),
+        (Each(), {"input_ids": ids(8).repeat(2, 1)}, InputError, "input_ids must hold one sequence, got 2"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_by_name(mixer: nn.Module, options, error, message: str) -> None:
     with pytest.raises(error, match=message):
-        network_ess(Language(mixer, 12, 6), ids(8), [4], **{"end": "mixer", **options})
-
-
-def test_more_than_one_sequence_is_refused() -> None:
-    with pytest.raises(InputError, match="input_ids must hold one sequence, got 2"):
-        network_ess(language("gru"), ids(8).repeat(2, 1))
+        network_ess(Language(mixer, 12, 6), **{"input_ids": ids(8), "positions": [4], "end": "mixer", **options})
 
 
 def test_a_model_by_its_name_reads_a_text() -> None:
