@@ -77,7 +77,7 @@ LIKE = {"entropy error": 0.1, "error": 1e-3}
 
 @pytest.mark.few(14)
 @pytest.mark.parametrize(("case", "windows"), PAIRS)
-def test_bounds_memory_and_choices_are_those(case, windows):
+def test_bounds_are_those(case, windows):
     found, expected = known(case, windows), json.loads(TABLE.read_text("utf-8"))[f"{case}, {windows}"]
     for name, kept in expected["stated"].items():
         expected["stated"][name] = {kind: pytest.approx(pair, rel=LIKE.get(kind, 1e-4)) for kind, pair in kept.items()}
