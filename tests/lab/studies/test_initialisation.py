@@ -1,4 +1,4 @@
-"""The claim on the normalisation factor holds where it was built in; the preset smoke goes from grid to page."""
+"""The claim on the normalisation factor holds where it was built in."""
 
 import itertools
 
