@@ -1,6 +1,8 @@
 """A grid of eight runs that take a moment, and rows of runs that were never done."""
 
+import dataclasses
 import json
+from functools import partial
 
 from statesize.lab.studies.engine.grid import Grid, RunMeasurements
 
@@ -25,6 +27,11 @@ def run_rows(settings, ends, **columns):
     }
     common["state_size"] = float(common["key_size"])
     return [common | columns | {"step": step, "final": step == max(ends)} | own for step, own in ends.items()]
+
+
+def judging(study, **changes):
+    """How a study judges rows, by its claim with these changes."""
+    return partial(study.conclude, claim=dataclasses.replace(study.claim, **changes))
 
 
 def without_time(rows):

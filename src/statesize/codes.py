@@ -71,11 +71,7 @@ class Code(StrEnum):
     KEYS_KEPT = "keys kept", "Only values are cut; keys are kept whole.", "Ask `statesize cache` what a cache may lose."
     SHARED_CACHE = "shared cache", "A cache of several layers was not tried: {}", "Read the rows of single heads."
     UNMOVED = "queries not moved", "The last rows took the place of later queries: {}", "Read it as an upper bound."
-    UNEQUAL_CACHES = (
-        "unequal caches",
-        "By curves and by layer, more tokens stay where losing them cost more in other texts: lengths are unequal.",
-        "Read the rows of equal or recent tokens.",
-    )
+    UNEQUAL_CACHES = "unequal caches", "Budgets by curves and by layer are unequal.", "Read equal or recent rows."
     NO_FACTS = "facts untested", "A small mean loss does not show that no fact is lost.", "Ask for facts with it."
     NOT_EVICTED = "not evicted", "No tokens are evicted: {}", "Give longer texts."
     NOT_CUT = "not cut", "It cannot be cut.", "Read the cause."

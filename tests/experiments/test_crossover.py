@@ -1,16 +1,13 @@
 """Each remedy is compared over seeds, each with runs that fail in the two ways."""
 
-import dataclasses
-
 import pytest
-from small_studies import run_rows
+from small_studies import judging, run_rows
 
 from experiments.crossover import ARMS, Crossover
 from statesize.lab.studies.engine.table import METRIC
 
 STUDY = Crossover()
-
-CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
+judged = judging(STUDY, least_units=3)
 GAINS = {("saturated", "larger"): 0.3, ("collapsed", "opened"): 0.2}
 USED = {"saturated": 0.9, "collapsed": 0.3}
 
@@ -28,7 +25,7 @@ def table(gains, pairs=24):
 
 
 def test_each_remedy_helps_where_it_fits():
-    found = STUDY.conclude(table(GAINS), CLAIM)
+    found = judged(table(GAINS))
     assert found.holds is True
     assert found.figures["saturated_larger"] == pytest.approx(0.315)
     assert found.figures["saturated_opened"] == pytest.approx(0.015)
@@ -37,7 +34,7 @@ def test_each_remedy_helps_where_it_fits():
 
 
 def test_the_other_way_round_it_does_not_hold():
-    assert STUDY.conclude(table({**GAINS, ("collapsed", "larger"): 0.4}), CLAIM).holds is False
+    assert judged(table({**GAINS, ("collapsed", "larger"): 0.4})).holds is False
 
 
 def test_a_seed_is_one_unit_of_all_settings_that_it_has_whole():
@@ -45,7 +42,7 @@ def test_a_seed_is_one_unit_of_all_settings_that_it_has_whole():
     easy, hard = table(GAINS), table({("saturated", "larger"): 0.1}, pairs=32)
     rows = [row for row in easy if row["run"] != "collapsedlarger024"]
     for grid in ([*rows, *hard], [*hard, *rows]):
-        found = STUDY.conclude(grid, CLAIM).figures
+        found = judged(grid).figures
         assert found["claim_saturated_larger_units"] == 4
         # 0.1 of the first seed, and means of 0.3 and 0.1, each with 0.01 for every seed.
         assert found["saturated_larger"] == pytest.approx((0.1 + 3 * 0.2 + 0.06) / 4)

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from oracles.draws import language_model
 
 import experiments.variation.mixers  # noqa: F401
 from statesize import measure
-from statesize.lab.mixers import LanguageModel, ModelConfig
 
 
 def mixer_of(name, **changes):
-    config = ModelConfig(name, 8, **{"width": 12, "heads": 2, "key_size": 6, "layers": 1, **changes})
-    return LanguageModel(config, torch.Generator().manual_seed(1)).double().blocks[0].mixer
+    shape = {"vocabulary_size": 8, "width": 12, "heads": 2, "key_size": 6, "layers": 1} | changes
+    return language_model(name, 1, **shape).double().blocks[0].mixer
 
 
 @pytest.mark.parametrize("window", [8, 1])

@@ -1,17 +1,15 @@
 """Operators that vary are compared with one that does not, in pairs of equal seeds."""
 
-import dataclasses
 import itertools
 
 import pytest
-from small_studies import run_rows
+from small_studies import judging, run_rows
 
 from experiments.variation import Variation
 from statesize.lab.studies.engine.table import METRIC
 
 STUDY = Variation()
-
-CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
+judged = judging(STUDY, least_units=3)
 
 
 def table(accuracies, model=None, steps=800):
@@ -25,23 +23,23 @@ def table(accuracies, model=None, steps=800):
 
 
 def test_accuracy_and_share_are_those_of_pairs():
-    found = STUDY.conclude(table({"s4d": 0.1, "wla": 0.3, "gla": 0.5, "sliding": 0.2}), CLAIM)
+    found = judged(table({"s4d": 0.1, "wla": 0.3, "gla": 0.5, "sliding": 0.2}))
     assert found.holds is True
     assert found.figures["mqar_varying_decay_accuracy_gain"] == pytest.approx(0.4)
     assert found.figures["compression_varying_decay_share_gain"] == pytest.approx(-0.4)
     assert found.figures["mqar_window_of_attention_accuracy"] == pytest.approx(0.3)
     assert "mqar_long_convolution_accuracy_gain" not in found.figures
-    assert STUDY.conclude(table({"s4d": 0.5, "gla": 0.3}), CLAIM).holds is False
-    assert STUDY.conclude(table({"gla": 0.3}), CLAIM).holds is None
+    assert judged(table({"s4d": 0.5, "gla": 0.3})).holds is False
+    assert judged(table({"gla": 0.3})).holds is None
 
 
 def test_pairs_are_alike_in_all_settings_but_the_mixer():
     """Settings that no column holds, such as layers and steps, neither make pairs nor take some away."""
     deep = table({"s4d": 0.1, "gla": 0.2}, model={"layers": 2}) + table({"s4d": 0.1, "gla": 0.3}, steps=50)
-    found = STUDY.conclude([*table({"s4d": 0.1, "gla": 0.7}), *deep], CLAIM).figures
+    found = judged([*table({"s4d": 0.1, "gla": 0.7}), *deep]).figures
     assert found["mqar_varying_decay_accuracy_gain"] == pytest.approx((0.6 + 0.1 + 0.2) / 3)
     assert found["claim_mqar_varying_decay_accuracy_gain_units"] == 9
-    unlike = STUDY.conclude(table({"s4d": 0.1}) + table({"gla": 0.9}, model={"layers": 2}), CLAIM)
+    unlike = judged(table({"s4d": 0.1}) + table({"gla": 0.9}, model={"layers": 2}))
     assert unlike.holds is None
     assert "do not give mqar_varying_decay_accuracy_gain" in unlike.reason
 

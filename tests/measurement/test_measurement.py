@@ -3,37 +3,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.recurrences import STRUCTURES, random_recurrence
+from oracles.recurrences import random_recurrence
 
 from statesize.errors import EngineError, InputError
 from statesize.measurement.measurement import hankel_singular_values, measure
 from statesize.operators import Dense, Recurrence, StateSpace
 from statesize.spectra.dispatch import ENGINES
 
-structures = st.sampled_from(STRUCTURES)
 seeds = st.integers(0, 2**31)
-lengths = st.integers(2, 16)
-state_sizes = st.integers(1, 5)
 engines = st.sampled_from(("dense", "exact"))
 FOR_RECURRENCES = [
     name
     for name, engine in ENGINES.items()
     if engine.operators not in ("convolutions", "softmax attention, also of several readouts, and derivatives")
 ]
-
-
-@given(structures, seeds, lengths, state_sizes, engines)
-def test_ess_is_between_zero_and_the_ceiling(structure: str, seed: int, length: int, states: int, engine: str) -> None:
-    recurrence = random_recurrence(structure, seed, length, states)
-    found = measure(recurrence, relative_tolerances=(0.1, 1e-9), engine=engine)
-    assert bool((found.relative_count >= 0).all())
-    assert bool((found.relative_count <= found.ceiling[:, None]).all())
-    assert bool((found.count <= found.upper).all())
-    assert bool((found.lower <= found.count).all())
-    assert bool((found.entropy <= found.ceiling + found.entropy_bound + 1e-12).all())
-    assert bool((found.entropy >= 0).all())
-    rank = measure(recurrence, tolerances=(0.0,), engine=engine).upper.squeeze(-1)
-    assert bool((found.entropy <= rank + found.entropy_bound + 1e-12).all())
 
 
 @pytest.mark.parametrize("engine", ["exact", "all_cuts"])
@@ -83,7 +66,7 @@ def test_scales_beyond_what_can_be_squared(engine: str, scale: float) -> None:
 def test_growth_is_followed_as_far_as_float64_reaches(engine: str) -> None:
     ones = torch.ones(40, 1, dtype=torch.float64)
     assert measure(Recurrence(1e4 * ones, ones, ones), engine=engine).relative_count.squeeze(-1).tolist() == [1] * 39
-    with pytest.raises(InputError, match="T must be finite"):
+    with pytest.raises(InputError):
         measure(Recurrence(1e20 * ones, ones, ones), engine=engine)
 
 
@@ -132,9 +115,9 @@ def test_bad_input_is_refused_by_name(name: str, value: object) -> None:
 
 def test_what_is_no_operator_is_refused() -> None:
     for call in (measure, hankel_singular_values):
-        with pytest.raises(InputError, match=r"^operator must be an Operator or a tensor, got list\."):
+        with pytest.raises(InputError):
             call([[1.0, 0.0], [1.0, 1.0]])
-    with pytest.raises(EngineError, match="these can: exact, dense"):
+    with pytest.raises(EngineError):
         hankel_singular_values(Dense(torch.eye(4)), engine="all_cuts")
 
 

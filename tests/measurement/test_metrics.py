@@ -56,12 +56,6 @@ def test_values_of_few_digits_are_taken_as_they_are() -> None:
         assert energy_ess(many, 0.01) == energy_ess(many.double(), 0.01)
 
 
-@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12))
-def test_entropy_is_between_one_and_the_number_of_values(values: list[float]) -> None:
-    found = float(entropy_ess(torch.tensor(values, dtype=torch.float64)))
-    assert 1 - 1e-12 <= found <= len(values) * (1 + 1e-12)
-
-
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=12), st.floats(0, 0.999))
 def test_energy_is_the_smallest_number_that_suffices(values: list[float], epsilon: float) -> None:
     sigma = torch.tensor(sorted(values, reverse=True), dtype=torch.float64)

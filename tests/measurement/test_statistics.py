@@ -80,21 +80,6 @@ def test_one_of_several_has_no_interval_and_all_have_no_error():
     assert math.isnan(estimate(np.array([np.nan, 1.0]), draw(2, 2, 0, "")).mean)
 
 
-def test_the_interval_of_evenly_spread_positions_holds_the_mean_over_all():
-    generator = np.random.default_rng(5)
-    length, count, held, widths = 2000, 32, 0, []
-    for _ in range(200):
-        # A curve as ESS along a text is: it rises, levels off, and wanders.
-        walk = np.convolve(generator.standard_normal(length + 40), np.ones(41) / 41, "valid")
-        curve = 20 * (1 - np.exp(-np.arange(length) / 200)) + 3 * walk
-        positions = np.round((np.arange(count) + generator.random()) * (length - 1) / count).astype(np.int64)
-        error = position_error(curve[positions], positions, length)
-        held += abs(curve[positions].mean() - curve.mean()) <= error
-        widths.append(error)
-    assert held >= 190
-    assert 0.01 < np.mean(widths) < 1
-
-
 def test_the_formula_of_positions():
     # Three of ten, and the sum of squares of what successive ones differ by.
     variance = (1 - 3 / 10) * (4**2 + 1**2) / (2 * 3 * 2)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from oracles.draws import normal
+from oracles.exact import effective_rank
 from torch import nn
 from torch.autograd.functional import jacobian
 from torch.nn import functional
@@ -11,10 +13,6 @@ from statesize.codes import Code, Note
 from statesize.errors import EngineError, InputError
 from statesize.operators import Derivative
 from statesize.operators.derivative import LARGEST
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def recurrent(inputs, outputs, kind=nn.GRU, **options):
@@ -27,13 +25,13 @@ def recurrent(inputs, outputs, kind=nn.GRU, **options):
 @pytest.fixture(scope="module")
 def wide():
     """A GRU whose derivative is too large to be measured as a matrix, and that matrix, (L, q, L, p)."""
-    function, point = recurrent(72, 6), draw(60, 72)
+    function, point = recurrent(72, 6), normal(60, 72)
     states = torch.full((60,), 6)
     return Derivative(function, point, states), jacobian(function, point)
 
 
 def test_it_is_the_jacobian_of_each_entry():
-    function, point = recurrent(4, 3), draw(2, 3, 8, 4)
+    function, point = recurrent(4, 3), normal(2, 3, 8, 4)
     operator = Derivative(lambda inputs: function(inputs.flatten(0, 1)).unflatten(0, (2, 3)), point)
     assert (operator.inputs, operator.outputs, operator.batch_shape) == (4, 3, (2, 3))
     whole = operator.block_dense().matrix
@@ -51,8 +49,7 @@ def test_a_large_one_is_measured_by_products(wide):
     assert found.ceiling.tolist() == [6, 6, 6, 6]
     for place, i in enumerate(found.positions.tolist()):
         sigma = torch.linalg.svdvals(matrix[i:, :, :i].flatten(0, 1).flatten(1))
-        share = sigma / sigma.sum()
-        entropy = torch.exp(-torch.special.xlogy(share, share).sum())
+        entropy = float(effective_rank(sigma.numpy()))
         assert abs(found.entropy[place] - entropy) <= found.entropy_bound[place] + 1e-9
         assert found.entropy_bound[place] <= 0.005 * entropy
         assert found.lower[place, 0] <= (sigma > 1e-3).sum() <= found.upper[place, 0]
@@ -65,12 +62,11 @@ def test_columns_are_weighted_in_products_too(wide):
     weights = torch.arange(60.0, dtype=torch.float64) % 3
     found = ss.measure(operator, positions=[20], weights=weights)
     sigma = torch.linalg.svdvals((matrix * weights[:, None])[20:, :, :20].flatten(0, 1).flatten(1))
-    share = sigma / sigma.sum()
-    assert abs(found.entropy - torch.exp(-torch.special.xlogy(share, share).sum())) <= found.entropy_bound + 1e-9
+    assert abs(found.entropy - float(effective_rank(sigma.numpy()))) <= found.entropy_bound + 1e-9
 
 
 def test_blocks_of_zeros_have_no_size():
-    found = ss.measure(Derivative(torch.sin, draw(60, 72)), positions=[1, 30])
+    found = ss.measure(Derivative(torch.sin, normal(60, 72)), positions=[1, 30])
     assert found.entropy.tolist() == [0, 0]
     assert found.upper.max() == found.relative_upper.max() == found.norm.max() == 0
 
@@ -78,7 +74,7 @@ def test_blocks_of_zeros_have_no_size():
 def test_what_products_do_not_give_is_refused(wide):
     operator, _ = wide
     for options in ({"engine": "dense"}, {"past": 3}, {"outputs": "values"}):
-        with pytest.raises(EngineError, match=r"engine '(dense|implicit)' "):
+        with pytest.raises(EngineError):
             ss.measure(operator, positions=[20], **options)
 
 
@@ -99,14 +95,14 @@ def test_what_products_do_not_give_is_refused(wide):
 def test_other_functions_are_refused(function, causes):
     point = torch.zeros(9, 2, dtype=torch.float64)
     point[4] = 1.0
-    with pytest.raises(InputError, match=r"^function must ") as raised:
+    with pytest.raises(InputError, match=r"^function") as raised:
         Derivative(function, point + 0.2)
     assert [note.code for note in raised.value.args if isinstance(note, Note)] == causes
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 def test_what_lies_ahead_is_rounding_up_to_a_limit(dtype, limit):
-    point = draw(9, 2).to(dtype)
+    point = normal(9, 2).to(dtype)
     Derivative(lambda inputs: inputs + inputs.roll(-1, -2) * limit / 10, point)
     with pytest.raises(InputError, match="must be causal"):
         Derivative(lambda inputs: inputs + inputs.roll(-1, -2) * limit * 30, point)
@@ -138,7 +134,7 @@ class MinGRU(nn.Module):
 @pytest.mark.parametrize("length", [9, 40])
 @pytest.mark.parametrize("seed", range(3))
 def test_products_of_a_scan_in_log_space_are_those_of_its_steps(seed, length):
-    point, vectors = draw(length, 4, seed=seed), draw(5, length * 4, seed=seed + 9)
+    point, vectors = normal(length, 4, seed=seed), normal(5, length * 4, seed=seed + 9)
     with torch.random.fork_rng():
         layers = MinGRU(in_logarithms=True), MinGRU(in_logarithms=False)
     scan, steps = (Derivative(layer, point[None]).jacobian(0, length, 0) for layer in layers)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles.draws import normal
 from torch import Tensor
 
 import statesize as ss
@@ -12,10 +13,6 @@ from statesize.spectra.dispatch import ORDER, with_readouts
 from statesize.testing import compare_with_definition
 
 LENGTH, STATES, READOUTS = 9, 3, 3
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def vectors(heads: int = 1, seed: int = 0) -> Tensor:
@@ -72,15 +69,6 @@ def test_every_engine_agrees_with_the_definition(operator: ss.Operator, past: in
             compare_with_definition(engine, held, cut)
 
 
-@every_kind
-def test_ess_lies_between_the_largest_and_the_sum(operator: ss.Operator) -> None:
-    settings = {"relative_tolerances": (1e-9,), "outputs": ("counts",), "engine": "dense"}
-    joint, each = ss.measure(Shared(operator), **settings), ss.measure(operator, **settings)
-    together, alone = (result.relative_count.squeeze(-1) for result in (joint, each))
-    assert bool((together >= alone.amax(-2)).all())
-    assert bool((together <= torch.minimum(alone.sum(-2), joint.ceiling)).all())
-
-
 @pytest.mark.parametrize("name", ["diagonal", "repeated", "other states", "state space", "other inputs"])
 def test_one_state_is_counted_once(name: str) -> None:
     operator = (ONE_STATE | OTHERS)[name]
@@ -99,7 +87,7 @@ def test_one_state_is_counted_once(name: str) -> None:
     ],
 )
 def test_bad_input(given):
-    with pytest.raises(ss.errors.InputError, match="operator must"):
+    with pytest.raises(ss.errors.InputError):
         Shared(given)
 
 

@@ -6,15 +6,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from oracles.draws import normal
 from scipy.signal import cont2discrete
 
 import statesize as ss
 
 _linalg = cast("Any", torch.linalg)
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def block_hankel(A, B, C, i: int) -> torch.Tensor:
@@ -33,8 +30,8 @@ def block_hankel(A, B, C, i: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("m", "p"), [(1, 1), (2, 3), (3, 1)])
 def test_blocks_are_those_of_the_definition(m, p):
-    A, B, C = draw(8, 3, 3), draw(8, 3, m, seed=1), draw(8, p, 3, seed=2)
-    system = ss.StateSpace(A, B, C, draw(8, p, m, seed=3))
+    A, B, C = normal(8, 3, 3), normal(8, 3, m, seed=1), normal(8, p, 3, seed=2)
+    system = ss.StateSpace(A, B, C, normal(8, p, m, seed=3))
     assert system.dense().shape == (8 * p, 8 * m)
     measured = ss.measure(system, relative_tolerances=(1e-9,), outputs=("counts", "values"))
     for place, i in enumerate(range(1, 8)):
@@ -47,7 +44,7 @@ def test_blocks_are_those_of_the_definition(m, p):
 
 
 def test_windows_count_steps():
-    A, B, C = draw(8, 3, 3), draw(8, 3, 2, seed=1), draw(8, 2, 3, seed=2)
+    A, B, C = normal(8, 3, 3), normal(8, 3, 2, seed=1), normal(8, 2, 3, seed=2)
     system = ss.StateSpace(A, B, C)
     measured = ss.measure(system, outputs=("values",), past=1, future=2, positions=[4])
     expected = _linalg.svdvals(system.dense()[8:12, 6:8])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles.draws import normal
 from torch import Tensor
 
 import statesize as ss
@@ -13,14 +14,9 @@ LENGTH, STATES, STEPS = 6, 3, 2
 
 def product(batch: tuple[int, ...] = (2,)) -> Stepped:
     """A product of delta rules."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*batch, *shape, generator=generator, dtype=torch.float64)
-
-    key, query = normal(LENGTH * STEPS, STATES), normal(LENGTH * STEPS, STATES)
+    key, query = normal(2, *batch, LENGTH * STEPS, STATES)
     query = query * (torch.arange(LENGTH * STEPS) % STEPS == STEPS - 1)[:, None]
-    beta, decay = (normal(LENGTH * STEPS).sigmoid() for _ in range(2))
+    beta, decay = normal(2, *batch, LENGTH * STEPS, seed=1).sigmoid()
     return Stepped(Recurrence.delta_rule(key / 2, beta, query, decay), STEPS)
 
 
@@ -46,7 +42,7 @@ def test_measure_agrees_with_the_definition(past: int | None, future: int | None
 
 def test_apply_takes_the_inputs_of_a_position_one_after_another() -> None:
     operator = product()
-    inputs = torch.randn(2, LENGTH, STEPS * 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    inputs = normal(2, LENGTH, STEPS * 4, seed=1)
     expected = torch.einsum("...ijm,...jmc->...ic", operator.dense(), inputs.unflatten(-1, (STEPS, 4)))
     torch.testing.assert_close(operator.apply(inputs), expected)
 

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from oracles import draws
 from oracles.recurrences import STRUCTURES, random_recurrence
 from torch import Tensor
 
@@ -59,8 +60,8 @@ def random_operator(family: str, seed: int, length: int) -> Operator:
     lag = torch.arange(length, dtype=torch.float64)
     kernels = {
         # Noise: blocks of full rank.
-        "short convolution": lambda: noise(seed, min(length, 6)),
-        "long convolution": lambda: noise(seed, length) * 0.99 ** (seed % 5 * lag),
+        "short convolution": lambda: draws.normal(min(length, 6), seed=seed),
+        "long convolution": lambda: draws.normal(length, seed=seed) * 0.99 ** (seed % 5 * lag),
         "modal convolution": lambda: modes(seed, states, lag),
         # Of low numerical rank, but no sum of a few exponentials.
         "smooth convolution": lambda: torch.exp(-(((lag / length - 0.6) / 0.08) ** 2)),
@@ -86,10 +87,6 @@ def scaled(operator: Operator, factor: float) -> Operator:
     if isinstance(operator, Convolution):
         return Convolution(operator.kernel * factor, operator.length)
     return Dense(operator.dense() * factor)
-
-
-def noise(seed: int, taps: int) -> Tensor:
-    return torch.randn(taps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def modes(seed: int, count: int, lag: Tensor) -> Tensor:

@@ -60,12 +60,3 @@ def test_bounds_hold_among_denormals(engine: str, past: int | None) -> None:
     error = max(abs(mpmath.mpf(float(s)) - true) for s, true in zip(found.values[0], exact, strict=False))
     assert 0 < error <= float(found.error_bound[0])
     assert float(found.entropy[0]) == 0
-
-
-def test_nothing_is_exact() -> None:
-    zero = Recurrence(torch.zeros(6, 1), torch.zeros(6, 2), torch.ones(6, 2))
-    for engine in ("dense", "exact"):
-        found = measure(zero, (0.0,), outputs=("counts",), engine=engine)
-        assert not bool(found.error_bound.any())
-        assert found.upper is not None
-        assert not bool(found.upper.any())

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from oracles.exact import effective_rank
 from torch import Tensor
 
 from statesize.measurement.measurement import measure
@@ -152,12 +154,6 @@ RECURRING = (double_pole, oscillation, orthogonal_keys, overwritten_key, hard_re
 CASES = {case.__name__: case() for case in (hilbert, shift_register, moving_average, *RECURRING)}
 
 
-def entropy(values: tuple[float, ...]) -> float:
-    """exp(−Σ p ln p), 0 of nothing."""
-    shares = [value / sum(values) for value in values]
-    return math.exp(-sum(share * math.log(share) for share in shares)) if shares else 0.0
-
-
 def thresholds(spectra: dict[int, tuple[float, ...]]) -> list[float]:
     """Numbers that no singular value is near to: between any two that follow each other, above and below all."""
     every = sorted({round(value, 12) for values in spectra.values() for value in values})
@@ -182,7 +178,7 @@ def test_every_engine_gives_what_was_worked_out(name: str, engine: str) -> None:
             counts = [sum(value > threshold for value in values) for threshold in tau]
             assert found.lower[place].tolist() == found.upper[place].tolist() == counts, position
             assert abs(float(found.norm[place]) - math.sqrt(sum(value**2 for value in values))) <= bound
-            off = abs(float(found.entropy[place]) - entropy(values))
+            off = abs(float(found.entropy[place]) - float(effective_rank(np.array(values))))
             assert off <= float(found.entropy_bound[place]) + ROUND_OFF, position
             if found.values is not None:
                 given = found.values[place].tolist()

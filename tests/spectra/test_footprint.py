@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from oracles.memory_use import nothing
 
 from benchmarks.cases import delta, gated, peak_bytes, selective, smooth_attention
 from statesize.measurement.measurement import measure
@@ -13,10 +14,6 @@ from statesize.spectra.dispatch import ENGINES
 LONG = 2**18
 # What libraries and interpreter may take or keep on the side.
 ASIDE = 12 * 2**20
-
-
-def nothing(operator):
-    pass
 
 
 def ask(operator, engine):

@@ -69,7 +69,8 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         yield ray
         return
     constants: Any = importlib.import_module("ray._private.ray_constants")
-    reachable, usage = constants.ENABLE_RAY_CLUSTER, os.environ.get(_USAGE)
+    before, usage = {**vars(constants)}, os.environ.get(_USAGE)
+    constants.NUM_REDIS_GET_RETRIES = 1  # of 40 s; Ray takes 20
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         # Ray runs all code that it receives, so it listens at 127.0.0.1 only, as on Windows and macOS. Workers beside
@@ -82,7 +83,7 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         yield ray
     finally:
         ray.shutdown()
-        constants.ENABLE_RAY_CLUSTER = reachable
+        vars(constants).update(before)
         if usage is None:
             del os.environ[_USAGE]
 
@@ -92,8 +93,7 @@ def _start(ray: Any, options: dict[str, Any]) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
-    except Exception as error:
-        # Ray raises Exception itself if a node does not start in time or the head is not ready.
+    except Exception as error:  # Ray raises this class itself if a node does not start in time
         raise StatesizeError(f"Ray at {options['address']} must be reachable, got: {error}") from error
     finally:
         if signal.getsignal(signal.SIGTERM) is not handler:

@@ -114,7 +114,7 @@ def legend_lines(limits: Sequence[Mapping[str, Any]], names: Mapping[str, str]) 
 
 
 def _is_known(value: object) -> bool:
-    return bool(value) if isinstance(value, str | list) else math.isfinite(_number(value))
+    return math.isfinite(_number(value)) or (isinstance(value, str | list) and value not in ("", []))
 
 
 def table_text(table: PageTable, width: int, rest: str, *, bars: bool = False) -> list[str]:

@@ -24,8 +24,7 @@ from statesize.results.summary import (
 )
 
 P = TypeVar("P", bound=Profiled)
-_MOST_NAMED = 3
-"""Models whose numbers a headline gives one by one."""
+_MOST_NAMED = 3  # models whose numbers a headline gives one by one
 
 KINDS = {
     "sa": "softmax attention",
@@ -97,7 +96,8 @@ def headline(profile: Profiled) -> str:
     title, layers, rows = model_title(profile), comparable(profile), profile.quantities
     title = title if title == profile.model else title[:1].upper() + title[1:]
     ess, without = (model_mean(profile, [row[name] for row in rows], layers) for name in ("ess", "without_sink"))
-    lost, parts = len(profile.not_measured), len(profile.limited(Code.PART))
+    parts = sum(Code.PART in {note.code for note in notes} for notes in profile.limits.values())
+    lost = len(profile.not_measured)
     of_all = f"of {counted(len(rows) + lost, 'layer')}"
     missing = f"; {lost} {of_all} not measured" if lost else f"; {parts} {of_all} in part" if parts else ""
     if math.isnan(ess):

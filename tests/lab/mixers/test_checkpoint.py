@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from oracles.draws import language_model
 
 from statesize.errors import FileError, InputError
 from statesize.lab.mixers import LanguageModel, ModelConfig, load_checkpoint, save_checkpoint
@@ -14,7 +15,7 @@ TOKENS = torch.arange(11)[None]
 
 @pytest.fixture
 def model():
-    return LanguageModel(ModelConfig("gla", **SHAPE), torch.Generator().manual_seed(0)).eval()
+    return language_model(**SHAPE)
 
 
 def test_a_hybrid_with_positions_comes_back_and_the_order_of_its_layers_is_checked(tmp_path):
@@ -43,7 +44,7 @@ def test_half_precision_is_stored_small_and_upcast_and_what_overflows_is_not_wri
     full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
     assert half < 0.7 * full
     model.norm.weight.data[0] = 1e6
-    with pytest.raises(InputError, match=r"norm\.weight"):
+    with pytest.raises(InputError):
         save_checkpoint(model, tmp_path / "out", dtype=torch.float16)
     assert not (tmp_path / "out").exists()
 

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from oracles.draws import language_model
 from torch.nn import functional
 
-from statesize.lab.mixers import LanguageModel, ModelConfig
+from statesize.lab.mixers import ModelConfig
 from statesize.lab.mixers import s6 as module
 from statesize.lab.mixers.chunk import CHUNK_SIZE, minimum_log_decay, mix_chunked
 from statesize.lab.mixers.deltanet import mix_by_delta_rule
@@ -14,8 +15,8 @@ from statesize.operators import Recurrence
 
 
 def mixer_of(name, **changes):
-    config = ModelConfig(name, 8, **{"width": 8, "heads": 2, "key_size": 4, "layers": 1, **changes})
-    return LanguageModel(config, torch.Generator().manual_seed(1)).double().blocks[0].mixer
+    shape = {"vocabulary_size": 8, "width": 8, "heads": 2, "key_size": 4, "layers": 1} | changes
+    return language_model(name, 1, **shape).double().blocks[0].mixer
 
 
 def hidden_of(length):

@@ -1,13 +1,16 @@
 """Every mixer: training form = step form = operator, causality, gradients, what is saved comes back."""
 
+from functools import partial
+
 import pytest
 import torch
+from oracles.draws import language_model
 
 import experiments.rank.mixers  # noqa: F401
 import experiments.variation.mixers  # noqa: F401
 from campaigns.layers.campaign import largest_share
 from statesize import capture
-from statesize.lab.mixers import HeadMixer, LanguageModel, ModelConfig, load_checkpoint, mixer, save_checkpoint
+from statesize.lab.mixers import HeadMixer, load_checkpoint, mixer, save_checkpoint
 from statesize.lab.mixers.base import SteppedMixer
 
 MIXERS = mixer.names()
@@ -18,9 +21,7 @@ every_mixer = pytest.mark.parametrize("name", MIXERS)
 every_stepped_mixer = pytest.mark.parametrize("name", STEPPED)
 
 
-def model_of(name, **changes):
-    shape = {"vocabulary_size": 16, "width": 24, "heads": 3, "key_size": 6, "layers": 1, "decay_bias": -2.0}
-    return LanguageModel(ModelConfig(name, **(shape | changes)), torch.Generator().manual_seed(3)).eval()
+model_of = partial(language_model, seed=3, vocabulary_size=16, width=24, heads=3, key_size=6, layers=1, decay_bias=-2.0)
 
 
 def layer_of(name, dtype=torch.float64, **changes):

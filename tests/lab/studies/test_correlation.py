@@ -1,22 +1,16 @@
 """The claim holds where it was built in, does not where it was not, and controls are told apart."""
 
-import dataclasses
 import itertools
 
 import numpy as np
 import pytest
-from small_studies import run_rows
+from small_studies import judging, run_rows
 
 from statesize.lab.studies.correlation import Correlation
 from statesize.lab.studies.engine.table import METRIC
 
 STUDY = Correlation()
-
-CLAIM = dataclasses.replace(STUDY.claim, least_units=9)
-
-
-def correlation(rows):
-    return STUDY.conclude(rows, CLAIM)
+correlation = judging(STUDY, least_units=9)
 
 
 def table(accuracy_of):

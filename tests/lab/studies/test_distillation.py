@@ -1,23 +1,17 @@
 """The claim holds where it was built in; teachers are its units."""
 
-import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
-from small_studies import run_rows
+from small_studies import judging, run_rows
 
 from statesize.lab.studies.distillation import Distillation
 from statesize.lab.studies.engine.table import StudyTable
 
 STUDY = Distillation()
-
-CLAIM = dataclasses.replace(STUDY.claim, least_units=12)
-
-
-def distillation(rows):
-    return STUDY.conclude(rows, CLAIM)
+distillation = judging(STUDY, least_units=12)
 
 
 def row(run, weight, ess, **changes):

@@ -1,10 +1,9 @@
 """What is known early of a placement is tested at equal numbers of attention layers."""
 
-import dataclasses
 import itertools
 
 import numpy as np
-from small_studies import run_rows
+from small_studies import judging, run_rows
 
 from statesize.lab.studies.engine.charts import draw
 from statesize.lab.studies.engine.table import METRIC, StudyTable
@@ -12,12 +11,7 @@ from statesize.lab.studies.engine.training import layer_column
 from statesize.lab.studies.hybrids import Hybrids, early_row, layers_of
 
 STUDY = Hybrids()
-
-CLAIM = dataclasses.replace(STUDY.claim, least_units=4)
-
-
-def hybrids(rows):
-    return STUDY.conclude(rows, CLAIM)
+hybrids = judging(STUDY, least_units=4)
 
 
 PATTERNS = itertools.product(("gla", "sa"), repeat=4)

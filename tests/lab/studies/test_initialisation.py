@@ -1,25 +1,16 @@
-"""The claim on the normalisation factor holds where it was built in; the preset smoke goes from grid to page."""
+"""The claim on the normalisation factor holds where it was built in."""
 
-import dataclasses
 import itertools
 
 import pytest
-import torch
-from small_studies import run_rows
+from small_studies import judging, run_rows
 
-from statesize.lab.mixers import LanguageModel, ModelConfig
-from statesize.lab.studies.engine.grid import INTERVENTIONS
 from statesize.lab.studies.engine.table import METRIC, StudyTable
 from statesize.lab.studies.initialisation import Initialisation, start_of
 
 STUDY = Initialisation()
-
-CLAIM = dataclasses.replace(STUDY.claim, least_units=3)
+initialisation = judging(STUDY, least_units=3)
 STEPS, SLOW = (0.01, 0.1), (0.001, 0.1)
-
-
-def initialisation(rows):
-    return STUDY.conclude(rows, CLAIM)
 
 
 def run(mixer, size, normalised, initial, accuracy=None, seed=0, **changes):
@@ -79,15 +70,3 @@ def test_steps_and_the_factor_are_of_no_account_to_other_mixers():
     other, gated = StudyTable(run("gla", 16, True, 8.0) + run("gla-s6", 4, True, 1.0)).runs
     assert start_of(other) == "gla"
     assert start_of(gated) == "gla-s6 normalised, steps 0.01 to 0.1"
-
-
-def test_the_measured_start_fills_the_state():
-    model = LanguageModel(
-        ModelConfig("s6", 64, width=16, heads=2, layers=1, key_size=8, smallest_step=0.1),
-        torch.Generator().manual_seed(0),
-    )
-    before = model.get_parameter("layers.0.mixer.log_rate").detach().clone()
-    INTERVENTIONS["measured_start"](model)
-    difference = model.get_parameter("layers.0.mixer.log_rate").detach() - before
-    assert float(difference.max()) < 0
-    torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference))

@@ -1,23 +1,17 @@
 """Shares of the state are compared at equal task, kv and TSS."""
 
-import dataclasses
 import itertools
 import math
 
 import pytest
-from small_studies import run_rows
+from small_studies import judging, run_rows
 
 from statesize.lab.studies.engine.table import METRIC, StudyTable
 from statesize.lab.studies.regimes import Regimes
 
 STUDY = Regimes()
-
-CLAIM = dataclasses.replace(STUDY.claim, least_units=4)
+regimes = judging(STUDY, least_units=4)
 SHARES = {"la": 0.9, "wla": 0.7, "gla": 0.3}
-
-
-def regimes(rows):
-    return STUDY.conclude(rows, CLAIM)
 
 
 def table(shares, layers=2):

@@ -1,21 +1,15 @@
 """The claim holds where it was built in, its pairs are runs of equal seeds."""
 
-import dataclasses
 import math
 
 import pytest
-from small_studies import run_rows
+from small_studies import judging, run_rows
 
 from statesize.lab.studies.engine.table import METRIC
 from statesize.lab.studies.regularisation import Regularisation
 
 STUDY = Regularisation()
-
-CLAIM = dataclasses.replace(STUDY.claim, least_units=4, thresholds={"gla_lambda_0.3_gain": 0.5})
-
-
-def regularisation(rows):
-    return STUDY.conclude(rows, CLAIM)
+regularisation = judging(STUDY, least_units=4, thresholds={"gla_lambda_0.3_gain": 0.5})
 
 
 def rows_of(mixer, accuracies, steps=600, **training):

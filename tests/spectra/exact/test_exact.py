@@ -114,18 +114,6 @@ def test_a_mean_over_all_tokens_is_of_rank_one(length: int, decomposed: list[int
     assert not decomposed
 
 
-@pytest.mark.parametrize("n", [1, 40, 200])
-def test_a_delay_has_equal_values(n: int, decomposed: list[int]) -> None:
-    """T[i, i − n] = 1 and 0 elsewhere: each of up to n past inputs comes out once, so H is an identity beside zeros."""
-    waiting = torch.tensor([n, max(n // 2, 1)])
-    delay = torch.diag(torch.ones(n, dtype=torch.float64), -n)
-    found = measure(delay, engine="exact", tolerances=[0.5], positions=waiting)
-    assert torch.equal(found.count.flatten(), waiting)
-    assert ((found.entropy - waiting).abs() <= 2e-15 * n * n**0.5).all()
-    assert (found.entropy_bound <= 1e-9 * n).all()
-    assert not decomposed
-
-
 @pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160, 1e300])
 def test_squares_that_leave_the_range_are_decomposed(scale: float) -> None:
     """Also of one head of a batch alone, and of a head of zeros."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles.draws import normal
 
 from statesize.measurement.measurement import measure
 from statesize.operators import Dense, Shared, SoftmaxAttention
@@ -11,8 +12,7 @@ from statesize.spectra.implicit.implicit import ImplicitEngine
 
 
 def attention(length: int, width: int, seed: int, sharpness: float = 1.0) -> SoftmaxAttention:
-    g = torch.Generator().manual_seed(seed)
-    query, key = (torch.randn(length, width, generator=g, dtype=torch.float64) for _ in range(2))
+    query, key = normal(2, length, width, seed=seed)
     return SoftmaxAttention(query, key, sharpness * width**-0.5)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.draws import normal
 from torch import Tensor
 
 from statesize.spectra.implicit.entropy_estimate import entropy_parts
@@ -11,14 +12,12 @@ from statesize.spectra.implicit.krylov_space import KrylovSpace
 
 
 def gram(n: int, seed: int, decay: float = 0.2) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    Q = torch.linalg.qr(torch.randn(n, n, generator=g, dtype=torch.float64)).Q
+    Q = torch.linalg.qr(normal(n, n, seed=seed)).Q
     return (Q * torch.exp(-2 * decay * torch.arange(n))) @ Q.mT
 
 
 def frame(p: int, n: int, seed: int) -> Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(n, p, generator=g, dtype=torch.float64)).Q.mT
+    return torch.linalg.qr(normal(n, p, seed=seed)).Q.mT
 
 
 def of_root(A: Tensor, function) -> Tensor:

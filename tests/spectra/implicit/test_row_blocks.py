@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles.draws import normal
 from torch import Tensor
 
 from statesize.operators import SoftmaxAttention
@@ -17,10 +18,6 @@ def head(length: int, window: int | None = None, parts: tuple[str, ...] = ()) ->
         "soft_cap": 1.5,
     }
     return SoftmaxAttention(query, key, 0.7, window, **{name: extras[name] for name in parts})
-
-
-def vectors(count: int, size: int) -> Tensor:
-    return torch.randn(count, size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
 
 
 ALL = ("key_bias", "sink", "soft_cap")
@@ -43,7 +40,7 @@ def test_products_are_those_of_the_blocks(
     T, cuts = attention.dense(), sorted({1, 2, length // 3, length // 2, length - 1}, reverse=by_rows)
     products = AttentionProducts(attention, cuts, by_rows=by_rows)
     sizes = [heads * (length - i) if by_rows else i for i in cuts]
-    given = [vectors(place % 3, size) for place, size in enumerate(sizes)]
+    given = [normal(place % 3, size, seed=size) for place, size in enumerate(sizes)]
     for i, x, product, norm in zip(cuts, given, products.gram(given), products.norms, strict=True):
         H = T[:, i:, :i].flip(1).transpose(0, 1).flatten(0, 1)
         H = H.mT if by_rows else H
@@ -56,6 +53,6 @@ def test_extreme_scores_do_not_overflow() -> None:
     query, key = (300 * torch.randn(50, 3, generator=g, dtype=torch.float64) for _ in range(2))
     attention = SoftmaxAttention(query, key, 1.0)
     H = attention.dense()[20:, :20]
-    x, rows = vectors(2, 20), AttentionProducts(attention, [20], by_rows=False)
+    x, rows = normal(2, 20, seed=20), AttentionProducts(attention, [20], by_rows=False)
     torch.testing.assert_close(rows.gram([x])[0], x @ H.mT @ H, rtol=0, atol=1e-9)
     torch.testing.assert_close(rows.norms[0], H.norm(), rtol=1e-9, atol=0)

@@ -26,7 +26,6 @@ _NOT_FOUND = (
     "mix all tokens before the output projection, or give its class a method `operator(hidden)` that returns T, as "
     "ss.Dense, or as statesize.operators.BlockDense if it takes several values per token, such as two writes."
 )
-_UNSAID = "its `state_size` would say how many the whole layer keeps."
 _DERIVATIVE = (
     "Measured is the derivative of its outputs by its inputs at this text, all channels together. It compares with no "
     "T of one head or channel."
@@ -68,7 +67,7 @@ def derivative(name: str, call: ModuleCall) -> tuple[BlockDense | Derivative, Te
     if entering is not None and any(other.shape == entering.shape for other in call.tensors if other is not entering):
         notes.insert(0, _HELD)
     if is_own and states is None:
-        notes.append(Note(Code.UNKNOWN_SIZE, _UNSAID))
+        notes.append(Note(Code.UNKNOWN_SIZE, "its `state_size` would say how many the whole layer keeps."))
     return operator if operator.by_products else operator.block_dense(), returned, tuple(notes)
 
 

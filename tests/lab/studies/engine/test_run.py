@@ -60,7 +60,7 @@ def test_a_folder_of_something_else_is_left_alone(runs, replay, tmp_path):
     (tmp_path / "three").touch()
     run_study(Regimes(), FEW, tmp_path / "one", replay)
     for name in ("one", "two", "three"):
-        with pytest.raises(FileError, match=r"got something else\. It is left alone|with runs of regimes"):
+        with pytest.raises(FileError):
             run_study(STUDY, GRID, tmp_path / name, replay)
     assert stored_rows(STUDY, runs, tmp_path / "one") == []
 

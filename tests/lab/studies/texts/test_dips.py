@@ -185,7 +185,7 @@ def test_models_of_transformers_are_measured_and_their_logits_scored():
 def test_what_cannot_be_measured_is_one_clear_line(corpus):
     broken = Model()
     broken.mixer.vectors[0, 7] = float("nan")
-    with pytest.raises(InputError, match=r"[Mm]ixer mixer"):
+    with pytest.raises(InputError):
         list(measure_dips(broken, corpus, WINDOWS))
-    with pytest.raises(InputError, match=r"refused a text of \d+ tokens"):
+    with pytest.raises(InputError):
         list(measure_dips(gpt2(positions=8), corpus_of(torch.arange(1, 25).expand(12, 24)), WINDOWS))
