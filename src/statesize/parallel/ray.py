@@ -68,14 +68,14 @@ def ray_session(address: str | None = None) -> Generator[Any]:
             refuse("address", "left out in a process that is connected to a Ray cluster", address)
         yield ray
         return
-    constants: Any = importlib.import_module("ray._private.ray_constants")
-    before, usage = {**vars(constants)}, os.environ.get(_USAGE)
-    constants.NUM_REDIS_GET_RETRIES = 1  # of 40 s; Ray takes 20
+    constants = vars(importlib.import_module("ray._private.ray_constants"))
+    before, usage = {**constants}, os.environ.get(_USAGE)
+    constants["NUM_REDIS_GET_RETRIES"] = 1  # of 40 s; Ray takes 20
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         # Ray runs all code that it receives, so it listens at 127.0.0.1 only, as on Windows and macOS. Workers beside
         # other processes would starve at its own niceness of 15.
-        constants.ENABLE_RAY_CLUSTER = False
+        constants["ENABLE_RAY_CLUSTER"] = False
         options |= {"num_cpus": available_cores(), "include_dashboard": False, "_system_config": {"worker_niceness": 0}}
     os.environ[_USAGE] = usage or "0"
     try:
@@ -83,7 +83,7 @@ def ray_session(address: str | None = None) -> Generator[Any]:
         yield ray
     finally:
         ray.shutdown()
-        vars(constants).update(before)
+        constants.update(before)
         if usage is None:
             del os.environ[_USAGE]
 
