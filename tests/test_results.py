@@ -18,7 +18,9 @@ from tools.figures import on_record
 from tools.figures.findings import CLAIMS, findings
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {name: ROOT / on_record.record_folder(name) for name in (*studies.names(), "recall")}
+# The claim of "cause" is fixed and its runs are to come; it is known where another test has imported it.
+RECORDED = [name for name in (*studies.names(), "recall") if name != "cause"]
+FOLDERS = {name: ROOT / on_record.record_folder(name) for name in RECORDED}
 
 
 def document(folder):

@@ -20,7 +20,7 @@ from statesize.lab.studies.engine.grid import INTERVENTIONS, METRICS, SETTINGS, 
 from statesize.lab.studies.engine.table import DIVERGED, DONE, METRIC, Row, versions
 from statesize.lab.tasks.base import Task
 from statesize.lab.training.distillation import discrepancy, distil, student_of
-from statesize.lab.training.loop import DivergenceError, evaluate, train
+from statesize.lab.training.loop import DivergenceError, Loss, evaluate, train
 from statesize.measurement.metrics import utilisation
 from statesize.measurement.settings import Positions
 from statesize.metrics import hankel_singular_values
@@ -69,10 +69,18 @@ def measure_model(model: LanguageModel, run: TrainingRun, positions: Positions =
 
 
 Measure: TypeAlias = Callable[[LanguageModel, TrainingRun], dict[str, float]]
+LossOf: TypeAlias = Callable[[LanguageModel, TrainingRun], Loss | None]
 
 
-def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> list[Row]:
+def train_and_measure(
+    run: TrainingRun, measure: Measure = measure_model, loss_of: LossOf = lambda model, run: None
+) -> list[Row]:
     """Trains and measures one run, on one thread, so that its numbers do not depend on where it is done.
+
+    Args:
+        run: The run.
+        measure: Gives the columns of each measurement.
+        loss_of: Gives the loss of the model that is trained; None is that of `train`.
 
     Returns:
         One row for each measurement, at step 0, every `run.measuring.every` steps, and after the last, with the columns
@@ -94,7 +102,7 @@ def train_and_measure(run: TrainingRun, measure: Measure = measure_model) -> lis
         try:
             first = measure(model, run)
             add(first)
-            for record in train(model, run.task, run.training):  # pyright: ignore[reportArgumentType]
+            for record in train(model, run.task, run.training, loss_of(model, run)):  # pyright: ignore[reportArgumentType]
                 step = record.step
                 if step % run.measuring.every == 0 or step == run.training.steps:
                     add(measure(model, run))
