@@ -87,7 +87,7 @@ def test_headlines_and_limits():
     assert len(enough.headline.split()) <= 30
     few = result(*enough.documents[:4])
     assert few.limits[0].code is Code.FEW_TEXTS
-    assert "by about 3% without hindsight and 0.4% with it" in few.headline
+    assert "by about 3.0% without hindsight and 0.4% with it" in few.headline
     tokens = result(document(0, FIVE | {"past tokens": {1.0: 0.3}}))
     assert Code.KEYS_KEPT in [one.code for one in tokens.limits]
     short = result(*(replace(one, tokens=12) for one in enough.documents))
