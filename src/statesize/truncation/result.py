@@ -205,8 +205,8 @@ class CutResult(Result):
         nats = "+.2f" if self.texts < FEWEST_TEXTS else "+.4f"
         cells = list[dict[str, str]]()
         for at, row in enumerate(self.rows):
-            cells.append({"kept": self._names(at)[0], "of what is stored": f"{row.stored:.0%}"})
-            cells[-1]["change"] = f"{row.divergence_share:.1%}" if row.kept or row.scale else "100%"
+            change = f"{row.divergence_share:.1%}" if row.kept or row.scale else "100%"
+            cells.append({"kept": self._names(at)[0], "change": change, "of what is stored": f"{row.stored:.0%}"})
             cells[-1] |= {"extra nats per token": f"{row.excess:{nats}}"} | self._more_cells(row)
         return PageTable("Each size", [*cells[0]], [[*line.values()] for line in cells], self.caption)
 
