@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +52,8 @@ class OwnMixing:
     notes: dict[str, Note] = field(default_factory=dict[str, Note])
     # The name of the part that a module mixes, where it is named.
     mixes: dict[nn.Module, str] = field(default_factory=dict[nn.Module, str])
-    # The trace of the layer that was found last: a single layer is traced once. Those of all would take their memory.
-    last: list[tuple[Trace, TracedMixing]] = field(default_factory=list[tuple[Trace, TracedMixing]])
+    # Traces of layers until they are measured: of the first, and of others with few numbers.
+    traces: dict[nn.Module, tuple[Trace, TracedMixing]] = field(default_factory=dict[nn.Module, Any])
 
     @property
     def names(self) -> set[str]:
@@ -74,16 +75,14 @@ def observed(found: OwnMixing, forward: Forward, call: Call) -> tuple[Observatio
     """What a call of one of the layers mixed, and what it returned."""
     layer = found.layers[call.name]
     alone = replace(ModuleCall.of(forward, call), named=found.part_of(call.module))
-    trace, mixing = found.last.pop() if found.last else (None, None)
-    same = trace is not None and trace.call.module is call.module
-    if trace is None or not (same and all(map(torch.equal, trace.call.tensors, alone.tensors))):
+    trace, mixing = found.traces.pop(call.module, (None, None))
+    if trace is None or not all(map(torch.equal, trace.call.tensors, alone.tensors)):
         trace = Trace(alone, layer.held)
         mixing = trace.mixing()
     if mixing is None:
         raise ModelError(f"Mixer {call.name} mixes positions in its first call, and none in this one.")
-    observation = observe(call.name, alone, mixing, layer.found)
-    notes = (*observation.notes, *layer.notes)
-    return replace(observation, state_bytes=layer.found.state_bytes, notes=notes), trace.returned
+    own = observe(call.name, alone, mixing, layer.found)
+    return replace(own, state_bytes=layer.found.state_bytes, notes=(*own.notes, *layer.notes)), trace.returned
 
 
 def described(found: OwnMixing, call: Call) -> FoundMixer:
@@ -231,7 +230,8 @@ class _Finder:
             counted = [*trace.held, *(part for part in short if trace.contains(mixing, {part}))]
             held = found.state_bytes + bytes_beside(call.module, call.length, counted)
             found = replace(found, state_bytes=held)
-        self.found.last[:] = [] if call.sources else [(trace, mixing)]
+        if not call.sources and (not self.found.traces or sum(map(Tensor.numel, trace.search.labels.values)) <= 2**22):
+            self.found.traces[call.module] = trace, mixing
         return TracedLayer(found, trace.held, notes)
 
     def _without(self, parts: Collection[nn.Module]) -> Note:
