@@ -26,7 +26,7 @@ class Code(StrEnum):
 
     # The model and its texts.
     NOT_CAUSAL = "not causal", "The model is not causal: {}", "Mask later positions."
-    FEW_TEXTS = "few texts", "Too little text to tell: {}", "Give 5 texts or more."
+    FEW_TEXTS = "few texts", "Too little text to tell: {}", "Give more texts."
     SOME_TEXTS = "some texts", "It was measured in some of the texts only.", "Read why the others lack it."
     SHORT_TEXT = "short text", "Too little text to tell: {}", "Give texts of 64 tokens or more."
     WORTHLESS = "context worth nothing", "The context before the cut is worth too little: {}", "Give longer texts."
@@ -71,9 +71,9 @@ class Code(StrEnum):
     KEYS_KEPT = "keys kept", "Only values are cut; keys are kept whole.", "Ask `statesize cache` what a cache may lose."
     SHARED_CACHE = "shared cache", "A cache of several layers was not tried: {}", "Read the rows of single heads."
     UNMOVED = "queries not moved", "The last rows took the place of later queries: {}", "Read it as an upper bound."
-    UNEQUAL_CACHES = "unequal caches", "Budgets by curves and by layer are unequal.", "Read equal or recent rows."
-    NO_FACTS = "facts untested", "A small mean loss does not show that no fact is lost.", "Ask for facts with it."
-    NOT_EVICTED = "not evicted", "No tokens are evicted: {}", "Give longer texts."
+    UNEQUAL_CACHES = "unequal caches", "Budgets by curves and by layer are unequal.", "Read the rows of equal ones."
+    NO_FACTS = "facts untested", "A small mean loss does not show that no fact is lost.", "Ask it for facts in a text."
+    NOT_EVICTED = "not evicted", "No tokens are evicted: {}", "Give longer texts; one text makes 3 pieces."
     NOT_CUT = "not cut", "It cannot be cut.", "Read the cause."
     NOT_COMPARABLE = "not comparable", "Its numbers do not compare with those of other points.", "Read the cause."
 

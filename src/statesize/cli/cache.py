@@ -53,9 +53,8 @@ def cache(
     hush_libraries()
     loaded = texts.load(model, loading)
     inputs = texts.read_whole(loaded.tokenizer, vocabulary_size(loaded.model))
-    *others, longest = sorted(map(len, inputs))
-    least = FOLLOWING + LEAST_PREFIX
-    size = fitting_tokens([*others, longest // LEAST_PIECES], texts.max_tokens, least)
+    lengths = [len(ids) // (LEAST_PIECES if len(inputs) == 1 else 1) for ids in inputs]
+    size = fitting_tokens(lengths, texts.max_tokens, FOLLOWING + LEAST_PREFIX)
     with Bar(f"pricing the cache of {loaded.name}") as bar:
         result = run(
             loaded.model, inputs, keep=kept, documents=texts.sequences or DOCUMENTS, tokens=size,

@@ -69,9 +69,10 @@ class TruncationResult(CutResult):
     kept = "kept", "Numbers per channel that a head keeps past the cut"
     lost = "divergence_share", "Change of the predictions (1: nothing is kept)"
     caption = (
-        "Change: how far the predictions after the cut move, as a share of how far they move if nothing is kept. With "
-        "hindsight: the numbers with which outputs are closest; without: those that tokens before the cut would read."
+        f"{CutResult.caption} With hindsight: the numbers with which outputs are closest; without: those that tokens "
+        "before the cut would read. Once per cache: the same numbers for all heads that read it (joint ESS)."
     )
+    of_stored = "of the values"
 
     @property
     def enough(self) -> float:

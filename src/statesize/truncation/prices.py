@@ -76,6 +76,7 @@ class CachePrices(CutResult):
     shares: tuple[float, ...]
     heads: tuple[dict[str, Any], ...]
     title = "What the cache of {} may lose"
+    of_stored, needed = "of the bytes", 8
     facts = "prefix", "calibration", "recommended", "variants", "heads"
     kept = "stored", "Bytes of the whole cache that are kept"
     lost = "excess", "Extra loss in nats per token"
@@ -110,7 +111,8 @@ class CachePrices(CutResult):
     def _own_limits(self) -> Sequence[Note]:
         if any(0 < variant.keep < 1 for variant in self.variants):
             return [Note(Code.NO_FACTS), Note(Code.UNEQUAL_CACHES)]
-        return [Note(Code.NOT_EVICTED, f"the first {SINKS} and the last {RECENT} of {self.prefix} always stay.")]
+        least = self.documents[0].tokens - self.prefix + 2 * (SINKS + RECENT) + 2
+        return [Note(Code.NOT_EVICTED, f"that takes pieces of {least} tokens.")]
 
     def _stored(self, index: int) -> float:
         return self.shares[index]

@@ -135,7 +135,9 @@ class CutResult(Result):
     model: str
     documents: tuple[CutDocument, ...]
     title: ClassVar[str]
-    caption: ClassVar[str] = ""  # what its table shows, where limits do not say it
+    caption: ClassVar[str] = "Change: how far predictions after the cut move; 100%: as far as if nothing is kept."
+    needed: ClassVar[int] = FEWEST_TEXTS  # texts that give intervals
+    of_stored: ClassVar[str]  # of what a share of what is stored is kept, as its table names it
     facts: ClassVar[tuple[str, ...]]  # what else its document has
     kept: ClassVar[tuple[str, str]]  # what of a row is kept, as its chart shows it: an attribute, and its title
     lost: ClassVar[tuple[str, str]]  # what is lost by that
@@ -169,7 +171,8 @@ class CutResult(Result):
     @property
     def limits(self) -> tuple[Note, ...]:
         """What limits the numbers."""
-        notes = [] if self.texts >= FEWEST_TEXTS else [Note(Code.FEW_TEXTS, f"no interval over {self.counted}.")]
+        few = Note(Code.FEW_TEXTS, f"no interval over {self.counted}; {self.needed} texts give it.")
+        notes = [few] if self.texts < FEWEST_TEXTS else []
         if not self.context_matters:
             notes.append(Note(Code.WORTHLESS, f"{self.worth:.3f} nats per token."))
         return (*notes, *self._own_limits())
@@ -206,7 +209,7 @@ class CutResult(Result):
         cells = list[dict[str, str]]()
         for at, row in enumerate(self.rows):
             change = f"{row.divergence_share:.1%}" if row.kept or row.scale else "100%"
-            cells.append({"kept": self._names(at)[0], "change": change, "of what is stored": f"{row.stored:.0%}"})
+            cells.append({"kept": self._names(at)[0], "change": change, self.of_stored: f"{row.stored:.0%}"})
             cells[-1] |= {"extra nats per token": f"{row.excess:{nats}}"} | self._more_cells(row)
         return PageTable("Each size", [*cells[0]], [[*line.values()] for line in cells], self.caption)
 

@@ -160,7 +160,7 @@ def _notes(length: int, mixing: TracedMixing, states: int | None, said: float | 
         advice = f"{less}set its `state_size` to at least the rank of T, or to math.inf if it keeps every token"
         notes = [Note(Code.UNKNOWN_SIZE, f"{advice}; {shown}.")]
     if states is not None and states != said:
-        kept = f"T keeps {counted(states, 'number')} per channel, at half of the text as at all of it."
+        kept = f"T keeps {counted(states, 'number')} per channel; half of the text shows as many."
         notes.append(Note(Code.COUNTED, kept))
     notes += filter(None, [mixing_around(mixing.around)])
     return notes + [UNEVEN] * mixing.channels.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)

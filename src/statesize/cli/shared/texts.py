@@ -122,11 +122,13 @@ class Texts:
 
 
 def fitting_tokens(most: Sequence[int], asked: int, least: int) -> int:
-    """The tokens of a piece, given how many each text allows: as asked, or such that half of the texts are read."""
+    """The tokens of a piece, given how many each text allows: as asked, or such that most of the texts are read."""
     if max(most) >= asked:
         return asked
-    size = max(least, sorted(most)[(len(most) - 1) // 2])
-    say(f"Pieces are of {size:,} tokens, not {asked:,}: the texts are too short.")
+    half = sorted(most)[(len(most) - 1) // 2]
+    size = max(least, min(length for length in most if length >= 0.75 * half))
+    lost = f" {shorter} are left out." if (shorter := sum(length < size for length in most)) else ""
+    say(f"Pieces are of {size:,} tokens, not {asked:,}: the texts are too short.{lost}")
     return size
 
 

@@ -166,7 +166,9 @@ def measured_rows(
     apart = Note(Code.NOT_COMPARABLE, "It was not measured in the same texts at all points.")
     lost = dict.fromkeys((layer for layer in every["layer"].unique() if layer not in set(common["layer"])), apart)
     if len(set(texts)) < FEWEST_TEXTS:
-        lost["intervals"] = Note(Code.FEW_TEXTS, f"no interval over {counted(len(set(texts)), 'text')}.")
+        lost["intervals"] = Note(
+            Code.FEW_TEXTS, f"no interval over {counted(len(set(texts)), 'text')}; {FEWEST_TEXTS} give it."
+        )
     left_out = {name: Note.of(error) for name, error in failed.items()} | lost | causes
     table: Any = pd.concat([_average(common), common], ignore_index=True)
     return table[["point", "place", "layer", "kind", "piece", "text", *METRICS]], left_out
