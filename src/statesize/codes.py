@@ -73,7 +73,7 @@ class Code(StrEnum):
     UNMOVED = "queries not moved", "The last rows took the place of later queries: {}", "Read it as an upper bound."
     UNEQUAL_CACHES = "unequal caches", "Budgets by curves and by layer are unequal.", "Read the rows of equal ones."
     NO_FACTS = "facts untested", "A small mean loss does not show that no fact is lost.", "Ask it for facts in a text."
-    NOT_EVICTED = "not evicted", "No tokens are evicted: {}", "Give longer texts; one text makes 3 pieces."
+    NOT_EVICTED = "not evicted", "No tokens are evicted: {}", "Give longer texts."
     NOT_CUT = "not cut", "It cannot be cut.", "Read the cause."
     NOT_COMPARABLE = "not comparable", "Its numbers do not compare with those of other points.", "Read the cause."
 

@@ -172,7 +172,7 @@ def run_sentence(rows: Sequence[dict[str, Any]]) -> str:
     known = [row["run_difference"] for row in rows if math.isfinite(row.get("run_difference", math.nan))]
     if not known:
         return ""
-    return f"Measuring changed the model's last hidden state by at most {max(known):.1g}."
+    return f"Largest change of the model's last hidden state by measuring: {max(known):.1g}."
 
 
 def reading(profiles: Sequence[Profiled]) -> list[str]:
@@ -180,7 +180,7 @@ def reading(profiles: Sequence[Profiled]) -> list[str]:
     return [
         "ESS is about how many numbers per channel matter to later tokens. Map, bars and the first table show it at "
         "the cut that the first line names, averaged over texts and heads. Averages and norm are means over "
-        f"{cuts_name(*profiles)}.",
+        f"{listed(list(dict.fromkeys(map(cuts_name, profiles))))}.",
         "The ceiling is the most that ESS could be: what the layer holds, or the tokens before or after the cut.",
         "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model.",
     ]

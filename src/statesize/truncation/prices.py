@@ -112,7 +112,7 @@ class CachePrices(CutResult):
         if any(0 < variant.keep < 1 for variant in self.variants):
             return [Note(Code.NO_FACTS), Note(Code.UNEQUAL_CACHES)]
         least = self.documents[0].tokens - self.prefix + 2 * (SINKS + RECENT) + 2
-        return [Note(Code.NOT_EVICTED, f"that takes pieces of {least} tokens.")]
+        return [Note(Code.NOT_EVICTED, f"that takes pieces of {least} tokens, or one text of {3 * least}.")]
 
     def _stored(self, index: int) -> float:
         return self.shares[index]
