@@ -54,7 +54,7 @@ class Checkpoint:
             return *self._model(self._config(), dtype), self._tokenizer(needs_tokenizer)
 
     def tokenizer_and_config(self, *, needs_tokenizer: bool) -> tuple[AnyTokenizer | None, Any]:
-        """What comes without the weights."""
+        """Read the tokenizer, None where there is none, and the configuration, without the weights."""
         with quick_reading(self._gguf):
             config = self._config()
             return self._tokenizer(needs_tokenizer), config

@@ -134,7 +134,9 @@ def _set_rope(path: Path, config: Any, keys: dict[str, Any], factors: list[list[
     else:
         known = kind in ("linear", "none", "yarn") and attention == 1
         if kind == "yarn" or (kind == "linear" and factor != 1):
-            rope |= {"rope_type": kind, "factor": factor, "original_max_position_embeddings": trained}
+            rope |= {"rope_type": kind, "factor": factor}
+        if kind == "yarn":
+            rope["original_max_position_embeddings"] = trained
     if not known:
         lengths = f" and {len(factors[0])} factors of frequencies" if factors else ""
         raise unread(path, f"rope.scaling {kind}, factor {factor}, attn_factor {attention}{lengths}")

@@ -137,7 +137,7 @@ def one_thread() -> Generator[None]:
 
 
 def free_threads() -> int:
-    """How many threads `in_parallel` may use: the setting of torch before `one_thread`, or 1 outside of it."""
+    """Threads that `in_parallel` may use: the setting of torch before `one_thread`, or 1 outside of it."""
     return getattr(_local, "threads", 1)
 
 
