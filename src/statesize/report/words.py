@@ -133,7 +133,8 @@ def comparison_headline(profiles: Sequence[Profiled]) -> str:
     ]
     shown = listed(each) if len(each) <= _MOST_NAMED else f"{min(ess):.1f} to {max(ess):.1f} in {len(ess)} models"
     compares = f"Their {differing} differ, so ESS does not compare" if differing else f"Numbers per channel{cuts[0]}"
-    return f"{compares}: {shown}."
+    total = " To compare them on one text, read total ESS (--wide, .summary())." if differing == "tokenizers" else ""
+    return f"{compares}: {shown}.{total}"
 
 
 def _differing(profiles: Sequence[Profiled]) -> str:
@@ -170,9 +171,7 @@ def every_token(profile: Profiled) -> str:
 def run_sentence(rows: Sequence[dict[str, Any]]) -> str:
     """How far the observed run was from an unaltered one; "" where that is not known."""
     known = [row["run_difference"] for row in rows if math.isfinite(row.get("run_difference", math.nan))]
-    if not known:
-        return ""
-    return f"Largest change of the model's last hidden state by measuring: {max(known):.1g}."
+    return f"Largest change of the model's last hidden state by measuring: {max(known):.1g}." if known else ""
 
 
 def reading(profiles: Sequence[Profiled]) -> list[str]:

@@ -98,11 +98,10 @@ class CachePrices(CutResult):
     @property
     def headline(self) -> str:
         """The smallest cache that is recommended, and its price."""
-        best, over = self.recommended, f"over {self.counted}"
+        # Where nothing can be recommended, numbers of 4 bits, for which no text is too short.
+        best, over = self.recommended if self.texts >= FEWEST_TEXTS else self.row(2), f"over {self.counted}"
         if not self.context_matters:
             return f"The context is worth too little to {self.model} {over} to tell what its cache may lose."
-        if self.texts < FEWEST_TEXTS:
-            return f"{self.counted.capitalize()} are too few to tell what the cache of {self.model} may lose."
         if best is None:
             return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} nats per token {over}."
         kept = f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model}"

@@ -153,11 +153,9 @@ def _notes(length: int, mixing: TracedMixing, states: int | None, said: float | 
     if states is None and said != math.inf:
         # A state must hold less than a quarter of the tokens, and be told from rounding.
         most = max(0, length // 4 - 1) if mixing.in_double else 0
-        shown = (
-            f"{length} tokens show a fixed state of up to {most} numbers (n take 4n + 4 tokens), never one that fades"
-        )
+        shown = f"{length} tokens show a state of up to {most} numbers (n take 4n + 4 tokens) if no decay forgets them"
         less = "" if said is None else f"T has a higher rank than its `state_size`, {said:g}; "
-        advice = f"{less}set its `state_size` to at least the rank of T, or to math.inf if it keeps every token"
+        advice = f"{less}set its `state_size`, the numbers that it keeps per channel, math.inf for those of every token"
         notes = [Note(Code.UNKNOWN_SIZE, f"{advice}; {shown}.")]
     if states is not None and states != said:
         kept = f"T keeps {counted(states, 'number')} per channel; half of the text shows as many."

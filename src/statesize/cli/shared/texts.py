@@ -127,8 +127,8 @@ def fitting_tokens(most: Sequence[int], asked: int, least: int) -> int:
         return asked
     half = sorted(most)[(len(most) - 1) // 2]
     size = max(least, min(length for length in most if length >= 0.75 * half))
-    lost = f" {shorter} are left out." if (shorter := sum(length < size for length in most)) else ""
-    say(f"Pieces are of {size:,} tokens, not {asked:,}: the texts are too short.{lost}")
+    lost = f"; left out: {counted(shorter, 'text')}" if (shorter := sum(length < size for length in most)) else ""
+    say(f"Pieces are of {size:,} tokens, not {asked:,}: the texts are too short{lost}.")
     return size
 
 
