@@ -126,13 +126,13 @@ class Recurrence(TensorOperator):
         """T, (..., L, L), by running the state of every past input at once; O(L² n) for diagonal transitions."""
         L, n = self.B.shape[-2:]
         state = self.B.new_zeros((*self.batch_shape, n, 0))
-        rows: list[Tensor] = []
+        # Rows of their own would stand between the states, and the memory of none would serve the next.
+        matrix = self.B.real.new_zeros((*self.batch_shape, L, L))
         for t in range(L):
             arriving = self.B[..., t, :, None].expand(*self.batch_shape, n, 1)
             state = torch.cat([self.transition.advance(t, state), arriving], -1)
             row = (self.C[..., t, None, :] @ state).squeeze(-2)
-            rows.append(pad(row.real if self.is_complex else row, (0, L - 1 - t)))
-        matrix = torch.stack(rows, -2)
+            matrix[..., t, : t + 1] = row.real if self.is_complex else row
         return matrix if self.D is None else matrix + torch.diag_embed(self.D.expand(*self.D.shape[:-1], L))
 
     def apply(self, inputs: Tensor) -> Tensor:
