@@ -17,16 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases import (
-    attention,
-    delta,
-    document,
-    full,
-    gated,
-    modal_convolution,
-    seconds,
-    selective,
-)
+from benchmarks.cases import attention, delta, document, full, gated, modal_convolution, seconds, selective
 from statesize.io.files import replace_file
 from statesize.measurement.measurement import measure
 from statesize.measurement.settings import Settings
@@ -125,10 +116,8 @@ def main() -> None:
     for row in rows(given.rounds):
         found.append(row)
         times = ", ".join(f"{engine} {1e3 * value:.1f} ms" for engine, value in row.seconds.items())
-        print(
-            f"{row.case}, L = {row.length:,}, {row.cuts:,} cuts: {times}; auto: {row.taken}, {row.factor:.2f} x",
-            flush=True,
-        )
+        case = f"{row.case}, L = {row.length:,}, {row.cuts:,} cuts"
+        print(f"{case}: {times}; auto: {row.taken}, {row.factor:.2f} x", flush=True)
     worst = max(row.factor for row in found)
     print(f"{len(found)} cases, auto takes at most {worst:.2f} times the fastest")
     if given.output is not None:

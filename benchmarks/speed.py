@@ -2,7 +2,7 @@
 
 MODEL is a causal language model with attention that `statesize profile` takes. The unit is one forward pass over the
 same tokens of prose of CPython, beside its work: medians of three rounds, or of as many as begin within a minute, on
-one thread, in processor time. So the clock of a machine does not matter. `--longest` leaves out what is longer.
+one thread, in processor time. So the clock of a machine does not matter.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ import statesize as ss
 from benchmarks.cases import document, forget_peak, peak_resident_bytes, resident_bytes, seconds
 from benchmarks.recorded import Row, prose, weights_of
 from statesize.io.files import replace_file
-from statesize.lab.trends.length import length
-from statesize.measurement.settings import TOLERANCE_LADDER, Settings
+from statesize.measurement.settings import TOLERANCE_LADDER
 from statesize.models.load import LoadedModel, load_model
 from statesize.networks.network import NetworkProgress
 
@@ -65,26 +64,18 @@ def priced(loaded: LoadedModel, text: Tensor, tokens: int) -> None:
     ss.cache(loaded.model, text[None], tokens=tokens, tokenizer=loaded.tokenizer, on_progress=_silent)
 
 
-def grown(loaded: LoadedModel, text: Tensor, tokens: int) -> None:
-    """ESS at four lengths of the context."""
-    length(loaded.model, text[None], lengths=[tokens // 2**k for k in range(4)], on_progress=_silent)
-
-
 def _silent(*_: object) -> None:
     pass
 
 
-_INTERVALS = {"positions": 8, "channels": "all", "memory": "2GB", "settings": Settings(engine="implicit")}
 WORK: tuple[tuple[str, int, dict[str, Any] | Work], ...] = (
     ("profile, one tolerance", 256, {"relative_tolerances": TOLERANCE_LADDER[:1]}),
     ("profile", 256, {}),
     ("profile and its page", 256, pages),
     ("profile", 1024, {}),
-    ("profile, intervals at 8 positions", 8192, _INTERVALS),
     ("truncate, one document", 512, truncated),
     ("cache", 512, priced),
     ("network, first interval", 256, first_interval),
-    ("length, four lengths", 2048, grown),
 )
 """What is done with a model, by the tokens of a text; options are those of a profile."""
 
@@ -122,7 +113,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Print each row, and write the document after it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--longest", type=int, default=2**20)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -130,8 +120,6 @@ def main(arguments: list[str] | None = None) -> None:
     text = prose(loaded.tokenizer)
     facts = {"file": Path(given.model).stem, **weights_of(loaded)}
     for name, size, work in WORK:
-        if size > given.longest:
-            continue
         rows.append(model_row(loaded, text, name, size, work))
         print(json.dumps(rows[-1]), flush=True)
         if given.output is not None:

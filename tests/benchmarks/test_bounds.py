@@ -1,6 +1,8 @@
 """Both bounds of the memory: a row a document, and verdicts by their intervals."""
 
-from benchmarks.bounds import CLAIMS, TOKENS, conclusion, unread
+import pytest
+
+from benchmarks.bounds import CLAIMS, LENGTHS, NESTED, NESTED_CLAIMS, TOKENS, conclusion, unread
 from statesize.lab.tasks.text import split
 from statesize.texts.bundled import documents
 
@@ -21,16 +23,17 @@ def test_peps_that_bundled_models_or_records_read_are_left_out(tmp_path):
     assert pieces[-1] == ("PEP: 100\n\n" + sentence * 400)[9500:20500]
 
 
-def test_verdicts_are_of_each_model_at_one_length():
-    def rows(file, tokens, hindsight, causal):
-        scales = [("nothing", 0.0, 0.0, 1.0), ("ess", 1.0, 10.0, hindsight)]
-        scales += [("past rows", scale, 10 * scale, causal / scale) for scale in (1.0, 4.0)]
-        runs = [{"rule": a, "scale": b, "kept": c, "loss": 1 + d, "divergence": d} for a, b, c, d in scales]
-        sizes = {"tokens": tokens, "cut": tokens // 2, "loss": 1.0, "entropy": 10.0, "ceiling": 256.0, "inputs": 256.0}
-        sizes["stored"] = 256.0
-        more = {"file": file, "tokens": tokens, "model": file, "mixers": 1, "run_difference": 0.0}
-        return [more | {"measured": {"document": number, **sizes, "runs": runs}} for number in range(5)]
+def rows(file, tokens, hindsight, causal, count=5, others=()):
+    scales = [("nothing", 0.0, 0.0, 1.0), ("ess", 1.0, 10.0, hindsight), *others]
+    scales += [("past rows", scale, 10 * scale, causal / scale) for scale in (1.0, 4.0)]
+    runs = [{"rule": a, "scale": b, "kept": c, "loss": 1 + d, "divergence": d} for a, b, c, d in scales]
+    sizes = {"tokens": tokens, "cut": tokens // 2, "loss": 1.0, "entropy": 10.0, "ceiling": 256.0, "inputs": 256.0}
+    sizes["stored"] = 256.0
+    more = {"file": file, "tokens": tokens, "model": file, "mixers": 1, "run_difference": 0.0}
+    return [more | {"document": k, "measured": {"document": k, **sizes, "runs": runs}} for k in range(count)]
 
+
+def test_verdicts_are_of_each_model_at_one_length():
     fine = rows("a", TOKENS, 0.005, 0.3)
     names = list(CLAIMS)
     assert conclusion(fine)["verdicts"] == dict.fromkeys(names, True)
@@ -40,3 +43,15 @@ def test_verdicts_are_of_each_model_at_one_length():
     assert [better[name] for name in names] == [True, False, False]
     assert conclusion(rows("a", 256, 0.005, 0.03))["verdicts"] == dict.fromkeys(names)
     assert [one["documents"] for one in conclusion(fine)["bounds"]] == [5]
+
+
+@pytest.mark.parametrize(("hindsight", "growth"), [(0.005, 0.5), (0.02, 0.0)])
+def test_verdicts_on_nested_texts_are_of_all_lengths(hindsight, growth):
+    some = []
+    for doublings, tokens in enumerate(LENGTHS):
+        enough = ("past rows, other texts", 4.0, 20 * 2 ** (growth * doublings), 0.01)
+        others = ("past rows, other texts", 1.0, 10.0, 0.5), enough
+        some += rows("a", tokens, hindsight if doublings == 3 else 0.005, 0.3, NESTED, others)
+    found = conclusion(some)
+    assert found["bounds"][0]["growth"]["mean"] == pytest.approx(growth, abs=1e-9)
+    assert found["verdicts"] == dict(zip(NESTED_CLAIMS, (hindsight < 0.01, growth > 0), strict=True))
