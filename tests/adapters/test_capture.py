@@ -38,19 +38,18 @@ class LinearMixer(Own):
 
 
 class Model(nn.Module):
-    def __init__(self, layers=3):
+    def __init__(self):
         super().__init__()
-        self.embedding = nn.Embedding(11, WIDTH)
-        self.layers = nn.ModuleList(LinearMixer() for _ in range(layers))
-        self.broken = False
+        self.embedding, self.layers = nn.Embedding(11, WIDTH), nn.ModuleList(LinearMixer() for _ in range(3))
 
     def forward(self, input_ids):
         hidden = self.embedding(input_ids)
         for layer in self.layers:
             hidden += layer(hidden)
-        if self.broken:
-            raise KeyboardInterrupt
         return hidden
+
+
+IDS = torch.arange(18).reshape(2, 9) % 11
 
 
 @pytest.fixture
@@ -59,18 +58,13 @@ def model():
     return Model()
 
 
-@pytest.fixture
-def ids():
-    return torch.arange(18).reshape(2, 9) % 11
+def names(model, layers):
+    return [captured.name for captured in capture(model, IDS, layers)]
 
 
-def names(model, ids, layers):
-    return [captured.name for captured in capture(model, ids, layers)]
-
-
-def test_operators_are_those_of_each_mixers_input(model, ids):
+def test_operators_are_those_of_each_mixers_input(model):
     model.eval()
-    captured, hidden = list(capture(model, ids)), model.embedding(ids).detach()
+    captured, hidden = list(capture(model, IDS)), model.embedding(IDS).detach()
     assert [item.name for item in captured] == ["layers.0", "layers.1", "layers.2"]
     for item, mixer in zip(captured, model.layers, strict=True):
         assert (item.kind, item.multiplicity) == ("la", 4)
@@ -91,27 +85,27 @@ def test_operators_are_those_of_each_mixers_input(model, ids):
         (np.int64(1), ["layers.1"]),
     ],
 )
-def test_layers_are_selected_by_index_or_name(model, ids, layers, expected):
-    assert names(model, ids, layers) == expected
+def test_layers_are_selected_by_index_or_name(model, layers, expected):
+    assert names(model, layers) == expected
 
 
 @pytest.mark.parametrize("layers", [[3], ["layers.9"], [-4], [1.5], [True], []])
-def test_a_wrong_layer_is_refused(model, ids, layers):
+def test_a_wrong_layer_is_refused(model, layers):
     with pytest.raises(InputError) as refused:
-        capture(model, ids, layers)
+        capture(model, IDS, layers)
     assert isinstance(refused.value, UnknownLayerError) == bool(layers)
 
 
-def test_operators_are_built_in_eval_mode_and_without_gradients_outside(model, ids):
+def test_operators_are_built_in_eval_mode_and_without_gradients_outside(model):
     model.train()
-    first, again = next(capture(model, ids)), next(capture(model, ids))
+    first, again = next(capture(model, IDS)), next(capture(model, IDS))
     assert torch.is_grad_enabled()
     assert model.layers[0].training
     # Dropout of one half would make these differ.
     assert torch.equal(first.operator.dense(), again.operator.dense())
 
 
-def test_only_one_operator_is_alive_at_a_time(model, ids, monkeypatch):
+def test_only_one_operator_is_alive_at_a_time(model, monkeypatch):
     built, alive_while_building = [], []
     operator_of = LinearMixer.operator
 
@@ -123,7 +117,7 @@ def test_only_one_operator_is_alive_at_a_time(model, ids, monkeypatch):
         return operator
 
     monkeypatch.setattr(LinearMixer, "operator", watched)
-    for captured in capture(model, ids):
+    for captured in capture(model, IDS):
         del captured
     # In each of 3 mixers in float64, to be compared, and as it is measured.
     assert alive_while_building == [0] * 6
@@ -136,79 +130,70 @@ def test_a_mixer_inside_a_mixer_is_part_of_it_and_a_model_may_be_one():
     assert list(find_mixers(named_parts(LinearMixer()))) == ["LinearMixer"]
 
 
-class OfAList(LinearMixer):
-    def forward(self, hiddens):
-        return super().forward(hiddens[0])
+def test_a_mixer_that_is_called_with_no_tensor_is_refused(model):
+    model.layers[0].forward = lambda hiddens: hiddens[0]
+    with model.embedding.register_forward_hook(lambda _, args, hidden: [hidden]), pytest.raises(ModelError):
+        capture(model, IDS)
 
 
-def test_a_mixer_that_is_called_with_no_tensor_is_refused(ids):
-    model = nn.Sequential(nn.Embedding(11, WIDTH), OfAList())
-    with model[0].register_forward_hook(lambda _, args, hidden: [hidden]), pytest.raises(ModelError):
-        capture(model, ids)
-
-
-def test_a_selected_mixer_that_is_not_called_is_an_error(model, ids):
+def test_a_selected_mixer_that_is_not_called_is_an_error(model):
     model.unused = LinearMixer()
-    assert len(names(model, ids, None)) == 3
+    assert len(names(model, None)) == 3
     with pytest.raises(ModelError):
-        capture(model, ids, ["unused"])
-    captured = capture(model, ids, [0, "unused"])
+        capture(model, IDS, ["unused"])
+    captured = capture(model, IDS, [0, "unused"])
     assert len(list(captured)) == 1
     assert captured.skipped == {"unused": Note(Code.NOT_CALLED)}
 
 
-def test_nan_weights_name_layer_head_and_position(model, ids):
+def test_nan_weights_name_layer_head_and_position(model):
     with torch.no_grad():
         model.layers[1].key.bias[WIDTH // HEADS] = torch.nan  # the first key channel of head 1
-    iterator = capture(model, ids)
+    iterator = capture(model, IDS)
     next(iterator)
     with pytest.raises(InputError, match=r"layers\.1 .*sequence, head, position.*index \(0, 1, 0, 0\)"):
         next(iterator)
 
 
 @pytest.mark.parametrize("result", [torch.eye(9), Dense(torch.eye(9)), None])
-def test_a_wrong_operator_is_refused(model, ids, result, monkeypatch):
+def test_a_wrong_operator_is_refused(model, result, monkeypatch):
     monkeypatch.setattr(LinearMixer, "operator", lambda *_: result)
     with pytest.raises(ModelError):
-        next(capture(model, ids))
+        next(capture(model, IDS))
 
 
 @pytest.mark.parametrize("channels", [0, -3, 2.5, True, None])
-def test_a_multiplicity_that_is_no_count_is_refused(model, ids, channels):
+def test_a_multiplicity_that_is_no_count_is_refused(model, channels):
     model.layers[1].multiplicity = channels
     with pytest.raises(InputError):
-        capture(model, ids)
+        capture(model, IDS)
 
 
 @pytest.mark.parametrize("mixed", [lambda own, h, v: applied(own.linear(h).square(), v), Own.fused])
-def test_what_another_hook_adds_to_a_layer_s_input_is_added_once(mixed, ids):
+def test_what_another_hook_adds_to_a_layer_s_input_is_added_once(mixed):
     (embedding, layer), steering = model_of(mixed), torch.randn(WIDTH)
     model = nn.Sequential(embedding, nn.Identity(), layer)
     with model[1].register_forward_hook(lambda _, args, output: output + steering.to(output)):
-        (expected,) = capture(model, ids)
+        (expected,) = capture(model, IDS)
         expected = expected.operator.dense()
     with model[2].register_forward_pre_hook(lambda _, args: (args[0] + steering.to(args[0]),)):
-        (steered,) = capture(model, ids)
+        (steered,) = capture(model, IDS)
         torch.testing.assert_close(steered.operator.dense(), expected, rtol=1e-6, atol=1e-7)
-    (plain,) = capture(model, ids)
+    (plain,) = capture(model, IDS)
     assert not torch.allclose(plain.operator.dense(), expected, rtol=0.01)
 
 
-class TextByText(nn.Module):
-    """A model that hands a layer that declares its T one text at a time."""
-
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.layer = nn.Embedding(11, WIDTH), LinearMixer()
+class TextByText(Model):
+    """It hands a layer that declares its T one text at a time."""
 
     def forward(self, input_ids):
-        return torch.cat([self.layer(hidden=text[None]) for text in self.embedding(input_ids)])
+        return torch.cat([self.layers[0](hidden=text[None]) for text in self.embedding(input_ids)])
 
 
-def test_a_layer_that_declares_its_t_is_measured_text_by_text(ids):
+def test_a_layer_that_declares_its_t_is_measured_text_by_text():
     model = TextByText().eval()
-    items, (expected,) = list(capture(model, ids)), capture(nn.Sequential(model.embedding, model.layer), ids)
-    assert [item.name for item in items] == ["layer", "layer@1"]
+    items, (expected,) = list(capture(model, IDS)), capture(nn.Sequential(model.embedding, model.layers[0]), IDS)
+    assert [item.name for item in items] == ["layers.0", "layers.0@1"]
     torch.testing.assert_close(torch.cat([item.operator.dense() for item in items]), expected.operator.dense())
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from oracles.attention_models import attention_model, token_ids
 from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
 
 import statesize as ss
 from statesize.adapters.models.quantised import float_model, measurable
@@ -22,6 +23,8 @@ def refused(pattern, model):
 class Quantised(Tensor):
     """A subclass as torchao has them: it says float32, holds integers, and has its own way back."""
 
+    rounded = staticmethod(lambda inputs: inputs)
+
     @staticmethod
     def __new__(cls, integers, scale):
         made = Tensor._make_wrapper_subclass(cls, integers.shape, dtype=torch.float32)
@@ -30,11 +33,6 @@ class Quantised(Tensor):
 
     def dequantize(self):
         return self.integers.float() * self.scale
-
-    @classmethod
-    def of(cls, weight):
-        scale = weight.abs().amax(1, keepdim=True) / 127
-        return cls((weight / scale).round().to(torch.int8), scale)
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -49,10 +47,6 @@ class Quantised(Tensor):
         if func is torch.ops.aten.detach.default:
             return cls(args[0].integers, args[0].scale)
         raise NotImplementedError(func)
-
-    @staticmethod
-    def rounded(inputs):
-        return inputs
 
 
 class QuantisedThroughout(Quantised):
@@ -71,7 +65,9 @@ def quantised(kind):
         for layer in one.model.layers:
             for name in ("q_proj", "v_proj"):
                 part = getattr(layer.self_attn, name)
-                part.weight = nn.Parameter(weights(kind.of(part.weight.detach())), requires_grad=False)
+                scale = part.weight.detach().abs().amax(1, keepdim=True) / 127
+                integers = (part.weight.detach() / scale).round().to(torch.int8)
+                part.weight = nn.Parameter(weights(kind(integers, scale)), requires_grad=False)
     return model, plain
 
 
@@ -92,27 +88,15 @@ def test_weights_alone_are_measured_on_a_copy():
         assert found.mixer(name)["entropy"].identical(expected.mixer(name)["entropy"])
 
 
-def test_what_rounds_the_inputs_of_layers_too_is_refused():
-    model, _ = quantised(QuantisedThroughout)
-    refused("is not its copy in floating point", model)
-
-
 @pytest.mark.parametrize("attribute", ["act_quant_kwargs", "act_quant_scale", "input_quant_func"])
 def test_weights_that_say_that_inputs_are_rounded_are_refused(attribute):
-    """As torchao's do, whose layers may agree with their weights where little is rounded."""
+    # As torchao's do, whose layers may agree with their weights where little is rounded.
     model, _ = quantised(Quantised)
     weight = model.model.layers[0].self_attn.q_proj.weight
     setattr(weight, attribute, None)
     assert float_model(model)[1] == "Quantised, dequantised"
     setattr(weight, attribute, {})
     refused(r"q_proj\.weight must round its weights alone", model)
-
-
-@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
-def test_dynamic_quantisation_of_torch_is_refused():
-    model = torch.ao.quantization.quantize_dynamic(attention_model("llama"), {nn.Linear}, dtype=torch.qint8)
-    refused("q_proj must round its weights alone", model)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
@@ -190,22 +174,32 @@ def integers(dtype):
     return nn.ParameterDict({"W_q": nn.Parameter(torch.zeros(8, 8, dtype=dtype), requires_grad=False)})
 
 
-UP, IN_8_BITS = "model.layers.1.mlp.up_proj", {"load_in_8bit": True}
-REFUSED = {
-    "weights by gptq, of which no copy": {"hf_quantizer": by_transformers("gptq"), UP: integers(torch.int32)},
-    r"weights alone \(bitsandbytes\)": {"hf_quantizer": by_transformers("bitsandbytes", to_dict=lambda: IN_8_BITS)},
-    "up_proj must round its weights alone": {f"{UP}.activation_qtype": "int8"},  # as quanto's layers say
-    r"up_proj\.W_q must be in floating point": {UP: integers(torch.uint8)},
-}
-
-
-@pytest.mark.parametrize("cause", REFUSED)
-def test_what_rounds_more_than_weights_or_has_no_way_back_is_refused_by_its_cause(cause):
+def changed(**values):
+    """A Llama with other attributes, of its own and of a projection."""
     model = attention_model("llama")
-    for place, value in REFUSED[cause].items():
-        module, _, name = place.rpartition(".")
-        setattr(model.get_submodule(module), name, value)
-    refused(cause, model)
+    for name, value in values.items():
+        setattr(model if name == "hf_quantizer" else model.model.layers[1].mlp, name, value)
+    return model
+
+
+IN_8_BITS = by_transformers("bitsandbytes", to_dict=lambda: {"load_in_8bit": True})
+GPTQ, ON_META = by_transformers("gptq"), nn.Linear(2, 2, device="meta")
+REFUSED = [
+    ("is not its copy in floating point", lambda: quantised(QuantisedThroughout)[0]),
+    ("q_proj must round its weights alone", lambda: quantize_dynamic(attention_model("llama"), {nn.Linear})),
+    (r"weights alone \(bitsandbytes\)", lambda: changed(hf_quantizer=IN_8_BITS)),
+    ("weights by gptq, of which no copy", lambda: changed(hf_quantizer=GPTQ, up_proj=integers(torch.int32))),
+    (r"mlp must round its weights alone", lambda: changed(activation_qtype="int8")),  # as quanto's layers say
+    (r"up_proj\.W_q must be in floating point", lambda: changed(up_proj=integers(torch.uint8))),
+    (r"Parameter .*up_proj\.weight is on the meta device.*without device_map", lambda: changed(up_proj=ON_META)),
+]
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize(("cause", "make"), REFUSED, ids=[cause for cause, _ in REFUSED])
+def test_what_rounds_more_than_weights_or_has_no_way_back_is_refused_by_its_cause(cause, make):
+    refused(cause, make())
 
 
 @pytest.mark.parametrize("way", ["Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"])
@@ -221,14 +215,3 @@ def test_weights_of_torchao(way):
     own, of_copy = (one(token_ids(), output_hidden_states=True).hidden_states[-1] for one in (model, copied))
     assert (own - of_copy).abs().max() <= 3e-6 * of_copy.abs().max()
     assert [item.kind for item in ss.capture(model, token_ids())] == ["attention"] * len(copied.model.layers)
-
-
-def test_offloading_by_accelerate_is_named_with_what_removes_it():
-    accelerate = pytest.importorskip("accelerate")
-    model = attention_model("llama")
-    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
-    refused(r"Parameter model\.embed_tokens\.weight is on the meta device.*without device_map and offloading", model)
-    accelerate.hooks.remove_hook_from_module(model, recurse=True)
-    found, expected = (ss.profile(one, token_ids()) for one in (model, attention_model("llama")))
-    for name in expected.mixers:
-        assert found.mixer(name)["entropy"].identical(expected.mixer(name)["entropy"])
