@@ -61,31 +61,30 @@ class Own(nn.Module):
         return nn.functional.scaled_dot_product_attention(hidden, hidden, hidden, is_causal=True)[:, 0]
 
 
+OWN = Own()
+HIDDEN = r"^inputs must be hidden states of shape \(sequences, positions, channels\) for .* got integers of shape"
+
+
 @pytest.mark.parametrize(
-    ("ids", "pattern"),
+    ("model", "inputs", "pattern"),
     [
-        (torch.ones(1, 8), r"inputs must be integers of dtype torch.int64, got dtype torch.float32. Give ids.long\(\)"),
-        (torch.tensor([[3, 40, 5]]), "inputs must be from 0 to 39, the tokens that the model knows, got 40. Make the"),
-        (torch.ones(1, 13, dtype=torch.long), "inputs must have at most 12 tokens, .* positions, got 13. Give shorter"),
+        (OWN, torch.ones(1, 8), r"inputs must be integers of dtype torch.int64, got dtype torch.float32. Give ids.l"),
+        (OWN, torch.tensor([[3, 40, 5]]), "inputs must be from 0 to 39, the tokens that the model knows, got 40. Make"),
+        (OWN, torch.ones(1, 13).long(), "inputs must have at most 12 tokens, .* positions, got 13. Give shorter"),
+        (nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.arange(24)[None], HIDDEN),
+        (nn.GRU(8, 4, batch_first=True), torch.arange(24)[None], HIDDEN),
     ],
 )
-def test_inputs_that_a_model_of_ones_own_cannot_take(ids, pattern):
-    for call in (ss.network_ess, ss.profile):
-        refused(InputError, pattern, Own(), ids, call)
-    assert capture(Own(), torch.ones(1, 12, dtype=torch.int32)).length == 12
+def test_inputs_that_a_model_of_ones_own_cannot_take(model, inputs, pattern):
+    for call in (ss.profile, capture, ss.network_ess):
+        refused(InputError, pattern, model, inputs, call)
 
 
 def test_an_error_of_a_models_own_stays_its_own():
     model = Own()
+    assert capture(model, torch.ones(1, 12, dtype=torch.int32)).length == 12
     model.tokens.forward = lambda ids: nn.Embedding(2, 8)(ids[:, :1] + 2).expand(-1, ids.shape[1], -1)
     refused(IndexError, "index out of range in self", model, torch.ones(1, 2, dtype=torch.long))
-
-
-@pytest.mark.parametrize("layer", [nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.GRU(8, 4, batch_first=True)])
-def test_ids_for_a_layer_that_takes_hidden_states_are_refused_by_name(layer):
-    said = r"^inputs must be hidden states of shape \(sequences, positions, channels\) for .* got integers of shape"
-    for call in (ss.profile, capture, ss.network_ess):
-        refused(InputError, said, layer, torch.arange(24)[None], call)
 
 
 def test_a_single_mark_at_the_border_is_no_padding(model):
@@ -103,12 +102,7 @@ def test_a_model_runs_without_cache_gradients_dropout_or_autocast(model):
 
     with model.register_forward_hook(look, with_kwargs=True), torch.autocast("cpu", torch.bfloat16):
         assert Forward.of(model, token_ids()).hidden().shape == (2, 21, 64)
-    assert {name: seen[name] for name in ("use_cache", "training", "gradients", "dtype")} == {
-        "use_cache": False,
-        "training": False,
-        "gradients": False,
-        "dtype": torch.float32,
-    }
+    assert seen | dict.fromkeys(("use_cache", "training", "gradients"), False) | {"dtype": torch.float32} == seen
 
 
 def test_what_may_do_something_around_a_backbone_is_run_itself(model):

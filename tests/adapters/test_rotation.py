@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from oracles.attention_models import GROUPED, HEADS, WIDE, attention_model, token_ids
-from transformers import AutoConfig, AutoModelForCausalLM
+from oracles.attention_models import attention_model, token_ids
+from oracles.tiny_families import tiny
 
 from statesize.adapters.kernels.attention import replaced_attention
 from statesize.adapters.kernels.rotation import rotation_of
@@ -12,17 +12,7 @@ from statesize.adapters.observation import ModuleStack
 from statesize.adapters.replaced import source_files
 
 LENGTH = 48
-INTERLEAVED = HEADS | {"pad_token_id": 0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0}
-
-
-def model_of(family, options):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **options)).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.data.normal_(std=0.3)
-    return model
 
 
 @torch.no_grad()
@@ -46,18 +36,19 @@ def queries(model, shift=0):
 
 
 @pytest.mark.parametrize(
-    ("family", "options"),
+    "model",
     [
-        ("llama", GROUPED),
-        ("llama", GROUPED | {"rope_parameters": YARN}),
-        ("gpt_neox", WIDE),
-        ("phi", WIDE),
-        ("glm", INTERLEAVED),
-        ("gemma3_text", HEADS | {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]}),
+        attention_model("llama"),
+        attention_model("llama", rope_parameters=YARN),
+        attention_model("gpt_neox"),
+        attention_model("phi"),
+        attention_model("gemma3_text"),
+        tiny("glm"),
     ],
+    ids=lambda model: type(model).__name__,
 )
-def test_queries_are_turned_as_the_model_turns_them_at_later_positions(family, options):
-    model, shift = model_of(family, options), 29
+def test_queries_are_turned_as_the_model_turns_them_at_later_positions(model):
+    shift = 29
     (here, known), (later, _) = queries(model), queries(model, shift)
     for query, rotation, expected in zip(here, known, later, strict=True):
         assert rotation is not None
@@ -70,18 +61,15 @@ def test_layers_without_positions_are_not_turned_and_latent_queries_have_no_know
     def turned(rotations):
         return [bool(rotation.cos.numel()) for rotation in rotations]
 
-    without = queries(model_of("smollm3", HEADS | {"no_rope_layers": [1, 0], "pad_token_id": 0}))[1]
-    assert turned(without) == [True, False]
-    layers = {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"], "pad_token_id": 0}
-    sliding = queries(model_of("cohere2", GROUPED | layers))[1]
-    assert turned(sliding) == [True, False]
+    for family in ("smollm3", "cohere2"):
+        assert turned(queries(tiny(family))[1]) == [True, False]
     assert turned(queries(attention_model("gpt2"))[1]) == [False, False]
     assert queries(attention_model("deepseek_v3"))[1] == [None, None]
 
 
 @torch.no_grad()
 def test_low_precision_does_not_add_up_over_positions():
-    model = model_of("llama", GROUPED)
+    model = attention_model("llama")
     exact = queries(model)[1][0]
     rounded = queries(model.bfloat16())[1][0]
     steps = 300 * (exact._angle - rounded._angle)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from oracles.tiny_families import beyond
 
 import statesize as ss
 from statesize.codes import Code, Note
@@ -12,18 +12,13 @@ IMAGE = 63
 TEXT = [f"model.language_model.layers.{index}.self_attn" for index in range(2)]
 VISION = [f"model.vision_tower.encoder.layers.{index}.self_attn" for index in range(2)]
 
-SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2}
-TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+VISION_SIZES = {"image_size": 8, "patch_size": 4}
 
 
 @pytest.fixture(scope="module")
 def model():
-    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, image_size=8, patch_size=4, **SIZES)
-    text = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=32, **SIZES, **TOKENS)
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE, vision_feature_layer=-1)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return LlavaForConditionalGeneration(config).eval()
+    settings = {"vision_config": VISION_SIZES, "image_token_id": IMAGE, "vision_feature_layer": -1}
+    return beyond("LlavaForConditionalGeneration", settings)
 
 
 @pytest.fixture
