@@ -156,9 +156,10 @@ def test_a_wrong_operator_fails_the_capture(monkeypatch, by):
     assert "0.self_attn" in refused(lambda: list(capture(attention_model("llama"), token_ids())))
 
 
-def sabotage(monkeypatch):
-    """Let the functions that observed models take return a ten-thousandth more."""
-    made = attention._Registry.__init__
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_an_observation_that_alters_the_model_is_caught(monkeypatch, implementation):
+    model, made = attention_model("llama", attn_implementation=implementation), attention._Registry.__init__
+    assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids()))
 
     def more(function):
         def attend(*args, **options):
@@ -171,13 +172,6 @@ def sabotage(monkeypatch):
         made(self, registry, lambda name, function: change(name, more(function)))
 
     monkeypatch.setattr(attention._Registry, "__init__", sabotaged)
-
-
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_an_observation_that_alters_the_model_is_caught(monkeypatch, implementation):
-    model = attention_model("llama", attn_implementation=implementation)
-    assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids()))
-    sabotage(monkeypatch)
     refused(lambda: list(capture(model, token_ids())))
     # Inside of the altered run alone, nothing is seen.
     assert all(item.faithfulness < 1e-5 for item in capture(model, token_ids(), checks="none"))

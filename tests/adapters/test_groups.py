@@ -53,6 +53,7 @@ def test_some_groups():
 HEADS, CHANNELS, LENGTH = 4, 4, 21
 AT = torch.arange(LENGTH)
 LATER = AT[:, None] < AT
+PLACES = torch.randn(1, 1, LENGTH, CHANNELS, generator=torch.Generator().manual_seed(2))
 # Bytes of keys and values of two heads, in float32.
 STORED = 2 * 2 * CHANNELS * LENGTH * 4
 
@@ -61,20 +62,14 @@ def fused(query, key, value):
     return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
 
 
-def masked(query, key, value):
-    return (query @ key.mT / 2).masked_fill(LATER, -torch.inf).softmax(-1) @ value
+def by_scores(scores):
+    return lambda query, key, value: scores(query, key).masked_fill(LATER, -torch.inf).softmax(-1) @ value
 
 
-def by_distance(query, key, value):
-    """No softmax of products of queries and keys alone."""
-    scores = query @ key.mT - 0.1 * (AT[:, None] - AT).abs().sqrt()
-    return scores.masked_fill(LATER, -torch.inf).softmax(-1) @ value
-
-
-def with_places(query, key, value):
-    """Scores by content, and by a second product with embeddings of positions that all heads share."""
-    places = torch.randn(1, 1, LENGTH, CHANNELS, generator=torch.Generator().manual_seed(2)).to(query)
-    return (query @ key.mT + query @ places.mT).masked_fill(LATER, -torch.inf).softmax(-1) @ value
+masked = by_scores(lambda query, key: query @ key.mT / 2)
+# Scores by more than content: of distances, and of embeddings of positions that all heads share.
+by_distance = by_scores(lambda query, key: query @ key.mT - 0.1 * (AT[:, None] - AT).abs().sqrt())
+with_places = by_scores(lambda query, key: query @ key.mT + query @ PLACES.to(query).mT)
 
 
 def by_einsum(query, key, value, scored="bhid,bhjd->bhij", mixed="bhij,bhjd->bhid"):

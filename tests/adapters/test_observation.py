@@ -11,8 +11,7 @@ from torch import nn
 
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.observation import Frame, ModuleStack, chosen, take
-from statesize.adapters.replaced import ReplacedCall, observed, pure_torch, source_files
-from statesize.errors import ModelError
+from statesize.adapters.replaced import observed, pure_torch, source_files
 
 
 class Part(nn.Module):
@@ -117,10 +116,3 @@ def test_source_files_are_those_of_every_part_and_of_their_base_classes():
     names = [file.__name__ for file in source_files(named_parts(model))]
     assert {__name__, "torch.nn.modules.linear", "torch.nn.modules.conv"} <= {*names} & sys.modules.keys()
     assert len(names) == len(set(names))
-
-
-def test_a_call_that_goes_on_from_a_state_is_refused():
-    call = ReplacedCall("layers.3.mixer", nn.Identity(), {"initial_states": torch.zeros(1)}, torch.zeros(1))
-    call.require_no_state("state")
-    with pytest.raises(ModelError):
-        call.require_no_state("initial_states")

@@ -2,22 +2,14 @@
 
 import pytest
 import torch
-from oracles.own_layers import TEXT, Own, model_of
+from oracles.own_layers import TEXT, WIDTH, Own, heads, merged, model_of
 from torch import nn
+from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import statesize as ss
 from statesize.codes import Code, Note
 from statesize.errors import ModelError
-
-
-def embedded(layer, seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Embedding(100, 64), layer)
-
-
-def random_ids(length):
-    return torch.randint(0, 100, (1, length), generator=torch.Generator().manual_seed(0))
 
 
 def large_scores(deviation):
@@ -34,7 +26,8 @@ def large_scores(deviation):
 
 @pytest.mark.parametrize("deviation", [1.0, 30.0, 60.0])
 def test_large_scores_round_and_are_measured(deviation):
-    captured = ss.capture(large_scores(deviation), random_ids(256))
+    ids = torch.randint(0, 100, (1, 256), generator=torch.Generator().manual_seed(0))
+    captured = ss.capture(large_scores(deviation), ids)
     items = list(captured)
     assert (len(items), captured.skipped) == (2, {})
     for item in items:
@@ -47,40 +40,31 @@ def test_large_scores_round_and_are_measured(deviation):
         assert first.agreement.allowed < 10 * first.faithfulness
 
 
-def test_what_float32_destroys_is_refused_by_its_cause():
-    class Far(nn.Module):
-        def forward(self, hidden):
-            heads = (hidden * 1e-6 + 1).unflatten(-1, (8, 8)).transpose(1, 2)
-            mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
-            return mixed.transpose(1, 2).flatten(2) - 1
+def close_to_one(own, hidden, value):
+    parts = heads(1e-6 * hidden + 1)
+    return 1e6 * (merged(F.scaled_dot_product_attention(parts, parts, parts, is_causal=True)) - 1)
 
+
+def test_what_float32_destroys_is_refused_by_its_cause():
     with pytest.raises(ModelError) as refused:
-        list(ss.capture(embedded(Far()), random_ids(40)))
+        list(ss.capture(model_of(close_to_one).float(), TEXT))
     assert Note.of(refused.value).code is Code.ROUNDED
 
 
-@pytest.mark.parametrize(
-    ("dtype", "spelling"), [(torch.bfloat16, "module"), (torch.float32, "function"), (torch.float64, "operation")]
-)
-def test_the_eps_that_a_norm_takes_from_the_dtype_is_that_of_the_model(dtype, spelling):
-    def norm(eps, hidden):
-        return {
-            "module": lambda: nn.RMSNorm(64, eps=eps, dtype=hidden.dtype)(hidden),
-            "function": lambda: nn.functional.rms_norm(hidden, (64,), eps=eps),
-            "operation": lambda: torch.rms_norm(hidden, (64,), None, eps),
-        }[spelling]()
+NORMS = {
+    torch.bfloat16: lambda eps, hidden: nn.RMSNorm(WIDTH, eps=eps, dtype=hidden.dtype)(hidden),
+    torch.float32: lambda eps, hidden: F.rms_norm(hidden, (WIDTH,), eps=eps),
+    torch.float64: lambda eps, hidden: torch.rms_norm(hidden, (WIDTH,), None, eps),
+}
 
-    class Small(nn.Module):
-        def __init__(self, eps):
-            super().__init__()
-            self.project, self.eps = nn.Linear(64, 64, bias=False), eps
-            nn.init.normal_(self.project.weight, std=3e-3)
 
-        def forward(self, hidden):
-            return norm(self.eps, self.project(hidden).cumsum(1))
-
+@pytest.mark.parametrize("dtype", NORMS)
+def test_the_eps_that_a_norm_takes_from_the_dtype_is_that_of_the_model(dtype):
     eps = torch.finfo(torch.float64 if dtype is torch.float64 else torch.float32).eps
-    (by_default,), (named,) = (ss.capture(embedded(Small(eps)).to(dtype), random_ids(40)) for eps in (None, eps))
+    (by_default,), (named,) = (
+        ss.capture(model_of(lambda own, h, v, eps=eps: NORMS[dtype](eps, 1e-4 * v.cumsum(1))).to(dtype), TEXT)
+        for eps in (None, eps)
+    )
     assert by_default.agreement.difference == named.agreement.difference <= named.agreement.allowed
     torch.testing.assert_close(by_default.operator.dense(), named.operator.dense(), rtol=0, atol=0)
 
@@ -89,22 +73,11 @@ def beside_its_input(own, hidden, value):
     return own.attend(hidden, value) + hidden
 
 
-class InAutocast(nn.Module):
-    """A model whose forward enters autocast."""
-
-    def __init__(self, model, dtype):
-        super().__init__()
-        self.model, self.dtype = model, dtype
-
-    def forward(self, input_ids):
-        with torch.autocast("cpu", dtype=self.dtype):
-            return self.model(input_ids)
-
-
 @pytest.mark.parametrize(("mixed", "dtype"), [(beside_its_input, torch.bfloat16), (Own.scan, torch.float16)])
 def test_autocast_around_a_mixer(mixed, dtype):
-    model = model_of(mixed).float()
-    (found,), (expected,) = ss.capture(InAutocast(model, dtype), TEXT), ss.capture(model, TEXT)
+    model, around = model_of(mixed).float(), nn.Sequential(model_of(mixed).float())
+    around.forward = torch.autocast("cpu", dtype)(around.forward)
+    (found,), (expected,) = ss.capture(around, TEXT), ss.capture(model, TEXT)
     assert 1e-5 < found.faithfulness <= found.agreement.allowed <= 1e-2
     assert found.notes == expected.notes
     # What enters the mixer is the same, and T is that of float64.

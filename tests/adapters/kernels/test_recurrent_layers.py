@@ -86,12 +86,6 @@ def _mlstm_definition(query: Tensor, key: Tensor, write: Tensor, forget: Tensor)
 DECAYS = torch.tensor([-12.0, -3.0, 0.0, 3.0, 4.5, 8.0], dtype=torch.float64)
 
 
-def _rwkv_call(key: Tensor) -> ReplacedCall:
-    first = torch.linspace(-5, 5, len(DECAYS), dtype=torch.float64)
-    arguments = {"time_decay": DECAYS, "time_first": first, "key": key, "value": torch.ones_like(key), "state": None}
-    return ReplacedCall("attention", nn.Identity(), arguments, torch.ones_like(key))
-
-
 def _rwkv_definition(call: ReplacedCall) -> Tensor:
     """Softmax over k_j − (t − 1 − j) w for j < t and u + k_t for j = t, (channels, L, L)."""
     key, decay, first = (call.arguments[name] for name in ("key", "time_decay", "time_first"))
@@ -106,7 +100,9 @@ def _rwkv_definition(call: ReplacedCall) -> Tensor:
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_rows_are_a_softmax_whatever_the_decay(scale):
     key = scale * torch.randn(1, 300, len(DECAYS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    call = _rwkv_call(key)
+    first, ones = torch.linspace(-5, 5, len(DECAYS), dtype=torch.float64), torch.ones_like(key)
+    arguments = {"time_decay": DECAYS, "time_first": first, "key": key, "value": ones, "state": None}
+    call = ReplacedCall("attention", nn.Identity(), arguments, ones)
     observation = rwkv_attention(call)
     operator = observation.operator(slice(None))
     # Numerator, denominator and running maximum of each of six channels, in float32.

@@ -1,7 +1,6 @@
 """T of scans against impulses through their own kernels, and their states against the caches of models."""
 
 import functools
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from oracles.module_impulses import impulse_responses, kernel_calls
 from oracles.observed_kernels import InDouble, observations, reproduction_error
 from oracles.tiny_families import tiny, token_ids
-from torch import nn
 
 from statesize import capture
 from statesize.adapters.kernels import scans
@@ -40,10 +38,8 @@ def test_steps_and_keys_that_a_mixer_prepares(family, kernel, changes):
     arguments = {**arguments, **changes, **given}
     expected = impulse_responses(function, arguments)
     output = first(function(**{name: value for name, value in arguments.items() if name != "kwargs"}))
-    operator = (
-        scans.KERNELS[function.__name__].parse(ReplacedCall("mixer", model, arguments, output)).operator(slice(None))
-    )
-    assert float((operator.dense() - expected).abs().max() / expected.abs().max()) < 1e-5
+    observation = scans.KERNELS[function.__name__].parse(ReplacedCall("mixer", model, arguments, output))
+    assert float((observation.operator(slice(None)).dense() - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("family", SCANNED)
@@ -92,7 +88,7 @@ def test_long_sequences_with_extreme_decays_stay_finite(family, memory):
 def test_a_compiled_kernel_that_rounds_to_tf32_is_measured_and_told(family: str, kernel: str, monkeypatch):
     model = tiny(family)
     expected = [item.operator.dense() for item in capture(model, token_ids(1))]
-    file = _file(model)
+    file = next(file for file in source_files(named_parts(model)) if scans.CONVOLUTION in vars(file))
     below = vars(file)[kernel]
 
     @functools.wraps(below)
@@ -113,15 +109,13 @@ def test_a_call_that_goes_on_from_a_state_is_refused(family):
     model = tiny(family)
     with torch.no_grad():
         first = model(input_ids=token_ids(length=21), use_cache=True)
-        cache = {
-            name: first[name] for name in ("past_key_values", "cache_params", "state") if first.get(name) is not None
-        }
+        cache = {name: first[name] for name in first.keys() & {"past_key_values", "cache_params", "state"}}
         with (
             ModuleStack(named_parts(model), 21).watching() as running,
             scans.observing(source_files(named_parts(model)), running, lambda make, product=None: make()),
+            pytest.raises(ModelError),
         ):
-            with pytest.raises(ModelError):
-                model(input_ids=token_ids(length=5), use_cache=True, **cache)
+            model(input_ids=token_ids(length=5), use_cache=True, **cache)
 
 
 @pytest.mark.parametrize("family", ["mamba", "mamba2", "qwen3_next"])
@@ -141,7 +135,3 @@ def test_states_are_those_of_the_model_s_cache(family):
         state = found[:, :, 0].double()
         state = state if family == "qwen3_next" else state.mT  # Mamba keeps channels before states
         torch.testing.assert_close(state.reshape(expected.shape), expected.double(), rtol=1e-4, atol=1e-5)
-
-
-def _file(model: nn.Module) -> ModuleType:
-    return next(file for file in source_files(named_parts(model)) if scans.CONVOLUTION in vars(file))
