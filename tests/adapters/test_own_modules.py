@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from adapters.test_causes import codes
 from oracles.attention_models import attention_model, token_ids
 from oracles.own_layers import HEADS, LENGTH, TEXT, WIDTH, Own, heads, merged, model_of, shifted
 from torch import nn
@@ -12,10 +13,6 @@ from torch.nn import functional
 import statesize as ss
 from statesize.codes import Code, Note
 from statesize.errors import InputError, ModelError
-
-
-def codes(item):
-    return {note.code for note in item.notes}
 
 
 def products(own, hidden, value):

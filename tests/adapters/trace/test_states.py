@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from adapters.test_causes import codes
 from oracles.own_layers import HEADS, LENGTH, WIDTH, Own, cells, lag, merged, model_of, parts
 from torch import nn
 from torch.nn import functional as F
@@ -104,10 +105,6 @@ def captured(model, length=LENGTH, tokens=50, **said):
     return item
 
 
-def codes(item):
-    return {note.code for note in item.notes}
-
-
 # A block of 16 keeps 8 numbers in its middle, and none at the middle of 64 tokens.
 def test_a_size_that_is_right_at_the_middle_alone_is_refused_or_unknown():
     with pytest.raises(ModelError, match=r"at least the [5-8] numbers that T keeps at position \d+, got 4"):
@@ -131,44 +128,37 @@ def test_a_size_that_differs_at_other_cuts_than_those_compared_is_unknown():
     assert item.state_size is None
 
 
-def summed(own, hidden, value):
-    return value.cumsum(1)
+WEIGHTS = torch.rand(LENGTH, LENGTH, generator=torch.Generator().manual_seed(0)).tril()
+MIXED = {
+    "sum": lambda own, h, v: v.cumsum(1),
+    "linear": lambda own, h, v: (own.query(h) @ own.key(h).mT).tril() @ v,
+    "convolved": lambda own, h, v: (own.query(h) @ own.key(h).mT).tril() @ own.convolved(v),
+    "far": lambda own, h, v: WEIGHTS[: h.shape[1], : h.shape[1]].to(v) @ v,
+    # Keys that are its values, which are stored once.
+    "attention": lambda own, h, v: (v @ v.mT).masked_fill(lag(h) < 0, -math.inf).softmax(-1) @ v,
+}
 
 
-def linear(own, hidden, value):
-    return (own.query(hidden) @ own.key(hidden).mT).tril() @ value
-
-
-def convolved(own, hidden, value):
-    return linear(own, hidden, own.convolved(value))
-
-
-def far(own, hidden, value):
-    weights = torch.rand(LENGTH, LENGTH, generator=torch.Generator().manual_seed(0)).tril()
-    return weights[: hidden.shape[1], : hidden.shape[1]].to(value) @ value
-
-
-def attending(own, hidden, value):
-    """Attention whose keys are its values, which are stored once."""
-    return (value @ value.mT).masked_fill(lag(hidden) < 0, -math.inf).softmax(-1) @ value
+def mixing(name):
+    return model_of(MIXED[name]).float()
 
 
 @pytest.mark.parametrize(
     ("mixed", "said", "size", "stored", "code"),
     [
-        (summed, None, 1, 1, Code.COUNTED),
-        (summed, 1, 1, 1, None),
-        (summed, 4096, 4096, 4096, None),
-        (linear, 8, 8, 8, None),
-        (linear, 64, 64, 64, None),
-        (convolved, 2, None, None, Code.UNKNOWN_SIZE),  # T keeps more
-        (far, None, None, None, Code.UNKNOWN_SIZE),
-        (far, math.inf, None, LENGTH, None),
-        (attending, math.inf, None, LENGTH, None),
+        ("sum", None, 1, 1, Code.COUNTED),
+        ("sum", 1, 1, 1, None),
+        ("sum", 4096, 4096, 4096, None),
+        ("linear", 8, 8, 8, None),
+        ("linear", 64, 64, 64, None),
+        ("convolved", 2, None, None, Code.UNKNOWN_SIZE),  # T keeps more
+        ("far", None, None, None, Code.UNKNOWN_SIZE),
+        ("far", math.inf, None, LENGTH, None),
+        ("attention", math.inf, None, LENGTH, None),
     ],
 )
 def test_a_state_size_is_what_a_class_says_if_t_keeps_no_more(mixed, said, size, stored, code):
-    item = captured(model_of(mixed).float(), **({} if said is None else {"state_size": said}))
+    item = captured(mixing(mixed), **({} if said is None else {"state_size": said}))
     assert (item.state_size, item.state_bytes) == (size, None if stored is None else stored * WIDTH * 4)
     assert codes(item) == ({code} if code else set())
     # A state that has more room than the text has tokens is no cache of these.
@@ -179,12 +169,12 @@ def test_a_state_size_is_what_a_class_says_if_t_keeps_no_more(mixed, said, size,
 @pytest.mark.parametrize("wrong", ["8", 8.0, True, 0, -math.inf])
 def test_a_state_size_is_a_whole_number(wrong):
     with pytest.raises(InputError):
-        captured(model_of(linear), state_size=wrong)
+        captured(mixing("linear"), state_size=wrong)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3])
 def test_a_text_of_few_different_tokens_does_not_say_what_a_layer_can_hold(tokens):
-    assert captured(model_of(linear), 48, tokens).state_size == 8
+    assert captured(model_of(MIXED["linear"]), 48, tokens).state_size == 8
 
 
 def resetting(own, hidden, value):
