@@ -71,11 +71,8 @@ class CompiledFlex(nn.Module):
     """It calls a compiled flex_attention by a name of its file."""
 
     def forward(self, hidden):
-        def causal(score, batch, head, query, key):
-            return torch.where(query >= key, score, -torch.inf)
-
         values = hidden[:, None]
-        return COMPILED_FLEX(values, values, values, score_mod=causal)[:, 0]
+        return COMPILED_FLEX(values, values, values, score_mod=lambda s, b, h, i, j: s.where(i >= j, -torch.inf))[:, 0]
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -94,9 +91,8 @@ def test_heads_are_chosen_before_their_operators_are_made():
     assert chosen.batch_shape == (2, 2)
     assert torch.equal(chosen.dense(), item.operator.dense()[:, [3, 1]])
     # A view is multiplied in another order of memory.
-    torch.testing.assert_close(
-        item.units_operator(slice(1, 3)).dense(), item.operator.dense()[:, 1:3], rtol=1e-14, atol=1e-15
-    )
+    some, expected = item.units_operator(slice(1, 3)).dense(), item.operator.dense()[:, 1:3]
+    torch.testing.assert_close(some, expected, rtol=1e-14, atol=1e-15)
 
 
 def test_a_window_longer_than_the_text_keeps_its_name():
@@ -125,7 +121,6 @@ def test_an_attention_layer_of_a_class_elsewhere_is_measured_or_traced(is_derive
     attention = model.model.layers[1].self_attn
     base = type(attention) if is_derived else nn.Module
     attention.__class__ = type("MyAttention", (base,), {"forward": type(attention).forward, "__module__": __name__})
+    atol = 0 if is_derived else 1e-6
     for item, matrix in zip(capture(model, token_ids()), expected, strict=True):
-        torch.testing.assert_close(
-            item.operator.dense(), matrix, rtol=0, atol=0 if is_derived else 1e-6, check_dtype=False
-        )
+        torch.testing.assert_close(item.operator.dense(), matrix, rtol=0, atol=atol, check_dtype=False)
