@@ -42,11 +42,8 @@ def stepped(key, query, values, decay, strength=None, bonus=None):
 
 @pytest.mark.parametrize("formula", [gated, simple, delta_rule, rwkv6])
 def test_decays_and_delta_rules(formula):
-    key, query, decay = (
-        drawn(0, LENGTH, HEADS, KEYS) / 2,
-        drawn(1, LENGTH, HEADS, KEYS),
-        -drawn(2, LENGTH, HEADS, KEYS).abs(),
-    )
+    key, query, decay = (drawn(seed, LENGTH, HEADS, KEYS) for seed in range(3))
+    key, decay = key / 2, -decay.abs()
     strength, values = drawn(3, LENGTH, HEADS).sigmoid(), drawn(4, LENGTH, HEADS, CHANNELS)
     decay, bonus = decay[..., :1].expand_as(decay) if formula is simple else decay, drawn(5, HEADS, KEYS)
     given = {simple: {"g": decay[..., 0]}, rwkv6: {"w": decay, "r": query, "u": bonus[0]}}.get(formula, {"gk": decay})
@@ -61,12 +58,8 @@ def test_decays_and_delta_rules(formula):
 @pytest.mark.parametrize("decays", [True, False])
 def test_several_steps_of_the_delta_rule_for_each_position(steps, by_position, decays):
     total, at = LENGTH * steps, torch.arange(LENGTH) * steps
-    key, strength, values = (
-        drawn(0, total, HEADS, KEYS) / 2,
-        drawn(1, total, HEADS).sigmoid(),
-        drawn(2, total, HEADS, CHANNELS),
-    )
-    query, gate = drawn(3, total, HEADS, KEYS), -drawn(4, total, HEADS).abs()
+    key, query, values = (drawn(seed, total, HEADS, size) for seed, size in enumerate((KEYS, KEYS, CHANNELS)))
+    key, strength, gate = key / 2, drawn(3, total, HEADS).sigmoid(), -drawn(4, total, HEADS).abs()
     if by_position:
         # The first step of a position decays, and the last is read.
         gate[:, [t for t in range(total) if t % steps]] = 0

@@ -58,18 +58,8 @@ PLACES = torch.randn(1, 1, LENGTH, CHANNELS, generator=torch.Generator().manual_
 STORED = 2 * 2 * CHANNELS * LENGTH * 4
 
 
-def fused(query, key, value):
-    return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-
-
 def by_scores(scores):
     return lambda query, key, value: scores(query, key).masked_fill(LATER, -torch.inf).softmax(-1) @ value
-
-
-masked = by_scores(lambda query, key: query @ key.mT / 2)
-# Scores by more than content: of distances, and of embeddings of positions that all heads share.
-by_distance = by_scores(lambda query, key: query @ key.mT - 0.1 * (AT[:, None] - AT).abs().sqrt())
-with_places = by_scores(lambda query, key: query @ key.mT + query @ PLACES.to(query).mT)
 
 
 def by_einsum(query, key, value, scored="bhid,bhjd->bhij", mixed="bhij,bhjd->bhid"):
@@ -77,21 +67,23 @@ def by_einsum(query, key, value, scored="bhid,bhjd->bhij", mixed="bhij,bhjd->bhi
     return torch.einsum(mixed, scores.softmax(-1), value)
 
 
-def by_einsum_of_one_key(query, key, value):
-    return by_einsum(query, key[:, 0], value, "bhid,bjd->bhij")
-
-
 def by_einsum_with_keys_first(query, key, value):
     scores = torch.einsum("bjhd, bihd -> bhij", key.transpose(1, 2), query.transpose(1, 2)) / 2
     return torch.einsum("bjhd, bhij -> bhid", value.transpose(1, 2), scores.masked_fill(LATER, -torch.inf).softmax(-1))
 
 
-def without_softmax(query, key, value):
-    return torch.sigmoid(query @ key.mT).tril() @ value
-
-
-def with_a_state(query, key, value):
-    return (query @ key.mT).tril() @ value
+ATTENTION = {
+    "fused": lambda query, key, value: nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True),
+    "scores": by_scores(lambda query, key: query @ key.mT / 2),
+    # Scores by more than content: of distances, and of embeddings of positions that all heads share.
+    "distances": by_scores(lambda query, key: query @ key.mT - 0.1 * (AT[:, None] - AT).abs().sqrt()),
+    "places": by_scores(lambda query, key: query @ key.mT + query @ PLACES.to(query).mT),
+    "einsum": by_einsum,
+    "einsum of one key": lambda query, key, value: by_einsum(query, key[:, 0], value, "bhid,bjd->bhij"),
+    "einsum with keys first": by_einsum_with_keys_first,
+    "no softmax": lambda query, key, value: torch.sigmoid(query @ key.mT).tril() @ value,
+    "a state": lambda query, key, value: (query @ key.mT).tril() @ value,
+}
 
 
 class Grouped(nn.Module):
@@ -112,15 +104,15 @@ class Grouped(nn.Module):
 
 def grouped(attend, keys, values, *queries):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Embedding(64, 8), Grouped(attend, keys, values, *queries))
+    return nn.Sequential(nn.Embedding(64, 8), Grouped(ATTENTION[attend], keys, values, *queries))
 
 
 @pytest.mark.parametrize(
     ("attend", "stored"),
     [
-        *((attend, STORED) for attend in (fused, masked, by_distance, with_places, by_einsum)),
-        (without_softmax, None),
-        (with_a_state, 2 * CHANNELS * CHANNELS * 4),
+        *((attend, STORED) for attend in ("fused", "scores", "distances", "places", "einsum")),
+        ("no softmax", None),
+        ("a state", 2 * CHANNELS * CHANNELS * 4),
     ],
 )
 def test_heads_that_read_one_input_need_not_be_neighbours_and_store_it_once(attend, stored):
@@ -129,7 +121,7 @@ def test_heads_that_read_one_input_need_not_be_neighbours_and_store_it_once(atte
     (neighbours,), (tiled,) = (capture(model, token_ids()) for model in models)
     assert (neighbours.groups, neighbours.order, neighbours.state_bytes) == (2, (), stored)
     assert (tiled.groups, tiled.order, tiled.state_bytes) == (2, (0, 2, 1, 3), stored)
-    assert neighbours.state_size == tiled.state_size == (4 if attend is with_a_state else None)
+    assert neighbours.state_size == tiled.state_size == (4 if attend == "a state" else None)
     torch.testing.assert_close(tiled.group.dense(), neighbours.group.dense(), rtol=0, atol=1e-7)
     expected = neighbours.operator.dense()[:, [0, 2, 1, 3]]
     torch.testing.assert_close(tiled.operator.dense(), expected, rtol=0, atol=1e-7)
@@ -142,7 +134,7 @@ def test_heads_that_read_one_input_need_not_be_neighbours_and_store_it_once(atte
         assert row["average_entropy"] < joint < 2 * row["average_entropy"]
 
 
-@pytest.mark.parametrize("attend", [fused, by_distance, without_softmax, with_a_state])
+@pytest.mark.parametrize("attend", ["fused", "distances", "no softmax", "a state"])
 def test_a_note_says_that_heads_share_an_input_in_no_groups(attend):
     for reads, is_uneven in (((0, 0, 1, 0), True), ((0, 1, 0, 1), False)):
         (item,) = capture(grouped(attend, reads, reads, (0, 2, 1, 3)), token_ids())
@@ -150,7 +142,7 @@ def test_a_note_says_that_heads_share_an_input_in_no_groups(attend):
         assert (item.groups == 0) == is_uneven
 
 
-@pytest.mark.parametrize("attend", [masked, by_einsum, by_einsum_of_one_key, by_einsum_with_keys_first])
+@pytest.mark.parametrize("attend", ["scores", "einsum", "einsum of one key", "einsum with keys first"])
 def test_keys_and_values_are_counted_apart_however_their_products_are_written(attend):
     for dtype in (torch.float32, torch.bfloat16):
         (item,) = capture(grouped(attend, (0, 0, 0, 0), (0, 0, 1, 1)).to(dtype), token_ids())
@@ -158,7 +150,7 @@ def test_keys_and_values_are_counted_apart_however_their_products_are_written(at
 
 
 def test_what_is_zero_does_not_look_like_copies():
-    model = grouped(masked, range(4), range(4))
+    model = grouped("scores", range(4), range(4))
     with torch.no_grad():
         keys = slice(HEADS * CHANNELS, 2 * HEADS * CHANNELS)
         model[1].projections.weight[keys] = model[1].projections.bias[HEADS * CHANNELS :] = 0

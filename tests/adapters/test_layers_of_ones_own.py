@@ -293,10 +293,6 @@ def shared_head(own: Own, hidden: Tensor, _: Tensor) -> Tensor:
     return own.convolved(attended + own.scan(hidden, own.query(hidden)))
 
 
-def scan_of_itself(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    return own.scan(hidden, value) * value
-
-
 def hyena(order: tuple[int, ...]) -> Row:
     """Of the two streams that are multiplied first, the one that is computed first is T's; the other belongs to T."""
 
@@ -475,7 +471,7 @@ TABLE = [
     # Values, weights and gates, in whatever order and way they are computed.
     Row(
         "values that gate their own scan",
-        lambda own, h, v: scan_of_itself(own, h, shifted(v)),
+        lambda own, h, v: own.scan(h, shifted(v)) * shifted(v),
         lambda own, h: own.fading(h) @ (delay(h, 0) + 0.5 * delay(h)),
         Around(0, 0, 1),
     ),

@@ -1,6 +1,7 @@
 """Half-precision weights: the same operators as of the float32 model."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -12,10 +13,6 @@ from statesize import capture
 from statesize.adapters.models.precision import at_least, hold_at_least, stored_dtype
 from statesize.adapters.runs import bare
 from statesize.errors import InputError
-
-
-def in_float32(model, call):
-    return bare(model, call, attach=lambda stack: hold_at_least(model, torch.float32, stack))
 
 
 @pytest.mark.parametrize(
@@ -43,16 +40,16 @@ def test_recurrences_are_of_what_the_low_precision_model_computed(family):
 
 def test_stored_size_is_not_that_of_the_copy():
     model = nn.Linear(2, 2).bfloat16()
-    assert in_float32(model, lambda: (model.weight.element_size(), stored_dtype(model).itemsize)) == (4, 2)
+    in_single = partial(hold_at_least, model, torch.float32)
+    assert bare(model, lambda: (model.weight.itemsize, stored_dtype(model).itemsize), attach=in_single) == (4, 2)
     assert (stored_dtype(model).itemsize, stored_dtype(nn.Identity()).itemsize) == (2, 4)
 
 
 def test_tensors_in_lists_and_mappings_are_converted():
     half, count = torch.ones(1, 2).half(), torch.tensor(1)
     found = at_least({"hidden": [half, (count, half)], "scale": 2}, torch.float32)
-    assert [part.dtype for part in (found["hidden"][0], *found["hidden"][1])] == [
-        torch.float32, torch.int64, torch.float32,
-    ]  # fmt: skip
+    first, (second, third) = found["hidden"]
+    assert (first.dtype, second.dtype, third.dtype) == (torch.float32, torch.int64, torch.float32)
     assert found["scale"] == 2
 
 
