@@ -21,16 +21,13 @@ def model():
     return beyond("LlavaForConditionalGeneration", settings)
 
 
-@pytest.fixture
-def inputs():
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, 60, (1, 12), generator=generator)
-    ids[:, 2:6] = IMAGE  # one for each of its 2 × 2 patches
-    return {"input_ids": ids, "pixel_values": torch.randn(1, 3, 8, 8, generator=generator)}
+IDS, PIXELS = torch.arange(1, 13)[None], torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+IDS[:, 2:6] = IMAGE  # one for each of its 2 × 2 patches
+INPUTS = {"input_ids": IDS, "pixel_values": PIXELS}
 
 
-def test_without_an_image_the_text_is_measured(model, inputs):
-    ids = inputs["input_ids"].clamp(max=60)
+def test_without_an_image_the_text_is_measured(model):
+    ids = IDS.clamp(max=60)
     assert [item.name for item in ss.capture(model, {"input_ids": ids})] == TEXT
 
 
@@ -43,23 +40,21 @@ def test_without_an_image_the_text_is_measured(model, inputs):
         ([*TEXT, VISION[1]], TEXT, VISION[1:]),
     ],
 )
-def test_a_choice_is_made_before_anything_is_refused(model, inputs, layers, measured, skipped):
-    capture = ss.capture(model, inputs, layers)
+def test_a_choice_is_made_before_anything_is_refused(model, layers, measured, skipped):
+    capture = ss.capture(model, INPUTS, layers)
     captured = list(capture)
     assert [item.name for item in captured] == measured
     assert max(item.faithfulness for item in captured) < 1e-5
     assert {name: note.code for name, note in capture.skipped.items()} == dict.fromkeys(skipped, Code.LATER_POSITIONS)
 
 
-def test_the_image_is_part_of_what_is_measured(model, inputs):
-    first, second = (
-        next(ss.capture(model, inputs | {"pixel_values": sign * inputs["pixel_values"]}, TEXT[1])) for sign in (1, -1)
-    )
+def test_the_image_is_part_of_what_is_measured(model):
+    first, second = (next(ss.capture(model, INPUTS | {"pixel_values": sign * PIXELS}, TEXT[1])) for sign in (1, -1))
     assert not torch.allclose(first.operator.dense(), second.operator.dense(), atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [VISION[0], VISION])
-def test_a_choice_that_cannot_be_measured_is_refused_with_its_reason(model, inputs, layers):
+def test_a_choice_that_cannot_be_measured_is_refused_with_its_reason(model, layers):
     with pytest.raises(ModelError) as refused:
-        list(ss.capture(model, inputs, layers))
+        list(ss.capture(model, INPUTS, layers))
     assert Note.of(refused.value).code is Code.LATER_POSITIONS
