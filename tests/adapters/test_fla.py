@@ -47,16 +47,12 @@ MEASURED = {
 }
 
 
-def interpreted(*command):
-    """Fla changes what it imports for a whole process, so that it has one of its own."""
-    command, environment = [sys.executable, "-O", *command], os.environ | {"TRITON_INTERPRET": "1"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
-    return list(map(json.loads, done.stdout.splitlines()))
-
-
 def sweep(length, *names):
-    found = interpreted(str(ROOT / "tests" / "oracles" / "fla_sweep.py"), "kernels", str(length), *names)
-    return {one["name"]: one for one in found}
+    """Fla changes what it imports for a whole process, so that it has one of its own."""
+    command = [sys.executable, "-O", str(ROOT / "tests" / "oracles" / "fla_sweep.py"), "kernels", str(length), *names]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return {found["name"]: found for found in map(json.loads, done.stdout.splitlines())}
 
 
 @pytest.mark.timeout(0)  # the interpreter is slow
@@ -216,7 +212,10 @@ for config in (
 
 
 def test_bytes_of_attention_are_those_of_its_own_cache():
-    found = interpreted("-c", OWN_CACHES)
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-O", "-c", OWN_CACHES]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = list(map(json.loads, done.stdout.splitlines()))
     # The values of latent attention are 16 wide, and zeros beside them are for the kernel alone.
     assert [multiplicity for multiplicity, _, _ in found] == [16, 16, 16]
     assert [told for _, told, _ in found] == [own for _, _, own in found]
