@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 from PIL import Image
@@ -21,7 +22,7 @@ from statesize.lab.studies.engine.charts import draw
 from statesize.lab.studies.engine.record import RECORD, record_files, summary
 from statesize.lab.studies.engine.run import CONCLUSION, stored_rows
 from statesize.lab.studies.engine.table import TABLE, StudyTable, parse_rows
-from tools.figures.on_record import record_folder
+from tools.figures.on_record import EXPERIMENTS, record_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,6 +70,8 @@ def summarise(study: Study) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] in EXPERIMENTS:
+        import_module(f"experiments.{sys.argv[1]}")
     chosen = studies[sys.argv[1]]()
     if sys.argv[2:]:
         record(chosen, Path(sys.argv[2]), sys.argv[3])

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from statesize.lab.studies.engine.table import parse_rows
 from statesize.measurement.statistics import Interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
-EXPERIMENTS = ("crossover", "rank", "variation")
+EXPERIMENTS = ("cause", "crossover", "rank", "variation")
 """Studies beyond the paper, whose records stand in their folders."""
-METRIC = "relative_0.01"
 
 
 def read_json(name: str) -> dict[str, Any]:
@@ -65,23 +63,14 @@ def figure(known: Mapping[str, Any], name: str) -> str:
 VERDICTS = {True: "holds", False: "fails", None: "cannot tell"}
 
 
-def rows_of(study: str) -> list[dict[str, Any]]:
-    """The rows of the runs of a study of training."""
-    return parse_rows(_file(study, "table.parquet").read_bytes())
-
-
 def read_record(study: str) -> dict[str, Any]:
     """The record of a study."""
-    return json.loads(_file(study, "record.json").read_text("utf-8"))
+    return json.loads((ROOT / record_folder(study) / "record.json").read_text("utf-8"))
 
 
 def record_folder(study: str) -> str:
     """Where the record of a study stands in the repository."""
     return f"experiments/{study}" if study in EXPERIMENTS else f"results/studies/{study}"
-
-
-def _file(study: str, name: str) -> Path:
-    return ROOT / record_folder(study) / name
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
