@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 EPS = float(np.finfo(np.float64).eps)
-LARGEST = float(np.finfo(np.float64).max)
 
 
 def wide(tensor: Tensor) -> np.ndarray:
@@ -22,24 +21,9 @@ def wide(tensor: Tensor) -> np.ndarray:
 
 def recurrence(A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> np.ndarray:
     """T[i, j] = C_i A_i … A_{j+1} B_j, plus D; the real part of complex ones."""
-    transition, write, read = wide(A), wide(B), wide(C)
-    length = write.shape[-2]
-    full = A.ndim == B.ndim + 1
-    steps = transition if full else transition[..., None, :]
-    return _run(
-        lambda t, state: (
-            np.matmul(steps[..., t, :, :], state) if full else np.swapaxes(steps[..., t, :, :], -1, -2) * state
-        ),
-        write,
-        read,
-        np.zeros(length, np.longdouble) if D is None else wide(D),
-        np.broadcast_shapes(
-            transition.shape[: -3 if full else -2],
-            write.shape[:-2],
-            read.shape[:-2],
-            () if D is None else tuple(D.shape[:-1]),
-        ),
-    )
+    transition = wide(A) if A.ndim == B.ndim + 1 else wide(A)[..., None] * np.eye(B.shape[-1])
+    T = _run(transition, wide(B), wide(C))
+    return T if D is None else T + _diagonal(wide(D), T.shape[-1])
 
 
 def state_space(A: Tensor, B: Tensor, C: Tensor, D: Tensor, length: int | None) -> np.ndarray:
@@ -48,45 +32,36 @@ def state_space(A: Tensor, B: Tensor, C: Tensor, D: Tensor, length: int | None) 
     if length is not None:
         steps = [np.repeat(step[..., None, :, :], length, -3) for step in steps]
     transition, write, read, feed = steps
-    count, states = transition.shape[-3:-1]
-    batch = np.broadcast_shapes(*(step.shape[:-3] for step in steps))
-    T, state = (np.zeros((*batch, rows, count), np.longdouble) for rows in (count, states))
-    with np.errstate(all="ignore"):
-        for t in range(count):
-            T[..., t, :] = np.matmul(read[..., t, :, :], state)[..., 0, :]
-            T[..., t, t] = feed[..., t, 0, 0]
-            state = np.matmul(transition[..., t, :, :], state)
-            state[..., t] = write[..., t, :, 0]
-    return T
+    # Read one step later: row i of T is row i − 1 of that of a recurrence.
+    T = np.roll(_run(transition, write[..., 0], np.roll(read, -1, -3)[..., 0, :]), 1, -2)
+    T[..., 0, :] = 0
+    return T + _diagonal(feed[..., 0, 0], T.shape[-1])
 
 
 def delta_rule(key: Tensor, beta: Tensor, query: Tensor, decay: Tensor) -> np.ndarray:
     """T of x_t = (I − beta k kᵀ) Diag(decay) x_{t−1} + beta k u_t, y_t = qᵀ x_t."""
-    k, b, q, a = wide(key), wide(beta), wide(query), wide(decay)
-    # Also where an operator holds the rounded product: in float64 it is made anew.
-    written = b[..., None] * k
+    k, b, a = wide(key), wide(beta)[..., None], wide(decay)
     a = a[..., None] if a.ndim == k.ndim - 1 else a
-
-    def advance(t: int, state: np.ndarray) -> np.ndarray:
-        decayed = a[..., t, :, None] * state
-        kept = k[..., t, :, None]
-        return decayed - b[..., t, None, None] * kept * np.matmul(np.swapaxes(kept, -1, -2), decayed)
-
-    batch = np.broadcast_shapes(k.shape[:-2], b.shape[:-1], q.shape[:-2], a.shape[:-2])
-    return _run(advance, written, q, np.zeros(k.shape[-2], np.longdouble), batch)
+    # Also where an operator holds the rounded product: in float64 it is made anew.
+    transition = (np.eye(k.shape[-1]) - b[..., None] * k[..., :, None] * k[..., None, :]) * a[..., None, :]
+    return _run(transition, b * k, wide(query))
 
 
-def _run(advance, write, read, feed, batch) -> np.ndarray:
+def _run(transition: np.ndarray, write: np.ndarray, read: np.ndarray) -> np.ndarray:
     length, states = write.shape[-2:]
+    batch = np.broadcast_shapes(transition.shape[:-3], write.shape[:-2], read.shape[:-2])
     T = np.zeros((*batch, length, length), np.longdouble)
     state = np.zeros((*batch, states, length), np.result_type(write, read))
     with np.errstate(all="ignore"):
         for t in range(length):
-            state = advance(t, state) + 0
+            state = np.matmul(transition[..., t, :, :], state)
             state[..., t] = write[..., t, :]
             T[..., t, :] = np.matmul(read[..., t, None, :], state)[..., 0, :].real
-            T[..., t, t] += feed[..., min(t, feed.shape[-1] - 1)]
     return T
+
+
+def _diagonal(feed: np.ndarray, length: int) -> np.ndarray:
+    return feed[..., None] * np.eye(length)
 
 
 def convolution(kernel: Tensor, length: int) -> np.ndarray:
@@ -117,19 +92,12 @@ def largest(tensor: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Spectra:
-    """Singular values of one cut of a batch of operators.
+    """Singular values of one cut of a batch of operators."""
 
-    Attributes:
-        values: (..., P, r), descending, zero-padded.
-        slack: How far they may be from the exact ones, (..., P): T rounded to 64 bits, and LAPACK's own error.
-        norm: ‖H_i‖_F, (..., P).
-        size: The largest entry of T.
-    """
-
-    values: np.ndarray
-    slack: np.ndarray
-    norm: np.ndarray
-    size: float
+    values: np.ndarray  # (..., P, r), descending, zero-padded
+    slack: np.ndarray  # how far they may be from the exact ones, (..., P): T rounded to 64 bits, and LAPACK's own error
+    norm: np.ndarray  # ‖H_i‖_F, (..., P)
+    size: float  # the largest entry of T
 
 
 def softmax_rounding(query: Tensor, key: Tensor, scale: float) -> float:
@@ -145,15 +113,9 @@ def softmax_rounding(query: Tensor, key: Tensor, scale: float) -> float:
 def spectra(
     T: np.ndarray, positions: list[int], past: int | None, future: int | None, rounding: float = 0.0, lost: float = 0.0
 ) -> Spectra:
-    """All singular values of T[i:i+h, i−w:i] at some positions.
+    """All singular values of T[i:i+h, i−w:i], (..., L, L), at some positions, with and without windows.
 
-    Args:
-        T: (..., L, L).
-        positions: Cut positions.
-        past: A window, or None.
-        future: A window, or None.
-        rounding: Of the entries of a T ≥ 0, relative to them.
-        lost: Of all singular values.
+    Entries of a T ≥ 0 may be off by `rounding` relative to themselves, and all singular values by `lost`.
     """
     batch, length = T.shape[:-2], T.shape[-1]
     blocks = [T[..., i : i + (future or length), max(0, i - (past or length)) : i] for i in positions]
@@ -167,10 +129,8 @@ def spectra(
         found = np.linalg.svd(unit, compute_uv=False) if unit.size else np.zeros((*batch, 0))
         values[..., place, : found.shape[-1]] = (found * scale[..., 0]).astype(np.float64)
         norm[..., place] = (np.sqrt((unit.astype(np.longdouble) ** 2).sum((-2, -1))) * scale[..., 0, 0]).astype(float)
-    top = values.max(-1, initial=0)
-    return Spectra(
-        values, (8 * length * EPS + rounding) * top + 1e-320 * length + lost, norm, float(np.abs(T).max(initial=0))
-    )
+    slack = (8 * length * EPS + rounding) * values.max(-1, initial=0) + 1e-320 * length + lost
+    return Spectra(values, slack, norm, float(np.abs(T).max(initial=0)))
 
 
 def effective_rank(values: np.ndarray) -> np.ndarray:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from oracles.module_impulses import Responses, calls_of, difference, impulse_matrices, impulse_responses, kernel_calls
+from oracles.module_impulses import (
+    difference,
+    impulse_matrices,
+    impulse_responses,
+    kernel_calls,
+    module_calls,
+    reach,
+    relative_error,
+)
 from oracles.tiny_families import answers, token_ids
 from oracles.tiny_settings import CAUSAL_WITH
 from torch import Tensor, nn
@@ -40,35 +49,20 @@ WITHOUT_PARTS = ("rg-lru",)
 
 @dataclass
 class Row:
-    """What the sweep found of one family.
-
-    Attributes:
-        family: Its `model_type`, or a name of a class beyond the registry.
-        model: Its class.
-        status: "measured", "refused", "wrong" or "not built".
-        mixers: How many layers of each kind were measured.
-        maps: Largest difference of T from the maps that the model returns, or None where it returns none.
-        impulses: Largest difference of T from the responses to impulses, or None where no part carries the values.
-        gated: Whether rows of the responses are compared up to a factor, because an output gate follows.
-        unchecked: Mixers that neither oracle reaches.
-        logits: Largest difference of the logits under observation from those of the model alone.
-        faithfulness: The largest one that the package itself states.
-        unevenness: The least mean distance of the rows of T from uniform ones.
-        reason: Why it is not measured, or not whole.
-    """
+    """What the sweep found of one family, whose name is its `model_type`, or one of a class beyond the registry."""
 
     family: str
-    model: str = ""
-    status: str = "not built"
-    mixers: dict[str, int] = field(default_factory=dict[str, int])
-    maps: float | None = None
-    impulses: float | None = None
-    gated: bool = False
-    unchecked: int = 0
-    logits: float | None = None
-    faithfulness: float | None = None
-    unevenness: float | None = None
-    reason: str = ""
+    model: str = ""  # its class
+    status: str = "not built"  # or "measured", "refused" or "wrong"
+    mixers: dict[str, int] = field(default_factory=dict[str, int])  # how many layers of each kind were measured
+    maps: float | None = None  # largest difference of T from the maps that the model returns, where it returns some
+    impulses: float | None = None  # largest difference of T from responses to impulses, where a part carries values
+    gated: bool = False  # rows of the responses are compared up to a factor, because an output gate follows
+    unchecked: int = 0  # mixers that neither oracle reaches
+    logits: float | None = None  # largest difference of the observed logits from those of the model alone
+    faithfulness: float | None = None  # the largest one that the package itself states
+    unevenness: float | None = None  # the least mean distance of the rows of T from uniform ones
+    reason: str = ""  # why it is not measured, or not whole
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -98,10 +92,9 @@ def sweep(family: str, build: Callable[[], nn.Module]) -> Row:
     )
     if family in CAUSAL_WITH:
         row.reason = f"Counts with {CAUSAL_WITH[family]}; by default it sees later positions. {row.reason}".strip()
-    row.logits = _relative(observed_answers(model, ids), plain)
+    row.logits = relative_error(observed_answers(model, ids), plain)
     row.faithfulness = max((item.faithfulness or 0.0 for item in items), default=0.0)
-    for item in items:
-        row.mixers[item.kind] = row.mixers.get(item.kind, 0) + 1
+    row.mixers = dict(Counter(item.kind for item in items))
     errors = _compared(row, model, build, items, ids)
     row.unevenness = min(map(_unevenness, items))
     right = all(error <= TOLERANCE for error in errors) and errors and row.logits <= TOLERANCE
@@ -128,22 +121,19 @@ def _compared(
     kernels = {kind: kernel_calls(model, ids, name) for kind, name in KERNELS.items() if kind in row.mixers}
     errors: list[float] = []
     for item in items:
-        matrices = item.operator.dense()[0].float()
-        by_map = maps.get(item.name)
-        if by_map is not None and by_map.shape == matrices.shape:
-            row.maps = max(row.maps or 0.0, found := _relative(matrices, by_map))
+        matrices, by_map = item.operator.dense()[0].float(), maps.get(item.name)
+        mapped = by_map is not None and by_map.shape == matrices.shape
+        if mapped:
+            row.maps = max(row.maps or 0.0, found := relative_error(matrices, by_map))
             errors.append(found)
         if item.kind in kernels:
             responses = impulse_responses(*kernels[item.kind].pop(0))[0]
-            plain = gated = _relative(matrices, responses.expand_as(matrices))
-        elif item.kind in WITHOUT_PARTS:
-            plain = gated = None
+            by_impulses = (relative_error(matrices, responses.expand_as(matrices)),) * 2
         else:
-            plain, gated = _by_impulses(model, item, ids)
-        mapped = by_map is not None and by_map.shape == matrices.shape
-        if gated is not None and plain is not None and not (joined(item.notes) and mapped):
-            row.gated = row.gated or plain > TOLERANCE
-            row.impulses = max(row.impulses or 0.0, found := min(plain, gated))
+            by_impulses = None if item.kind in WITHOUT_PARTS else _by_impulses(model, item, ids)
+        if by_impulses and not (joined(item.notes) and mapped):
+            row.gated = row.gated or by_impulses[0] > TOLERANCE
+            row.impulses = max(row.impulses or 0.0, found := min(by_impulses))
             # Maps that a model returns may be scaled after: what it does with impulses decides. Where values are
             # changed before they are mixed, the maps do.
             errors[len(errors) - mapped :] = [found]
@@ -152,20 +142,14 @@ def _compared(
     return errors
 
 
-def _by_impulses(model: nn.Module, item: Captured, ids: Tensor) -> tuple[float | None, float | None]:
+def _by_impulses(model: nn.Module, item: Captured, ids: Tensor) -> tuple[float, float] | None:
     name, _, number = item.name.partition("@")
     module = model.get_submodule(name) if name != type(model).__name__ else model
-    with calls_of(module) as calls, torch.no_grad():
-        model(input_ids=ids, use_cache=False)
-    responses = impulse_matrices(module, *calls[int(number or 0)], item.units)
+    responses = impulse_matrices(module, *module_calls(model, ids, module)[int(number or 0)], item.units)
+    covered, sources = reach(responses) if responses else (0, 0)
     # A softmax is linear in values alone.
-    if responses is None or responses.covered < 1 or (item.kind.endswith("attention") and _several(item, responses)):
-        return None, None
-    return difference(item.operator.dense()[0], responses)
-
-
-def _several(item: Captured, responses: Responses) -> bool:
-    return responses.sources > 1 and item.kind != "lightning attention"
+    several = sources > 1 and item.kind.endswith("attention") and item.kind != "lightning attention"
+    return None if covered < 1 or several else difference(item.operator.dense()[0], responses)
 
 
 def attention_maps(model: nn.Module, ids: Tensor) -> list[Tensor]:
@@ -186,10 +170,6 @@ def _unevenness(item: Captured) -> float:
     distance = (rows - seen / seen.sum(-1, keepdim=True).clamp(min=1)).abs().sum(-1) / 2
     # A row that sees a single position is as uneven as one can be.
     return float(torch.where(seen.sum(-1) > 1, distance, 1.0).mean())
-
-
-def _relative(value: Tensor, reference: Tensor) -> float:
-    return float((value - reference).abs().max() / reference.abs().max())
 
 
 def _line(error: Exception) -> str:

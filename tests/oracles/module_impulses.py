@@ -1,7 +1,8 @@
 """T of a mixer by impulses inside of it: the output of one of its parts is varied, the input of another is read.
 
 Nothing of the package is used. A part whose output acts on what is read as a matrix along the positions, linear in
-what is varied, carries the values; the responses to impulses at each position are the columns of T.
+what is varied, carries the values; the responses to impulses at each position are the columns of T. They are lists of
+(L, L), row i, column j: for each channel that is read, T by each channel of what is varied that reaches it linearly.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 LINEAR = 1e-4
 OUTPUT = "its output"
@@ -22,81 +23,54 @@ MOST_ROWS = 60_000
 # Linear attention is linear in each channel of its keys too; behind an output projection all values come together.
 MOST_SOURCES = 10
 
-
-@dataclass(frozen=True, eq=False)
-class Responses:
-    """What a mixer makes of impulses.
-
-    Attributes:
-        varied: What was varied, and where it was read.
-        matrices: For each channel that is read, T by each channel of what is varied that reaches it linearly: lists of
-            (L, L), row i, column j.
-    """
-
-    varied: str
-    matrices: list[list[Tensor]]
-
-    @property
-    def covered(self) -> float:
-        """Share of the channels that some varied channel reaches."""
-        return sum(map(bool, self.matrices)) / len(self.matrices)
-
-    @property
-    def sources(self) -> int:
-        """The most varied channels that reach one channel; 1 where only values are varied."""
-        return max(map(len, self.matrices))
-
-
-@contextmanager
-def calls_of(module: nn.Module) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Arguments of each call of a module while this is open."""
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    handle = module.register_forward_pre_hook(
-        lambda _, args, kwargs: calls.append((copied(args), copied(kwargs))), with_kwargs=True
-    )
-    try:
-        yield calls
-    finally:
-        handle.remove()
-
-
-def copied(value: Any) -> Any:
-    """Arguments with tensors of their own, and without caches."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {name: copied(part) for name, part in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(copied(part) for part in value)
-    return None if hasattr(value, "get_seq_length") else value
+Responses = list[list[Tensor]]
 
 
 @torch.no_grad()
-def impulse_matrices(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], units: int) -> Responses | None:
+def module_calls(model: nn.Module, ids: Tensor, module: nn.Module) -> list[tuple[Any, Any]]:
+    """Arguments of each call of a module, with tensors of their own, and without caches."""
+
+    def copied(leaf: Any) -> Any:
+        if hasattr(leaf, "get_seq_length"):
+            return None
+        return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+    def keep(_: nn.Module, *given: Any) -> None:
+        calls.append(tree_map(copied, given, is_leaf=lambda leaf: hasattr(leaf, "get_seq_length")))
+
+    calls: list[tuple[Any, Any]] = []
+    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
+    model(input_ids=ids, use_cache=False)
+    handle.remove()
+    return calls
+
+
+def reach(responses: Responses) -> tuple[float, int]:
+    """Share of the channels that some varied channel reaches, and the most that reach one: 1 where only values vary."""
+    return sum(map(bool, responses)) / len(responses), max(map(len, responses))
+
+
+@torch.no_grad()
+def impulse_matrices(module: nn.Module, args: Any, kwargs: Any, units: int) -> Responses | None:
     """T of a mixer called with one sequence, by the pair of parts that covers most."""
-    parts = {name: part for name, part in module.named_modules() if name}
-    inputs, outputs = _values(module, parts, args, kwargs)
-    best: Responses | None = None
+    plain, outputs = _run(module, args, kwargs)
+    best, best_reach = None, (0.0, 0)
     # Values come from a part with a v in its name; what is mixed goes into one of the last.
     for varied in sorted(outputs, key=lambda name: "v" not in name):
-        for read in reversed(inputs):
-            if read == varied or inputs[read].ndim < 3 or inputs[read].shape[2:].numel() % units:
-                continue
-            found = _respond(module, parts, args, kwargs, (varied, outputs[varied]), read)
-            if found is None or not _one_a_unit(found, units):
-                continue
-            if best is None or _quality(found) > _quality(best):
-                best = found
-            if best is not None and _quality(best) == (1, -1):
+        for found in _responses(module, (args, kwargs), plain, (varied, outputs[varied]), units):
+            covered, sources = reach(found)
+            if _one_a_unit(found, units) and (best is None or (covered, -sources) > best_reach):
+                best, best_reach = found, (covered, -sources)
+            if best_reach == (1, -1):
                 return best
     return best
 
 
 def _one_a_unit(responses: Responses, units: int) -> bool:
     """Whether all channels of a head show one matrix, up to a factor for each row: else these are not its values."""
-    channels = len(responses.matrices) // units
+    channels = len(responses) // units
     for unit in range(units):
-        seen = [found[0] for found in responses.matrices[unit * channels : (unit + 1) * channels] if len(found) == 1]
+        seen = [found[0] for found in responses[unit * channels : (unit + 1) * channels] if len(found) == 1]
         rows = [part / part.norm(dim=1, keepdim=True).clamp(min=1e-30) for part in seen]
         products = [(part * rows[0]).sum(1).abs() for part in rows]
         if any(bool((product < 0.999).any()) for product in products):
@@ -104,115 +78,81 @@ def _one_a_unit(responses: Responses, units: int) -> bool:
     return True
 
 
-def _quality(responses: Responses) -> tuple[float, int]:
-    return responses.covered, -responses.sources
-
-
-def _values(
-    module: nn.Module, parts: dict[str, nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """First inputs and outputs, (1, L, …), of the parts that are called once."""
+def _run(module: nn.Module, args: Any, kwargs: Any, varied: str = "", told: Tensor | None = None) -> Any:
+    """First inputs and outputs, (rows, L, …), of the parts that are called once, while one returns what it is told."""
     inputs: dict[str, list[Tensor]] = {}
     outputs: dict[str, list[Tensor]] = {}
-    handles = []
-    for name, part in parts.items():
 
-        def keep(_: nn.Module, given: Any, output: Any, name: str = name) -> None:
-            if given and isinstance(given[0], Tensor) and given[0].ndim >= 3:
-                inputs.setdefault(name, []).append(given[0])
-            if isinstance(output, Tensor) and output.ndim >= 3:
-                outputs.setdefault(name, []).append(output)
+    def enter(name: str, _: nn.Module, given: Any) -> None:
+        if given and isinstance(given[0], Tensor) and given[0].ndim >= 3:
+            inputs.setdefault(name, []).append(given[0].detach().clone())
 
-        handles.append(part.register_forward_hook(keep))
+    def leave(name: str, _: nn.Module, given: Any, output: Any) -> Tensor | None:
+        if isinstance(output, Tensor) and output.ndim >= 3:
+            outputs.setdefault(name, []).append(output)
+        return told if name == varied else None
+
+    parts = [(name, part) for name, part in module.named_modules() if name]
+    handles = [part.register_forward_pre_hook(partial(enter, name)) for name, part in parts]
+    handles += [part.register_forward_hook(partial(leave, name)) for name, part in parts]
     try:
         # What the mixer itself returns may be what it mixed.
         inputs[OUTPUT] = [_first(module(*args, **kwargs))]
     finally:
         for handle in handles:
             handle.remove()
-    once = [{name: parts[0] for name, parts in kept.items() if len(parts) == 1} for kept in (inputs, outputs)]
-    return once[0], once[1]
+    return tuple({name: seen[0] for name, seen in kept.items() if len(seen) == 1} for kept in (inputs, outputs))
 
 
-def _respond(
-    module: nn.Module,
-    parts: dict[str, nn.Module],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    varied: tuple[str, Tensor],
-    read: str,
-) -> Responses | None:
+def _responses(
+    module: nn.Module, given: Any, plain: dict[str, Tensor], varied: tuple[str, Tensor], units: int
+) -> Iterator[Responses]:
+    """What each part that may take what is mixed reads of impulses in the output of one part, the last part first."""
     name, output = varied
     if len(output) > 1:
-        return None
+        return
     axis = 1 if output.shape[1] > 1 else 2  # some have a dimension of one head before that of the positions
     length, channels = output.shape[axis], output.shape[axis + 1 :].numel()
     size = float(output.abs().max())
     rows = torch.cartesian_prod(torch.arange(channels), torch.arange(length))
     if len(rows) * length > MOST_ROWS * 23 or not size:
-        return None
-    plain = _read(module, parts, (_expanded(args, 1), _expanded(kwargs, 1)), (name, output), read)
-    answers = []
-    for scale in (1.0, 2.0):
-        impulses = torch.zeros(len(rows), length, channels)
-        impulses[torch.arange(len(rows)), rows[:, 1], rows[:, 0]] = scale * size
-        changed = output + impulses.reshape(len(rows), *output.shape[1:])
-        given = (_expanded(args, len(rows)), _expanded(kwargs, len(rows)))
-        answer = _read(module, parts, given, (name, changed), read)
-        if answer is None or plain is None:
-            return None
-        if answer.shape[1] != length:
-            return None
-        answers.append((answer - plain).reshape(channels, length, length, -1) / (scale * size))
-    once, twice = answers  # (varied channel, j, i, read channel)
+        return
+
+    def expanded(leaf: Any) -> Any:
+        alone = isinstance(leaf, Tensor) and leaf.ndim > 1 and len(leaf) == 1
+        return leaf.repeat(len(rows), *[1] * (leaf.ndim - 1)) if alone else leaf
+
+    impulses = torch.zeros(len(rows), length, channels)
+    impulses[torch.arange(len(rows)), rows[:, 1], rows[:, 0]] = size
+    impulses = impulses.reshape(len(rows), *output.shape[1:])
+    args, kwargs = tree_map(expanded, given)
+    try:
+        once, twice = (_run(module, args, kwargs, name, output + scale * impulses)[0] for scale in (1, 2))
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
+        return
+    for read in reversed(plain):
+        shape = plain[read].shape
+        whole = read in once and read in twice and len(once[read]) == len(rows)
+        if read == name or len(shape) < 3 or shape[1] != length or shape[2:].numel() % units or not whole:
+            continue
+        answers = [(seen[read] - plain[read]).reshape(channels, length, length, -1) / size for seen in (once, twice)]
+        yield _linear(answers[0], answers[1] / 2)
+
+
+def _linear(once: Tensor, twice: Tensor) -> Responses:
+    """Responses, (varied channel, j, i, read channel), where they are as many times as large as the impulses."""
     largest, uneven = once.abs().amax((1, 2)), (twice - once).abs().amax((1, 2))
-    across = (once * (1 - torch.eye(length))[..., None]).abs().amax((1, 2))
-    scale = across.amax(0)
-    linear = (uneven <= LINEAR * largest) & (across > 1e-3 * scale)
+    across = (once * (1 - torch.eye(once.shape[1]))[..., None]).abs().amax((1, 2))
+    linear = (uneven <= LINEAR * largest) & (across > 1e-3 * across.amax(0))
     # What is linear in several channels, such as a product of two, is so in each of them.
-    matrices = [
+    return [
         [once[source, :, :, channel].T for source in sources.nonzero()[:, 0]] if sources.sum() <= MOST_SOURCES else []
         for channel, sources in enumerate(linear.T)
     ]
-    return Responses(f"{name} > {read}", matrices)
-
-
-def _read(
-    module: nn.Module,
-    parts: dict[str, nn.Module],
-    given: tuple[Any, Any],
-    varied: tuple[str, Tensor],
-    read: str,
-) -> Tensor | None:
-    """(rows, L, channels): the input of a part while another returns what it is told."""
-    seen: list[Tensor] = []
-    handles = [parts[varied[0]].register_forward_hook(lambda *_: varied[1])]
-    if read != OUTPUT:
-        handles.append(parts[read].register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone())))
-    try:
-        output = _first(module(*given[0], **given[1]))
-        if read == OUTPUT:
-            seen.append(output)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
-        return None
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen[0].flatten(2) if len(seen) == 1 and len(seen[0]) == len(varied[1]) else None
 
 
 def _first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple | list) else output
-
-
-def _expanded(value: Any, rows: int) -> Any:
-    if isinstance(value, Tensor):
-        return value.repeat(rows, *[1] * (value.ndim - 1)) if value.ndim > 1 and len(value) == 1 else value
-    if isinstance(value, dict):
-        return {name: _expanded(part, rows) for name, part in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(_expanded(part, rows) for part in value)
-    return value
 
 
 def difference(matrices: Tensor, responses: Responses) -> tuple[float, float]:
@@ -220,17 +160,17 @@ def difference(matrices: Tensor, responses: Responses) -> tuple[float, float]:
 
     An output gate multiplies the rows of T differently in each channel; where there is one, the second counts.
     """
-    channels = len(responses.matrices) // len(matrices)
+    channels = len(responses) // len(matrices)
     plain, gated = [0.0], [0.0]
-    for channel, seen in enumerate(responses.matrices):
+    for channel, seen in enumerate(responses):
         expected = matrices[channel // channels].double()
         if seen:
-            plain.append(min(_relative(part.double(), expected) for part in seen))
-            gated.append(min(_relative(_ungated(part.double(), expected), expected) for part in seen))
+            plain.append(min(relative_error(part.double(), expected) for part in seen))
+            gated.append(min(relative_error(_ungated(part.double(), expected), expected) for part in seen))
     return max(plain), max(gated)
 
 
-def _relative(seen: Tensor, expected: Tensor) -> float:
+def relative_error(seen: Tensor, expected: Tensor) -> float:
     return float((seen - expected).abs().max() / expected.abs().max())
 
 
@@ -241,6 +181,7 @@ def _ungated(seen: Tensor, expected: Tensor) -> Tensor:
     return torch.where(shown, seen / gate.where(shown, torch.ones_like(gate)), expected)
 
 
+@torch.no_grad()
 def kernel_calls(model: nn.Module, ids: Tensor, name: str) -> list[tuple[Any, dict[str, Any]]]:
     """The calls of a function of a model's file in pure torch, each with its arguments by name."""
     files = {sys.modules[type(part).__module__] for part in model.modules()}
@@ -258,39 +199,26 @@ def kernel_calls(model: nn.Module, ids: Tensor, name: str) -> list[tuple[Any, di
 
         setattr(file, name, watched)
         try:
-            with torch.no_grad():
-                model(input_ids=ids, use_cache=False)
+            model(input_ids=ids, use_cache=False)
         finally:
             setattr(file, name, original)
     return calls
 
 
-@torch.no_grad()
+@torch.enable_grad()
 def impulse_responses(function: Any, arguments: dict[str, Any]) -> Tensor:
-    """T of every unit, (S, units, L, L), by calling the kernel again with unit impulses as its values."""
-    arguments = {name: value for name, value in arguments.items() if name != "kwargs"}
+    """T of every unit, (S, units, L, L), by the derivatives of a kernel's outputs by its values, in which it is linear.
+
+    No value acts on another channel, so that those of the sum over all channels at a position are a row of each T.
+    """
     name = next(name for name in ("hidden_states", "value") if name in arguments)
-    values = arguments[name]
-    if values.ndim == 3:
-        return _one_channel_each(function, arguments, name)
-    sequences, length, heads, _ = values.shape
-    impulses = torch.eye(length, dtype=values.dtype)[:, None].expand(sequences, length, heads, length)
-    return _first(function(**{**arguments, name: impulses.contiguous()})).transpose(1, 2)
-
-
-def _one_channel_each(function: Any, arguments: dict[str, Any], name: str) -> Tensor:
-    # No dimension of the values is free, so that every impulse is a sequence of its own.
-    values = arguments[name]
-    position = 2 if name == "hidden_states" else 1
-    length, found = values.shape[position], []
-    for s in range(len(values)):
-        alike = {
-            key: value[s : s + 1].expand(length, *value.shape[1:]) if key in ("dt", "B", "C", "key") else value
-            for key, value in arguments.items()
-        }
-        impulses = torch.eye(length, dtype=values.dtype).unsqueeze(3 - position)
-        impulses = impulses.expand(length, *values.shape[1:])
-        gate = {"z": None} if "z" in arguments else {}
-        response = _first(function(**{**alike, **gate, name: impulses}))
-        found.append((response if position == 2 else response.transpose(1, 2)).permute(1, 2, 0))
-    return torch.stack(found)
+    given = {key: value for key, value in arguments.items() if key not in ("kwargs", "z")}
+    given[name] = values = arguments[name].detach().requires_grad_()
+    axis = 2 if values.ndim == 3 and name == "hidden_states" else 1
+    mixed = _first(function(**given))
+    rows = [torch.autograd.grad(row.sum(), values, retain_graph=True)[0] for row in mixed.unbind(axis)]
+    if axis == 2:
+        return torch.stack(rows, 2)
+    # (S, i, j, units), by the first channel of a head.
+    T = torch.stack([row if row.ndim == 3 else row[..., 0] for row in rows], 1)
+    return T.movedim(-1, 1)

@@ -59,19 +59,12 @@ def answers(
 
 @dataclass
 class Tally:
-    """Answers of one kind that were compared.
-
-    Attributes:
-        compared: How many.
-        outside: How many differed by more than they may.
-        largest: The largest difference in units of what it may be.
-        undecided: How many were left out, as one of the two says that nothing passes there.
-    """
+    """Answers of one kind that were compared."""
 
     compared: int = 0
-    outside: int = 0
-    largest: float = 0.0
-    undecided: int = 0
+    outside: int = 0  # differed by more than they may
+    largest: float = 0.0  # difference, in units of what it may be
+    undecided: int = 0  # left out, as one of the two says that nothing passes there
 
     def add(self, difference: Tensor, allowed: Tensor) -> None:
         """Count answers, each with what it may differ."""
@@ -83,18 +76,11 @@ class Tally:
 
 @dataclass
 class Tallies:
-    """Answers of all kinds that two gave of the same operators.
+    """Answers of all kinds that two gave of the same operators."""
 
-    Attributes:
-        values: Singular values, position by position: the farthest of each.
-        entropy: Entropies.
-        counts: Bounds of counts; they lie outside if they leave no number that both allow.
-        operators: How many were compared.
-    """
-
-    values: Tally = field(default_factory=Tally)
+    values: Tally = field(default_factory=Tally)  # singular values, position by position: the farthest of each
     entropy: Tally = field(default_factory=Tally)
-    counts: Tally = field(default_factory=Tally)
+    counts: Tally = field(default_factory=Tally)  # bounds, which lie outside if they leave no number that both allow
     operators: int = 0
 
     @property
@@ -158,7 +144,7 @@ def sixty_digits(
         right, cut = list[Tensor](), make_cut(operator.length, positions)
         for i in cut.positions:
             by_steps = isinstance(operator, Recurrence) and not operator.is_complex
-            exact = exact_singular_values(operator, i) if by_steps else matrix_singular_values(T[i:, :i])
+            exact = exact_singular_values(operator, i) if by_steps else matrix_singular_values(T[i:, :i].tolist())
             values = torch.tensor([float(value) for value in exact], dtype=torch.float64)
             right.append(pad(values, (0, operator.length - len(values))))
         known = torch.stack(right)
@@ -166,14 +152,11 @@ def sixty_digits(
 
 
 def slicot(tallies: dict[str, Tallies], seeds: Iterable[int]) -> float:
-    """Every engine at the middle of time-invariant systems, against SLICOT's routine AB09AD.
+    """Every engine at the middle of time-invariant systems, against SLICOT's AB09AD; the largest difference, by σ_1.
 
     AB09AD solves the two Lyapunov equations of the whole time axis for square-root factors, so the sequence has to be
     so long that nothing reaches from one end to the other. Its doubt is taken as 1e3 n eps σ_1, plus what the sequence
     leaves out of the Gramians.
-
-    Returns:
-        The largest difference in units of σ_1.
     """
     farthest = 0.0
     for seed in seeds:
@@ -184,12 +167,10 @@ def slicot(tallies: dict[str, Tallies], seeds: Iterable[int]) -> float:
         # ‖·‖₂ of a Hankel matrix is at most the sum of the magnitudes of its taps: here of those that are left out.
         beyond = float(_taps(A, np.linalg.matrix_power(A, middle) @ B, C, 20 * middle).abs().sum())
         known = Spectrum(right, 1e3 * n * np.finfo(float).eps * right[:, 0] + 2 * beyond, torch.tensor([middle]))
-        states = [torch.from_numpy(part) for part in (A, B[:, 0], C[0])]
-        forms: list[Operator] = [Recurrence(*(part.expand(length, *part.shape) for part in states))]
-        forms.append(Convolution(_taps(A, B, C, length), length))
-        if np.count_nonzero(A - np.diag(np.diag(A))) == 0:
-            diagonal = torch.from_numpy(np.diag(A).copy())
-            forms.append(Recurrence(*(part.expand(length, n) for part in (diagonal, states[1], states[2]))))
+        full, diagonal, write, read = (torch.tensor(part) for part in (A, np.diag(A), B[:, 0], C[0]))
+        transitions = [full, diagonal] if torch.equal(full, diagonal.diag()) else [full]
+        forms: list[Operator] = [Convolution(_taps(A, B, C, length), length)]
+        forms += [Recurrence(*(part.expand(length, *part.shape) for part in (one, write, read))) for one in transitions]
         for form in forms:
             found = _against(tallies, form, [middle], known)
             off = [difference(one.values, right) / right[:, 0] for one in found.values() if one.values is not None]

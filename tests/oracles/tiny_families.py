@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from oracles.tiny_settings import ASSISTANT, ASSISTANTS, COMMON, LOUDER, PATTERNS, SPECIAL, TOKENS
+from oracles.tiny_settings import ASSISTANT, ASSISTANTS, COMMON, LOUDER, PATTERNS, ROPE, SPECIAL, TOKENS
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -27,14 +27,9 @@ SHORT = tuple(
     "cohere2 llama4_text".split()
 )
 
-_ROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
-_SECTIONS = {"text_config": {"rope_parameters": _ROPE}}
-_SOURCES = {
-    "num_hidden_layers": 4,
-    "indexer_types": ["full", "shared", "full", "shared"],
-    "no_rope_layers": [1, 1, 0, 1],
-    "kv_source_layers": [0, 0, 2, 3],
-}
+_SECTIONS = {"text_config": {"rope_parameters": ROPE}}
+_SOURCES = {"num_hidden_layers": 4, "indexer_types": ["full", "shared"] * 2}
+_SOURCES |= {"no_rope_layers": [1, 1, 0, 1], "kv_source_layers": [0, 0, 2, 3]}
 
 # Classes beyond the registry: their names in transformers and what they need besides.
 _BEYOND: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,10 +47,7 @@ _BEYOND: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral4": ("Mistral4ForCausalLM", {}),
     "mistral_large4": ("MistralLarge4ForConditionalGeneration", {"text_config": _SOURCES}),
     "mistral_large4_text": ("MistralLarge4TextModel", _SOURCES),
-    "mllama": (
-        "MllamaForConditionalGeneration",
-        {"text_config": {"num_hidden_layers": 3, "cross_attention_layers": [1]}},
-    ),
+    "mllama": ("MllamaForConditionalGeneration", SPECIAL["mllama"]),
     "paligemma": ("PaliGemmaForConditionalGeneration", {}),
     "qwen2_vl": ("Qwen2VLForConditionalGeneration", _SECTIONS),
     "qwen2_5_vl": ("Qwen2_5_VLForConditionalGeneration", _SECTIONS),
