@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from oracles.gguf_files import keys_of_llama, permuting, write_model
+from oracles.gguf_files import LLAMA_KEYS, permuted, write_model
 from oracles.pretrained import tiny_llama
 
 import statesize as ss
@@ -48,19 +48,9 @@ def rope(**parameters):
 
 
 def keys(value=1e-6, **changes):
-    """What a file says of the common settings; a change of None leaves a key out."""
-    said = {
-        "block_count": 2,
-        "context_length": 256,
-        "embedding_length": 32,
-        "feed_forward_length": 48,
-        "attention.head_count": 4,
-        "attention.head_count_kv": 2,
-        "attention.layer_norm_rms_epsilon": value,
-        "rope.freq_base": 10000.0,
-        "vocab_size": TOKENS,
-    } | {key.replace("__", "."): change for key, change in changes.items()}
-    return {key: change for key, change in said.items() if change is not None}
+    """What a file says of the common settings."""
+    said = LLAMA_KEYS | {"feed_forward_length": 48, "attention.layer_norm_rms_epsilon": value}
+    return said | {key.replace("__", "."): change for key, change in changes.items()}
 
 
 def one_more(name, values):
@@ -72,7 +62,6 @@ def scaling(kind, factor, **more):
     return said | {f"rope__scaling__{key}": value for key, value in more.items()}
 
 
-LLAMA = permuting(4, 2)
 WINDOW = {"attention__sliding_window": 16}
 HEADS_OF_GEMMA = {"attention__key_length": 256, "attention__value_length": 256}
 GEMMA = COMMON | {"head_dim": 256, "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
@@ -86,7 +75,7 @@ def linear(factor):
 
 
 def llama(said, **settings):
-    return made("Llama", **COMMON | settings), "llama", said, {"change": LLAMA}
+    return made("Llama", **COMMON | settings), "llama", said, {"change": permuted}
 
 
 def rope_freqs():
@@ -95,7 +84,7 @@ def rope_freqs():
     base = 1 / 10000 ** (torch.arange(0, 8, 2) / 8)
     factors = (base / model.model.rotary_emb.inv_freq).numpy()
     assert len(set(factors.round(3))) > 2
-    return model, "llama", keys(), {"change": LLAMA, "extra": {"rope_freqs.weight": factors}}
+    return model, "llama", keys(), {"change": permuted, "extra": {"rope_freqs.weight": factors}}
 
 
 def simple(family, architecture, said, change=None, **settings):
@@ -268,9 +257,8 @@ ONES = np.ones(8, np.float32)
     ],
 )
 def test_what_no_part_of_the_model_takes_is_refused_by_name(tmp_path, said, extra, named):
-    model = tiny_llama()
-    keys = {key: value for key, value in keys_of_llama(model.config, **said).items() if value is not None}
-    path = write_model(tmp_path / "tiny.gguf", "llama", model.state_dict(), keys, change=LLAMA, extra=extra)
+    weights, keys = tiny_llama().state_dict(), LLAMA_KEYS | said
+    path = write_model(tmp_path / "tiny.gguf", "llama", weights, keys, change=permuted, extra=extra)
     with pytest.raises(ss.errors.FileError, match=re.escape(named)):
         ss.load(path)
 
@@ -284,8 +272,7 @@ def test_what_no_part_of_the_model_takes_is_refused_by_name(tmp_path, said, extr
 )
 def test_what_a_family_cannot_say_is_refused(tmp_path, case, said, named):
     model, architecture, keys, how = case()
-    keys = {key: value for key, value in (keys | said).items() if value is not None}
-    path = write_model(tmp_path / "tiny.gguf", architecture, weights_of(model), keys, **how)
+    path = write_model(tmp_path / "tiny.gguf", architecture, weights_of(model), keys | said, **how)
     with pytest.raises(ss.errors.FileError, match=re.escape(named)):
         ss.load(path)
 
