@@ -12,6 +12,9 @@ from torch import Tensor, nn
 WIDTH, VOCABULARY = 64, 50
 _TWO: Mapping[str, Any] = {"hidden_size": WIDTH, "num_heads": 2}
 _DELTA: Mapping[str, Any] = {**_TWO, "head_dim": 32, "expand_v": 1}
+_SCAN: Mapping[str, Any] = {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16}
+_LATENT = {"q_lora_rank": 32, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "qk_head_dim": 32}
+_BLOCKS = {"num_heads": 16, "num_kv_heads": 1, "head_dim": 16, "block_size": 16, "block_counts": 2, "window_size": 32}
 # By a name, the class in fla.layers and what it is made with.
 LAYERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "gla": ("GatedLinearAttention", _TWO),
@@ -42,36 +45,22 @@ LAYERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "mesa_net": ("MesaNet", {**_TWO, "head_dim": 32}),
     "cyfa": ("CyclicFlowAttention", {**_TWO, "head_dim": 32, "num_slots": 16}),
     "mamba": ("Mamba", {"hidden_size": WIDTH, "intermediate_size": 96}),
-    "mamba2": ("Mamba2", {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16, "chunk_size": 16}),
-    "mamba2_groups": (
-        "Mamba2",
-        {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16, "chunk_size": 16, "n_groups": 2},
-    ),
+    "mamba2": ("Mamba2", {**_SCAN, "chunk_size": 16}),
+    "mamba2_groups": ("Mamba2", {**_SCAN, "chunk_size": 16, "n_groups": 2}),
     "mamba3": ("Mamba3", {"hidden_size": WIDTH, "head_dim": 32, "state_size": 16}),
-    "log_linear_mamba2": (
-        "LogLinearMamba2",
-        {"hidden_size": WIDTH, "num_heads": 4, "head_dim": 32, "state_size": 16, "hidden_act": "silu"},
-    ),
+    "log_linear_mamba2": ("LogLinearMamba2", {**_SCAN, "hidden_act": "silu"}),
     "mom": ("MomAttention", {**_DELTA, "num_memories": 2, "topk": 1}),
     "attention": ("Attention", {**_TWO, "num_heads": 4, "num_kv_heads": 2}),
     "sliding_attention": ("Attention", {**_TWO, "window_size": 9}),
     "bit_attention": ("BitAttention", _TWO),
-    "mla": (
-        "MultiheadLatentAttention",
-        {**_TWO, "q_lora_rank": 32, "kv_lora_rank": 16}
-        | {"qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "qk_head_dim": 32},
-    ),
+    "mla": ("MultiheadLatentAttention", {**_TWO, **_LATENT, "v_head_dim": 16}),
     "forgetting_attention": ("ForgettingAttention", _TWO),
     "path_attention": ("PaTHAttention", {**_TWO, "use_forget_gate": True}),
     "wall_attention": ("WallAttention", _TWO),
     "stickbreaking_attention": ("StickBreakingAttention", _TWO),
     "parallax": ("Parallax", _TWO),
     "deltaformer": ("DeltaFormerAttention", _TWO),
-    "nsa": (
-        "NativeSparseAttention",
-        {**_TWO, "num_heads": 16, "num_kv_heads": 1, "head_dim": 16, "block_size": 16, "block_counts": 2}
-        | {"window_size": 32},
-    ),
+    "nsa": ("NativeSparseAttention", {**_TWO, **_BLOCKS}),
     "moba": ("MoBA", {**_TWO, "moba_chunk_size": 16, "moba_topk": 2}),
 }
 

@@ -64,16 +64,13 @@ def measured(name: str, by: str, length: int) -> Found:
     """One layer captured and measured."""
     found, start = Found(name, by, length), time.perf_counter()
     try:
-        model = build(name)
-        if by == "kernels" and name in HALF:
-            model, found.dtype = model.half(), "float16"
-        ids = tokens(length)
-        if by == "gpu":
-            model, ids, found.dtype = (
-                model.to("cuda", getattr(torch, __import__("os").environ.get("SWEEP_DTYPE", "bfloat16"))),
-                ids.to("cuda"),
-                "bfloat16",
-            )
+        device = "cuda" if by == "gpu" else "cpu"
+        dtype = torch.bfloat16 if by == "gpu" else torch.float16 if name in HALF else torch.float32
+        model, ids, found.dtype = (
+            build(name).to(device, dtype),
+            tokens(length).to(device),
+            str(dtype).removeprefix("torch."),
+        )
         # The interpreter is slow: what it returns is compared with T u, and not run again for references.
         capture_module.check_operator = partial(compared, found)
         interpret_if_asked()
@@ -82,8 +79,7 @@ def measured(name: str, by: str, length: int) -> Found:
         captured = next(capturing)
         found.kind, found.units, found.state_size = captured.kind, captured.units, mixer.state_size
         found.faithfulness, found.note = captured.faithfulness, joined(captured.notes)
-        operator = captured.units_operator(slice(0, 2))
-        found.entropy = float(ss.measure(operator, positions=8).entropy.mean())
+        found.entropy = float(ss.measure(captured.units_operator(slice(0, 2)), positions=8).entropy.mean())
     except Exception as error:
         lines, frames = str(error).strip().splitlines(), traceback.extract_tb(error.__traceback__)
         places = [f"{Path(frame.filename).name}:{frame.name}" for frame in frames if "/fla/" in frame.filename]

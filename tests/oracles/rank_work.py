@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from oracles.profiles import same
-from oracles.ranks import in_lower_precision, shard, sharded, whole_model
+from oracles.ranks import shard, whole_model
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -22,13 +22,13 @@ from statesize.integrations.ranks import on_first_rank
 from statesize.measurement.settings import Settings
 
 IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
-_OF_THE_RUN = ("source", "precision")
+FEW = Settings(positions=4)
 
 
 def held(how: str, family: str = "llama", policy: torch.dtype | None = None) -> nn.Module:
     """A model that the ranks share out, or that DDP holds on each."""
     model = whole_model(family)
-    return sharded(model, policy) if how == "sharded" else nn.parallel.DistributedDataParallel(model)
+    return shard(model, policy) if how == "sharded" else nn.parallel.DistributedDataParallel(model)
 
 
 class Training:
@@ -55,23 +55,24 @@ class Training:
 
 def readings(family: str, policy: torch.dtype | None) -> dict[str, Any]:
     """How far what the first rank reads of a sharded model is from what is read of the whole one, before and later."""
-    plain, model = in_lower_precision(whole_model(family), policy), held("sharded", family, policy)
-    probe, settings = Probe(IDS, settings=Settings(positions=4)), Settings(positions=4)
-    first = distributed.get_rank() == 0
-    profile = on_first_rank(model, lambda whole: ss.profile(whole, IDS, settings=settings))
-    reading = on_first_rank(model, probe.measure)
-    if profile is None or reading is None:
-        return {"first": first}
-    expected = [ss.profile(plain, IDS, settings=settings), probe.measure(plain)]
-    equal = [same(one, other, _OF_THE_RUN) for one, other in zip((profile, reading), expected, strict=True)]
-    precision = [one.mixer(one.mixers[0]).attrs["precision"] for one in (profile, expected[0])]
-    return {"first": first, "equal": equal, "precision": precision}
+    plain, model = whole_model(family), held("sharded", family, policy)
+    # As those that fully_shard gathers; buffers stay as they are.
+    for parameter in plain.parameters() if policy is not None else ():
+        parameter.data = parameter.data.to(policy)
+    works = [lambda whole: ss.profile(whole, IDS, settings=FEW), Probe(IDS, settings=FEW).measure]
+    found = [on_first_rank(model, work) for work in works]
+    if distributed.get_rank() != 0:
+        return {"first": False}
+    expected = [work(plain) for work in works]
+    equal = [same(one, other, ("source", "precision")) for one, other in zip(found, expected, strict=True)]
+    precision = [one.mixer(one.mixers[0]).attrs["precision"] for one in (found[0], expected[0])]
+    return {"first": True, "equal": equal, "precision": precision}
 
 
 def trained(how: str, family: str, policy: torch.dtype | None = None) -> dict[str, Any]:
     """Whether losses and weights after five steps are the same bits with a reading at each step as without."""
     without, with_readings = Training(held(how, family, policy)), Training(held(how, family, policy))
-    probing, read, losses = Probing(Probe(IDS, every=1, share=math.inf, settings=Settings(positions=4))), [], []
+    probing, read, losses = Probing(Probe(IDS, every=1, share=math.inf, settings=FEW)), [], []
     for step in range(5):
         with torch.inference_mode(step == 2):
             read.append(probing.step(with_readings.model, step) is not None)
@@ -107,35 +108,27 @@ def failing(how: str, fault: str) -> list[Any]:
     return [error, again is not None, all(one == other for one, other in losses)]
 
 
-def raised(call: Callable[[], object]) -> str:
-    """The text of the error that a call raises; "" without."""
+def refused(how: str) -> str:
+    """The error of a model that is shared out otherwise, or that is given as it is to what needs the whole."""
+    mesh, model = init_device_mesh("cpu", (2,)), whole_model("llama")
+    call = partial(Probe(IDS).measure, model)
+    if how == "fsdp1":
+        model.model.layers[0] = FullyShardedDataParallel(model.model.layers[0], device_id=torch.device("cpu"))
+    elif how == "parallel":
+        plan = {"self_attn.q_proj": ColwiseParallel(), "self_attn.o_proj": RowwiseParallel()}
+        parallelize_module(model.model.layers[0], mesh, plan)
+    elif how == "pipeline":
+        call = partial(ss.profile, PipelineStage(model, distributed.get_rank(), 2, torch.device("cpu")), IDS)
+    elif how == "zero":
+        for number, parameter in enumerate(model.parameters()):
+            parameter.ds_id = number
+    else:
+        call = partial(ss.profile, shard(model), IDS)
     try:
         call()
     except errors.StatesizeError as error:
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def refused(how: str) -> str:
-    """The error of a model that is shared out otherwise, or that is given as it is to what needs the whole."""
-    mesh, model = init_device_mesh("cpu", (2,)), whole_model("llama")
-    if how == "fsdp1":
-        model.model.layers[0] = FullyShardedDataParallel(model.model.layers[0], device_id=torch.device("cpu"))
-    elif how == "parallel":
-        plan = {
-            "model.layers.0.self_attn.q_proj": ColwiseParallel(),
-            "model.layers.0.self_attn.o_proj": RowwiseParallel(),
-        }
-        parallelize_module(model, mesh, plan)
-    elif how == "pipeline":
-        stage = PipelineStage(model, distributed.get_rank(), 2, torch.device("cpu"))
-        return raised(lambda: ss.profile(stage, IDS))
-    elif how == "zero":
-        for number, parameter in enumerate(model.parameters()):
-            parameter.ds_id = number
-    else:
-        return raised(lambda: ss.profile(sharded(model), IDS))
-    return raised(lambda: Probe(IDS).measure(model))
 
 
 def by_lightning(folder: str, shared: bool) -> list[Any]:
@@ -164,7 +157,7 @@ def by_lightning(folder: str, shared: bool) -> list[Any]:
 
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     strategy = ModelParallelStrategy(2, 1) if shared else DDPStrategy()
-    probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
+    probe = Probe(IDS, every=2, share=math.inf, settings=FEW)
     module, callback = Causal(), StateSizeCallback(probe)
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy=strategy, max_epochs=1, default_root_dir=folder, callbacks=[callback],
@@ -185,7 +178,7 @@ def by_trainer(folder: str, shared: bool) -> list[Any]:
         lr_scheduler_type="constant", max_grad_norm=0.0, report_to="none", save_strategy="no", use_cpu=True,
         dataloader_pin_memory=False, disable_tqdm=True, seed=5,
     )  # fmt: skip
-    probe = Probe(IDS, every=2, share=math.inf, settings=Settings(positions=4))
+    probe = Probe(IDS, every=2, share=math.inf, settings=FEW)
     data = [{"input_ids": row, "labels": row} for row in IDS.repeat(8, 1)]
     model = whole_model("llama")
     trainer = Trainer(model, arguments, train_dataset=data, callbacks=[StateSizeCallback(probe)])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,27 +18,26 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from statesize.lab import zoo
 
+_RANKS = 2
 _SECONDS = 200
 # What its children find imported: they start in a few milliseconds.
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["oracles.rank_work"])
 
 
-def on_ranks(work: Callable[..., Any], *arguments: Any, count: int = 2, limit: float = 1800) -> list[Any]:
-    """What each rank returned, or its error; None for one that died. Collectives may take so many seconds."""
+def on_ranks(work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """What each of two ranks returned, or its error; None for one that died."""
     # The server of the processes knows the path of Python's modules from the environment alone.
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    ends = [_SERVER.Pipe(duplex=False) for _ in range(count)]
-    processes = [
-        _SERVER.Process(target=_run, args=(work, arguments, rank, count, limit, store.port, ends[rank][1]), daemon=True)
-        for rank in range(count)
-    ]
-    for process, (_, sending) in zip(processes, ends, strict=True):
+    started, said = [], list[Any]()
+    for rank in range(_RANKS):
+        receiving, sending = _SERVER.Pipe(duplex=False)
+        process = _SERVER.Process(target=_run, args=(work, arguments, rank, store.port, sending), daemon=True)
         process.start()
         sending.close()
-    said = list[Any]()
-    for process, (receiving, _) in zip(processes, ends, strict=True):
+        started.append((process, receiving))
+    for process, receiving in started:
         try:
             said.append(receiving.recv() if receiving.poll(_SECONDS) else "it hangs")
         except EOFError:
@@ -52,22 +49,14 @@ def on_ranks(work: Callable[..., Any], *arguments: Any, count: int = 2, limit: f
     return said
 
 
-def _run(
-    work: Callable[..., Any],
-    arguments: Sequence[Any],
-    rank: int,
-    count: int,
-    limit: float,
-    port: int,
-    sending: Any,
-) -> None:
+def _run(work: Callable[..., Any], arguments: tuple[Any, ...], rank: int, port: int, sending: Any) -> None:
     torch.set_num_threads(1)
     # As torchrun says it to trainers.
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    os.environ |= {"GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"TORCHELASTIC_RUN_ID": "tests"}
+    said = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": _RANKS, "LOCAL_WORLD_SIZE": _RANKS, "GROUP_RANK": 0}
+    said |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests"}
+    os.environ |= {name: str(value) for name, value in said.items()}
     store = distributed.TCPStore("127.0.0.1", port, is_master=False)
-    distributed.init_process_group("gloo", timeout=timedelta(seconds=limit), store=store, rank=rank, world_size=count)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=_RANKS)
     try:
         sending.send(work(*arguments))
     except BaseException as error:
@@ -89,25 +78,12 @@ def whole_model(family: str) -> nn.Module:
     return zoo.load(family)[0].train() if family in zoo.names() else tiny(family).train()
 
 
-def sharded(model: nn.Module, policy: torch.dtype | None = None) -> nn.Module:
-    """A copy of a model that fully_shard has shared out among all ranks."""
-    return shard(copy.deepcopy(model), policy)
-
-
 def shard(model: nn.Module, policy: torch.dtype | None = None) -> nn.Module:
     """Share a model out among all ranks, each layer a unit."""
-    options: dict[str, Any] = {"mesh": init_device_mesh("cpu", (distributed.get_world_size(),))}
+    options: dict[str, Any] = {"mesh": init_device_mesh("cpu", (_RANKS,))}
     if policy is not None:
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=policy)
     lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
     for layer in max(lists, key=len):
         fully_shard(layer, **options)
     return fully_shard(model, **options)
-
-
-def in_lower_precision(model: nn.Module, policy: torch.dtype | None) -> nn.Module:
-    """A copy whose parameters have a dtype, as those that fully_shard gathers; buffers stay as they are."""
-    model = copy.deepcopy(model)
-    for parameter in model.parameters() if policy is not None else ():
-        parameter.data = parameter.data.to(policy)
-    return model
