@@ -1,16 +1,37 @@
 """Cases of the benchmarks: each is made, measured, and its memory told."""
 
+import os
 import pickle
+import signal
 from functools import partial
 
 import pytest
 import torch
-from oracles.memory_use import MEBIBYTE, die, hold, make, nothing, warm
 
 from benchmarks.cases import CASES, peak_bytes
 from statesize.errors import StatesizeError
+from statesize.operators import Dense
 from statesize.spectra.cut import make_cut
 from statesize.spectra.dispatch import ENGINES
+
+MEBIBYTE = 2**20
+
+
+def make(length):
+    return Dense(torch.eye(length, dtype=torch.float64))
+
+
+def hold(operator, mebibytes):
+    torch.ones(3 * mebibytes * MEBIBYTE // 8, dtype=torch.float64)
+    return torch.ones(mebibytes * MEBIBYTE // 8, dtype=torch.float64)
+
+
+def die(operator):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def warm():
+    hold(make(8), mebibytes=1)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -26,9 +47,8 @@ def test_each_case_is_made_and_its_engine_takes_it(case):
 def test_the_peak_of_each_call_with_the_operator():
     # The kernel counts resident pages in portions.
     held = 8 * 1024**2 - MEBIBYTE
-    small, large, again = peak_bytes(
-        partial(make, 1024), [nothing, partial(hold, mebibytes=40), nothing], warm, threads=1
-    )
+    calls = [id, partial(hold, mebibytes=40), id]  # the first and the last do nothing
+    small, large, again = peak_bytes(partial(make, 1024), calls, warm, threads=1)
     # The 120 MiB are gone before the 40 are taken.
     assert held <= small < held + 5 * MEBIBYTE
     assert held + 120 * MEBIBYTE <= large < held + 130 * MEBIBYTE

@@ -39,9 +39,7 @@ class Training:
 
     def step(self) -> float:
         """The loss of a step."""
-        output: Any = self.model(IDS)
-        logits = output if isinstance(output, torch.Tensor) else output.logits
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), IDS.flatten())
+        loss = nn.functional.cross_entropy(self.model(IDS).logits.float().flatten(0, 1), IDS.flatten())
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -49,8 +47,8 @@ class Training:
 
     def weights(self) -> list[torch.Tensor]:
         """All weights, whole."""
-        parameters: list[Any] = list(self.model.parameters())
-        return [one.full_tensor() if hasattr(one, "full_tensor") else one.detach() for one in parameters]
+        whole = [one.full_tensor() if hasattr(one, "full_tensor") else one for one in self.model.parameters()]
+        return [one.detach() for one in whole]
 
 
 def readings(family: str, policy: torch.dtype | None) -> dict[str, Any]:

@@ -6,8 +6,6 @@ elsewhere. What may cross is what torch lets cross: copies, numbers, and indices
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,10 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 # A device that torch has a name for and no code: what is not handled below fails.
 DEVICE, CPU = torch.device("lazy:0"), torch.device("cpu")
 _aten: Any = torch.ops.aten
-_CROSS = {
-    *(_aten._to_copy.default, _aten.copy_.default, _aten.index.Tensor),
-    *(_aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default),
-}
+_CROSS = {_aten._to_copy.default, _aten.copy_.default, _aten.index.Tensor}
+_CROSS |= {_aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
 
 
 class Elsewhere(Tensor):
@@ -59,13 +55,6 @@ for _made in (_aten.empty.memory_format, _aten.empty_strided.default, _aten.copy
     _LIBRARY.impl(_made, lambda *args, _made=_made, **kwargs: _run(_made, args, kwargs), "Lazy")
 
 
-@contextmanager
-def second_device() -> Iterator[torch.device]:
-    """The device, while there is one."""
-    with _Made():
-        yield DEVICE
-
-
 def _is_second(device: Any) -> bool:
     return device is not None and torch.device(device).type == DEVICE.type
 
@@ -98,10 +87,15 @@ def _run(function: Any, args: Any, kwargs: Any) -> Any:
     return tree_map(wrapped, function(*tree_map(unwrapped, args), **tree_map(unwrapped, kwargs)))
 
 
-class _Made(TorchDispatchMode):
-    """Operations that make a tensor on the device have none of its tensors among their arguments."""
+class second_device(TorchDispatchMode):
+    """The device, while there is one."""
+
+    def __enter__(self) -> torch.device:
+        super().__enter__()
+        return DEVICE
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        # Operations that make a tensor on the device have none of its tensors among their arguments.
         kwargs = kwargs or {}
         if _is_second(kwargs.get("device")) or any(issubclass(kind, Elsewhere) for kind in types):
             return _run(function, args, kwargs)

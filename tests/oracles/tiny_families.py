@@ -89,7 +89,7 @@ def settings(config_class: type[Any], special: dict[str, Any]) -> dict[str, Any]
     return given | {name: value for name, value in special.items() if name not in parts}
 
 
-def tiny(family: str, seed: int = 0) -> nn.Module:
+def tiny(family: str) -> nn.Module:
     """The causal language model of a family, tiny and random, in eval mode."""
     config_class = transformers.CONFIG_MAPPING[family]
     model_class = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family])
@@ -97,7 +97,7 @@ def tiny(family: str, seed: int = 0) -> nn.Module:
     if family in ASSISTANTS:
         text_class = transformers.CONFIG_MAPPING[ASSISTANTS[family]]
         text = text_class(**settings(text_class, ASSISTANT))
-        return random_model(model_class, config_class(text_config=text, backbone_hidden_size=24), seed)
+        return random_model(model_class, config_class(text_config=text, backbone_hidden_size=24))
     for name in ("text_config", "decoder"):  # the part that the model is a model of, where it is not the whole
         part = getattr(config_class(), name, None) if model_class.config_class is not config_class else None
         if type(part) is model_class.config_class:
@@ -105,15 +105,15 @@ def tiny(family: str, seed: int = 0) -> nn.Module:
     config = config_class(**settings(config_class, special))
     if family == "gemma3n":  # its vision tower is a model of timm, which reads no text
         object.__setattr__(config, "vision_config", _plain_vision(config.vision_config))  # past the check of its type
-    return random_model(model_class, config, seed, LOUDER.get(family, 1.0))
+    return random_model(model_class, config, LOUDER.get(family, 1.0))
 
 
-def beyond(class_name: str, special: dict[str, Any], seed: int = 0) -> nn.Module:
+def beyond(class_name: str, special: dict[str, Any]) -> nn.Module:
     """A model of a class that the registry of causal language models lacks."""
     model_class = getattr(transformers, class_name)
     config_class = model_class.config_class
     louder = next((size for name, size in LOUDER.items() if class_name.startswith(name)), 1.0)
-    return random_model(model_class, config_class(**settings(config_class, special)), seed, louder)
+    return random_model(model_class, config_class(**settings(config_class, special)), louder)
 
 
 MORE: dict[str, Callable[..., nn.Module]] = {
@@ -130,10 +130,10 @@ def answers(model: nn.Module, ids: Tensor) -> Tensor:
     return output.logits if getattr(output, "logits", None) is not None else output.last_hidden_state
 
 
-def random_model(model_class: type[Any], config: Any, seed: int = 0, louder: float = 1.0) -> nn.Module:
+def random_model(model_class: type[Any], config: Any, louder: float = 1.0) -> nn.Module:
     """A model with weights large enough for attention to be far from uniform, and `louder` times that."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = model_class._from_config(config, experts_implementation="eager").eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -148,9 +148,8 @@ def _spread(name: str, parameter: Tensor) -> float:
     if last in ("sinks", "temp", "A"):  # zero or nearly so in every head to begin with; A is doge's, temp zaya's
         return 1.0
     # Decays, which are spread on purpose, and biases that make steps small: drawn, states would hardly last.
-    if last in ("A_log", "D", "dt_bias", "dt_proj_bias") or name.endswith("dt_proj.bias"):
-        return 0.0
-    if "embed_positions" in name and not parameter.requires_grad:  # sines
+    kept = last in ("A_log", "D", "dt_bias", "dt_proj_bias") or name.endswith("dt_proj.bias")
+    if kept or ("embed_positions" in name and not parameter.requires_grad):  # sines
         return 0.0
     if parameter.ndim >= 2:
         return max(0.2, parameter.shape[-1] ** -0.5)

@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from oracles.memory_use import nothing
 
 from benchmarks.cases import delta, gated, peak_bytes, selective, smooth_attention
 from statesize.measurement.measurement import measure
@@ -39,7 +38,7 @@ def warm(make, engine):
 def test_the_estimate_bounds_what_is_held(engine, make, length):
     operator = make(length)
     each, shared = ENGINES[engine].footprint(operator, make_cut(length))
-    calls = [nothing, partial(ask, engine=engine)]
+    calls = [id, partial(ask, engine=engine)]  # the first does nothing
     held, reached = peak_bytes(partial(make, length), calls, partial(warm, make, engine), threads=1)
     assert reached - held < 1.5 * operator.batch_shape.numel() * each + shared + ASIDE
 
@@ -55,7 +54,7 @@ def at_four(operator):
 @pytest.mark.slow
 def test_no_copy_of_a_long_recurrence_is_made():
     # So long that the stretch, whose size does not depend on the length, is the smaller part of what is allowed.
-    held, reached = peak_bytes(partial(single, LONG), [nothing, at_four], partial(at_four, single(256)), 1)
+    held, reached = peak_bytes(partial(single, LONG), [id, at_four], partial(at_four, single(256)), 1)
     inputs = 3 * 64 * 4 * LONG
     assert held > 0.9 * inputs
     # Beside them a stretch; in float64 they would take twice as much as they do.
