@@ -188,12 +188,11 @@ def test_what_has_no_T_is_refused(cause):
 OWN_CACHES = """
 import json, sys, torch
 sys.path.append("tests")
-from oracles.flash_attention import install_flash_attention
+from oracles.triton_interpreter import install_flash_attention, interpret_if_asked
 install_flash_attention()
 from fla.models import ForgettingTransformerConfig, MLAConfig, TransformerConfig
 from transformers import AutoModelForCausalLM
 import statesize as ss
-from oracles.triton_interpreter import interpret_if_asked
 interpret_if_asked()
 sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_heads": 2, "fuse_norm": False}
 sizes |= {"fuse_cross_entropy": False, "fuse_swiglu": False}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from oracles import rank_work
-from oracles.ranks import on_ranks
+from oracles.rank_work import on_ranks
 
 pytestmark = pytest.mark.slow
 _TIMES = {"run", "ess/share_of_time"}

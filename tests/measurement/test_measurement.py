@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.recurrences import random_recurrence
+from oracles.operators import random_recurrence
 
 from statesize.errors import EngineError, InputError
 from statesize.measurement.measurement import hankel_singular_values, measure

@@ -22,8 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from oracles.fla_layers import HALF, LAYERS, build, tokens
-from oracles.flash_attention import install_flash_attention
-from oracles.triton_interpreter import interpret_if_asked
+from oracles.triton_interpreter import install_flash_attention, interpret_if_asked
 
 import statesize as ss
 from statesize.adapters.check import check_operator, unfaithfulness

@@ -1,35 +1,39 @@
-"""Random operators of every family that is known to be hard for an engine."""
+"""Random recurrences of every structure, and operators of every family that is known to be hard for an engine."""
 
 import math
 
 import torch
 from oracles import draws
-from oracles.recurrences import STRUCTURES, random_recurrence
 from torch import Tensor
 
 from statesize.operators import Convolution, Dense, Operator, Recurrence, SoftmaxAttention
 
-FAMILIES = (
-    *STRUCTURES,
-    "marginal",
-    "vanishing",
-    "reset",
-    "repeated",
-    "constant",
-    "zero",
-    "rank-deficient",
-    "graded",
-    "attention",
-    "sharp attention",
-    "flat attention",
-    "sliding attention",
-    "short convolution",
-    "long convolution",
-    "modal convolution",
-    "smooth convolution",
-    "late convolution",
-    "identity",
-)
+STRUCTURES = ("scalar", "diagonal", "full", "delta", "complex", "orthogonal")
+FAMILIES = (*STRUCTURES, "marginal", "vanishing", "reset", "repeated", "constant", "zero", "rank-deficient", "graded")
+FAMILIES += ("attention", "sharp attention", "flat attention", "sliding attention", "short convolution")
+FAMILIES += ("long convolution", "modal convolution", "smooth convolution", "late convolution", "identity")
+
+
+def random_recurrence(structure: str, seed: int, length: int, states: int, batch: tuple[int, ...] = ()) -> Recurrence:
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.randn(*batch, *shape, generator=g, dtype=dtype)
+
+    B, C = normal(length, states), normal(length, states)
+    if structure == "scalar":
+        return Recurrence(normal(length, 1).sigmoid(), B, C)
+    if structure == "diagonal":
+        return Recurrence((normal(length, states) + 1).sigmoid(), B, C)
+    if structure == "full":
+        return Recurrence(normal(length, states, states) / states**0.5, B, C)
+    if structure == "delta":
+        key = torch.nn.functional.normalize(B, dim=-1)
+        return Recurrence.delta_rule(key, normal(length).sigmoid(), C, normal(length, states).sigmoid() ** 0.25)
+    if structure == "complex":
+        modes = torch.polar(normal(length, states).sigmoid(), normal(length, states))
+        return Recurrence(modes, B, C)
+    return Recurrence(torch.linalg.qr(normal(length, states, states)).Q, B, C)
 
 
 def random_operator(family: str, seed: int, length: int) -> Operator:

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import slycot
 import torch
-from oracles.exact import attention, softmax_rounding
-from oracles.high_precision import exact_singular_values, matrix_singular_values
+from oracles.exact import attention, exact_singular_values, matrix_singular_values, softmax_rounding
 from oracles.operators import FAMILIES, random_operator, scaled
 from torch import Tensor
 from torch.nn.functional import pad
@@ -46,11 +45,9 @@ def answer(blocks: HankelBlocks, top: float, *, with_values: bool = True) -> Ans
     return Answer(values, blocks.error_bound, *blocks.entropies(), lower, upper)
 
 
-def answers(
-    operator: Operator, positions: Positions, past: int | None = None, future: int | None = None
-) -> tuple[dict[str, Answer], float]:
+def answers(operator: Operator, positions: Positions, *window: int | None) -> tuple[dict[str, Answer], float]:
     """What every engine that takes an unbatched operator says of it, by name, and the largest singular value."""
-    cut = make_cut(operator.length, positions, past, future)
+    cut = make_cut(operator.length, positions, *window)
     top = float(ENGINES["dense"].blocks(operator, cut).singular_values().max()) or 1.0
     able = [engine for engine in ENGINES.values() if engine.unsupported_reason(operator, cut, ()) is None]
     found = {one.name: answer(one.blocks(operator, cut), top, with_values="values" in one.outputs) for one in able}
@@ -108,9 +105,7 @@ def difference(one: Tensor, other: Tensor) -> Tensor:
     return (pad(one, (0, r - one.shape[-1])) - pad(other, (0, r - other.shape[-1]))).abs().amax(-1)
 
 
-def pairs(
-    tallies: dict[tuple[str, str], Tallies], family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int
-) -> None:
+def pairs(tallies: dict, family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int) -> None:
     """Every pair of engines on operators of a family: whole blocks, and windows of a third of the length."""
     for seed in seeds:
         length = lengths[seed % len(lengths)]
@@ -125,9 +120,7 @@ def pairs(
                 tallies.setdefault((one, other), Tallies()).add(first, second)
 
 
-def sixty_digits(
-    tallies: dict[str, Tallies], family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int
-) -> None:
+def sixty_digits(tallies: dict, family: str, seeds: Iterable[int], lengths: tuple[int, ...], positions: int) -> None:
     """Every engine on operators of a family, against mpmath.
 
     Of a recurrence its own numbers are taken exactly, of attention T is made of its own numbers in 80 bits, of other
@@ -178,9 +171,7 @@ def slicot(tallies: dict[str, Tallies], seeds: Iterable[int]) -> float:
     return farthest
 
 
-def _against(
-    tallies: dict[str, Tallies], operator: Operator, positions: Positions, known: Spectrum
-) -> dict[str, Answer]:
+def _against(tallies: dict, operator: Operator, positions: Positions, known: Spectrum) -> dict[str, Answer]:
     """Compare every engine with singular values that are known otherwise."""
     found, top = answers(operator, positions)
     for name, one in found.items():

@@ -1,52 +1,53 @@
 """Solvers of the synthetic tasks, token by token from the input alone: position of each question → its answer."""
 
+from statesize.lab.tasks import MQAR, Compression, Rebinding, SelectiveCopying
 
-def solve_recall(tokens: list[int], keys: int) -> dict[int, int]:
+
+def solved(task, tokens: list[int]) -> dict[int, int]:
+    """The answers of the solver of a task."""
+    solvers = {MQAR: _recall, Rebinding: _rebinding, SelectiveCopying: _copying, Compression: _compression}
+    return solvers[type(task)](tokens, task)
+
+
+def _recall(tokens, task):
     """A key that is new is told its value by the next token; a key that is known is a question."""
-    memory: dict[int, int] = {}
-    answers: dict[int, int] = {}
+    memory, answers = {}, {}
     for position, token in enumerate(tokens):
-        if token >= keys:
-            continue
         if token in memory:
             answers[position] = memory[token]
-        else:
+        elif token < task.vocabulary_size // 2:
             memory[token] = tokens[position + 1]
     return answers
 
 
-def solve_rebinding(tokens: list[int], keys: int, pairs: int) -> dict[int, int]:
+def _rebinding(tokens, task):
     """The first pairs of a document bind their keys; each further key asks; <eos> empties the memory."""
-    none, eos = 2 * keys, 2 * keys + 1
-    memory: dict[int, int] = {}
-    answers: dict[int, int] = {}
-    bound = 0
+    none, eos = 2 * task.keys, 2 * task.keys + 1
+    memory, answers = {}, {}
     for position, token in enumerate(tokens):
         if token == eos:
-            memory, bound = {}, 0
-        elif token < keys and bound < pairs:
+            memory = {}
+        elif token < task.keys and len(memory) < task.pairs:
             memory[token] = tokens[position + 1]
-            bound += 1
-        elif token < keys:
+        elif token < task.keys:
             answers[position] = memory.get(token, none)
     return answers
 
 
-def solve_copying(tokens: list[int], symbols: int) -> dict[int, int]:
+def _copying(tokens, task):
     """Symbols queue up; each marker takes the first of the queue."""
-    queue: list[int] = []
-    answers: dict[int, int] = {}
+    queue, answers = [], {}
     for position, token in enumerate(tokens):
-        if token < symbols:
+        if token < task.symbols:
             queue.append(token)
-        elif token == symbols + 1:
+        elif token == task.symbols + 1:
             answers[position] = queue.pop(0)
     assert not queue
     return answers
 
 
-def solve_compression(tokens: list[int], symbols: int) -> dict[int, int]:
+def _compression(tokens, task):
     """Symbols are written down up to the compression token; then each token names a place."""
-    end = tokens.index(symbols)
-    places = {symbols + 1 + place: token for place, token in enumerate(tokens[:end])}
+    end = tokens.index(task.symbols)
+    places = {task.symbols + 1 + place: token for place, token in enumerate(tokens[:end])}
     return {position: places.pop(token) for position, token in enumerate(tokens) if position > end}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracles.recurrences import STRUCTURES, random_recurrence
+from oracles.operators import STRUCTURES, random_recurrence
 
 from statesize.errors import InputError
 from statesize.measurement.measurement import hankel_singular_values, measure

@@ -3,8 +3,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.high_precision import exact_singular_values
-from oracles.recurrences import random_recurrence
+from oracles.exact import exact_singular_values
+from oracles.operators import random_recurrence
 
 from statesize.measurement.measurement import measure
 from statesize.measurement.metrics import entropy_ess

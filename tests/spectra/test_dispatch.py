@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from oracles.recurrences import random_recurrence
+from oracles.operators import random_recurrence
 
 from statesize.errors import EngineError, InputError
 from statesize.io.machine import free_bytes

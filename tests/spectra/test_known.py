@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles.operators import FAMILIES, random_operator
-from oracles.recurrences import random_recurrence
+from oracles.operators import FAMILIES, random_operator, random_recurrence
 from oracles.references import RATIOS
 
 from statesize.measurement.measurement import measure

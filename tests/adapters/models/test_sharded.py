@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from oracles import rank_work
-from oracles.ranks import on_ranks
+from oracles.rank_work import on_ranks
 
 POLICIES = (None, torch.bfloat16)
 FAMILIES = ("llama", "mamba2", "qwen3_next", "gla")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.task_solvers import solve_compression, solve_copying, solve_rebinding, solve_recall
+from oracles.task_solvers import solved
 
 from statesize.lab.tasks import IGNORED, MQAR, Compression, Rebinding, SelectiveCopying, build_task
 from statesize.lab.tasks.base import distinct
@@ -36,19 +36,6 @@ def copyings(draw):
 def rebindings(draw):
     pairs, unbound = draw(st.integers(2, 9)), draw(st.integers(1, 9))
     return Rebinding(draw(st.integers(1, 5)), pairs, unbound, keys=pairs + unbound + draw(st.integers(0, 40)))
-
-
-def solved(task, tokens):
-    """The targets by their positions, of a solver that reads the tokens."""
-    match task:
-        case MQAR():
-            return solve_recall(tokens, task.vocabulary_size // 2)
-        case SelectiveCopying():
-            return solve_copying(tokens, task.symbols)
-        case Compression():
-            return solve_compression(tokens, task.symbols)
-        case _:
-            return solve_rebinding(tokens, task.keys, task.pairs)
 
 
 @pytest.mark.parametrize(

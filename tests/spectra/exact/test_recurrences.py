@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.high_precision import exact_singular_values
-from oracles.recurrences import STRUCTURES, random_recurrence
+from oracles.exact import exact_singular_values
+from oracles.operators import STRUCTURES, random_recurrence
 from torch import Tensor
 
 from statesize.measurement.measurement import measure
