@@ -111,9 +111,7 @@ def observed_answers(model: nn.Module, ids: Tensor) -> Tensor:
         return answers(model, ids)
 
 
-def _compared(
-    row: Row, model: nn.Module, build: Callable[[], nn.Module], items: list[Captured], ids: Tensor
-) -> list[float]:
+def _compared(row: Row, model: nn.Module, build: Callable[[], nn.Module], items: list[Captured], ids: Tensor) -> list:
     """The error of each mixer that an oracle reaches: by impulses, else by maps."""
     maps = dict(zip([item.name for item in items if item.kind in MAPPED], attention_maps(build(), ids), strict=False))
     if len(maps) != sum(item.kind in MAPPED for item in items):
@@ -160,7 +158,7 @@ def attention_maps(model: nn.Module, ids: Tensor) -> list[Tensor]:
     with torch.no_grad():
         output = model(input_ids=ids, use_cache=False, output_attentions=True)
     maps = [found for found in (getattr(output, "attentions", None) or ()) if isinstance(found, Tensor)]
-    return [found[0].float() for found in maps if found.ndim == 4 and found.shape[-1] == found.shape[-2] == LENGTH]
+    return [found[0].float() for found in maps if found.ndim == 4 and found.shape[2:] == (LENGTH, LENGTH)]
 
 
 def _unevenness(item: Captured) -> float:

@@ -65,11 +65,8 @@ def measured(name: str, by: str, length: int) -> Found:
     try:
         device = "cuda" if by == "gpu" else "cpu"
         dtype = torch.bfloat16 if by == "gpu" else torch.float16 if name in HALF else torch.float32
-        model, ids, found.dtype = (
-            build(name).to(device, dtype),
-            tokens(length).to(device),
-            str(dtype).removeprefix("torch."),
-        )
+        model, ids = build(name).to(device, dtype), tokens(length).to(device)
+        found.dtype = str(dtype).removeprefix("torch.")
         # The interpreter is slow: what it returns is compared with T u, and not run again for references.
         capture_module.check_operator = partial(compared, found)
         interpret_if_asked()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,16 +15,13 @@ from statesize.adapters.sources import Source
 
 
 @torch.no_grad()
-def observations(model: nn.Module, ids: Tensor, *sources: Source) -> list[Observation]:
-    """What some sources observe in one forward pass."""
+def observations(model: nn.Module, ids: Tensor, source: Source) -> list[Observation]:
+    """What a source observes in one forward pass."""
     seen: list[Observation] = []
-    with ExitStack() as stack:
-        running = stack.enter_context(ModuleStack(named_parts(model), 21).watching())
-        for source in sources:
-            stack.enter_context(
-                source(source_files(named_parts(model)), running, lambda make, product=None: seen.append(make()))
-            )
-        model(input_ids=ids, use_cache=False)
+    parts = named_parts(model)
+    with ModuleStack(parts, 21).watching() as running:
+        with source(source_files(parts), running, lambda make, product=None: seen.append(make())):
+            model(input_ids=ids, use_cache=False)
     return seen
 
 

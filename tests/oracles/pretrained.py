@@ -2,6 +2,7 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 TEXT = "The state of a model is what its past leaves to its future."
 
@@ -10,8 +11,6 @@ TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ m
 
 
 def tiny_tokenizer(*, eos: bool = True, bos: bool = False, template: str | None = None):
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -25,8 +24,6 @@ def tiny_tokenizer(*, eos: bool = True, bos: bool = False, template: str | None 
 
 
 def tiny_llama():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 32, "max_position_embeddings": 256}
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     with torch.random.fork_rng():

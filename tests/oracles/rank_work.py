@@ -28,6 +28,8 @@ from statesize.integrations.ranks import on_first_rank
 from statesize.lab import zoo
 from statesize.measurement.settings import Settings
 
+IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
+FEW = Settings(positions=4)
 _RANKS = 2
 _SECONDS = 200
 # What its children find imported: they start in a few milliseconds.
@@ -99,10 +101,6 @@ def shard(model: nn.Module, policy: torch.dtype | None = None) -> nn.Module:
     return fully_shard(model, **options)
 
 
-IDS = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(1))
-FEW = Settings(positions=4)
-
-
 def held(how: str, family: str = "llama", policy: torch.dtype | None = None) -> nn.Module:
     """A model that the ranks share out, or that DDP holds on each."""
     model = whole_model(family)
@@ -137,12 +135,13 @@ def readings(family: str, policy: torch.dtype | None) -> dict[str, Any]:
         parameter.data = parameter.data.to(policy)
     works = [lambda whole: ss.profile(whole, IDS, settings=FEW), Probe(IDS, settings=FEW).measure]
     found = [on_first_rank(model, work) for work in works]
-    if distributed.get_rank() != 0:
-        return {"first": False}
+    first = distributed.get_rank() == 0
+    if any(one is None for one in found):
+        return {"first": first}
     expected = [work(plain) for work in works]
     equal = [same(one, other, ("source", "precision")) for one, other in zip(found, expected, strict=True)]
     precision = [one.mixer(one.mixers[0]).attrs["precision"] for one in (found[0], expected[0])]
-    return {"first": True, "equal": equal, "precision": precision}
+    return {"first": first, "equal": equal, "precision": precision}
 
 
 def trained(how: str, family: str, policy: torch.dtype | None = None) -> dict[str, Any]:
