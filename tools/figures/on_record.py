@@ -16,8 +16,8 @@ EXPERIMENTS = ("cause", "crossover", "rank", "variation")
 
 
 def read_json(name: str) -> dict[str, Any]:
-    """The record of this name, NAME.json in the folder of its page."""
-    (path,) = RESULTS.glob(f"*/{name}.json")
+    """The record of this name, NAME.json in the folder of its page, or that of an experiment."""
+    (path,) = [*RESULTS.glob(f"*/{name}.json")] or [ROOT / record_folder(name) / "record.json"]
     return json.loads(path.read_text("utf-8"))
 
 
