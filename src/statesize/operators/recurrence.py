@@ -8,7 +8,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from statesize.operators.checked import checked_sizes, promoted
 from statesize.operators.operator import TensorOperator, alike
