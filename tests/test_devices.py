@@ -101,6 +101,14 @@ def test_a_network(device):
     assert there.entropy.tolist() == pytest.approx(on_cpu.entropy.tolist(), rel=0.05)
 
 
+def test_the_default_device_of_a_caller_changes_nothing():
+    model, ids = attention_model("llama"), token_ids()
+    expected = next(ss.capture(model, ids)).operator.dense()
+    with torch.device("meta"):
+        found = next(ss.capture(model, ids)).operator.dense()
+    assert torch.equal(found, expected)
+
+
 def test_tensors_of_two_devices_do_not_meet():
     with second_device():
         there = torch.ones(2, device=DEVICE)

@@ -14,7 +14,7 @@ import experiments.variation  # noqa: F401
 from statesize.cli import main
 from statesize.lab.studies import study as studies
 from statesize.lab.studies.engine.record import RECORD, verify
-from statesize.lab.studies.engine.table import TABLE
+from statesize.lab.studies.engine.table import TABLE, StudyTable, parse_rows
 from tools.figures import on_record
 from tools.figures.findings import CLAIMS, findings
 
@@ -37,6 +37,14 @@ def shown():
 def test_a_record_follows_from_its_table(name):
     # That of recall is of a preset of delimiters.
     assert verify(studies["delimiters" if name == "recall" else name](), FOLDERS[name])["done"] > 0
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_records_of_a_study_have_the_quantities_of_its_charts(name):
+    study = studies[name]()
+    records = study.records(StudyTable(parse_rows((FOLDERS[name] / TABLE).read_bytes())))
+    for panel in study.panels:
+        assert any({panel.x, panel.y} <= record.keys() for record in records)
 
 
 def rounded(number):

@@ -613,6 +613,17 @@ def leaked(hidden: Tensor) -> Tensor:
     return hidden * (1 + hidden[:, :8].mean(1, keepdim=True))
 
 
+@torch.library.custom_op("tests::halve", mutates_args=("tensor",))
+def halve(tensor: Tensor) -> None:
+    tensor.mul_(0.5)
+
+
+def halved(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    value = value.clone()
+    halve(value)
+    return value.cumsum(1)
+
+
 def reading_the_next(place: int) -> Callable[[Own, Tensor, Tensor], Tensor]:
     def mixed(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
         later = hidden.index_add(1, torch.tensor([place]), hidden[:, [place + 1]])
@@ -650,6 +661,7 @@ REFUSED = {
         lambda own, h, v: torch.sparse.mm(torch.eye(LENGTH).to(v).to_sparse(), v[0]).expand_as(v),
         UNKNOWN,
     ),
+    "an operation of one's own that writes": (halved, UNKNOWN),
     "another stride": (lambda own, h, v: v.as_strided(v.shape, (*v.stride()[:1], 1, LENGTH)), UNKNOWN),
     "numpy": (in_numpy, OUTSIDE),
     "numpy beside what the text decides": (decided_in_numpy, OUTSIDE),

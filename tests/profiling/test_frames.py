@@ -77,6 +77,17 @@ class Loop(nn.Module):
         return self.loop(frames)[0]
 
 
+class Copied(nn.Module):
+    """A recurrence over dimension 1 of a copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.loop = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, frames):
+        return self.loop(frames.transpose(0, 1).contiguous())[0].transpose(0, 1)
+
+
 def frames(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
@@ -86,6 +97,7 @@ LAYOUTS = {
     "padded": (Padding, (), (2, 3, LENGTH)),
     "as many channels": (Sound, (LENGTH,), (2, LENGTH, LENGTH)),
     "positions first": (Loop, (), (LENGTH, 2, 3)),
+    "positions first, in a copy": (Copied, (), (LENGTH, 2, 3)),
 }
 
 
@@ -111,8 +123,9 @@ def test_frames_that_a_layer_does_not_take_are_refused_in_its_words(frames):
         def forward(self, hidden):
             return super().forward(hidden).cumsum(1)
 
-    with pytest.raises(InputError, match="enters Layer"):
+    with pytest.raises(InputError, match="enters Layer") as refused:
         ss.profile(Layer(16, 16), frames)
+    assert str(refused.value.__cause__).partition("\n")[0] in str(refused.value)
 
 
 def test_codes_of_three_dimensions_need_their_axis_and_others_are_refused():

@@ -59,6 +59,7 @@ def test_each_study_has_a_small_grid_of_its_own(name):
         (["correlation", "--preset", "desktop"], "preset must be one of smoke, laptop, record, got 'desktop'"),
         (["corelation"], "got 'corelation'"),
         (["correlation", "--from", "sa"], "from must be left out for a study that trains its models, got 'sa'"),
+        (["correlation", "--text", "a"], "from must be left out for a study that trains its models, got 'a'"),
     ],
 )
 def test_what_is_not_there_is_refused(arguments, message, capsys):

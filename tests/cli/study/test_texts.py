@@ -64,10 +64,10 @@ def test_the_document_of_delimiters_and_its_files(command, documents, tmp_path, 
         ("größer\n\n".encode() + "größer".encode("latin-1"), "utf-8", 1),
     ],
 )
-def test_bad_texts_are_one_clear_line(command, tmp_path, capsys, content, words, code):
+def test_bad_texts_are_one_clear_line(command, documents, tmp_path, capsys, content, words, code):
     text = tmp_path / "text.txt"
     text.write_bytes(content)
-    assert main(command("delimiters", text)) == code
+    assert main([*command("delimiters", documents), "--text", str(text)]) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert words in err.splitlines()[-1]
