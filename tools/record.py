@@ -43,9 +43,10 @@ def record(study: Study, folder: Path, preset: str) -> None:
     """Put the runs of a preset in the folder of `statesize lab study` on record, those done, with their picture."""
     runs = study.runs(study.preset(preset))
     rows = stored_rows(study, runs, folder)
+    run = "python -m experiments." if study.kind in EXPERIMENTS else "statesize lab study "
     made = {
         "commit": fixing_commit(study),
-        "command": f"statesize lab study {study.kind} --preset {preset}",
+        "command": f"{run}{study.kind} --preset {preset}",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": json.loads((folder / CONCLUSION).read_bytes())["machine"],
     }
