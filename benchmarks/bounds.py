@@ -120,10 +120,10 @@ def conclusion(rows: Sequence[Row]) -> dict[str, Any]:
         result = result_of([row for row in rows if (row["file"], row["tokens"]) == (file, tokens)])
         found.append({"file": file, "tokens": tokens, "documents": result.texts, **bounds(result)})
     nested = {one["tokens"] for one in found} == {*LENGTHS} and {one["documents"] for one in found} == {NESTED}
-    judged = found if nested else [one for one in found if one["tokens"] == TOKENS]
     if nested:
-        for one in judged:
-            one["growth"] = growth([row for row in rows if row["file"] == one["file"]])
+        grown = {name: growth([row for row in rows if row["file"] == name]) for name in {one["file"] for one in found}}
+        found = [one | {"growth": grown[one["file"]]} for one in found]
+    judged = found if nested else [one for one in found if one["tokens"] == TOKENS]
     claims, known = NESTED_CLAIMS if nested else CLAIMS, dict[str, bool | None]()
     for name, claim in claims.items():
         each = [holds(one[claim["bound"]].ends, claim) for one in judged]

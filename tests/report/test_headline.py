@@ -109,3 +109,4 @@ def test_a_comparison_ranks_nothing_and_says_what_differs(ids, positions, names,
         f"Their {differing} differ, so ESS does not" if differing else "Numbers per channel past token 12 of 24: model"
     )
     assert compared.headline.startswith(begin)
+    assert ("--wide" in compared.headline) == (differing == "tokenizers")

@@ -1,5 +1,6 @@
 """Prices of a smaller cache: against a forward pass by hand, formulas in numpy, and all allocations of a small case."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -293,6 +294,8 @@ def test_recommendations():
     result = priced((0.001, 0.2, 0.2))
     assert result.recommended.rule == "int4"
     assert result.headline.startswith("int4 keeps 30% of the cache of m for +0.0010 ")
+    few = dataclasses.replace(result, documents=result.documents[:3])
+    assert few.headline.startswith("int4 keeps 30% of the cache of m for +0.0010 ")
     whole = priced((0.2, 0.2, 0.2))
     assert whole.recommended is None
     assert whole.headline == "No smaller cache of m surely costs at most 0.03 nats per token over 6 texts."

@@ -17,7 +17,9 @@ EXPERIMENTS = ("cause", "crossover", "rank", "variation")
 
 def read_json(name: str) -> dict[str, Any]:
     """The record of this name, NAME.json in the folder of its page, or that of an experiment."""
-    (path,) = [*RESULTS.glob(f"*/{name}.json")] or [ROOT / record_folder(name) / "record.json"]
+    if not (paths := [*RESULTS.glob(f"*/{name}.json")]):
+        return read_record(name)
+    (path,) = paths
     return json.loads(path.read_text("utf-8"))
 
 

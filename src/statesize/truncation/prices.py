@@ -99,7 +99,8 @@ class CachePrices(CutResult):
     def headline(self) -> str:
         """The smallest cache that is recommended, and its price."""
         # Where nothing can be recommended, numbers of 4 bits, for which no text is too short.
-        best, over = self.recommended if self.texts >= FEWEST_TEXTS else self.row(2), f"over {self.counted}"
+        rounded, over = self.variants.index(Variant(precision="int4")), f"over {self.counted}"
+        best = self.recommended if self.texts >= FEWEST_TEXTS else self.row(rounded)
         if not self.context_matters:
             return f"The context is worth too little to {self.model} {over} to tell what its cache may lose."
         if best is None:
