@@ -99,8 +99,9 @@ class CachePrices(CutResult):
     def headline(self) -> str:
         """The smallest cache that is recommended, and its price."""
         # Where nothing can be recommended, numbers of 4 bits, for which no text is too short.
-        rounded, over = self.variants.index(Variant(precision="int4")), f"over {self.counted}"
-        best = self.recommended if self.texts >= FEWEST_TEXTS else self.row(rounded)
+        best, over = self.recommended, f"over {self.counted}"
+        if self.texts < FEWEST_TEXTS:
+            best = next((row for row in self.rows if row.rule == "int4"), None)
         if not self.context_matters:
             return f"The context is worth too little to {self.model} {over} to tell what its cache may lose."
         if best is None:
