@@ -1,9 +1,10 @@
 """How far apart are both bounds of the memory? `python -m benchmarks.bounds FOLDER MODEL [--peps PEPS] [--tokens N]`.
 
 MODEL is what `statesize truncate` takes; PEPS a folder with the files pep-*.rst of github.com/python/peps (without it,
-bundled documents are read). 24 documents of 512 tokens, or N, are cut in their middle; `--nested` takes 8 others, whose
-beginnings are read at each of the lengths, into a FOLDER of their own. FOLDER gets files of each document that is read;
-the same command goes on from there. All together give FOLDER.json, with each document's processor time.
+bundled documents are read). 24 documents of 512 tokens, or N, are cut in their middle; `--nested` takes 8 of the PEPs on
+which bundled models were trained, whose beginnings are read at each of the lengths, into a FOLDER of their own. FOLDER
+gets files of each document that is read; the same command goes on from there. All together give FOLDER.json, with each
+document's processor time.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from statesize.truncation.truncate import CutTest
 
 PILOT, DOCUMENTS, TOKENS = 4, 24, 512
 NESTED, LENGTHS = 8, (256, 512, 1024, 2048)
-"""Documents that are read at several lengths, behind all those of the pilot and of 512 tokens."""
+"""Documents that are read at several lengths. Of the PEPs that no bundled model has read, too few are so long."""
 CLAIMS = {
     "with hindsight ESS suffices": {"bound": "hindsight", "at most": 0.01},
     "without it ESS does not": {"bound": "causal", "more than": 0.05},
@@ -61,9 +62,10 @@ def main(folder: Path, name: str, peps: Path | None, tokens: int, *, nested: boo
     """Read the documents that have no file, and conclude from all files."""
     torch.set_num_threads(1)
     loaded = load_model(name)
-    longest = max(LENGTHS) if nested else tokens
-    pieces = fresh_pieces(peps, loaded.tokenizer, longest)[PILOT:]  # pyright: ignore[reportArgumentType]
-    pieces = [piece[:tokens] for piece in pieces[DOCUMENTS:][:NESTED]] if nested else pieces[:DOCUMENTS]
+    longest, chosen = (max(LENGTHS), slice(NESTED)) if nested else (tokens, slice(PILOT, PILOT + DOCUMENTS))
+    texts = list(bundled.documents()) if peps is None else pep_pieces(peps, trained_on=nested)
+    pieces = prose(texts, loaded.tokenizer, longest)  # pyright: ignore[reportArgumentType]
+    pieces = [piece[:tokens] for piece in pieces[chosen]]
     test, weights = CutTest.of(loaded.model, list(enumerate(pieces)), (tokens // 2,)), weights_of(loaded)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -87,29 +89,28 @@ def main(folder: Path, name: str, peps: Path | None, tokens: int, *, nested: boo
     print(json.dumps({"verdicts": made["verdicts"], "bounds": made["bounds"]}, indent=1))
 
 
-def fresh_pieces(peps: Path | None, tokenizer: AnyTokenizer, tokens: int) -> list[Tensor]:
+def prose(texts: Sequence[str], tokenizer: AnyTokenizer, tokens: int) -> list[Tensor]:
     """The beginning of each text that is long enough, in a random order, (tokens,) each."""
-    texts = list(bundled.documents()) if peps is None else unread(peps)
     texts = [text for text in texts if is_prose(text[:_BEGINNING], _LETTERS * _BEGINNING)]
     random.Random(0).shuffle(texts)  # noqa: S311
     ids = (torch.tensor(encode(tokenizer, text)) for text in texts)
     return [numbered_excerpts([one[:tokens]], tokens, 1, tokenizer)[0][1] for one in ids if len(one) >= tokens]
 
 
-def unread(peps: Path) -> list[str]:
-    """A piece of each PEP on which no bundled model was trained, and of which no bundled document is a part."""
+def pep_pieces(peps: Path, *, trained_on: bool = False) -> list[str]:
+    """A piece of each PEP on which bundled models were trained, or else were not, and of which no document is bundled."""
     texts = [path.read_text("utf-8") for path in sorted(peps.glob("pep-*.rst"))]
     bodies = {text: text.partition("\n\n")[2] for text in texts}
     held_out = set(split(bodies.values()).held_out)
     beginnings = [text[:200] for text in bundled.documents()]
     # Models were trained on what says that it is in the public domain, but for what was held out.
-    fresh = (
+    chosen = (
         text
         for text in texts
-        if ("public domain" not in " ".join(text.lower().split()) or bodies[text] in held_out)
+        if ("public domain" in " ".join(text.lower().split()) and bodies[text] not in held_out) is trained_on
         and not any(beginning in text for beginning in beginnings)
     )
-    starts = ((text, _LONG_START if len(text.encode()) > _LONG else _START) for text in fresh)
+    starts = ((text, _LONG_START if len(text.encode()) > _LONG else _START) for text in chosen)
     return [text[start : start + _PIECE] for text, start in starts]
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from benchmarks.bounds import CLAIMS, LENGTHS, NESTED, NESTED_CLAIMS, TOKENS, conclusion, unread
+from benchmarks.bounds import CLAIMS, LENGTHS, NESTED, NESTED_CLAIMS, TOKENS, conclusion, pep_pieces
 from statesize.lab.tasks.text import split
 from statesize.texts.bundled import documents
 
 
-def test_peps_that_bundled_models_or_records_read_are_left_out(tmp_path):
+def test_peps_that_bundled_models_read_are_apart_and_bundled_documents_are_left_out(tmp_path):
     sentence = "A plain sentence about the language and its rules. "
     licence = "This document is placed in the public domain."
     # About one body in twenty is held out by its hash.
@@ -18,9 +18,10 @@ def test_peps_that_bundled_models_or_records_read_are_left_out(tmp_path):
     assert 0 < len(held_out) < 20
     (tmp_path / "pep-0100.rst").write_text("PEP: 100\n\n" + sentence * 400, encoding="utf-8")
     (tmp_path / "pep-0101.rst").write_text("PEP: 101\n\n" + documents()[0] + sentence * 400, encoding="utf-8")
-    pieces = unread(tmp_path)
+    pieces = pep_pieces(tmp_path)
     assert len(pieces) == len(held_out) + 1
     assert pieces[-1] == ("PEP: 100\n\n" + sentence * 400)[9500:20500]
+    assert len(pep_pieces(tmp_path, trained_on=True)) == len(bodies) - len(held_out)
 
 
 def rows(file, tokens, hindsight, causal, count=5, others=()):
