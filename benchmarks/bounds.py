@@ -1,10 +1,9 @@
 """How far apart are both bounds of the memory? `python -m benchmarks.bounds FOLDER MODEL [--peps PEPS] [--tokens N]`.
 
 MODEL is what `statesize truncate` takes; PEPS a folder with the files pep-*.rst of github.com/python/peps (without it,
-bundled documents are read). 24 documents of 512 tokens, or N, are cut in their middle; `--nested` takes 8 of the PEPs on
-which bundled models were trained, whose beginnings are read at each of the lengths, into a FOLDER of their own. FOLDER
-gets files of each document that is read; the same command goes on from there. All together give FOLDER.json, with each
-document's processor time.
+bundled documents are read). 24 documents of 512 tokens, or N, are cut in their middle; `--nested` takes 8 PEPs on which
+bundled models were trained, whose beginnings are read at each of the lengths, into a FOLDER of their own. FOLDER gets
+files of each document that is read; the same command goes on from there. All together give FOLDER.json.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ def prose(texts: Sequence[str], tokenizer: AnyTokenizer, tokens: int) -> list[Te
 
 
 def pep_pieces(peps: Path, *, trained_on: bool = False) -> list[str]:
-    """A piece of each PEP on which bundled models were trained, or else were not, and of which no document is bundled."""
+    """A piece of each PEP on which bundled models were trained, or not, and of which no document is bundled."""
     texts = [path.read_text("utf-8") for path in sorted(peps.glob("pep-*.rst"))]
     bodies = {text: text.partition("\n\n")[2] for text in texts}
     held_out = set(split(bodies.values()).held_out)
