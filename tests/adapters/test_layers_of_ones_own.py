@@ -190,6 +190,13 @@ def reading(own: Own, hidden: Tensor, value: Tensor | None = None) -> Tensor:
     return sigmoids(own, hidden) * heads(own.value(hidden) if value is None else value).mean(-1).sigmoid()[:, :, None]
 
 
+def outer_products(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+    """Linear attention step by step, its query, key and value cut from a tensor."""
+    parts = torch.cat([own.query(hidden), own.key(hidden), value], -1).chunk(3, -1)
+    query, key, value = (heads(part)[..., None] for part in parts)
+    return merged((query * (key * value.mT).cumsum(2)).sum(-2))
+
+
 def halved(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     """A running sum that is halved at positions which the text's numbers choose."""
     state, rows = torch.zeros_like(value[:, 0]), []
@@ -393,6 +400,9 @@ TABLE = [
     Row("a convolution of what enters", lambda own, h, v: F.gelu(own.convolved(h)), Own.taps),
     Row("a convolution by FFT", lambda own, h, v: filtered(v, 2 * h.shape[1]), slow),
     Row("a token shift", lambda own, h, v: torch.lerp(v, delayed(v), own.gate.bias)),
+    Row("values of a learned scale", lambda own, h, v: own.attend(h, own.choice.bias * own.gate.bias.norm() * v)),
+    Row("a loop on pieces of a projection", outer_products, Own.linear),
+    Row("a learned slope", lambda own, h, v: own.attend(h, v * (own.choice.bias.exp() * v).sigmoid()), maps),
     # Gates, norms and projections behind T do not belong to it.
     Row("a gate behind", lambda own, h, v: own.attend(h, v) * own.gate(h).sigmoid(), maps),
     Row("a norm behind", lambda own, h, v: F.normalize(own.attend(h, v), dim=-1), maps),

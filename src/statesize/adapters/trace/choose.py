@@ -351,10 +351,8 @@ class Search:
             longer = [self._piece(piece.start.tensor, now, uses) for uses in known if uses >= piece.uses]
             if not longer or now not in longer[0].steps or longer[0].step.mixing != piece.step.mixing:
                 break
-            belong = all(
-                self._divides(node, factor) or self._is_cancelled(factor, longest, longer[0]) for factor in factors
-            )
-            if not belong or self._channels(longer[0]) is None:
+            belong = (self._divides(node, at) or self._is_cancelled(at, longest, longer[0]) for at in factors)
+            if not all(belong) or self._channels(longer[0]) is None:
                 break
             longest = longer[0]
         return longest

@@ -34,11 +34,6 @@ def mixing_around(around: Around) -> Note | None:
     return Note(Code.PART, f"T is without {' and '.join(outside)}.") if outside else None
 
 
-def _said(name: str, module: nn.Module) -> float | None:
-    """The numbers that a layer's class says it keeps for a channel, inf for every token; None without a word."""
-    return math.inf if isinstance(module, nn.MultiheadAttention) else named_state_size(name, module)
-
-
 def _states(said: float | None, call: ModuleCall, mixing: TracedMixing) -> int | None:
     """The numbers that a layer keeps for a channel, by its class if T keeps no more, or by T; None if unknown."""
     if said == math.inf or not mixing.in_double:
@@ -74,12 +69,13 @@ def _shown_state(call: ModuleCall, kept: Kept) -> int | None:
 
 def observe(name: str, call: ModuleCall, mixing: TracedMixing, found: FoundMixer | None) -> Observation:
     """Observe what a module mixed and by which T, of the size that an earlier call has shown, if any has."""
-    softmax, channels, said = mixing.softmax, mixing.channels, _said(name, call.module)
+    softmax, channels, is_attention = mixing.softmax, mixing.channels, isinstance(call.module, nn.MultiheadAttention)
+    # The numbers that a layer's class says it keeps for a channel, inf for every token; None without a word.
+    said = math.inf if is_attention else named_state_size(name, call.module)
     if softmax is not None and (attention := _attention(name, call, mixing, softmax)) is not None:
         return attention
     states = _states(said, call, mixing) if found is None else found.state_size
     sequences, units, length, shared = mixing.mixed.shape
-    is_attention = isinstance(call.module, nn.MultiheadAttention)
     state_size = torch.arange(length)
     if states is not None:
         # A state that has more room than the text has tokens is no cache of these.

@@ -228,8 +228,7 @@ class _Finder:
             # What the cache holds beside what T keeps, of modules that are not counted there.
             short = [part for parent in call.module.modules() for part in short_convolutions(parent)]
             counted = [*trace.held, *(part for part in short if trace.contains(mixing, {part}))]
-            held = found.state_bytes + bytes_beside(call.module, call.length, counted)
-            found = replace(found, state_bytes=held)
+            found = replace(found, state_bytes=found.state_bytes + bytes_beside(call.module, call.length, counted))
         if not call.sources and (not self.found.traces or sum(map(Tensor.numel, trace.search.labels.values)) <= 2**22):
             self.found.traces[call.module] = trace, mixing
         return TracedLayer(found, trace.held, notes)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
+from operator import gt
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,7 @@ class Graph:
         self.labels, self.tape, self.starts, self.given = labels, labels.tape, starts, given
         self.order = {node: at for at, node in enumerate(labels.tape.nodes)}
         self._far, self._walks = dict[int, int | None](), dict[tuple[int, frozenset[Use]], Walk]()
+        self._sizes = [value.numel() for value in labels.tape.values]
 
     @cached_property
     def _marks(self) -> tuple[dict[int, dict[Use, int]], dict[int, int], dict[int, int]]:
@@ -101,16 +103,9 @@ class Graph:
         return self._walks[start, uses]
 
     def _walked(self, start: Place, uses: frozenset[Use]) -> Walk:
-        first, alone, walk = Step(entering(self, start)), {start.tensor}, Walk({}, set())
-        made, values = self.tape.made, self.tape.values
+        first, kin, walk = Step(entering(self, start)), self._kin(start.tensor), Walk({}, set())
         for node in self.tape.nodes:
             ids = [tensor for _, tensor in node.inputs]
-            # Made of the start and of single numbers alone.
-            is_alone = node.name not in SHAPES and not alone.isdisjoint(ids)
-            beside = (tensor for tensor in ids if tensor not in alone)
-            is_alone = is_alone and all(tensor not in made and values[tensor].numel() == 1 for tensor in beside)
-            if is_alone:
-                alone.update(node.outs)
             taken = [first if (node, at) in uses else walk.steps.get(tensor) for at, tensor in enumerate(ids)]
             on, bent = [step is not None for step in taken], [tensor in walk.bent for tensor in ids]
             if not (any(on) or any(bent)):
@@ -120,9 +115,22 @@ class Graph:
             if node in self.labels.relations and spread(node, on, ()) == (1, 0):
                 for out, step in zip(node.outs, self._stepped(node, taken), strict=True):
                     if step is not None and out not in self.given:
-                        step.bends |= is_alone and node.name in ("mul", "div") and not all(on)
+                        is_product = out in kin and node.name in ("mul", "div")
+                        step.bends |= is_product and any(map(gt, map(kin.__contains__, ids), on))
                         walk.steps[out] = step
         return walk
+
+    def _kin(self, start: int) -> set[int]:
+        """All functions, beside single numbers, of what a start is such a function of, entry by entry."""
+        sizes, kin = self._sizes, {start}
+        of = [(node, {at for _, at in node.inputs if sizes[at] > 1}) for node in self.tape.nodes]
+        for node, made_of in reversed(of):
+            if not kin.isdisjoint(node.outs) and [sizes[at] for at in made_of] == [sizes[start]]:
+                kin |= made_of
+        for node, made_of in of:
+            if made_of and kin >= made_of and node.name not in SHAPES:
+                kin.update(node.outs)
+        return kin
 
     def _stepped(self, node: Node, taken: Sequence[Step | None]) -> list[Step | None]:
         """The ways behind an operation, of those before it."""
@@ -279,6 +287,5 @@ class Piece:
             return [self.by_position(around + impulse[0] * change)[:, channels]]
 
         answers = batched(answer, [[impulse] for impulse in impulses], at_once(self.nodes, self.values))
-        return torch.stack([some[0] for some in answers if some is not None]).sub_(
-            self.by_position(around)[:, channels]
-        )
+        unmoved = self.by_position(around)[:, channels]
+        return torch.stack([some[0] for some in answers if some is not None]).sub_(unmoved)
