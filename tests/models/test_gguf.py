@@ -5,7 +5,7 @@ from itertools import pairwise
 import gguf
 import pytest
 import torch
-from oracles.gguf_files import write_gguf, write_sentencepiece
+from models.gguf_files import write_gguf, write_sentencepiece
 from oracles.pretrained import TEXT, tiny_llama, tiny_tokenizer
 
 import statesize as ss

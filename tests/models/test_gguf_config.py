@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from oracles.gguf_files import LLAMA_KEYS, permuted, write_model
+from models.gguf_files import LLAMA_KEYS, permuted, write_model
 from oracles.pretrained import tiny_llama
 
 import statesize as ss

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct, loaded once in each process."""
 
 import pytest
-from oracles.published import PROSE, as_folder, gguf_file
+from published.packages import PROSE, as_folder, gguf_file
 
 import statesize as ss
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from oracles.published import gguf_file
+from published.packages import gguf_file
 
 import statesize as ss
 from statesize.cli import main

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from oracles.published import PROSE, assert_numbers, eager_maps, gemma_file
+from published.packages import PROSE, assert_numbers, eager_maps, gemma_file
 
 import statesize as ss
 

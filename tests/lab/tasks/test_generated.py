@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.task_solvers import solved
 
 from statesize.lab.tasks import IGNORED, MQAR, Compression, Rebinding, SelectiveCopying, build_task
 from statesize.lab.tasks.base import distinct
@@ -17,6 +16,56 @@ from statesize.lab.tasks.symbols import most_frequent_share
 
 TASKS = [MQAR(), MQAR(3, 12), SelectiveCopying(), Compression(), Rebinding()]
 every_task = pytest.mark.parametrize("task", TASKS, ids=repr)
+
+
+def solved(task, tokens: list[int]) -> dict[int, int]:
+    """Position of each question → its answer, by a solver that reads token by token."""
+    solvers = {MQAR: _recall, Rebinding: _rebinding, SelectiveCopying: _copying, Compression: _compression}
+    return solvers[type(task)](tokens, task)
+
+
+def _recall(tokens, task):
+    """A key that is new is told its value by the next token; a key that is known is a question."""
+    memory, answers = {}, {}
+    for position, token in enumerate(tokens):
+        if token in memory:
+            answers[position] = memory[token]
+        elif token < task.vocabulary_size // 2:
+            memory[token] = tokens[position + 1]
+    return answers
+
+
+def _rebinding(tokens, task):
+    """The first pairs of a document bind their keys; each further key asks; <eos> empties the memory."""
+    none, eos = 2 * task.keys, 2 * task.keys + 1
+    memory, answers = {}, {}
+    for position, token in enumerate(tokens):
+        if token == eos:
+            memory = {}
+        elif token < task.keys and len(memory) < task.pairs:
+            memory[token] = tokens[position + 1]
+        elif token < task.keys:
+            answers[position] = memory.get(token, none)
+    return answers
+
+
+def _copying(tokens, task):
+    """Symbols queue up; each marker takes the first of the queue."""
+    queue, answers = [], {}
+    for position, token in enumerate(tokens):
+        if token < task.symbols:
+            queue.append(token)
+        elif token == task.symbols + 1:
+            answers[position] = queue.pop(0)
+    assert not queue
+    return answers
+
+
+def _compression(tokens, task):
+    """Symbols are written down up to the compression token; then each token names a place."""
+    end = tokens.index(task.symbols)
+    places = {task.symbols + 1 + place: token for place, token in enumerate(tokens[:end])}
+    return {position: places.pop(token) for position, token in enumerate(tokens) if position > end}
 
 
 @st.composite
