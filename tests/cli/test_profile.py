@@ -103,7 +103,7 @@ def test_table_folder_and_page(checkpoint, text, here, capsys):
     rows = [line.split() for line in captured.out.splitlines() if line.startswith("layers.")]
     assert {row[0] for row in rows} == {"layers.0.mixer", "layers.1.mixer"}
     assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
-    assert captured.err.endswith("Profile: small-profile, page: small-profile/page.html\n")
+    assert "Profile: small-profile, page: small-profile/page.html\nNext: " in captured.err
     assert os.listdir(here) == ["small-profile"]
     found = Profile.load("small-profile")
     assert captured.out.startswith(found.headline)

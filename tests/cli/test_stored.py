@@ -37,7 +37,7 @@ def test_a_profile_and_its_page_are_kept_and_shown_again(saved, capsys):
     assert main(["profile", "result"]) == 0
     captured = capsys.readouterr()
     assert captured.out == saved
-    assert captured.err == "Profile: result, page: result/page.html\n"
+    assert captured.err.startswith("Profile: result, page: result/page.html\nNext: ")
     assert main(["profile", "result", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(json.dumps({"schema": 1, **ss.Profile.load("result").to_dict(), "folder": "result"}))

@@ -27,7 +27,7 @@ def speed(document: Mapping[str, Any]) -> dict[str, str]:
         for row in document["rows"]
     ]
     known = {(row["work"], row["length"]): row for row in document["rows"]}
-    work = [*((known["profile", min(tokens, 1024)], tokens) for tokens in (256, 1024, 2048, 8192))]
+    work = [*((known["profile", min(tokens, 1024)], tokens) for tokens in (256, 1024, 2048, 4096, 8192))]
     work += [(known[name, 512], 512) for name in ("truncate, one document", "cache")]
     head = [f"{row['work']}, {tokens:,}" for row, tokens in work]
     larger = [(name, *(_cost(row, tokens, *size) for row, tokens in work)) for name, size in _LARGER.items()]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from statesize.adapters.build import Captured, from_method, from_observation
 from statesize.adapters.check import Checks, agreement, check_operator, compare_runs, mixed_backwards
-from statesize.adapters.forward import Forward, Inputs
+from statesize.adapters.forward import Forward, Inputs, few_threads
 from statesize.adapters.models.model_state import is_a, returned_tensor
 from statesize.adapters.models.own_cache import SHORT_CONVOLUTION
 from statesize.adapters.models.precision import BOUNDS, allowed, set_autocast, stored_dtype
@@ -84,7 +84,7 @@ class Capture(Iterator[Captured]):
             item.forget()
         # Neither a call nor what is returned has a name here: who takes it holds the only reference.
         while self._calls and not self._ready:
-            with self._forward.few_threads():
+            with few_threads(self._forward.parts):
                 self._ready = self._measured(self._calls.pop(0))
         if self._ready:
             self._some_came = True
@@ -211,7 +211,7 @@ class Request:
 def capture_module(model: nn.Module, inputs: Inputs, request: Request) -> Capture:
     """`capture` of what `measurable` has returned."""
     forward = Forward.of(model, inputs, request.axis)
-    with forward.few_threads():
+    with few_threads(forward.parts):
         return _capture(forward, request)
 
 

@@ -135,11 +135,6 @@ class Forward:
         alone = (1 in tensor.shape[:2] or (tensor.ndim == 2 and len(tensor) == self.length) for tensor in placed)
         return 1 if placed and all(alone) else self.sequences
 
-    def few_threads(self) -> AbstractContextManager[None]:
-        """One thread of torch for a small model: on a busy machine, threads that wait for each other take most time."""
-        weights = (weight.numel() for _, part in self.parts for weight in part.parameters(recurse=False))
-        return one_thread() if sum(weights) < 2**24 else nullcontext()
-
     @cached_property
     def sources(self) -> list[OpenSource]:
         """The sources that its observed runs open, chosen once: a part that runs alone is observed as in the model."""
@@ -237,6 +232,12 @@ def _check_copy(copied: Forward, given: Forward) -> None:
             f"{difference:.1e} of the largest value; at most {ROUNDED:.0e} is rounding. Load it anew, in float32, and "
             "measure it before it runs; or give the model that was quantised."
         )
+
+
+def few_threads(parts: NamedModules) -> AbstractContextManager[None]:
+    """One thread of torch for a small model: on a busy machine, threads that wait for each other take most time."""
+    weights = (weight.numel() for _, part in parts for weight in part.parameters(recurse=False))
+    return one_thread() if sum(weights) < 2**24 else nullcontext()
 
 
 def backbone_of(model: nn.Module, inputs: Inputs) -> nn.Module:

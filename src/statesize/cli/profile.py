@@ -168,6 +168,7 @@ def show(folders: Sequence[Path], as_json: bool) -> None:
         notes += [f"{name}: {source[name]}" for name in _OF_SOURCE if name in source]
         print_notes([note for note in notes if note])
         say(f"Profile: {folder}" + (f", page: {folder / PAGE}" if (folder / PAGE).exists() else ""))
+    say("Next: statesize truncate MODEL (how much memory is enough?), statesize cache MODEL (what may a cache lose?)")
 
 
 _OF_SOURCE = ("weights", "unused_weights", "tokenizer", "context")

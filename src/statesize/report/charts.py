@@ -72,10 +72,8 @@ class Charts:
             at = at[evenly_spread(len(at), _ALONG)]
             curve = table(position=positions[at], ess=ess[at], ceiling=ceiling[at])
             rows += [{"of": model_title(profile), **row} for row in curve]
-        axis = alt.Axis(tickCount=8, labelFlush=True)
-        x = alt.X(
-            "position:Q", title="Position in the text (tokens)", scale=alt.Scale(nice=False, zero=False), axis=axis
-        )
+        axis, scale = alt.Axis(tickCount=8, labelFlush=True), alt.Scale(nice=False, zero=False)
+        x = alt.X("position:Q", title="Position in the text (tokens)", scale=scale, axis=axis)
         base = alt.Chart().encode(x=x, color=vega.by_name("of", rows, alt.Legend()))
         hints = [vega.hint("of", "of"), *(vega.hint(name, name, ".4~g") for name in ("position", "ess", "ceiling"))]
         # Few points are cuts between which nothing was measured.

@@ -63,9 +63,8 @@ def page(profiles: Sequence[Profiled]) -> ResultPage:
         ],
     }
     finding = "\n".join([comparison_headline(profiles), *(map(headline, profiles) if several else ())])
-    return ResultPage(
-        f"Effective state-size of {', '.join(titles)}", finding, _figures(profiles), tables, notes, shared
-    )
+    title = f"Effective state-size of {', '.join(titles)}"
+    return ResultPage(title, finding, _figures(profiles), tables, notes, shared)
 
 
 def _figures(profiles: Sequence[Profiled]) -> list[PageChart]:

@@ -104,9 +104,8 @@ class ResultPage:
             if texts
         }
         result = [notes.pop(RESULT)] if RESULT in notes else []
-        drawn = [
-            _Section(f"chart-{index}", chart.title, chart.template, chart) for index, chart in enumerate(self.charts)
-        ]
+        charts = enumerate(self.charts)
+        drawn = [_Section(f"chart-{index}", chart.title, chart.template, chart) for index, chart in charts]
         wide = len(self.tables[0].headings) > _COLUMNS
         tables = [
             _Section(f"table-{index}", table.title, "table.html", table, wide or index > 0)

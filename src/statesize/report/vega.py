@@ -20,9 +20,8 @@ Tables: TypeAlias = Mapping[str, Sequence[Row]]
 Bounds: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 Role: TypeAlias = Literal["mean", "single heads", "ceiling", "special token"]
 Metric: TypeAlias = Literal["entropy", "relative_count", "count"]
-METRICS: dict[Metric, str] = {
-    name: arrays()[name].meaning.removesuffix(".") for name in ("entropy", "relative_count", "count")
-}
+_METRICS: tuple[Metric, ...] = ("entropy", "relative_count", "count")
+METRICS = {name: arrays()[name].meaning.removesuffix(".") for name in _METRICS}
 """What can be drawn over positions, with its title."""
 COLOURS: dict[Role, str] = {
     "mean": "#0072B2",
@@ -31,7 +30,7 @@ COLOURS: dict[Role, str] = {
     "special token": "#D55E00",
 }
 # Okabe and Ito's palette, in an order whose neighbours differ most; each has contrast on white and on near-black.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A63B8")
 CHART_HEADS = 32
 """Single heads or channels that are drawn; evenly chosen where there are more."""
 Layers: TypeAlias = Sequence[tuple[Role, alt.Chart]]

@@ -105,9 +105,8 @@ def headline(profile: Profiled) -> str:
     each = "layer" if all(rows[at]["kind"] == DERIVATIVE for at in layers) else "channel"
     sinks = f" ({without:.1f} without sinks)" if without != ess else ""
     nodes = [profile.mixer(profile.mixers[at]) for at in layers]
-    return (
-        f"{title} carries {ess:.1f} numbers per {each}{sinks} past {middle_cut(profile)}, {_capacity(nodes)}{missing}."
-    )
+    carried = f"{title} carries {ess:.1f} numbers per {each}{sinks}"
+    return f"{carried} past {middle_cut(profile)}, {_capacity(nodes)}{missing}."
 
 
 def _capacity(nodes: Sequence[xr.Dataset]) -> str:
@@ -127,25 +126,31 @@ def comparison_headline(profiles: Sequence[Profiled]) -> str:
         return headline(profiles[0])
     differing, cuts = _differing(profiles), [f" past {middle_cut(profile)}" for profile in profiles]
     ess = [model_mean(profile, [row["ess"] for row in profile.quantities]) for profile in profiles]
-    each = [
-        f"{model_title(profile)} {carried:.1f}{cut if differing else ''}"
-        for profile, carried, cut in zip(profiles, ess, cuts, strict=True)
-    ]
+    named = zip(map(model_title, profiles), ess, cuts if differing else [""] * len(cuts), strict=True)
+    each = [f"{title} {carried:.1f}{cut}" for title, carried, cut in named]
     shown = listed(each) if len(each) <= _MOST_NAMED else f"{min(ess):.1f} to {max(ess):.1f} in {len(ess)} models"
     compares = f"Their {differing} differ, so ESS does not compare" if differing else f"Numbers per channel{cuts[0]}"
-    total = " To compare them on one text, read total ESS (--wide, .summary())." if differing == "tokenizers" else ""
-    return f"{compares}: {shown}.{total}"
+    return f"{compares}: {shown}.{_TOTAL.get(differing, '')}"
+
+
+_TOTAL = {
+    "tokenizers": " Total ESS (--wide, .summary()) does.",
+    "tokenizers and texts": " Profile one short text whole with each; then total ESS (--wide, .summary()) does.",
+}
+"""What does compare, by what differs."""
 
 
 def _differing(profiles: Sequence[Profiled]) -> str:
-    """What of profiles differs, so that their numbers do not compare: tokenizers, texts or cuts; "" where nothing."""
+    """What of profiles differs, so that their numbers do not compare: of _TOTAL, texts or cuts; "" for nothing."""
     if len({str(profile.tree.attrs["tokens_sha256"]) for profile in profiles}) == 1:
         return "cuts" if len(set(map(middle_cut, profiles))) > 1 else ""
-    named = set[tuple[int, str]]()
+    named, texts = set[tuple[int, str]](), set[str]()
     for profile in profiles:
-        ids, tokens = (profile.tokens[name].values.ravel().tolist() for name in ("token_ids", "tokens"))
-        named |= {(number, token) for number, token in zip(ids, tokens, strict=True) if number >= 0}
-    return "texts" if len(named) == len(dict(named)) else "tokenizers"
+        ids, tokens, special = (profile.tokens[name].values.ravel() for name in ("token_ids", "tokens", "special"))
+        named |= {*zip(ids[ids >= 0].tolist(), tokens[ids >= 0].tolist(), strict=True)}
+        texts.add("".join(tokens[(ids >= 0) & ~special]).strip())
+    one_text, other_texts = _TOTAL
+    return "texts" if len(named) == len(dict(named)) else one_text if len(texts) == 1 else other_texts
 
 
 def middle_cut(profile: Profiled) -> str:

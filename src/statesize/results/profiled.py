@@ -86,10 +86,12 @@ class Profiled:
         notes = {name: [*map(Note.from_json, self.mixer(name).attrs["notes"])] for name in self.mixers}
         for row in self.quantities:
             if bool(self.mixer(row["layer"])["without_sink"].notnull().any()):
-                notes[row["layer"]].append(Note(Code.SINK, f"in some heads one token {SINK}."))
+                sink = f"in some heads one token {SINK}; *without sink* counts what else they carry."
+                notes[row["layer"]].append(Note(Code.SINK, sink))
             if math.isnan(row["tss"]) and not any(note.code is Code.UNKNOWN_SIZE for note in notes[row["layer"]]):
-                unknown = Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two lengths tell it.")
-                notes[row["layer"]].append(unknown)
+                notes[row["layer"]].append(
+                    Note(Code.UNKNOWN_SIZE, "neither layer nor impulses at two lengths tell it.")
+                )
         for name, cause in {**self.incomplete, **self.not_measured}.items():
             notes.setdefault(name, []).append(cause)
         return {name: tuple(limits) for name, limits in notes.items()}

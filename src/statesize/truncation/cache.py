@@ -209,9 +209,7 @@ class Pricing:
         each = self.each(behind, [score.of for score in scores])
         size = {variant: float(tokens.double().mean()) for variant, tokens in self.tokens.items()}
         for number, (text, ids), score, losses in zip(range(some.start, some.stop), pieces, scores, each, strict=True):
-            runs = tuple(
-                CutRun(variant.title, variant.keep, size[variant], *losses[variant]) for variant in self.variants
-            )
+            runs = tuple(CutRun(one.title, one.keep, size[one], *losses[one]) for one in self.variants)
             held = math.nan, math.nan, size[WHOLE], size[WHOLE]
             known.append(CutDocument(number, len(ids), self.prefix, score.loss, *held, runs, text))
         return known

@@ -66,8 +66,8 @@ class TruncationResult(CutResult):
     shared: tuple[tuple[str, ...], ...] = ()
     title = "What {} carries, by cutting"
     facts = "at", "mixers", "entropy", "shared", "unmoved"
-    kept = "kept", "Numbers per channel that a head keeps past the cut"
-    lost = "divergence_share", "Change of the predictions (1: nothing is kept)"
+    kept = "kept", "Numbers per channel that a head keeps past the cut", ".3~g"
+    lost = "divergence_share", "Change of the predictions (100%: nothing is kept)", ".2~%"
     caption = (
         f"{CutResult.caption} With hindsight: the numbers with which outputs are closest; without: those that tokens "
         "before the cut would read. Once per cache: the same numbers for all heads that read it (joint ESS)."
@@ -121,9 +121,8 @@ class TruncationResult(CutResult):
             draws: list[list[int]] = np.random.default_rng(0).integers(len(units), size=(1000, len(units))).tolist()
             drawn = [sizes([document for k in draw for document in units[k]]) for draw in draws]
             ends = np.quantile(np.array(drawn), (0.025, 0.975), axis=0).T.tolist()
-        multiple, stored = (
-            Interval(*numbers) for numbers in zip(sizes(self.documents), *zip(*ends, strict=True), strict=True)
-        )
+        numbers = zip(sizes(self.documents), *zip(*ends, strict=True), strict=True)
+        multiple, stored = (Interval(*interval) for interval in numbers)
         return CausalSize(multiple, median(each), min(each), max(each), stored)
 
     @property
@@ -132,12 +131,12 @@ class TruncationResult(CutResult):
         if not self.context_matters:
             return f"The context is worth too little to {self.model} over {self.counted} to tell what a cut loses."
         (ess, causal), size = (row.divergence_share for row in self.at_ess), self.without_hindsight()
-        changes = f"Kept to its ESS, {self.model} changes its predictions by"
+        read = f"over {self.counted} of {self.documents[0].tokens:,} tokens"
+        changes = f"Kept to its ESS, {self.model} changes its predictions {read} by"
         if self.texts < FEWEST_TEXTS:
-            without, hindsight = (f"{share.value:.1%}" for share in (causal, ess))
-            return f"{changes} about {without} without hindsight and {hindsight} with it, over {self.counted}."
+            return f"{changes} about {causal.value:.1%}, and with hindsight {ess.value:.1%}."
         return (
-            f"{changes} {ess:.1%} with hindsight, {causal:.1%} without; {100 * self.at:.4g}% change takes "
+            f"{changes} {causal:.1%}, and with hindsight {ess:.1%}. A change of {100 * self.at:.4g}% takes "
             f"{size.multiple.value:.1f} × ESS (texts {size.least:.1f} to {size.most:.1f}, median {size.median:.1f})."
         )
 

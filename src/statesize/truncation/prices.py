@@ -78,8 +78,8 @@ class CachePrices(CutResult):
     title = "What the cache of {} may lose"
     of_stored, needed = "of the bytes", 8
     facts = "prefix", "calibration", "recommended", "variants", "heads"
-    kept = "stored", "Bytes of the whole cache that are kept"
-    lost = "excess", "Extra loss in nats per token"
+    kept = "stored", "Share of the whole cache's bytes that is kept", ".0%"
+    lost = "excess", "Extra loss in nats per token", ".4~f"
 
     @property
     def enough(self) -> float:
@@ -107,7 +107,10 @@ class CachePrices(CutResult):
         if best is None:
             return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} nats per token {over}."
         kept = f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model}"
-        return f"{kept} for {best.excess:+.4f} nats per token {over}."
+        if self.texts < FEWEST_TEXTS:
+            return f"{kept} for {best.excess:+.4f} nats per token {over}."
+        sure = f"Smallest that surely costs at most {AFFORDABLE} nats per token"
+        return f"{sure}: {kept} for {best.excess:+.4f} (of {len(self.variants) - 1} ways together) {over}."
 
     def _own_limits(self) -> Sequence[Note]:
         if any(0 < variant.keep < 1 for variant in self.variants):

@@ -139,8 +139,8 @@ class CutResult(Result):
     needed: ClassVar[int] = FEWEST_TEXTS  # texts that give intervals
     of_stored: ClassVar[str]  # of what a share of what is stored is kept, as its table names it
     facts: ClassVar[tuple[str, ...]]  # what else its document has
-    kept: ClassVar[tuple[str, str]]  # what of a row is kept, as its chart shows it: an attribute, and its title
-    lost: ClassVar[tuple[str, str]]  # what is lost by that
+    kept: ClassVar[tuple[str, str, str]]  # what of a row is kept, as its chart shows it: an attribute, title and format
+    lost: ClassVar[tuple[str, str, str]]  # what is lost by that
 
     @property
     def texts(self) -> int:
@@ -189,7 +189,7 @@ class CutResult(Result):
 
     def plot(self) -> alt.LayerChart:
         """Draw what is lost against what is kept: a mark for each row, a line for each rule."""
-        (kept, share), (loss, change) = self.kept, self.lost
+        (kept, share, of), (loss, change, shown) = self.kept, self.lost
         drawn = [(self._names(at), getattr(row, kept), getattr(row, loss)) for at, row in enumerate(self.rows)]
         rows = [
             {"of": line, "run": name, "kept": number, "lost": interval.value}
@@ -197,10 +197,11 @@ class CutResult(Result):
             for (name, line), number, interval in drawn
             if number > 0 and not math.isnan(interval.value)
         ]
-        x = alt.X("kept:Q", title=share, scale=vega.LOGARITHMIC)
+        x = alt.X("kept:Q", title=share, scale=vega.LOGARITHMIC, axis=alt.Axis(format=of))
         # Nearly linear below 1 %, where intervals reach 0.
-        y = alt.Y("lost:Q", title=change, scale=alt.Scale(type="symlog", constant=0.01, nice=False))
-        hints = [vega.hint("run", "kept"), vega.hint("kept", share, ".3~g"), vega.hint("lost", change, ".4f")]
+        scale = alt.Scale(type="symlog", constant=0.01, nice=False, padding=10)
+        y = alt.Y("lost:Q", title=change, scale=scale, axis=alt.Axis(format=shown))
+        hints = [vega.hint("run", "kept"), vega.hint("kept", share, of), vega.hint("lost", change, shown)]
         return vega.estimates(rows, x, y, "of", hints, self.enough)
 
     def table(self) -> PageTable:
@@ -217,9 +218,8 @@ class CutResult(Result):
         """The page: the chart, the table, and what limits the numbers."""
         caption = f"Over {self.counted}; below the dashed line hardly anything is lost."
         drawn = PageChart("What is lost against what is kept", self.plot().to_dict(), caption)
-        return ResultPage(
-            self.title.format(self.model), self.headline, [drawn], [self.table()], {"Limits": self.legend}
-        )
+        title, limits = self.title.format(self.model), {"Limits": self.legend}
+        return ResultPage(title, self.headline, [drawn], [self.table()], limits)
 
     def row(self, index: int, looks: int = 1) -> Row:
         """The row of a run, its intervals such that so many hold together."""

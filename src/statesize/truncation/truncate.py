@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statesize.adapters.forward import Forward
+from statesize.adapters.forward import Forward, few_threads
 from statesize.adapters.models.model_state import named_parts
 from statesize.adapters.select import find_mixers, is_own_code, lost_mixers
 from statesize.check import require_count, require_real
@@ -94,7 +94,7 @@ def truncate(
     model, tokenizer, name = measured_model(model, tokenizer, name, needs_tokenizer=inputs is None)
     test = CutTest.of(model, pieces_of(whole_texts(inputs, tokenizer), length, wanted, tokenizer), cuts)
     about = tokens_sha256([ids for _, ids in test.pieces]), cuts, [(rule.name, rule.scales) for rule in RULES.values()]
-    with Bar(f"cutting {name}", on_progress is not None, lines=False) as bar:
+    with Bar(f"cutting {name}", on_progress is not None, lines=False) as bar, few_threads(named_parts(model)):
         report = on_progress or bar.update
         return kept_result(
             lambda keep: test.result(name, test.documents(keep, report), negligible), output, model, *about

@@ -154,7 +154,6 @@ def _notes(length: int, mixing: TracedMixing, states: int | None, said: float | 
         advice = f"{less}set its `state_size`, the numbers that it keeps per channel, math.inf for those of every token"
         notes = [Note(Code.UNKNOWN_SIZE, f"{advice}; {shown}.")]
     if states is not None and states != said:
-        kept = f"T keeps {counted(states, 'number')} per channel; half of the text shows as many."
-        notes.append(Note(Code.COUNTED, kept))
+        notes.append(Note(Code.COUNTED, f"half of the text shows a state of {counted(states, 'number')}, as does all."))
     notes += filter(None, [mixing_around(mixing.around)])
     return notes + [UNEVEN] * mixing.channels.shares_unevenly + [_IN_SINGLE] * (not mixing.in_double)

@@ -48,7 +48,7 @@ class Trace:
         change = other_text(slice(None))
         agrees = self._agrees(self._other_run(change))
         if not agrees and not self._takes_another_way(ran(call, self.held, self.dtype, change), told):
-            raise ModelError(Note(Code.OUTSIDE_TORCH, "must compute by torch alone, not by `.item()` or numpy."))
+            raise ModelError(Note(Code.OUTSIDE_TORCH, f"must not use `.item()` or numpy. {Code.OUTSIDE_TORCH.cure}"))
         self._follows = agrees and not told
 
     @property

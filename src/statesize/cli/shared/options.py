@@ -19,9 +19,8 @@ Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 MOST = 10**9
 """The largest count that an option takes."""
 Count: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=MOST))]
-MaxTokens: TypeAlias = Annotated[
-    int, Parameter(name=("--max-tokens", "--tokens"), validator=validators.Number(gte=2, lte=MOST))
-]
+_TOKENS = validators.Number(gte=2, lte=MOST)
+MaxTokens: TypeAlias = Annotated[int, Parameter(name=("--max-tokens", "--tokens"), validator=_TOKENS)]
 Seed: TypeAlias = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**63))]
 Listed: TypeAlias = Annotated[list[str], Parameter(negative="", consume_multiple=1)]
 """Several values of one option, with commas or spaces between them."""

@@ -8,7 +8,6 @@ from statesize.truncation.choices.past_rows import PastRows
 
 _FILES = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__)]
 NOTHING = Rule("nothing", "nothing", PastRows())
-RULES: dict[str, Rule] = {
-    rule.name: rule for rule in (NOTHING, *(rule for file in _FILES for rule in vars(file).get("RULES", ())))
-}
+_RULES: list[Rule] = [rule for file in _FILES for rule in vars(file).get("RULES", ())]
+RULES = {rule.name: rule for rule in (NOTHING, *_RULES)}
 """Rules of the truncation test, by name."""
