@@ -115,8 +115,7 @@ class Graph:
             if node in self.labels.relations and spread(node, on, ()) == (1, 0):
                 for out, step in zip(node.outs, self._stepped(node, taken), strict=True):
                     if step is not None and out not in self.given:
-                        is_product = out in kin and node.name in ("mul", "div")
-                        step.bends |= is_product and any(map(gt, map(kin.__contains__, ids), on))
+                        step.bends |= node.name in ("mul", "div") and any(map(gt, map(kin.__contains__, ids), on))
                         walk.steps[out] = step
         return walk
 
