@@ -66,7 +66,7 @@ class Code(StrEnum):
     SIZES_AHEAD = (
         "sizes know the future",
         "Sizes are of the ESS of the whole text.",
-        "Read rows of other texts' sizes, if there are several texts.",
+        "Read the rows with sizes of others, if there are several texts.",
     )
     KEYS_KEPT = "keys kept", "Only values are cut; keys are kept whole.", "Ask `statesize cache` what a cache may lose."
     SHARED_CACHE = "shared cache", "A cache of several layers was not tried: {}", "Read the rows of single heads."

@@ -86,7 +86,7 @@ class Profiled:
         notes = {name: [*map(Note.from_json, self.mixer(name).attrs["notes"])] for name in self.mixers}
         for row in self.quantities:
             if bool(self.mixer(row["layer"])["without_sink"].notnull().any()):
-                sink = f"in some heads one token {SINK}. It lowers ESS; *without sink* says what else they carry."
+                sink = f"in some heads one token {SINK}. It lowers ESS; 'without sink' says what else they carry."
                 notes[row["layer"]].append(Note(Code.SINK, sink))
             if math.isnan(row["tss"]) and not any(note.code is Code.UNKNOWN_SIZE for note in notes[row["layer"]]):
                 notes[row["layer"]].append(
