@@ -296,7 +296,7 @@ def test_recommendations():
     sure = "Smallest that surely costs at most 0.03 nats per token: int4 keeps 30% of the cache of m for +0.0010 "
     assert result.headline.startswith(sure)
     few = dataclasses.replace(result, documents=result.documents[:3])
-    few_texts = "Too few texts to recommend a size: int4 keeps 30% of the cache of m for +0.0010 "
+    few_texts = "Too few texts to recommend a size: int4 keeps 30% of the cache of m for +0.00 "
     assert few.headline.startswith(few_texts)
     whole = priced((0.2, 0.2, 0.2))
     assert whole.recommended is None

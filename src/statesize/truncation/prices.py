@@ -108,7 +108,7 @@ class CachePrices(CutResult):
             return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} nats per token {over}."
         kept = f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model}"
         if self.texts < FEWEST_TEXTS:
-            return f"Too few texts to recommend a size: {kept} for {best.excess:+.4f} nats per token {over}."
+            return f"Too few texts to recommend a size: {kept} for {best.excess:+.2f} nats per token {over}."
         sure = f"Smallest that surely costs at most {AFFORDABLE} nats per token"
         return f"{sure}: {kept} for {best.excess:+.4f} (of {len(self.variants) - 1} ways together) {over}."
 
