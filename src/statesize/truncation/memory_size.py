@@ -70,7 +70,7 @@ class TruncationResult(CutResult):
     lost = "divergence_share", "Change of the predictions (100%: nothing is kept)", ".2~%"
     caption = (
         f"{CutResult.caption} With hindsight: the numbers with which outputs are closest; without: those that tokens "
-        "before the cut would read. Once per cache, where heads share one: the same numbers for all of them (joint ESS)."
+        "before the cut would read. Once per cache, where heads share one: the same numbers for all (joint ESS)."
     )
     of_stored = "of the values"
 

@@ -80,6 +80,7 @@ class CachePrices(CutResult):
     facts = "prefix", "calibration", "recommended", "variants", "heads"
     kept = "stored", "Share of the whole cache's bytes that is kept", ".0%"
     lost = "excess", "Extra loss in nats per token", ".4~f"
+    caption = f"{CutResult.caption} Recent: the latest tokens; else those read most, as many each or by their errors."
 
     @property
     def enough(self) -> float:
@@ -108,7 +109,8 @@ class CachePrices(CutResult):
             return f"No smaller cache of {self.model} surely costs at most {AFFORDABLE} nats per token {over}."
         kept = f"{best.rule} keeps {best.stored:.0%} of the cache of {self.model}"
         if self.texts < FEWEST_TEXTS:
-            return f"Too few texts to recommend a size: {kept} for {best.excess:+.2f} nats per token {over}."
+            price = f"{best.excess:+.2f} nats per token {over} ({self.calibration} more for curves)"
+            return f"Too few texts to recommend a size: {kept} for {price}."
         sure = f"Smallest that surely costs at most {AFFORDABLE} nats per token"
         return f"{sure}: {kept} for {best.excess:+.4f} (of {len(self.variants) - 1} ways together) {over}."
 
