@@ -182,8 +182,8 @@ def run_sentence(rows: Sequence[dict[str, Any]]) -> str:
 def reading(profiles: Sequence[Profiled]) -> list[str]:
     """What the numbers of a page are, and what they leave out."""
     return [
-        "ESS is about how many numbers per channel matter to later tokens. Map, bars and the first table show it at "
-        "the cut that the first line names, averaged over texts and heads. Averages and norm are means over "
+        "ESS is about how many numbers per channel matter to later tokens. Maps, bars and tables show it at "
+        "the cut in the middle of the texts, averaged over texts and heads. Averages and norm are means over "
         f"{listed(list(dict.fromkeys(map(cuts_name, profiles))))}.",
         "The ceiling is the most that ESS could be: what the layer holds, or the tokens before or after the cut.",
         "ESS is what a layer carries of this text, not what a task needs: more of it makes no better model.",

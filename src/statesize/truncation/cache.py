@@ -218,9 +218,7 @@ class Pricing:
         """What logits behind the cut of each text tell with each cache."""
         held = [layer for layer, *_ in behind.held.values()]
         names, caches = [layer.name for layer in held], [len(layer.key) for layer in held]
-        tokens = {
-            variant: dict(zip(names, torch.split(each, caches), strict=True)) for variant, each in self.tokens.items()
-        }
+        tokens = {one: dict(zip(names, torch.split(each, caches), strict=True)) for one, each in self.tokens.items()}
         layers = [layer for texts in behind.held.values() for layer in texts]
         orders = {(name, layer): choice.order(layer) for name, choice in EVICTIONS.items() for layer in layers}
 
