@@ -85,13 +85,11 @@ class Profiled:
         """What limits the numbers of each mixer, or why a layer that mixes positions has none."""
         notes = {name: [*map(Note.from_json, self.mixer(name).attrs["notes"])] for name in self.mixers}
         for row in self.quantities:
+            own = notes[row["layer"]]
             if bool(self.mixer(row["layer"])["without_sink"].notnull().any()):
-                sink = f"in some heads one token {SINK}. It lowers ESS; 'without sink' says what else they carry."
-                notes[row["layer"]].append(Note(Code.SINK, sink))
-            if math.isnan(row["tss"]) and not any(note.code is Code.UNKNOWN_SIZE for note in notes[row["layer"]]):
-                notes[row["layer"]].append(
-                    Note(Code.UNKNOWN_SIZE, "neither layer nor impulses at two lengths tell it.")
-                )
+                own.append(Note(Code.SINK, f"in some heads one token {SINK}. It lowers ESS: read 'without sink', too."))
+            if math.isnan(row["tss"]) and not any(note.code is Code.UNKNOWN_SIZE for note in own):
+                own.append(Note(Code.UNKNOWN_SIZE, "neither the layer nor impulses at two lengths tell it."))
         for name, cause in {**self.incomplete, **self.not_measured}.items():
             notes.setdefault(name, []).append(cause)
         return {name: tuple(limits) for name, limits in notes.items()}
