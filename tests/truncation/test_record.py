@@ -6,7 +6,7 @@ from benchmarks import bounds
 from tools.figures.on_record import read_json
 
 
-@pytest.mark.parametrize("name", ["bounds", "more_bounds", "other_texts"])
+@pytest.mark.parametrize("name", ["bounds", "more_bounds", "other_texts", "nested"])
 def test_what_is_on_record_follows_from_its_rows(name):
     document = read_json(name)
     found = bounds.conclusion(document["rows"])
