@@ -11,7 +11,7 @@ def test_table_page_and_output(tmp_path, capsys):
     arguments = ["truncate", "gla", "--sequences", "2", "--max-tokens", "16"]
     assert main([*arguments, "--html", str(page), "--output", str(output)]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("Kept to its ESS, gla changes its predictions over 2 texts of 16 tokens by about ")
+    assert captured.out.startswith("Kept to its ESS, gla changes its predictions by about ")
     # Less text makes no stronger claim.
     assert "× ESS" not in captured.out.splitlines()[0]
     assert "few texts: " in captured.out

@@ -82,12 +82,12 @@ def test_headlines_and_limits():
     enough = result(*(document(at, FIVE) for at in range(5)))
     assert [one.code for one in enough.limits] == [Code.SIZES_AHEAD]
     times = 2 * 2 ** ((0.02 - 0.01) / (0.02 - 0.008))
-    said = f"without; 1% change takes {times:.1f} × ESS (texts {times:.1f} to {times:.1f}, median {times:.1f})."
-    assert enough.headline.endswith(said)
+    said = f"takes {times:.1f} × ESS (texts {times:.1f} to {times:.1f}, median {times:.1f})."
+    assert enough.headline.endswith(f"with hindsight 0.4% [0.4%, 0.4%]; 1% change {said}")
     assert len(enough.headline.split()) <= 30
     few = result(*enough.documents[:4])
     assert few.limits[0].code is Code.FEW_TEXTS
-    assert "by about 3.0% without hindsight and 0.4% with it" in few.headline
+    assert "by about 3.0%, with hindsight 0.4%" in few.headline
     tokens = result(document(0, FIVE | {"past tokens": {1.0: 0.3}}))
     assert Code.KEYS_KEPT in [one.code for one in tokens.limits]
     short = result(*(replace(one, tokens=12) for one in enough.documents))

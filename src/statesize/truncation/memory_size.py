@@ -131,12 +131,11 @@ class TruncationResult(CutResult):
         if not self.context_matters:
             return f"The context is worth too little to {self.model} over {self.counted} to tell what a cut loses."
         (ess, causal), size = (row.divergence_share for row in self.at_ess), self.without_hindsight()
-        read = f"over {self.counted} of {self.documents[0].tokens:,} tokens"
-        changes = f"Kept to its ESS, {self.model} changes its predictions {read} by"
+        changes = f"Kept to its ESS, {self.model} changes its predictions by"
         if self.texts < FEWEST_TEXTS:
-            return f"{changes} about {causal.value:.1%}, and with hindsight {ess.value:.1%}."
+            return f"{changes} about {causal.value:.1%}, with hindsight {ess.value:.1%}, over {self.counted}."
         return (
-            f"{changes} {causal:.1%}, and with hindsight {ess:.1%}. A change of {100 * self.at:.4g}% takes "
+            f"{changes} {causal:.1%}, with hindsight {ess:.1%}; {100 * self.at:.4g}% change takes "
             f"{size.multiple.value:.1f} × ESS (texts {size.least:.1f} to {size.most:.1f}, median {size.median:.1f})."
         )
 

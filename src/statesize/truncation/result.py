@@ -212,7 +212,8 @@ class CutResult(Result):
             change = f"{row.divergence_share:.1%}" if row.kept or row.scale else "100%"
             cells.append({"kept": self._names(at)[0], "change": change, self.of_stored: f"{row.stored:.0%}"})
             cells[-1] |= {"extra nats per token": f"{row.excess:{nats}}"} | self._more_cells(row)
-        return PageTable("Each size", [*cells[0]], [[*line.values()] for line in cells], self.caption)
+        caption = f"Over {self.counted} of {self.documents[0].tokens:,} tokens. {self.caption}"
+        return PageTable("Each size", [*cells[0]], [[*line.values()] for line in cells], caption)
 
     def page(self) -> ResultPage:
         """The page: the chart, the table, and what limits the numbers."""

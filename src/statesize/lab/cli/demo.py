@@ -116,7 +116,7 @@ def _means(profiles: Sequence[Profile], losses: dict[str, float]) -> list[str]:
     tested = next(profile for profile in profiles if profile.model == _CUT)
     best = min(profiles, key=lambda profile: losses[profile.model])
     return [
-        f"Would a memory of only as many numbers as ESS be enough? Tested in {model_title(tested)} ({_CUT}): "
+        f"Would a memory of only as many numbers as ESS be enough? Tested in {model_title(tested)}, 6 × 128 tokens: "
         f"{tested.attributes['truncation']} (100%: nothing is kept.) With hindsight, the numbers are chosen for the "
         "tokens that follow, which a real memory cannot know.",
         f"More ESS is not better: {model_title(best)} predicts these texts best. Whether a model needs more memory, "
