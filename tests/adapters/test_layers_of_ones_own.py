@@ -191,7 +191,7 @@ def reading(own: Own, hidden: Tensor, value: Tensor | None = None) -> Tensor:
 
 
 def outer_products(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
-    """Linear attention step by step, its query, key and value cut from a tensor."""
+    """Linear attention by sums of outer products, its query, key and value cut from a tensor."""
     parts = torch.cat([own.query(hidden), own.key(hidden), value], -1).chunk(3, -1)
     query, key, value = (heads(part)[..., None] for part in parts)
     return merged((query * (key * value.mT).cumsum(2)).sum(-2))
@@ -401,7 +401,7 @@ TABLE = [
     Row("a convolution by FFT", lambda own, h, v: filtered(v, 2 * h.shape[1]), slow),
     Row("a token shift", lambda own, h, v: torch.lerp(v, delayed(v), own.gate.bias)),
     Row("values of a learned scale", lambda own, h, v: own.attend(h, own.choice.bias * own.gate.bias.norm() * v)),
-    Row("a loop on pieces of a projection", outer_products, Own.linear),
+    Row("outer products of pieces of a projection", outer_products, Own.linear),
     Row("a learned slope", lambda own, h, v: own.attend(h, v * (own.choice.bias.exp() * v).sigmoid()), maps),
     # Gates, norms and projections behind T do not belong to it.
     Row("a gate behind", lambda own, h, v: own.attend(h, v) * own.gate(h).sigmoid(), maps),
@@ -628,7 +628,7 @@ def halve(tensor: Tensor) -> None:
     tensor.mul_(0.5)
 
 
-def halved(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
+def halved_by_a_write(own: Own, hidden: Tensor, value: Tensor) -> Tensor:
     value = value.clone()
     halve(value)
     return value.cumsum(1)
@@ -671,7 +671,7 @@ REFUSED = {
         lambda own, h, v: torch.sparse.mm(torch.eye(LENGTH).to(v).to_sparse(), v[0]).expand_as(v),
         UNKNOWN,
     ),
-    "an operation of one's own that writes": (halved, UNKNOWN),
+    "an operation of one's own that writes": (halved_by_a_write, UNKNOWN),
     "another stride": (lambda own, h, v: v.as_strided(v.shape, (*v.stride()[:1], 1, LENGTH)), UNKNOWN),
     "numpy": (in_numpy, OUTSIDE),
     "numpy beside what the text decides": (decided_in_numpy, OUTSIDE),

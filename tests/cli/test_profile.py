@@ -103,7 +103,8 @@ def test_table_folder_and_page(checkpoint, text, here, capsys):
     rows = [line.split() for line in captured.out.splitlines() if line.startswith("layers.")]
     assert {row[0] for row in rows} == {"layers.0.mixer", "layers.1.mixer"}
     assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
-    assert "Profile: small-profile, page: small-profile/page.html\nNext: " in captured.err
+    following = "statesize truncate MODEL (how much memory is enough?), statesize cache MODEL (what may a cache lose?)"
+    assert captured.err.endswith(f"Profile: small-profile, page: small-profile/page.html\nNext: {following}\n")
     assert os.listdir(here) == ["small-profile"]
     found = Profile.load("small-profile")
     assert captured.out.startswith(found.headline)

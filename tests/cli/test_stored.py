@@ -37,7 +37,8 @@ def test_a_profile_and_its_page_are_kept_and_shown_again(saved, capsys):
     assert main(["profile", "result"]) == 0
     captured = capsys.readouterr()
     assert captured.out == saved
-    assert captured.err.startswith("Profile: result, page: result/page.html\nNext: ")
+    following = "statesize truncate MODEL (how much memory is enough?), statesize cache MODEL (what may a cache lose?)"
+    assert captured.err == f"Profile: result, page: result/page.html\nNext: {following}\n"
     assert main(["profile", "result", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(json.dumps({"schema": 1, **ss.Profile.load("result").to_dict(), "folder": "result"}))

@@ -137,11 +137,11 @@ _TOTAL = {
     "tokenizers": " Total ESS (--wide, .summary()) does.",
     "tokenizers and texts": " Profile one short text whole with each; then total ESS (--wide, .summary()) does.",
 }
-"""What does compare, by what differs."""
+"""The sentence on total ESS, by what of the profiles differs."""
 
 
 def _differing(profiles: Sequence[Profiled]) -> str:
-    """What of profiles differs, so that their numbers do not compare: of _TOTAL, texts or cuts; "" for nothing."""
+    """Name what differs between profiles, so that ESS does not compare: a key of _TOTAL, texts or cuts, or ""."""
     if len({str(profile.tree.attrs["tokens_sha256"]) for profile in profiles}) == 1:
         return "cuts" if len(set(map(middle_cut, profiles))) > 1 else ""
     named, texts = set[tuple[int, str]](), set[str]()
@@ -149,8 +149,9 @@ def _differing(profiles: Sequence[Profiled]) -> str:
         ids, tokens, special = (profile.tokens[name].values.ravel() for name in ("token_ids", "tokens", "special"))
         named |= {*zip(ids[ids >= 0].tolist(), tokens[ids >= 0].tolist(), strict=True)}
         texts.add("".join(tokens[(ids >= 0) & ~special]).strip())
-    one_text, other_texts = _TOTAL
-    return "texts" if len(named) == len(dict(named)) else one_text if len(texts) == 1 else other_texts
+    if len(named) == len(dict(named)):
+        return "texts"
+    return "tokenizers" if len(texts) == 1 else "tokenizers and texts"
 
 
 def middle_cut(profile: Profiled) -> str:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from operator import gt
 from typing import NamedTuple
 
 import torch
@@ -115,7 +114,8 @@ class Graph:
             if node in self.labels.relations and spread(node, on, ()) == (1, 0):
                 for out, step in zip(node.outs, self._stepped(node, taken), strict=True):
                     if step is not None and out not in self.given:
-                        step.bends |= node.name in ("mul", "div") and any(map(gt, map(kin.__contains__, ids), on))
+                        beside = (tensor for tensor, is_on in zip(ids, on, strict=True) if not is_on)
+                        step.bends |= node.name in ("mul", "div") and not kin.isdisjoint(beside)
                         walk.steps[out] = step
         return walk
 
